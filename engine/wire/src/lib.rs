@@ -1,0 +1,5 @@
+//! Lightning units, TLV streams and messages.
+
+#![forbid(unsafe_code)]
+
+pub mod units;
