@@ -308,13 +308,11 @@ impl ChannelId {
 
 impl ChainHash {
     /// Bitcoin's main network.
-    pub const BITCOIN: ChainHash = ChainHash(hash_from_hex(
-        b"6fe28c0ab6f1b372c1a6a246ae63f74f931e8365e15a089c68d6190000000000",
-    ));
+    pub const BITCOIN: ChainHash =
+        ChainHash(hash_from_hex(b"6fe28c0ab6f1b372c1a6a246ae63f74f931e8365e15a089c68d6190000000000"));
     /// Bitcoin's regression-test network.
-    pub const REGTEST: ChainHash = ChainHash(hash_from_hex(
-        b"06226e46111a0b59caaf126043eb5bbf28c34f3a5e332a1fc7b2b73cf188910f",
-    ));
+    pub const REGTEST: ChainHash =
+        ChainHash(hash_from_hex(b"06226e46111a0b59caaf126043eb5bbf28c34f3a5e332a1fc7b2b73cf188910f"));
 }
 
 /// Decodes 64 lower-case hexadecimal digits at compile time.

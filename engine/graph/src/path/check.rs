@@ -1,0 +1,235 @@
+//! The judge of routes: whether one may be used for a query, and whether its figures are right (BOLT 7, "HTLC Fees").
+//!
+//! Shares no code with the searches beyond the fee formula and [`Cost::of_hop`]: it walks a finished route and computes
+//! each figure anew. It does not judge whether a better route exists.
+
+use std::collections::BTreeSet;
+
+use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Scid};
+use thiserror::Error;
+
+use crate::graph::{Channel, ChannelGraph, Policy};
+use crate::path::{Cost, Hop, Query, Route};
+
+/// What is wrong with a route.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// It has no hops.
+    #[error("the route has no hops")]
+    Empty,
+    /// It has more hops than allowed.
+    #[error("the route has {hops} hops, {max} are allowed")]
+    TooManyHops {
+        /// Its hops.
+        hops: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// A hop does not start where the one before it, or the payer, is.
+    #[error("hop {hop} starts at {found}, not at {expected}")]
+    Broken {
+        /// The hop's place, from zero.
+        hop: usize,
+        /// Where it should start.
+        expected: NodeId,
+        /// Where it starts.
+        found: NodeId,
+    },
+    /// The last hop does not end at the payee.
+    #[error("the route ends at {found}, not at {expected}")]
+    WrongEnd {
+        /// The payee.
+        expected: NodeId,
+        /// Where it ends.
+        found: NodeId,
+    },
+    /// A node is passed twice.
+    #[error("node {node} is passed twice")]
+    Loop {
+        /// The node.
+        node: NodeId,
+    },
+    /// A hop's channel is not in the graph, or does not join the hop's nodes that way.
+    #[error("hop {hop}: channel {scid} does not join its nodes")]
+    NoSuchChannel {
+        /// The hop's place.
+        hop: usize,
+        /// The channel it names.
+        scid: Scid,
+    },
+    /// A hop's node, channel or direction is excluded, or the channel is not among the payer's usable ones.
+    #[error("hop {hop}: channel {scid} or its node may not be used")]
+    Excluded {
+        /// The hop's place.
+        hop: usize,
+        /// The channel.
+        scid: Scid,
+    },
+    /// A hop's direction has no policy, or a disabled one.
+    #[error("hop {hop}: channel {scid} has no enabled policy that way")]
+    Closed {
+        /// The hop's place.
+        hop: usize,
+        /// The channel.
+        scid: Scid,
+    },
+    /// A hop's amount is outside what the channel carries.
+    #[error("hop {hop}: {amount} is outside {minimum} to {maximum}")]
+    AmountOutOfRange {
+        /// The hop's place.
+        hop: usize,
+        /// Its amount.
+        amount: Msat,
+        /// The least the channel takes.
+        minimum: Msat,
+        /// The most the channel is thought to take.
+        maximum: Msat,
+    },
+    /// A hop's amount, fee or expiry is not what the policies after it make it.
+    #[error("hop {hop}: {found:?} should be {expected:?}")]
+    WrongFigures {
+        /// The hop's place.
+        hop: usize,
+        /// The figures that follow from the policies.
+        expected: Figures,
+        /// The figures the hop states.
+        found: Figures,
+    },
+    /// The route's totals are not those of its hops.
+    #[error("the route's totals do not follow from its hops")]
+    WrongTotals,
+    /// The fee is over the limit.
+    #[error("the fee is {fee}, {max} is allowed")]
+    FeeOverLimit {
+        /// The fee.
+        fee: Msat,
+        /// The bound.
+        max: Msat,
+    },
+    /// The first HTLC is locked for longer than the limit.
+    #[error("the first HTLC is locked for {blocks} blocks, {max} are allowed")]
+    CltvOverLimit {
+        /// Its blocks.
+        blocks: u32,
+        /// The bound.
+        max: u32,
+    },
+}
+
+/// The figures of one hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// The HTLC's amount.
+    pub amount: Msat,
+    /// The HTLC's absolute expiry.
+    pub cltv_expiry: BlockHeight,
+    /// What the offering node takes.
+    pub fee: Msat,
+}
+
+/// Judges `route` as an answer to `query` over `graph`.
+///
+/// # Errors
+/// The first thing found wrong: shape first, then hops from payee to payer, then totals and limits.
+pub fn check(graph: &ChannelGraph, route: &Route, query: &Query<'_>) -> Result<(), RouteError> {
+    check_shape(route, query)?;
+    let mut amount = query.amount;
+    let mut blocks = u32::from(query.final_cltv_delta.0);
+    let mut cost = Cost::default();
+    for (index, hop) in route.hops.iter().enumerate().rev() {
+        let channel =
+            graph.channel(hop.scid).filter(|channel| channel.direction_from(hop.from) == Some(hop.direction));
+        let channel = channel
+            .filter(|channel| channel.origin(hop.direction.reversed()) == hop.to)
+            .ok_or(RouteError::NoSuchChannel { hop: index, scid: hop.scid })?;
+        let policy = check_channel(channel, index, hop, query)?;
+        let (fee, delta) = match policy.filter(|_| index > 0) {
+            Some(policy) => (policy.fee(amount).unwrap_or(Msat(u64::MAX)), policy.cltv_expiry_delta),
+            None => (Msat::ZERO, CltvDelta(0)),
+        };
+        let cltv_expiry = BlockHeight(query.height.0.saturating_add(blocks));
+        let expected = Figures { amount, cltv_expiry, fee };
+        let found = Figures { amount: hop.amount, cltv_expiry: hop.cltv_expiry, fee: hop.fee };
+        if found != expected {
+            return Err(RouteError::WrongFigures { hop: index, expected, found });
+        }
+        cost = cost.saturating_add(Cost::of_hop(fee, amount, delta, query.risk_billionths));
+        amount = amount.saturating_add(fee);
+        blocks = blocks.saturating_add(u32::from(delta.0));
+    }
+    let fee = amount.saturating_sub(query.amount);
+    if (route.total_amount, route.fee, route.total_cltv_blocks, route.cost) != (amount, fee, blocks, cost) {
+        return Err(RouteError::WrongTotals);
+    }
+    if fee > query.limits.max_fee {
+        return Err(RouteError::FeeOverLimit { fee, max: query.limits.max_fee });
+    }
+    if blocks > query.limits.max_cltv_blocks {
+        return Err(RouteError::CltvOverLimit { blocks, max: query.limits.max_cltv_blocks });
+    }
+    Ok(())
+}
+
+/// The hops form a simple path from payer to payee, no longer than allowed.
+fn check_shape(route: &Route, query: &Query<'_>) -> Result<(), RouteError> {
+    if route.hops.is_empty() {
+        return Err(RouteError::Empty);
+    }
+    if route.hops.len() > query.limits.max_hops {
+        return Err(RouteError::TooManyHops { hops: route.hops.len(), max: query.limits.max_hops });
+    }
+    let mut at = query.from;
+    let mut passed = BTreeSet::from([at]);
+    for (index, hop) in route.hops.iter().enumerate() {
+        if hop.from != at {
+            return Err(RouteError::Broken { hop: index, expected: at, found: hop.from });
+        }
+        at = hop.to;
+        if !passed.insert(at) {
+            return Err(RouteError::Loop { node: at });
+        }
+    }
+    if at != query.to {
+        return Err(RouteError::WrongEnd { expected: query.to, found: at });
+    }
+    Ok(())
+}
+
+/// The channel may be used for the hop and carries its amount; gives the policy that governs it, which the payer's own
+/// channels do without when the payer states what it knows of them.
+fn check_channel<'g>(
+    channel: &'g Channel,
+    index: usize,
+    hop: &Hop,
+    query: &Query<'_>,
+) -> Result<Option<&'g Policy>, RouteError> {
+    let known = query.knowledge;
+    let excluded = RouteError::Excluded { hop: index, scid: hop.scid };
+    if known.excluded_channels.contains(&hop.scid)
+        || known.excluded_directions.contains(&hop.directed())
+        || known.excluded_nodes.contains(&hop.from)
+        || known.excluded_nodes.contains(&hop.to)
+    {
+        return Err(excluded);
+    }
+    let failed = known.failed_amounts.get(&hop.directed()).copied();
+    let below_failed = failed.map_or(Msat(u64::MAX), |failed| failed.saturating_sub(Msat(1)));
+    let (policy, minimum, maximum) = match known.first_hops.as_ref().filter(|_| index == 0) {
+        Some(first_hops) => {
+            let first = first_hops.get(&hop.scid).ok_or(excluded)?;
+            (None, first.htlc_minimum, first.spendable)
+        }
+        None => {
+            let policy = channel.policy(hop.direction).filter(|policy| !policy.disabled);
+            let policy = policy.ok_or(RouteError::Closed { hop: index, scid: hop.scid })?;
+            (Some(policy), policy.htlc_minimum, policy.htlc_maximum)
+        }
+    };
+    let maximum = maximum.min(channel.capacity().to_msat()).min(below_failed);
+    // A direction that failed with the smallest amount there is carries nothing, not even zero.
+    if hop.amount < minimum || hop.amount > maximum || failed == Some(Msat::ZERO) {
+        return Err(RouteError::AmountOutOfRange { hop: index, amount: hop.amount, minimum, maximum });
+    }
+    Ok(policy)
+}

@@ -1,0 +1,230 @@
+//! What a route is asked for and what it looks like: the words shared by every path-finder and by the checker.
+//!
+//! Implements no search itself: [`plain`] is the simple, exact one, and [`check`] judges routes without knowing how
+//! they were found. Amounts and expiries follow BOLT 7 ("HTLC Fees", "Routing Example"): they grow from the payee
+//! towards the payer by each forwarding node's own fee and `cltv_expiry_delta`.
+
+pub mod check;
+pub mod plain;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Scid};
+use thiserror::Error;
+
+use crate::graph::{DirectedChannel, Direction};
+
+/// Twenty hops: the most an onion of BOLT 4 was long made for, and more than any sensible payment needs.
+pub const HOPS_MAX: usize = 20;
+
+/// What a payer asks for.
+#[derive(Clone, Debug)]
+pub struct Query<'a> {
+    /// The payer.
+    pub from: NodeId,
+    /// The payee.
+    pub to: NodeId,
+    /// What the payee is to receive.
+    pub amount: Msat,
+    /// The height expiries are counted from.
+    pub height: BlockHeight,
+    /// The payee's `min_final_cltv_expiry_delta`, plus whatever the payer adds to hide the payee's place.
+    pub final_cltv_delta: CltvDelta,
+    /// What the route must not exceed.
+    pub limits: Limits,
+    /// What the payer knows beyond the public graph.
+    pub knowledge: &'a Knowledge,
+    /// What a block of delay costs on each forwarded millisatoshi, in billionths: it turns `cltv_expiry_delta`s into
+    /// money when routes are compared. It never changes what is paid.
+    pub risk_billionths: u32,
+}
+
+impl<'a> Query<'a> {
+    /// The price of delay when nobody says otherwise: a block costs 15 billionths of the amount it locks.
+    pub const RISK_BILLIONTHS: u32 = 15;
+
+    /// A query with the default limits and price of delay, a final delta of 18 blocks, and heights counted from zero.
+    #[must_use]
+    pub fn new(from: NodeId, to: NodeId, amount: Msat, knowledge: &'a Knowledge) -> Query<'a> {
+        Query {
+            from,
+            to,
+            amount,
+            height: BlockHeight(0),
+            final_cltv_delta: CltvDelta(18),
+            limits: Limits::default(),
+            knowledge,
+            risk_billionths: Query::RISK_BILLIONTHS,
+        }
+    }
+}
+
+/// Bounds on a route; each is inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most all forwarding nodes together may take.
+    pub max_fee: Msat,
+    /// The most blocks the first HTLC may be locked for: its `cltv_expiry` less the current height.
+    pub max_cltv_blocks: u32,
+    /// The most channels a route may have.
+    pub max_hops: usize,
+}
+
+impl Default for Limits {
+    /// No bound on the fee, two weeks of blocks, [`HOPS_MAX`] hops.
+    fn default() -> Limits {
+        Limits { max_fee: Msat::MAX_MONEY, max_cltv_blocks: 2016, max_hops: HOPS_MAX }
+    }
+}
+
+/// What a payer knows beyond the public graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Knowledge {
+    /// The payer's own usable channels. When given, a route starts with one of these, bounded by what is known of it
+    /// and not by its public policy. When `None`, a route may start with any of the payer's channels that has an
+    /// enabled policy, within that policy's HTLC limits and the capacity. Either way the payer pays itself no fee.
+    pub first_hops: Option<BTreeMap<Scid, FirstHop>>,
+    /// The least amount each direction is known to have failed with: only smaller amounts try it again.
+    pub failed_amounts: BTreeMap<DirectedChannel, Msat>,
+    /// Channels not to be used in either direction.
+    pub excluded_channels: BTreeSet<Scid>,
+    /// Directions not to be used.
+    pub excluded_directions: BTreeSet<DirectedChannel>,
+    /// Nodes not to be used, be it as forwarders or as an end.
+    pub excluded_nodes: BTreeSet<NodeId>,
+}
+
+impl Knowledge {
+    /// Notes that `amount` failed over a direction; the least amount noted counts.
+    pub fn note_failure(&mut self, channel: DirectedChannel, amount: Msat) {
+        let least = self.failed_amounts.entry(channel).or_insert(amount);
+        *least = amount.min(*least);
+    }
+}
+
+/// What the payer knows of one of its own channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstHop {
+    /// The largest HTLC the payer can offer here now.
+    pub spendable: Msat,
+    /// The smallest HTLC the peer accepts.
+    pub htlc_minimum: Msat,
+}
+
+/// A way to pay: the HTLC on each channel from payer to payee.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The channels in the order they are crossed; at least one.
+    pub hops: Vec<Hop>,
+    /// What the payer sends: the first hop's amount.
+    pub total_amount: Msat,
+    /// What all forwarding nodes together take.
+    pub fee: Msat,
+    /// For how many blocks the first HTLC may be locked.
+    pub total_cltv_blocks: u32,
+    /// What the search minimised.
+    pub cost: Cost,
+}
+
+/// One channel of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// The node that offers the HTLC.
+    pub from: NodeId,
+    /// The node that receives it.
+    pub to: NodeId,
+    /// The channel.
+    pub scid: Scid,
+    /// The way the channel is crossed.
+    pub direction: Direction,
+    /// The `amount_msat` of the HTLC on this channel.
+    pub amount: Msat,
+    /// The absolute `cltv_expiry` of the HTLC on this channel.
+    pub cltv_expiry: BlockHeight,
+    /// What `from` takes for forwarding onto this channel; nothing on the payer's own.
+    pub fee: Msat,
+}
+
+impl Hop {
+    /// The direction crossed, as a key into [`Knowledge`].
+    #[must_use]
+    pub const fn directed(&self) -> DirectedChannel {
+        DirectedChannel { scid: self.scid, direction: self.direction }
+    }
+}
+
+/// What routes are compared by: fees plus the price of delay, in billionths of a millisatoshi, so that no rounding
+/// hides a difference.
+///
+/// Each hop after the first adds its fee, and its amount times its `cltv_expiry_delta` times the query's
+/// `risk_billionths`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cost(pub u128);
+
+impl Cost {
+    /// What forwarding `amount` for `fee` with `delta` adds.
+    #[must_use]
+    pub fn of_hop(fee: Msat, amount: Msat, delta: CltvDelta, risk_billionths: u32) -> Cost {
+        let delay = u128::from(amount.0) * u128::from(delta.0) * u128::from(risk_billionths);
+        Cost(u128::from(fee.0) * 1_000_000_000 + delay)
+    }
+
+    /// The sum. Twenty hops of the largest values stay far below `u128::MAX`; the bound only keeps it total.
+    #[must_use]
+    pub const fn saturating_add(self, other: Cost) -> Cost {
+        Cost(self.0.saturating_add(other.0))
+    }
+}
+
+/// Why there is no route.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NoRoute {
+    /// One of the ends has no channel in the graph.
+    #[error("node {node} has no channel in the graph")]
+    UnknownNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// One of the ends is excluded.
+    #[error("node {node} is excluded")]
+    ExcludedNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// Payer and payee are one.
+    #[error("node {node} would pay itself")]
+    SelfPayment {
+        /// The node.
+        node: NodeId,
+    },
+    /// An HTLC of nothing is not allowed (BOLT 2).
+    #[error("a payment of 0 msat has no route")]
+    ZeroAmount,
+    /// No sequence of channels carries the amount, whatever the fee, expiry and number of hops.
+    #[error("no channels carry {amount} to the payee")]
+    Unreachable {
+        /// What the payee was to receive.
+        amount: Msat,
+    },
+    /// Channels lead to the payee, but no route keeps within every limit and HTLC minimum.
+    #[error(
+        "no route carries {amount} within the limits; the cheapest, without them, costs {fee} over {hops} hops and {cltv_blocks} blocks"
+    )]
+    OverLimits {
+        /// What the payee was to receive.
+        amount: Msat,
+        /// The fee of the cheapest route without limits.
+        fee: Msat,
+        /// Its hops.
+        hops: usize,
+        /// Its blocks.
+        cltv_blocks: u32,
+    },
+    /// The search was cut off: whether there is a route is not known.
+    #[error("the search for a route was given up after {labels} partial routes")]
+    GivenUp {
+        /// How many partial routes had been looked at.
+        labels: usize,
+    },
+}
