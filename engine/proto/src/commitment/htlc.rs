@@ -1,0 +1,179 @@
+//! HTLC-success and HTLC-timeout transactions (BOLT 3, "HTLC-Timeout and HTLC-Success Transactions").
+//!
+//! Owns: the second-stage transaction of each HTLC output, its digests and witness. The digest that the other side signs
+//! is computed from parts; the transaction itself is built only when it is needed.
+//!
+//! Invariant: the digest computed from parts is that of the transaction built.
+
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
+use fulmen_wire::units::{FeeratePerKw, PaymentPreimage, Sat, Signature};
+use thiserror::Error;
+
+use super::build::{CommitmentTx, HtlcOutput, MalformedSignature};
+use super::fee::htlc_fee;
+use super::script::p2wsh;
+use super::sighash::{Covers, OnlyInput, digest, encode, outputs_hash, two_of_two};
+use super::{ChannelType, HtlcDirection};
+
+/// Why an HTLC transaction's witness cannot be assembled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HtlcWitnessError {
+    /// HTLC-success needs the preimage.
+    #[error("HTLC-success needs a preimage")]
+    MissingPreimage,
+    /// HTLC-timeout takes none.
+    #[error("HTLC-timeout takes no preimage")]
+    UnexpectedPreimage,
+    /// The preimage belongs to another hash.
+    #[error("the preimage does not hash to the HTLC's payment hash")]
+    WrongPreimage,
+    /// A signature is none.
+    #[error(transparent)]
+    Signature(#[from] MalformedSignature),
+}
+
+/// The second-stage transaction of one HTLC output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HtlcTx {
+    /// The transaction, without witness.
+    pub tx: Transaction,
+    /// Its id (which holds only as long as no input or output is added, as anchors allow).
+    pub txid: Txid,
+    /// What its output holds.
+    pub amount: Sat,
+    /// The digest that the owner signs with its HTLC key when it broadcasts the transaction as it is.
+    pub local_digest: [u8; 32],
+    channel_type: ChannelType,
+    output: HtlcOutput,
+}
+
+/// The sequence of an HTLC transaction's input.
+const fn sequence(channel_type: ChannelType) -> Sequence {
+    match channel_type {
+        ChannelType::StaticRemotekey => Sequence(0),
+        ChannelType::Anchors => Sequence(1),
+    }
+}
+
+/// The lock time of an HTLC transaction: its expiry if it times out.
+const fn lock_time(output: &HtlcOutput) -> u32 {
+    match output.htlc.direction {
+        HtlcDirection::Offered => output.htlc.cltv_expiry.0,
+        HtlcDirection::Received => 0,
+    }
+}
+
+/// The output of an HTLC transaction.
+fn second_stage_output(
+    channel_type: ChannelType,
+    feerate: FeeratePerKw,
+    output: &HtlcOutput,
+    script: &Script,
+) -> TxOut {
+    let fee = htlc_fee(channel_type, feerate, output.htlc.direction);
+    TxOut { value: Amount::from_sat(output.amount.saturating_sub(fee).0), script_pubkey: script.to_owned() }
+}
+
+/// The digest of an HTLC transaction that the other side signs.
+pub(super) fn second_stage_digest(
+    channel_type: ChannelType,
+    feerate: FeeratePerKw,
+    outpoint: OutPoint,
+    output: &HtlcOutput,
+    second_stage_script: &Script,
+) -> [u8; 32] {
+    let spent = second_stage_output(channel_type, feerate, output, second_stage_script);
+    let input = OnlyInput {
+        outpoint,
+        sequence: sequence(channel_type),
+        amount: output.amount,
+        witness_script: &output.witness_script,
+    };
+    digest(&input, outputs_hash([&spent]), lock_time(output), Covers::of_peer_on_htlc(channel_type))
+}
+
+impl CommitmentTx {
+    /// The second-stage transaction of `output`, which must be one of this commitment's: HTLC-timeout for an offered
+    /// HTLC, HTLC-success for a received one.
+    #[must_use]
+    pub fn htlc_tx(&self, output: &HtlcOutput) -> HtlcTx {
+        let outpoint = OutPoint { txid: self.txid, vout: output.vout };
+        let script = p2wsh(&self.delayed_script);
+        let spent = second_stage_output(self.channel_type, self.feerate, output, &script);
+        let input = OnlyInput {
+            outpoint,
+            sequence: sequence(self.channel_type),
+            amount: output.amount,
+            witness_script: &output.witness_script,
+        };
+        let local_digest = digest(&input, outputs_hash([&spent]), lock_time(output), Covers::All);
+        let tx = Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::from_consensus(lock_time(output)),
+            input: vec![TxIn {
+                previous_output: outpoint,
+                script_sig: ScriptBuf::new(),
+                sequence: sequence(self.channel_type),
+                witness: Witness::new(),
+            }],
+            output: vec![spent],
+        };
+        HtlcTx {
+            txid: tx.compute_txid(),
+            amount: Sat(tx.output[0].value.to_sat()),
+            tx,
+            local_digest,
+            channel_type: self.channel_type,
+            output: output.clone(),
+        }
+    }
+}
+
+impl HtlcTx {
+    /// The HTLC output it spends.
+    #[must_use]
+    pub const fn spends(&self) -> &HtlcOutput {
+        &self.output
+    }
+
+    /// The witness: the other side's signature of [`HtlcOutput::digest`], the owner's of [`HtlcTx::local_digest`], and
+    /// the preimage if the HTLC was received.
+    pub fn witness(
+        &self,
+        remote: &Signature,
+        local: &Signature,
+        preimage: Option<&PaymentPreimage>,
+    ) -> Result<Witness, HtlcWitnessError> {
+        let selector: &[u8] = match (self.output.htlc.direction, preimage) {
+            (HtlcDirection::Offered, None) => &[],
+            (HtlcDirection::Offered, Some(_)) => return Err(HtlcWitnessError::UnexpectedPreimage),
+            (HtlcDirection::Received, None) => return Err(HtlcWitnessError::MissingPreimage),
+            (HtlcDirection::Received, Some(preimage)) => {
+                if sha256::Hash::hash(&preimage.0).to_byte_array() != self.output.htlc.payment_hash.0 {
+                    return Err(HtlcWitnessError::WrongPreimage);
+                }
+                &preimage.0
+            }
+        };
+        let remote_covers = Covers::of_peer_on_htlc(self.channel_type);
+        let remote = encode(remote, remote_covers).ok_or(MalformedSignature(*remote))?;
+        let local = encode(local, Covers::All).ok_or(MalformedSignature(*local))?;
+        Ok(two_of_two([remote, local], Some(selector), &self.output.witness_script))
+    }
+
+    /// The transaction with its witness, ready to broadcast.
+    pub fn signed(
+        &self,
+        remote: &Signature,
+        local: &Signature,
+        preimage: Option<&PaymentPreimage>,
+    ) -> Result<Transaction, HtlcWitnessError> {
+        let mut tx = self.tx.clone();
+        tx.input[0].witness = self.witness(remote, local, preimage)?;
+        Ok(tx)
+    }
+}

@@ -1,0 +1,253 @@
+//! Per-commitment secrets and their compact storage (BOLT 3, "Per-commitment Secret Requirements" and "Efficient
+//! Per-commitment Secret Storage").
+//!
+//! Owns: generation of secrets from a seed, and the store of the secrets a peer has revealed. Does not turn secrets into
+//! keys of a commitment; `derive` does.
+//!
+//! Invariant: a store holds the secrets of the commitments `0..next` and of no other, and each of them can be derived.
+
+use core::fmt;
+
+use bitcoin::hashes::{Hash, sha256};
+use secp256k1::{PublicKey, SecretKey};
+use thiserror::Error;
+
+/// The index of the first commitment's secret; indexes fall from here.
+const FIRST_INDEX: u64 = (1 << 48) - 1;
+
+/// The number of a commitment: 0 for the first, one more for each that follows (BOLT 3, "commitment number").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitmentNumber(pub u64);
+
+impl CommitmentNumber {
+    /// The commitment a channel opens with.
+    pub const FIRST: CommitmentNumber = CommitmentNumber(0);
+    /// The last commitment for which there is a secret.
+    pub const LAST: CommitmentNumber = CommitmentNumber(FIRST_INDEX);
+
+    /// The number after this one, held at the last: no channel lives to see 2^48 commitments.
+    #[must_use]
+    pub const fn next(self) -> CommitmentNumber {
+        CommitmentNumber(if self.0 < FIRST_INDEX { self.0 + 1 } else { FIRST_INDEX })
+    }
+
+    /// The number before this one, or `None` before the first.
+    #[must_use]
+    pub const fn previous(self) -> Option<CommitmentNumber> {
+        match self.0.checked_sub(1) {
+            Some(number) => Some(CommitmentNumber(number)),
+            None => None,
+        }
+    }
+
+    /// The index of this commitment's secret, which counts down where the number counts up.
+    const fn index(self) -> u64 {
+        FIRST_INDEX.saturating_sub(self.0)
+    }
+}
+
+impl fmt::Display for CommitmentNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "commitment {}", self.0)
+    }
+}
+
+/// The secret behind one commitment's keys; revealing it revokes the commitment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PerCommitmentSecret(SecretKey);
+
+impl PerCommitmentSecret {
+    /// Takes a secret as `revoke_and_ack` carries it; `None` when it is no valid secret key.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; 32]) -> Option<PerCommitmentSecret> {
+        SecretKey::from_slice(bytes).ok().map(PerCommitmentSecret)
+    }
+
+    /// Generates the secret of commitment `number` from a channel's seed.
+    #[must_use]
+    pub fn generate(seed: &[u8; 32], number: CommitmentNumber) -> PerCommitmentSecret {
+        PerCommitmentSecret(
+            SecretKey::from_slice(&derive(*seed, 48, number.index()))
+                .expect("a SHA-256 output outside the group's order has never been found"),
+        )
+    }
+
+    /// The bytes that `revoke_and_ack` reveals.
+    #[must_use]
+    pub fn reveal(&self) -> [u8; 32] {
+        self.0.secret_bytes()
+    }
+
+    /// The per-commitment point.
+    #[must_use]
+    pub fn point(&self) -> PublicKey {
+        self.0.public_key(super::secp())
+    }
+
+    /// The secret as a key.
+    pub(super) fn key(&self) -> &SecretKey {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PerCommitmentSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PerCommitmentSecret(..)")
+    }
+}
+
+/// Why a revealed secret was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SecretStoreError {
+    /// Secrets are revealed one by one, in order.
+    #[error("the secret of {found} was revealed where {expected} was due")]
+    OutOfOrder {
+        /// The commitment whose secret is due.
+        expected: CommitmentNumber,
+        /// The commitment whose secret was offered.
+        found: CommitmentNumber,
+    },
+    /// An earlier secret does not follow from this one: they come from different seeds.
+    #[error("the secret of {number} does not derive the secret of {earlier}")]
+    NotFromTheSameSeed {
+        /// The commitment whose secret was offered.
+        number: CommitmentNumber,
+        /// The commitment whose secret it should derive.
+        earlier: CommitmentNumber,
+    },
+    /// A stored form holds another number of secrets than its commitments need.
+    #[error("a store of {next} needs {needed} secrets and holds {found}")]
+    WrongSize {
+        /// The commitment whose secret is due.
+        next: CommitmentNumber,
+        /// How many secrets represent those before it.
+        needed: usize,
+        /// How many were given.
+        found: usize,
+    },
+}
+
+/// The secrets a peer has revealed, in at most 49 entries.
+///
+/// Because secrets arrive in order, the entry at position `b` belongs to the lowest known index with `b` trailing zeros;
+/// positions need no indexes of their own.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct SecretStore {
+    /// The commitment whose secret is due.
+    next: CommitmentNumber,
+    /// One secret for each number of trailing zeros seen.
+    known: Vec<[u8; 32]>,
+}
+
+impl SecretStore {
+    /// A store without secrets.
+    #[must_use]
+    pub const fn new() -> SecretStore {
+        SecretStore { next: CommitmentNumber::FIRST, known: Vec::new() }
+    }
+
+    /// Rebuilds a store from what [`SecretStore::next`] and [`SecretStore::entries`] said of it.
+    pub fn from_entries(
+        next: CommitmentNumber,
+        entries: Vec<[u8; 32]>,
+    ) -> Result<SecretStore, SecretStoreError> {
+        // Entry `b` first appears with commitment `2^b - 1`.
+        let needed = (u64::BITS - next.0.leading_zeros()) as usize;
+        if entries.len() != needed || next.0 > CommitmentNumber::LAST.0 + 1 {
+            return Err(SecretStoreError::WrongSize { next, needed, found: entries.len() });
+        }
+        Ok(SecretStore { next, known: entries })
+    }
+
+    /// The commitment whose secret is due.
+    #[must_use]
+    pub const fn next(&self) -> CommitmentNumber {
+        self.next
+    }
+
+    /// The stored secrets, for persisting.
+    #[must_use]
+    pub fn entries(&self) -> &[[u8; 32]] {
+        &self.known
+    }
+
+    /// Checks that `secret` may be taken in as that of commitment `number`, without changing the store.
+    pub fn check(
+        &self,
+        number: CommitmentNumber,
+        secret: &PerCommitmentSecret,
+    ) -> Result<(), SecretStoreError> {
+        if number != self.next || number > CommitmentNumber::LAST {
+            return Err(SecretStoreError::OutOfOrder { expected: self.next, found: number });
+        }
+        let bits = position(number.index());
+        for (b, known) in self.known.iter().enumerate().take(bits) {
+            let index = self.index_at(b);
+            if derive(secret.reveal(), bits, index) != *known {
+                let earlier = CommitmentNumber(FIRST_INDEX - index);
+                return Err(SecretStoreError::NotFromTheSameSeed { number, earlier });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the secret of commitment `number`, which must be the next due and derive the earlier ones.
+    pub fn insert(
+        &mut self,
+        number: CommitmentNumber,
+        secret: &PerCommitmentSecret,
+    ) -> Result<(), SecretStoreError> {
+        self.check(number, secret)?;
+        let bits = position(number.index());
+        match self.known.get_mut(bits) {
+            Some(entry) => *entry = secret.reveal(),
+            None => self.known.push(secret.reveal()),
+        }
+        self.next = CommitmentNumber(number.0 + 1);
+        Ok(())
+    }
+
+    /// The secret of commitment `number`, if it has been revealed.
+    #[must_use]
+    pub fn lookup(&self, number: CommitmentNumber) -> Option<PerCommitmentSecret> {
+        if number >= self.next {
+            return None;
+        }
+        let index = number.index();
+        self.known
+            .iter()
+            .enumerate()
+            .find(|&(b, _)| index >> b << b == self.index_at(b))
+            .and_then(|(b, known)| PerCommitmentSecret::from_bytes(&derive(*known, b, index)))
+    }
+
+    /// The index whose secret stands at position `b`: the lowest known with `b` trailing zeros.
+    fn index_at(&self, b: usize) -> u64 {
+        let lowest = FIRST_INDEX + 1 - self.next.0;
+        let aligned = lowest.div_ceil(1 << b) << b;
+        // Position 48 holds the secret of index 0, which has no lowest bit set.
+        if b == 48 || aligned >> b & 1 == 1 { aligned } else { aligned + (1 << b) }
+    }
+}
+
+impl fmt::Debug for SecretStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretStore").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+/// Where in the store the secret of `index` stands: the number of its trailing zeros, 48 for index 0.
+fn position(index: u64) -> usize {
+    (index.trailing_zeros() as usize).min(48)
+}
+
+/// The secret of `index`, given one whose index agrees with it in bit `bits` and above (BOLT 3, `derive_secret`).
+fn derive(base: [u8; 32], bits: usize, index: u64) -> [u8; 32] {
+    let mut secret = base;
+    for bit in (0..bits).rev().filter(|bit| index >> bit & 1 == 1) {
+        secret[bit / 8] ^= 1 << (bit % 8);
+        secret = sha256::Hash::hash(&secret).to_byte_array();
+    }
+    secret
+}
