@@ -1,4 +1,7 @@
-//! Not written yet.
+//! Sans-IO machines of the Lightning Network: channel keys and transactions, the onion, the channel, forwarding.
+//!
+//! Owns: the protocol's rules. Has no threads, clock, randomness or I/O of its own: time, randomness and what arrives are
+//! arguments; what is to be stored, sent or broadcast is returned.
 
 pub mod commitment;
 pub mod keys;
