@@ -1,1 +1,5 @@
-//! Not written yet.
+//! The Fulmen engine: what an embedder depends on.
+
+#![forbid(unsafe_code)]
+
+pub mod chain;
