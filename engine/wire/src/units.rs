@@ -200,6 +200,44 @@ impl fmt::Display for FeeratePerKw {
     }
 }
 
+/// The fixed part of a forwarding fee in millisatoshi, as BOLT 7 carries it (`fee_base_msat`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeeBaseMsat(pub u32);
+
+impl FeeBaseMsat {
+    /// The fee as an amount.
+    #[must_use]
+    pub const fn msat(self) -> Msat {
+        Msat(self.0 as u64)
+    }
+}
+
+impl fmt::Display for FeeBaseMsat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} msat", self.0)
+    }
+}
+
+/// The proportional part of a forwarding fee: millionths of the amount forwarded (BOLT 7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeeProportionalMillionths(pub u32);
+
+impl FeeProportionalMillionths {
+    /// This share of `amount`, rounded down as BOLT 7 rounds it and held at `u64::MAX`: exact for every amount of
+    /// real bitcoin.
+    #[must_use]
+    pub const fn of(self, amount: Msat) -> Msat {
+        let share = amount.0 as u128 * self.0 as u128 / 1_000_000;
+        Msat(if share > u64::MAX as u128 { u64::MAX } else { share as u64 })
+    }
+}
+
+impl fmt::Display for FeeProportionalMillionths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ppm", self.0)
+    }
+}
+
 /// A `short_channel_id`: where a channel's funding output stands in the chain (BOLT 7).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scid(pub u64);
@@ -360,6 +398,8 @@ mod tests {
         assert_eq!(Sat(u64::MAX).checked_msat(), None);
         assert_eq!(Msat(1999).floor_sat(), Sat(1));
         assert_eq!(FeeratePerKw(15_000).fee(724), Sat(10_860));
+        assert_eq!(FeeProportionalMillionths(2000).of(Msat(4_999_999)), Msat(9_999));
+        assert_eq!(FeeProportionalMillionths(u32::MAX).of(Msat(u64::MAX)), Msat(u64::MAX));
         assert_eq!(Msat::MAX_MONEY.floor_sat().to_msat(), Msat::MAX_MONEY);
     }
 }

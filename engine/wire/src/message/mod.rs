@@ -1,0 +1,179 @@
+//! The messages of BOLT 1, 2 and 7, and [`Message`], any one of them.
+//!
+//! Owns: the message types and their numbers. Each message is a struct with the fields of its BOLT, by their names;
+//! TLV records it knows are optional fields, unknown odd ones are kept in `unknown`, and what follows the fields of a
+//! signed announcement in `extension`. Does not say which message may come when.
+//!
+//! Invariant: whatever [`Message::decode`] accepts, [`Message::encode`] gives back byte for byte.
+
+mod channel;
+mod gossip;
+mod queries;
+mod setup;
+
+pub use channel::{
+    ATTRIBUTION_HMACS, ATTRIBUTION_HOPS, AcceptChannel, AttributionData, ChannelReady, ChannelReestablish,
+    ClosingSigned, CommitmentSigned, FeeRange, FundingCreated, FundingRetransmission, FundingSigned,
+    OpenChannel, RevokeAndAck, Shutdown, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFee,
+    UpdateFulfillHtlc,
+};
+pub use gossip::{
+    AnnouncementSignatures, ChannelAnnouncement, ChannelUpdate, Direction, NodeAnnouncement, signed_region,
+};
+pub use queries::{
+    ChannelUpdateChecksums, ChannelUpdateTimestamps, GossipTimestampFilter, QueryChannelRange, QueryFlags,
+    QueryOption, QueryShortChannelIds, ReplyChannelRange, ReplyShortChannelIdsEnd,
+};
+pub use setup::{ErrorMessage, Init, Ping, Pong, Warning};
+
+use crate::codec::{DecodeError, MESSAGE_MAX_BYTES, Reader, Writer};
+use crate::field::Payload;
+use crate::units::ChannelId;
+
+/// Declares [`Message`] and what can be said of every variant alike.
+macro_rules! messages {
+    ($($name:ident)*) => {
+        /// A message, type and all.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Message {
+            $(#[doc = concat!("[`", stringify!($name), "`]")] $name($name),)*
+            /// A message of an odd type that is not known here: to be ignored.
+            Unknown {
+                /// Its type, which is odd.
+                message_type: u16,
+                /// Everything behind its type.
+                bytes: Vec<u8>,
+            },
+        }
+
+        impl Message {
+            /// The message's type.
+            #[must_use]
+            pub const fn type_number(&self) -> u16 {
+                match self {
+                    $(Message::$name(_) => $name::TYPE,)*
+                    Message::Unknown { message_type, .. } => *message_type,
+                }
+            }
+
+            /// The message's name in the BOLTs; "unknown" when it has none here.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Message::$name(_) => $name::NAME,)*
+                    Message::Unknown { .. } => "unknown",
+                }
+            }
+
+            fn write_payload(&self, writer: &mut Writer<'_>) {
+                match self {
+                    $(Message::$name(message) => message.write_payload(writer),)*
+                    Message::Unknown { bytes, .. } => writer.bytes(bytes),
+                }
+            }
+
+            fn read_payload(message_type: u16, reader: &mut Reader<'_>) -> Result<Message, DecodeError> {
+                match message_type {
+                    $($name::TYPE => $name::read_payload(reader).map(Message::$name),)*
+                    _ if message_type.is_multiple_of(2) => Err(DecodeError::UnknownEvenMessage { message_type }),
+                    _ => Ok(Message::Unknown { message_type, bytes: reader.take_rest().to_vec() }),
+                }
+            }
+        }
+
+        $(impl From<$name> for Message {
+            fn from(message: $name) -> Message {
+                Message::$name(message)
+            }
+        })*
+
+        #[cfg(test)]
+        impl crate::sample::Sample for Message {
+            fn sample(sampler: &mut crate::sample::Sampler) -> Message {
+                use crate::sample::Sample;
+                let samplers: &[fn(&mut crate::sample::Sampler) -> Message] =
+                    &[$(|sampler| Message::$name(Sample::sample(sampler)),)* |sampler| Message::Unknown {
+                        message_type: u16::sample(sampler) | 0x4001,
+                        bytes: Sample::sample(sampler),
+                    }];
+                samplers[sampler.below(samplers.len())](sampler)
+            }
+        }
+    };
+}
+
+messages! {
+    Warning Init ErrorMessage Ping Pong
+    OpenChannel AcceptChannel FundingCreated FundingSigned ChannelReady Shutdown ClosingSigned
+    UpdateAddHtlc UpdateFulfillHtlc UpdateFailHtlc CommitmentSigned RevokeAndAck UpdateFee
+    UpdateFailMalformedHtlc ChannelReestablish
+    ChannelAnnouncement NodeAnnouncement ChannelUpdate AnnouncementSignatures
+    QueryShortChannelIds ReplyShortChannelIdsEnd QueryChannelRange ReplyChannelRange GossipTimestampFilter
+}
+
+impl Message {
+    /// Reads a message: its two-byte type and all that follows.
+    pub fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
+        if bytes.len() > MESSAGE_MAX_BYTES {
+            return Err(DecodeError::MessageTooLong { length: bytes.len() });
+        }
+        let mut reader = Reader::new(bytes);
+        let message_type = reader.u16()?;
+        let message = Message::read_payload(message_type, &mut reader)?;
+        reader.finish()?;
+        Ok(message)
+    }
+
+    /// The message as bytes, from its type on.
+    ///
+    /// # Panics
+    ///
+    /// When it is longer than a message may be: a message that was decoded is not, and we must not make one.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256);
+        self.encode_into(&mut bytes);
+        bytes
+    }
+
+    /// Appends the message to `out`, so that a buffer can be used again. Panics as [`Message::encode`] does.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        let mut writer = Writer::new(out);
+        writer.u16(self.type_number());
+        self.write_payload(&mut writer);
+        let length = out.len() - start;
+        assert!(length <= MESSAGE_MAX_BYTES, "{} of {length} bytes", self.name());
+    }
+
+    /// The channel a message is about, by whichever id it has then: what to route the message by. `None` for messages
+    /// about no channel of the peer's.
+    #[must_use]
+    pub const fn channel_id(&self) -> Option<ChannelId> {
+        Some(match self {
+            Message::Warning(message) => message.channel_id,
+            Message::ErrorMessage(message) => message.channel_id,
+            Message::OpenChannel(message) => message.temporary_channel_id,
+            Message::AcceptChannel(message) => message.temporary_channel_id,
+            Message::FundingCreated(message) => message.temporary_channel_id,
+            Message::FundingSigned(message) => message.channel_id,
+            Message::ChannelReady(message) => message.channel_id,
+            Message::Shutdown(message) => message.channel_id,
+            Message::ClosingSigned(message) => message.channel_id,
+            Message::UpdateAddHtlc(message) => message.channel_id,
+            Message::UpdateFulfillHtlc(message) => message.channel_id,
+            Message::UpdateFailHtlc(message) => message.channel_id,
+            Message::UpdateFailMalformedHtlc(message) => message.channel_id,
+            Message::CommitmentSigned(message) => message.channel_id,
+            Message::RevokeAndAck(message) => message.channel_id,
+            Message::UpdateFee(message) => message.channel_id,
+            Message::ChannelReestablish(message) => message.channel_id,
+            Message::AnnouncementSignatures(message) => message.channel_id,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
