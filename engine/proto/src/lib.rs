@@ -5,3 +5,4 @@
 
 pub mod commitment;
 pub mod keys;
+pub mod onion;
