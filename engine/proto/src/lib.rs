@@ -6,3 +6,4 @@
 pub mod commitment;
 pub mod keys;
 pub mod onion;
+pub mod payment;
