@@ -16,6 +16,8 @@ mod htlc;
 mod script;
 mod sighash;
 mod spend;
+#[cfg(test)]
+mod tests;
 
 use bitcoin::{OutPoint, ScriptBuf};
 use fulmen_wire::units::{BlockHeight, CltvDelta, FeeratePerKw, Msat, PaymentHash, Sat};

@@ -64,3 +64,78 @@ pub fn verify(digest: &[u8; 32], signature: &Signature, key: &PublicKey) -> bool
     ecdsa::Signature::from_compact(&signature.0)
         .is_ok_and(|parsed| secp().verify_ecdsa(&Message::from_digest(*digest), &parsed, key).is_ok())
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The vectors of appendices D and E.
+    pub(crate) fn vectors() -> serde_json::Value {
+        serde_json::from_str(include_str!("../../../tests/vectors/bolt3-keys.json")).unwrap()
+    }
+
+    /// Decodes a vector's hexadecimal string.
+    pub(crate) fn bytes<const N: usize>(value: &serde_json::Value) -> [u8; N] {
+        hex::decode(value.as_str().unwrap()).unwrap().try_into().unwrap()
+    }
+
+    #[test]
+    fn a_signature_verifies_only_where_it_belongs() {
+        let secrets = ChannelSecrets::derive(&NodeSeed::new([1; 32]), 0);
+        let key = secrets.basepoints().funding;
+        let signature = secrets.sign_funding(&[5; 32]);
+        assert!(verify(&[5; 32], &signature, &key));
+        assert!(!verify(&[6; 32], &signature, &key));
+        assert!(!verify(&[5; 32], &signature, &secrets.basepoints().htlc));
+        for byte in 0..64 {
+            let mut damaged = signature;
+            damaged.0[byte] ^= 1;
+            assert!(!verify(&[5; 32], &damaged, &key), "byte {byte}");
+        }
+        assert!(!verify(&[5; 32], &Signature([0; 64]), &key));
+        assert!(!verify(&[5; 32], &Signature([0xff; 64]), &key));
+    }
+
+    #[test]
+    fn the_secrets_of_a_channel_are_its_own() {
+        let seed = NodeSeed::new([1; 32]);
+        let all = |secrets: &ChannelSecrets| {
+            let of = secrets.basepoints();
+            let point = secrets.per_commitment_point(CommitmentNumber::FIRST);
+            [of.funding, of.revocation, of.payment, of.delayed_payment, of.htlc, point]
+        };
+        let mut keys = vec![seed.node_secret().public_key(secp())];
+        for (seed, index) in [(1, 0), (1, 1), (1, 1 << 40), (2, 0)] {
+            let seed = NodeSeed::new([seed; 32]);
+            let secrets = ChannelSecrets::derive(&seed, index);
+            assert_eq!(secrets, ChannelSecrets::derive(&seed, index));
+            keys.extend(all(&secrets));
+        }
+        let count = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
+    }
+
+    #[test]
+    fn a_point_off_the_curve_is_named() {
+        let good = to_point(&NodeSeed::new([1; 32]).node_secret().public_key(secp()));
+        // No point of the curve has x = 5.
+        let bad = Point(core::array::from_fn(|i| if i == 0 { 2 } else { 5 * u8::from(i == 32) }));
+        assert!(Basepoints::parse(&good, &good, &good, &good, &good).is_ok());
+        let error = Basepoints::parse(&good, &good, &good, &bad, &good).unwrap_err();
+        assert_eq!(error, InvalidPoint { field: "delayed_payment_basepoint", value: bad });
+        let unparsed = Point([0; 33]);
+        assert_eq!(parse_point("x", &unparsed), Err(InvalidPoint { field: "x", value: unparsed }));
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let seed = NodeSeed::new([0xab; 32]);
+        assert_eq!(format!("{seed:?}"), "NodeSeed(..)");
+        let secrets = ChannelSecrets::derive(&seed, 0);
+        let printed = format!("{secrets:?}");
+        assert!(printed.ends_with(", .. }") && !printed.contains("seed"), "{printed}");
+        assert!(!printed.contains(&hex::encode(secrets.funding_key().secret_bytes())));
+    }
+}

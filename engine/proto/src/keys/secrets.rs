@@ -251,3 +251,128 @@ fn derive(base: [u8; 32], bits: usize, index: u64) -> [u8; 32] {
     }
     secret
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keys::tests::{bytes, vectors};
+
+    fn number(index: &serde_json::Value) -> CommitmentNumber {
+        CommitmentNumber(FIRST_INDEX - index.as_u64().unwrap())
+    }
+
+    /// BOLT 3, appendix D, "Generation Tests".
+    #[test]
+    fn generation_vectors() {
+        let vectors = vectors();
+        let cases = vectors["generation"].as_array().unwrap();
+        assert_eq!(cases.len(), 5);
+        for case in cases {
+            let secret = PerCommitmentSecret::generate(&bytes(&case["seed"]), number(&case["index"]));
+            assert_eq!(secret.reveal(), bytes(&case["secret"]), "{}", case["name"]);
+        }
+    }
+
+    /// BOLT 3, appendix D, "Storage Tests".
+    #[test]
+    fn storage_vectors() {
+        let vectors = vectors();
+        let cases = vectors["storage"].as_array().unwrap();
+        assert_eq!(cases.len(), 9);
+        for case in cases {
+            let mut store = SecretStore::new();
+            for step in case["steps"].as_array().unwrap() {
+                let secret = PerCommitmentSecret::from_bytes(&bytes(&step["secret"])).unwrap();
+                let (number, before) = (number(&step["index"]), store.clone());
+                if step["accepted"].as_bool().unwrap() {
+                    assert_eq!(store.insert(number, &secret), Ok(()), "{}", case["name"]);
+                    assert_eq!(store.lookup(number), Some(secret));
+                } else {
+                    let refused = store.insert(number, &secret);
+                    assert!(
+                        matches!(refused, Err(SecretStoreError::NotFromTheSameSeed { .. })),
+                        "{}: {refused:?}",
+                        case["name"]
+                    );
+                    assert_eq!(store, before);
+                }
+            }
+        }
+    }
+
+    fn filled(seed: &[u8; 32], count: u64) -> SecretStore {
+        let mut store = SecretStore::new();
+        for number in (0..count).map(CommitmentNumber) {
+            store.insert(number, &PerCommitmentSecret::generate(seed, number)).unwrap();
+        }
+        store
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn store_gives_back_all_it_took_and_no_more(seed: [u8; 32], count in 0u64..300) {
+            let store = filled(&seed, count);
+            for number in (0..count).map(CommitmentNumber) {
+                prop_assert_eq!(store.lookup(number), Some(PerCommitmentSecret::generate(&seed, number)));
+            }
+            prop_assert_eq!(store.lookup(CommitmentNumber(count)), None);
+            prop_assert_eq!(store.lookup(CommitmentNumber::LAST), None);
+            prop_assert!(store.entries().len() <= 9);
+            let again = SecretStore::from_entries(store.next(), store.entries().to_vec());
+            prop_assert_eq!(again, Ok(store));
+        }
+
+        #[test]
+        fn store_refuses_a_secret_out_of_turn(seed: [u8; 32], count in 0u64..40, offered in 0u64..40) {
+            let mut store = filled(&seed, count);
+            let offered = CommitmentNumber(offered);
+            let result = store.insert(offered, &PerCommitmentSecret::generate(&seed, offered));
+            let expected = CommitmentNumber(count);
+            if offered == expected {
+                prop_assert_eq!(result, Ok(()));
+            } else {
+                prop_assert_eq!(result, Err(SecretStoreError::OutOfOrder { expected, found: offered }));
+            }
+        }
+    }
+
+    #[test]
+    fn entries_must_fit_the_count() {
+        let entries = filled(&[7; 32], 5).entries().to_vec();
+        assert_eq!(entries.len(), 3);
+        for (next, fits) in [(3, false), (4, true), (7, true), (8, false), (1 << 60, false)] {
+            let store = SecretStore::from_entries(CommitmentNumber(next), entries.clone());
+            assert_eq!(store.is_ok(), fits, "{next}");
+        }
+    }
+
+    /// Jumps to the end of the sequence, which no test could reach one by one.
+    #[test]
+    fn the_last_secret_is_the_seed() {
+        let seed = [9; 32];
+        let entry = |b: usize| {
+            if b == 48 { seed } else { derive(seed, 48, 1 << b) }
+        };
+        let last = CommitmentNumber::LAST;
+        let mut store = SecretStore::from_entries(last, (0..48).map(entry).collect()).unwrap();
+        let secret = PerCommitmentSecret::generate(&seed, last);
+        assert_eq!(secret.reveal(), seed);
+        store.insert(last, &secret).unwrap();
+        assert_eq!(store.entries().len(), 49);
+        for number in [0, 1, 2, 1 << 20, (1 << 48) - 2, (1 << 48) - 1].map(CommitmentNumber) {
+            assert_eq!(store.lookup(number), Some(PerCommitmentSecret::generate(&seed, number)));
+        }
+        assert!(store.insert(CommitmentNumber(1 << 48), &secret).is_err());
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let secret = PerCommitmentSecret::generate(&[3; 32], CommitmentNumber::FIRST);
+        assert_eq!(format!("{secret:?}"), "PerCommitmentSecret(..)");
+        assert_eq!(format!("{:?}", filled(&[3; 32], 2)), "SecretStore { next: CommitmentNumber(2), .. }");
+    }
+}
