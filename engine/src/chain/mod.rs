@@ -1,6 +1,7 @@
 //! The block chain as the engine sees it: a tip, blocks, a place to send transactions, and a fee estimate.
 //!
-//! Owns the [`Chain`] trait, its regtest extension [`RegtestChain`] and their errors. The backend is Bitcoin Core's
+//! Owns the [`Chain`] trait, its regtest extension [`RegtestChain`] and their errors, and the small P2WPKH wallet
+//! that miner and nodes use ([`wallet`]). The backend is Bitcoin Core's
 //! validation engine in process (`kernel`, feature `kernel`). Watching a channel's outputs (BOLT 5) is not done here:
 //! whoever watches reads the events.
 //!
@@ -18,6 +19,7 @@ use fulmen_wire::units::{BlockHeight, FeeratePerKw, Sat};
 mod assemble;
 #[cfg(feature = "kernel")]
 pub mod kernel;
+pub mod wallet;
 
 /// Blocks a coinbase output waits before it may be spent: spendable in the block this many above its own.
 pub const COINBASE_MATURITY_BLOCKS: u32 = 100;
