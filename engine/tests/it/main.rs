@@ -1,4 +1,6 @@
 //! The one integration binary of the engine.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 #[cfg(any(feature = "kernel", feature = "rpc"))]
 mod chain_conformance;
