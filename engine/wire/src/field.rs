@@ -211,6 +211,17 @@ macro_rules! message {
                 }
             }
         }
+
+        #[cfg(test)]
+        impl crate::sample::Described for $name {
+            fn layout(&self) -> crate::sample::Layout {
+                let fields = vec![$((
+                    stringify!($field),
+                    crate::sample::written(|writer| crate::field::Field::write(&self.$field, writer)),
+                ),)*];
+                crate::sample::Layout { fields, tlvs: Vec::new() }
+            }
+        }
     };
     (
         $(#[$doc:meta])*
@@ -267,6 +278,24 @@ macro_rules! message {
                     $($tlv: crate::sample::Sample::sample(sampler),)*
                     unknown: crate::sample::Sample::sample(sampler),
                 }
+            }
+        }
+
+        #[cfg(test)]
+        impl crate::sample::Described for $name {
+            fn layout(&self) -> crate::sample::Layout {
+                let fields = vec![$((
+                    stringify!($field),
+                    crate::sample::written(|writer| crate::field::Field::write(&self.$field, writer)),
+                ),)*];
+                let tlvs = vec![$((
+                    $tlv_type,
+                    stringify!($tlv),
+                    self.$tlv.as_ref().map(|value| {
+                        crate::sample::written(|writer| crate::field::TlvValue::write_value(value, writer))
+                    }),
+                ),)*];
+                crate::sample::Layout { fields, tlvs }
             }
         }
     };

@@ -1,9 +1,10 @@
 //! Random values of every type a message contains, for tests.
 //!
-//! Owns: [`Sampler`], a generator that a seed fixes, and [`Sample`], which `message!` derives for messages. Values
-//! lean towards their limits, where encodings change.
+//! Owns: [`Sampler`], a generator that a seed fixes; [`Sample`] and [`Described`], which `message!` derives for
+//! messages. Values lean towards their limits, where encodings change.
 
 use crate::addresses::NodeAddresses;
+use crate::codec::Writer;
 use crate::features::Features;
 use crate::message::{
     ATTRIBUTION_HMACS, ATTRIBUTION_HOPS, AttributionData, ChannelUpdateChecksums, ChannelUpdateTimestamps,
@@ -39,6 +40,26 @@ impl Sampler {
             _ => self.below(12),
         }
     }
+}
+
+/// What of a message stands where, for comparison with the BOLTs.
+pub(crate) struct Layout {
+    /// Each field's name and bytes.
+    pub(crate) fields: Vec<(&'static str, Vec<u8>)>,
+    /// Each known TLV record's type and name, and its value when there is one.
+    pub(crate) tlvs: Vec<(u64, &'static str, Option<Vec<u8>>)>,
+}
+
+/// A message that tells its layout; `message!` derives it.
+pub(crate) trait Described {
+    fn layout(&self) -> Layout;
+}
+
+/// The bytes that `write` writes.
+pub(crate) fn written(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(&mut Writer::new(&mut bytes));
+    bytes
 }
 
 /// A type with random values.

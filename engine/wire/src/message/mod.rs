@@ -89,6 +89,16 @@ macro_rules! messages {
         })*
 
         #[cfg(test)]
+        impl crate::sample::Described for Message {
+            fn layout(&self) -> crate::sample::Layout {
+                match self {
+                    $(Message::$name(message) => message.layout(),)*
+                    Message::Unknown { .. } => crate::sample::Layout { fields: Vec::new(), tlvs: Vec::new() },
+                }
+            }
+        }
+
+        #[cfg(test)]
         impl crate::sample::Sample for Message {
             fn sample(sampler: &mut crate::sample::Sampler) -> Message {
                 use crate::sample::Sample;
