@@ -8,8 +8,9 @@ use secp256k1::SecretKey;
 use super::node_id;
 use crate::onion::{
     BuildError, Failure, FailureCode, FinalPayload, ForwardPayload, HOP_PAYLOADS_LENGTH, Hop, OtherRecord,
-    Payload, PayloadError, PaymentData, PeelError, PeelReaction, Peeled, ReturnedFailure, SharedSecret,
-    SharedSecrets, build, create_failure, hop_size, payload_size, peel, wrap_failure,
+    Payload, PayloadError, PaymentData, PeelError, PeelJob, PeelReaction, Peeled, ReturnedFailure,
+    SharedSecret, SharedSecrets, build, create_failure, hop_size, payload_size, peel, peel_batch,
+    wrap_failure,
 };
 
 fn secret_key() -> impl Strategy<Value = SecretKey> {
@@ -315,6 +316,30 @@ fn a_packet_is_built_up_to_its_last_byte() {
     let node_id = NodeId([5; 33]);
     let nobody = build(&session, &[hop(2), Hop { node_id, payload: vec![0; 2] }], &[]);
     assert_eq!(nobody.unwrap_err(), BuildError::InvalidNodeId { hop: 1, node_id });
+}
+
+#[test]
+fn a_batch_keeps_order_and_errors_apart() {
+    let session = SecretKey::from_slice(&[2; 32]).unwrap();
+    let key = SecretKey::from_slice(&[1; 32]).unwrap();
+    let build = |payload: u8| {
+        let hop = Hop { node_id: node_id(&key), payload: vec![payload; 4] };
+        build(&session, &[hop], &[payload]).unwrap().0
+    };
+    let packets: Vec<_> = (0..4).map(build).collect();
+    let hashes = [[0], [1], [77], [3]];
+    let jobs: Vec<PeelJob<'_>> = packets
+        .iter()
+        .zip(&hashes)
+        .map(|(packet, hash)| PeelJob { packet: packet.as_bytes(), associated_data: hash })
+        .collect();
+    for (index, result) in peel_batch(&key, &jobs).into_iter().enumerate() {
+        match result {
+            Ok(Peeled::Final { payload, .. }) if index != 2 => assert_eq!(payload, [index as u8; 4]),
+            Err(PeelError::Hmac { .. }) if index == 2 => {}
+            other => panic!("job {index}: {other:?}"),
+        }
+    }
 }
 
 #[test]
