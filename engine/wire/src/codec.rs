@@ -435,21 +435,8 @@ impl<'a> Writer<'a> {
 
     /// A `bigsize` in its shortest form.
     pub fn bigsize(&mut self, value: u64) {
-        match value {
-            0..0xfd => self.u8(value as u8),
-            0xfd..0x1_0000 => {
-                self.u8(0xfd);
-                self.u16(value as u16);
-            }
-            0x1_0000..0x1_0000_0000 => {
-                self.u8(0xfe);
-                self.u32(value as u32);
-            }
-            _ => {
-                self.u8(0xff);
-                self.u64(value);
-            }
-        }
+        let mut buffer = [0; 9];
+        self.bytes(bigsize_bytes(value, &mut buffer));
     }
 
     /// A `tu16`, without leading zeros.
@@ -483,8 +470,25 @@ impl<'a> Writer<'a> {
     pub fn length_prefixed(&mut self, write: impl FnOnce(&mut Writer<'_>)) {
         let start = self.out.len();
         write(self);
-        let mut prefix = Vec::with_capacity(9);
-        Writer::new(&mut prefix).bigsize((self.out.len() - start) as u64);
-        self.out.splice(start..start, prefix);
+        let mut buffer = [0; 9];
+        let prefix = bigsize_bytes((self.out.len() - start) as u64, &mut buffer);
+        self.out.splice(start..start, prefix.iter().copied());
     }
+}
+
+/// The shortest `bigsize` of a value, at the start of a buffer that has room for any.
+fn bigsize_bytes(value: u64, buffer: &mut [u8; 9]) -> &[u8] {
+    let big_endian = value.to_be_bytes();
+    let (marker, width) = match value {
+        0..0xfd => (None, 1),
+        0xfd..0x1_0000 => (Some(0xfd), 2),
+        0x1_0000..0x1_0000_0000 => (Some(0xfe), 4),
+        _ => (Some(0xff), 8),
+    };
+    let start = usize::from(marker.is_some());
+    if let Some(marker) = marker {
+        buffer[0] = marker;
+    }
+    buffer[start..start + width].copy_from_slice(&big_endian[8 - width..]);
+    &buffer[..start + width]
 }
