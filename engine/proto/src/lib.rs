@@ -3,6 +3,7 @@
 //! Owns: the protocol's rules. Has no threads, clock, randomness or I/O of its own: time, randomness and what arrives are
 //! arguments; what is to be stored, sent or broadcast is returned.
 
+pub mod channel;
 pub mod commitment;
 pub mod keys;
 pub mod onion;

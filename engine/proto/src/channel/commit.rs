@@ -1,0 +1,121 @@
+//! Commitments and revocations (BOLT 2, "Committing Updates So Far", "Completing the Transition to the Updated State").
+//!
+//! Owns: `commitment_signed` and `revoke_and_ack` in both directions. Does not: make or check the signatures; they go
+//! out as jobs.
+//!
+//! Invariants: our `revoke_and_ack` is part of the plan that takes the new commitment in, so our earlier commitments
+//! are all revoked at rest; a `commitment_signed` leaves only when the one before is answered and updates wait.
+
+use fulmen_secp::VerifyJob;
+use fulmen_wire::message::{CommitmentSigned, Message, RevokeAndAck};
+use fulmen_wire::tlv::UnknownTlvs;
+use fulmen_wire::units::Signature;
+
+use super::delta::Delta;
+use super::effect::{Plan, SignJob};
+use super::error::ChannelError;
+use super::funded::{Funded, Link};
+use super::htlc::{Side, Stage};
+use crate::commitment::CommitmentTx;
+use crate::keys::{CommitmentNumber, PerCommitmentSecret, parse_point, to_point};
+
+impl Funded {
+    /// Plans a `commitment_signed` of the peer, and our `revoke_and_ack`.
+    pub(super) fn plan_commitment_signed(&self, message: &CommitmentSigned) -> Result<Plan, ChannelError> {
+        let changes = self.updates.any_at(Side::Remote, Stage::Proposed)
+            || self.updates.any_at(Side::Local, Stage::Acknowledged);
+        if !changes {
+            return Err(ChannelError::EmptyCommitment);
+        }
+        let commitment = self
+            .next_local_commitment()
+            .map_err(|error| ChannelError::CommitmentImpossible(error.to_string()))?;
+        let (expected, found) = (commitment.htlcs.len(), message.htlc_signatures.len());
+        if expected != found {
+            return Err(ChannelError::HtlcSignatureCount { expected, found });
+        }
+        let mut plan = Plan::of(Delta::CommitmentReceived {
+            signature: message.signature,
+            htlc_signatures: message.htlc_signatures.clone(),
+        });
+        plan.verify.reserve_exact(1 + expected);
+        plan.verify.push(self.commitment_check(&commitment, &message.signature));
+        let checks = commitment.htlcs.iter().zip(&message.htlc_signatures);
+        plan.verify.extend(checks.map(|(output, signature)| VerifyJob {
+            key: commitment.keys.remote_htlc_pubkey,
+            digest: output.digest,
+            signature: signature.0,
+        }));
+        plan.send.push(self.revoke_and_ack(self.local_number));
+        Ok(plan)
+    }
+
+    /// The check of the peer's signature under one of our commitments.
+    pub(super) fn commitment_check(&self, commitment: &CommitmentTx, signature: &Signature) -> VerifyJob {
+        VerifyJob {
+            key: self.params.remote_basepoints.funding,
+            digest: commitment.digest,
+            signature: signature.0,
+        }
+    }
+
+    /// The `revoke_and_ack` that revokes our commitment `number`, the one after it being signed.
+    pub(super) fn revoke_and_ack(&self, number: CommitmentNumber) -> Message {
+        let message = RevokeAndAck {
+            channel_id: self.params.channel_id,
+            per_commitment_secret: self.secrets.per_commitment_secret(number).reveal(),
+            next_per_commitment_point: to_point(&self.secrets.per_commitment_point(number.next().next())),
+            unknown: UnknownTlvs::default(),
+        };
+        message.into()
+    }
+
+    /// Plans a `revoke_and_ack` of the peer.
+    pub(super) fn plan_revocation(&self, message: &RevokeAndAck) -> Result<Plan, ChannelError> {
+        if !self.awaiting_revocation {
+            return Err(ChannelError::UnexpectedRevocation);
+        }
+        let number = self.next_revocation();
+        let secret = PerCommitmentSecret::from_bytes(&message.per_commitment_secret)
+            .filter(|secret| secret.point() == self.remote_point)
+            .ok_or(ChannelError::WrongRevocationSecret(number))?;
+        self.revealed.check(number, &secret)?;
+        parse_point("next_per_commitment_point", &message.next_per_commitment_point)?;
+        Ok(Plan::of(Delta::RevocationReceived {
+            per_commitment_secret: message.per_commitment_secret,
+            next_per_commitment_point: message.next_per_commitment_point,
+        }))
+    }
+
+    /// Plans our `commitment_signed`, if one is due.
+    pub(super) fn plan_commitment(&self) -> Option<Plan> {
+        if self.link != Link::Up || self.awaiting_revocation || !self.owes_commitment() {
+            return None;
+        }
+        // The specification of the peer's commitment always adds up to the capacity: the reducer moves amounts, it
+        // makes none.
+        let commitment = self.next_remote_commitment()?.ok()?;
+        let mut plan = Plan::of(Delta::CommitmentSent);
+        self.sign_remote_commitment(&commitment, &mut plan);
+        Some(plan)
+    }
+
+    /// Adds the `commitment_signed` for a commitment of the peer and the jobs that sign it.
+    pub(super) fn sign_remote_commitment(&self, commitment: &CommitmentTx, plan: &mut Plan) {
+        let blank = Signature([0; 64]);
+        let message = CommitmentSigned {
+            channel_id: self.params.channel_id,
+            signature: blank,
+            htlc_signatures: vec![blank; commitment.htlcs.len()],
+            funding_txid: None,
+            unknown: UnknownTlvs::default(),
+        };
+        plan.send.push(message.into());
+        plan.sign.push(SignJob::new(*self.secrets.funding_key(), commitment.digest));
+        if commitment.htlcs.is_empty() {
+            return;
+        }
+        let htlc_key = self.secrets.htlc_key(&commitment.keys.per_commitment_point);
+        plan.sign.extend(commitment.htlcs.iter().map(|output| SignJob::new(htlc_key, output.digest)));
+    }
+}

@@ -1,0 +1,621 @@
+//! Why a channel refuses a message or a command, and what to do about it.
+//!
+//! Owns: [`ChannelError`] (the peer's doing), [`CommandError`] (our own side's) and [`Reaction`]. Each check of BOLT 2
+//! has its own variant, with the values that failed it. Does not: react; the driver asks
+//! [`Channel::plan_reaction`](super::Channel::plan_reaction) for the plan that does.
+
+use fulmen_wire::features::Features;
+use fulmen_wire::units::{
+    BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, PaymentHash, Sat, Scid,
+};
+use thiserror::Error;
+
+use crate::keys::{CommitmentNumber, InvalidPoint, SecretStoreError};
+
+/// What to do about a peer's error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reaction {
+    /// Nothing: the message has no effect.
+    Ignore,
+    /// Send a `warning` and close the connection; the channel itself goes on.
+    Warn,
+    /// Send an `error` and fail the channel.
+    Close,
+}
+
+/// A message of the peer that the channel refuses. Nothing has changed.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ChannelError {
+    /// The message has no place in the channel's phase.
+    #[error("{message} is not expected while {state}")]
+    UnexpectedMessage {
+        /// The message's BOLT name.
+        message: &'static str,
+        /// The channel's phase.
+        state: &'static str,
+    },
+    /// The message is for another channel.
+    #[error("the message is for channel {found}, this is {expected}")]
+    WrongChannel {
+        /// This channel.
+        expected: ChannelId,
+        /// The channel named in the message.
+        found: ChannelId,
+    },
+    /// The peer reported an error: the channel is over.
+    #[error("the peer failed the channel: {0}")]
+    PeerError(String),
+    /// We gave the channel up ourselves.
+    #[error("we failed the channel: {0}")]
+    OurDecision(String),
+    /// The connection was lost before the channel was funded: it is forgotten on both sides.
+    #[error("the connection was lost while opening")]
+    DisconnectedWhileOpening,
+
+    // Opening.
+    /// `chain_hash` names another chain.
+    #[error("chain_hash is {found}, we are on {expected}")]
+    UnknownChain {
+        /// Ours.
+        expected: ChainHash,
+        /// Theirs.
+        found: ChainHash,
+    },
+    /// `channel_type` is missing.
+    #[error("channel_type is missing")]
+    ChannelTypeMissing,
+    /// `channel_type` is none we support, or not the one that was asked for.
+    #[error("channel_type {:02x?} is not suitable", .0.as_bytes())]
+    ChannelTypeUnsuitable(Features),
+    /// The channel is smaller than we accept.
+    #[error("funding of {funding} is below {min}")]
+    FundingTooSmall {
+        /// `funding_satoshis`.
+        funding: Sat,
+        /// Our least.
+        min: Sat,
+    },
+    /// The channel needs `option_support_large_channel`.
+    #[error("funding of {funding} needs option_support_large_channel")]
+    FundingTooLarge {
+        /// `funding_satoshis`.
+        funding: Sat,
+    },
+    /// `push_msat` exceeds the funding.
+    #[error("push of {push} exceeds the funding of {funding}")]
+    PushTooLarge {
+        /// `push_msat`.
+        push: Msat,
+        /// `funding_satoshis`.
+        funding: Sat,
+    },
+    /// `dust_limit_satoshis` is below 354.
+    #[error("dust limit {found} is below {min}")]
+    DustLimitTooSmall {
+        /// Theirs.
+        found: Sat,
+        /// The least BOLT 2 allows.
+        min: Sat,
+    },
+    /// `dust_limit_satoshis` is larger than we accept.
+    #[error("dust limit {found} is above {max}")]
+    DustLimitTooLarge {
+        /// Theirs.
+        found: Sat,
+        /// Our most.
+        max: Sat,
+    },
+    /// A dust limit exceeds the channel reserve it has to stay under.
+    #[error("reserve {reserve} is below the dust limit {dust_limit}")]
+    ReserveBelowDustLimit {
+        /// The reserve.
+        reserve: Sat,
+        /// The dust limit.
+        dust_limit: Sat,
+    },
+    /// The reserve asked of us is larger than we accept.
+    #[error("reserve {found} is above {max}")]
+    ReserveTooLarge {
+        /// Theirs.
+        found: Sat,
+        /// Our most.
+        max: Sat,
+    },
+    /// `max_accepted_htlcs` exceeds 483.
+    #[error("max_accepted_htlcs {found} is above {max}")]
+    MaxAcceptedHtlcsTooLarge {
+        /// Theirs.
+        found: u16,
+        /// The most BOLT 2 allows.
+        max: u16,
+    },
+    /// `max_accepted_htlcs` is smaller than we accept.
+    #[error("max_accepted_htlcs {found} is below {min}")]
+    MaxAcceptedHtlcsTooSmall {
+        /// Theirs.
+        found: u16,
+        /// Our least.
+        min: u16,
+    },
+    /// `htlc_minimum_msat` is larger than we accept.
+    #[error("htlc_minimum_msat {found} is above {max}")]
+    HtlcMinimumTooLarge {
+        /// Theirs.
+        found: Msat,
+        /// Our most.
+        max: Msat,
+    },
+    /// `max_htlc_value_in_flight_msat` is smaller than we accept.
+    #[error("max_htlc_value_in_flight_msat {found} is below {min}")]
+    MaxHtlcValueInFlightTooSmall {
+        /// Theirs.
+        found: Msat,
+        /// Our least.
+        min: Msat,
+    },
+    /// `to_self_delay` is longer than we accept.
+    #[error("to_self_delay of {found} is above {max}")]
+    ToSelfDelayTooLong {
+        /// Theirs.
+        found: CltvDelta,
+        /// Our most.
+        max: CltvDelta,
+    },
+    /// `minimum_depth` is longer than we accept.
+    #[error("minimum_depth {found} is above {max}")]
+    MinimumDepthTooLarge {
+        /// Theirs.
+        found: u32,
+        /// Our most.
+        max: u32,
+    },
+    /// A fee rate is too low for timely processing.
+    #[error("fee rate {found} is below {min}")]
+    FeerateTooLow {
+        /// Theirs.
+        found: FeeratePerKw,
+        /// Our least.
+        min: FeeratePerKw,
+    },
+    /// A fee rate is unreasonably large.
+    #[error("fee rate {found} is above {max}")]
+    FeerateTooHigh {
+        /// Theirs.
+        found: FeeratePerKw,
+        /// Our most.
+        max: FeeratePerKw,
+    },
+    /// The opener cannot pay for the first commitment.
+    #[error("the opener has {balance}, fee and anchors cost {cost}")]
+    OpenerCannotPay {
+        /// What the opener holds.
+        balance: Msat,
+        /// What the commitment costs.
+        cost: Sat,
+    },
+    /// Neither side has more than the reserve.
+    #[error("{opener} and {acceptor} are both within the reserve of {reserve}")]
+    BothWithinReserve {
+        /// The opener's output.
+        opener: Msat,
+        /// The acceptor's output.
+        acceptor: Msat,
+        /// The larger reserve.
+        reserve: Sat,
+    },
+    /// A point is not on the curve.
+    #[error(transparent)]
+    InvalidPoint(#[from] InvalidPoint),
+
+    // Normal operation: adding.
+    /// The HTLC's `id` is not the next one.
+    #[error("HTLC id {found} where {expected} is next")]
+    HtlcIdOutOfOrder {
+        /// The next id.
+        expected: u64,
+        /// Theirs.
+        found: u64,
+    },
+    /// The amount is zero.
+    #[error("HTLC {id} is of nothing")]
+    HtlcAmountZero {
+        /// The HTLC.
+        id: u64,
+    },
+    /// The amount is below our `htlc_minimum_msat`.
+    #[error("HTLC amount {amount} is below {min}")]
+    HtlcBelowMinimum {
+        /// Its amount.
+        amount: Msat,
+        /// Our least.
+        min: Msat,
+    },
+    /// The peer exceeds our `max_accepted_htlcs`.
+    #[error("{count} HTLCs exceed max_accepted_htlcs of {max}")]
+    TooManyHtlcs {
+        /// With this one.
+        count: usize,
+        /// Our most.
+        max: u16,
+    },
+    /// The peer exceeds our `max_htlc_value_in_flight_msat`.
+    #[error("{total} in flight exceed {max}")]
+    TooMuchInFlight {
+        /// With this one.
+        total: Msat,
+        /// Our most.
+        max: Msat,
+    },
+    /// The peer cannot pay the HTLC and keep its reserve (and, as opener, pay fee and anchors).
+    #[error(
+        "HTLC of {amount} exceeds the sender's {available}: it holds {balance}, owes {reserve} reserve and {cost} cost"
+    )]
+    HtlcNotAffordable {
+        /// Its amount.
+        amount: Msat,
+        /// What the sender may spend.
+        available: Msat,
+        /// What the sender holds.
+        balance: Msat,
+        /// Its reserve.
+        reserve: Sat,
+        /// Fee and anchors, if the sender pays them.
+        cost: Sat,
+    },
+    /// `cltv_expiry` is a time.
+    #[error("cltv_expiry {0} is not a height")]
+    CltvExpiryNotAHeight(BlockHeight),
+    /// An HTLC was added after `shutdown`.
+    #[error("HTLC {id} was added after shutdown")]
+    AddAfterShutdown {
+        /// The HTLC.
+        id: u64,
+    },
+
+    // Normal operation: removing.
+    /// No HTLC of ours has this id.
+    #[error("no HTLC with id {0}")]
+    UnknownHtlc(u64),
+    /// The HTLC is not yet irrevocably committed.
+    #[error("HTLC {0} is not irrevocably committed")]
+    HtlcNotCommitted(u64),
+    /// The HTLC's removal is already on its way.
+    #[error("HTLC {0} is already being removed")]
+    HtlcAlreadyRemoved(u64),
+    /// The preimage does not hash to the payment hash.
+    #[error("the preimage for HTLC {id} does not hash to {payment_hash}")]
+    WrongPreimage {
+        /// The HTLC.
+        id: u64,
+        /// Its hash.
+        payment_hash: PaymentHash,
+    },
+    /// The failure code of `update_fail_malformed_htlc` lacks the BADONION bit.
+    #[error("failure code {failure_code:#06x} for HTLC {id} lacks the BADONION bit")]
+    NotBadOnion {
+        /// The HTLC.
+        id: u64,
+        /// The code.
+        failure_code: u16,
+    },
+
+    // Normal operation: fees.
+    /// The side that did not open the channel sent `update_fee`.
+    #[error("update_fee from the side that does not pay the fee")]
+    UpdateFeeNotByOpener,
+    /// The opener cannot pay the new fee.
+    #[error("fee rate {feerate} costs {cost} above the reserve of {reserve}, the opener has {balance}")]
+    FeeNotAffordable {
+        /// The new rate.
+        feerate: FeeratePerKw,
+        /// Fee and anchors.
+        cost: Sat,
+        /// The opener's reserve.
+        reserve: Sat,
+        /// What the opener holds.
+        balance: Msat,
+    },
+    /// The new rate would turn too many HTLCs to dust.
+    #[error("fee rate {feerate} brings dust exposure to {exposure}, above {max}")]
+    DustExposure {
+        /// The new rate.
+        feerate: FeeratePerKw,
+        /// The exposure it brings.
+        exposure: Msat,
+        /// Our most.
+        max: Msat,
+    },
+    /// An update came when none may follow: shutdown is complete.
+    #[error("an update after shutdown was complete")]
+    UpdateAfterShutdown,
+
+    // Normal operation: commitments.
+    /// `commitment_signed` without any update.
+    #[error("commitment_signed without an update")]
+    EmptyCommitment,
+    /// The number of `htlc_signature`s is not that of the commitment's HTLC outputs.
+    #[error("{found} HTLC signatures for {expected} HTLC outputs")]
+    HtlcSignatureCount {
+        /// Outputs.
+        expected: usize,
+        /// Signatures.
+        found: usize,
+    },
+    /// The commitment transaction's signature is not valid.
+    #[error("the signature of the commitment transaction is not valid")]
+    BadCommitmentSignature,
+    /// An HTLC transaction's signature is not valid.
+    #[error("HTLC signature {index} is not valid")]
+    BadHtlcSignature {
+        /// Its place in the message.
+        index: usize,
+    },
+    /// The commitment cannot be built: it would hold nothing.
+    #[error("the commitment cannot be built: {0}")]
+    CommitmentImpossible(String),
+    /// `revoke_and_ack` though nothing is to be revoked.
+    #[error("revoke_and_ack without an unanswered commitment_signed")]
+    UnexpectedRevocation,
+    /// The secret is no secret key, or not that of the commitment's point.
+    #[error("the revocation secret of {0} is wrong")]
+    WrongRevocationSecret(CommitmentNumber),
+    /// The secret does not come from the same seed as the earlier ones.
+    #[error(transparent)]
+    RevocationSecretNotDerived(#[from] SecretStoreError),
+
+    // Closing.
+    /// The closing script has none of the allowed forms.
+    #[error("closing script {0:02x?} has no allowed form")]
+    ShutdownScriptForm(Vec<u8>),
+    /// The closing script is not the one committed to when opening.
+    #[error("closing script {found:02x?} is not the one committed to, {expected:02x?}")]
+    ShutdownScriptMismatch {
+        /// Committed to.
+        expected: Vec<u8>,
+        /// Sent.
+        found: Vec<u8>,
+    },
+    /// The closing script given when opening has none of the allowed forms.
+    #[error("upfront closing script {0:02x?} has no allowed form")]
+    UpfrontScriptForm(Vec<u8>),
+    /// `shutdown` with additions of its sender still uncommitted.
+    #[error("shutdown with uncommitted HTLCs of its sender")]
+    ShutdownWithPendingUpdates,
+    /// The fee is more than the opener has.
+    #[error("closing fee {fee} exceeds the opener's {balance}")]
+    ClosingFeeTooLarge {
+        /// The fee.
+        fee: Sat,
+        /// What the opener has.
+        balance: Msat,
+    },
+    /// The fee ranges do not overlap.
+    #[error("closing fee range {theirs:?} does not meet ours, {ours:?}")]
+    ClosingFeeRangesDisjoint {
+        /// Ours.
+        ours: (Sat, Sat),
+        /// Theirs.
+        theirs: (Sat, Sat),
+    },
+    /// The fee is outside what both sides agreed to talk about.
+    #[error("closing fee {fee} is not between {min} and {max}")]
+    ClosingFeeOutOfRange {
+        /// Theirs.
+        fee: Sat,
+        /// The least possible.
+        min: Sat,
+        /// The most possible.
+        max: Sat,
+    },
+    /// The signature fits no variant of the closing transaction.
+    #[error("the signature of the closing transaction with fee {fee} is not valid")]
+    BadClosingSignature {
+        /// The fee.
+        fee: Sat,
+    },
+    /// An output would be below the network's dust threshold.
+    #[error("closing output of {amount} is dust, below {threshold}")]
+    ClosingOutputDust {
+        /// The output.
+        amount: Sat,
+        /// The threshold of its script.
+        threshold: Sat,
+    },
+
+    // Reestablishment.
+    /// `next_commitment_number` is one that cannot be.
+    #[error("the peer expects commitment {found}, our next is {expected}")]
+    ReestablishCommitmentNumber {
+        /// Our next.
+        expected: CommitmentNumber,
+        /// Theirs.
+        found: u64,
+    },
+    /// `next_revocation_number` is one that cannot be.
+    #[error("the peer expects revocation {found}, our next is {expected}")]
+    ReestablishRevocationNumber {
+        /// Our next.
+        expected: CommitmentNumber,
+        /// Theirs.
+        found: u64,
+    },
+    /// `your_last_per_commitment_secret` is not the secret we revealed.
+    #[error("the peer does not know the secret we revealed for commitment {0}")]
+    ReestablishSecret(u64),
+    /// The peer proves that our state is outdated. Ours must not be broadcast.
+    #[error("we lost state: the peer knows our secret of commitment {proven}, we are at {ours}")]
+    WeFellBehind {
+        /// The latest commitment whose secret the peer knows.
+        proven: u64,
+        /// Our latest commitment.
+        ours: CommitmentNumber,
+    },
+}
+
+impl ChannelError {
+    /// What to do about it.
+    #[must_use]
+    pub fn reaction(&self) -> Reaction {
+        match self {
+            ChannelError::UnexpectedMessage { .. }
+            | ChannelError::ShutdownScriptForm(_)
+            | ChannelError::ShutdownScriptMismatch { .. }
+            | ChannelError::ClosingFeeRangesDisjoint { .. } => Reaction::Warn,
+            ChannelError::WrongChannel { .. } => Reaction::Ignore,
+            _ => Reaction::Close,
+        }
+    }
+
+    /// Whether our latest commitment may be broadcast when the channel fails for this reason.
+    #[must_use]
+    pub fn broadcast_allowed(&self) -> bool {
+        !matches!(self, ChannelError::WeFellBehind { .. })
+    }
+}
+
+/// A command that the channel refuses. Nothing has changed.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CommandError {
+    /// The command has no place in the channel's phase.
+    #[error("{command} is not possible while {state}")]
+    NotPossible {
+        /// The command.
+        command: &'static str,
+        /// The channel's phase.
+        state: &'static str,
+    },
+    /// The peer is not connected, or not reestablished yet.
+    #[error("the peer is not connected")]
+    NotConnected,
+    /// Shutdown has begun: no HTLC may be added.
+    #[error("the channel is shutting down")]
+    ShuttingDown,
+    /// Shutdown has begun before.
+    #[error("shutdown was asked for already")]
+    AlreadyShuttingDown,
+
+    // Opening.
+    /// Our own terms break a rule that the peer would refuse them for.
+    #[error("our terms are not valid: {0}")]
+    Terms(ChannelError),
+    /// No output of the transaction is the funding output.
+    #[error("no output pays {amount} to the funding script")]
+    NoFundingOutput {
+        /// What it must hold.
+        amount: Sat,
+    },
+    /// The funding confirmed in another place before.
+    #[error("the funding is at {found}, it was at {known}")]
+    ScidChanged {
+        /// As first reported.
+        known: Scid,
+        /// As reported now.
+        found: Scid,
+    },
+
+    // Adding.
+    /// The amount is zero.
+    #[error("an HTLC of nothing")]
+    HtlcAmountZero,
+    /// The amount is below the peer's `htlc_minimum_msat`.
+    #[error("HTLC amount {amount} is below the peer's {min}")]
+    HtlcBelowMinimum {
+        /// The amount.
+        amount: Msat,
+        /// The peer's least.
+        min: Msat,
+    },
+    /// The peer's `max_accepted_htlcs` is reached.
+    #[error("the peer accepts no more than {max} HTLCs")]
+    TooManyHtlcs {
+        /// The peer's most.
+        max: u16,
+    },
+    /// The peer's `max_htlc_value_in_flight_msat` would be exceeded.
+    #[error("{total} in flight exceed the peer's {max}")]
+    TooMuchInFlight {
+        /// With this one.
+        total: Msat,
+        /// The peer's most.
+        max: Msat,
+    },
+    /// The amount exceeds what we can spend: balance less reserve, fee, fee-spike buffer and anchors.
+    #[error("HTLC of {amount} exceeds the available {available}")]
+    InsufficientBalance {
+        /// The amount.
+        amount: Msat,
+        /// What [`Channel::available_out`](super::Channel::available_out) says.
+        available: Msat,
+    },
+    /// The dust exposure would exceed our limit.
+    #[error("dust exposure would be {exposure}, above {max}")]
+    DustExposure {
+        /// With this HTLC.
+        exposure: Msat,
+        /// Our most.
+        max: Msat,
+    },
+    /// `cltv_expiry` is a time.
+    #[error("cltv_expiry {0} is not a height")]
+    CltvExpiryNotAHeight(BlockHeight),
+
+    // Removing.
+    /// No HTLC of the peer has this id (any more).
+    #[error("no HTLC with id {0}")]
+    UnknownHtlc(u64),
+    /// The HTLC is not yet irrevocably committed.
+    #[error("HTLC {0} is not irrevocably committed")]
+    HtlcNotCommitted(u64),
+    /// The HTLC's removal is already on its way.
+    #[error("HTLC {0} is already being removed")]
+    HtlcAlreadyRemoved(u64),
+    /// The preimage does not hash to the payment hash.
+    #[error("the preimage for HTLC {id} does not hash to {payment_hash}")]
+    WrongPreimage {
+        /// The HTLC.
+        id: u64,
+        /// Its hash.
+        payment_hash: PaymentHash,
+    },
+    /// The failure code lacks the BADONION bit.
+    #[error("failure code {0:#06x} lacks the BADONION bit")]
+    NotBadOnion(u16),
+    /// The failure's reason does not fit its message.
+    #[error("a reason of {0} bytes does not fit")]
+    ReasonTooLong(usize),
+
+    // Fees and closing.
+    /// Only the opener sets the fee.
+    #[error("the peer pays the fee")]
+    NotOpener,
+    /// The rate is outside our own limits.
+    #[error("fee rate {found} is not between {min} and {max}")]
+    FeerateOutOfRange {
+        /// The rate.
+        found: FeeratePerKw,
+        /// The least.
+        min: FeeratePerKw,
+        /// The most.
+        max: FeeratePerKw,
+    },
+    /// We cannot pay the new fee and keep the reserve.
+    #[error("fee rate {feerate} costs {cost} above the reserve of {reserve}, we have {balance}")]
+    FeeNotAffordable {
+        /// The rate.
+        feerate: FeeratePerKw,
+        /// Fee and anchors.
+        cost: Sat,
+        /// Our reserve.
+        reserve: Sat,
+        /// What we hold.
+        balance: Msat,
+    },
+    /// The closing script has none of the allowed forms.
+    #[error("closing script {0:02x?} has no allowed form")]
+    ShutdownScriptForm(Vec<u8>),
+    /// We committed to another closing script when opening.
+    #[error("we committed to another closing script")]
+    ShutdownScriptMismatch,
+}

@@ -1,0 +1,262 @@
+//! Folding deltas into a channel: the only place where its state changes.
+//!
+//! Owns: what each [`Delta`] does, the events that follow, and the changes of phase. Does not: check anything; plans
+//! did. Invariant: folding is deterministic, so the same deltas give the same channel, whenever they are folded.
+
+use fulmen_wire::units::Point;
+use secp256k1::PublicKey;
+use thiserror::Error;
+
+use super::effect::{ChannelEvent, Effects};
+use super::funded::{Funded, Link};
+use super::htlc::{Removal, Side};
+use super::negotiate::{Negotiating, Offer};
+use super::opening::{self, AwaitingAccept, AwaitingFundingCreated};
+use super::{Channel, Delta, Failed, Phase};
+use crate::keys::{ChannelSecrets, PerCommitmentSecret, parse_point};
+
+/// A record that cannot be replayed.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ReplayError {
+    /// A record begins with [`Delta::Opened`] or [`Delta::Accepted`]; this one does not.
+    #[error("the record does not begin with a channel's opening")]
+    NoBeginning,
+}
+
+impl Channel {
+    /// Rebuilds a channel from its record and its keys. The channel comes back without a connection.
+    pub fn replay(
+        secrets: ChannelSecrets,
+        record: impl IntoIterator<Item = Delta>,
+    ) -> Result<Channel, ReplayError> {
+        let mut record = record.into_iter();
+        let first = record.next().ok_or(ReplayError::NoBeginning)?;
+        let mut channel = Channel::begin(secrets, first).ok_or(ReplayError::NoBeginning)?;
+        let mut forgotten = Effects::default();
+        for delta in record {
+            channel.fold(delta, &mut forgotten);
+            forgotten = Effects::default();
+        }
+        channel.fold(Delta::Disconnected, &mut forgotten);
+        Ok(channel)
+    }
+
+    /// The channel that a record's first delta stands for.
+    pub(super) fn begin(secrets: ChannelSecrets, first: Delta) -> Option<Channel> {
+        let phase = match first {
+            Delta::Opened { config, features, open } => Phase::AwaitingAccept(Box::new(AwaitingAccept {
+                config: *config,
+                features,
+                secrets,
+                open: *open,
+            })),
+            Delta::Accepted { config, features, open, accept } => {
+                Phase::AwaitingFundingCreated(Box::new(AwaitingFundingCreated {
+                    config: *config,
+                    features,
+                    secrets,
+                    open: *open,
+                    accept: *accept,
+                }))
+            }
+            _ => return None,
+        };
+        Some(Channel { phase })
+    }
+
+    /// Folds one delta and adds the events that follow from it.
+    pub(super) fn fold(&mut self, delta: Delta, effects: &mut Effects) {
+        match delta {
+            Delta::Opened { .. }
+            | Delta::Accepted { .. }
+            | Delta::AcceptReceived { .. }
+            | Delta::FundingCreatedSent { .. }
+            | Delta::FundingCreatedReceived { .. }
+            | Delta::FundingSignedReceived { .. } => self.fold_opening(delta, effects),
+            Delta::ClosingOffered { .. } | Delta::ClosingReceived { .. } | Delta::ClosingAgreed { .. } => {
+                if let Phase::Negotiating(negotiating) = &mut self.phase {
+                    negotiating.fold(delta, effects);
+                }
+            }
+            Delta::Failed { error } => self.fail(error, effects),
+            _ => self.fold_funded(delta, effects),
+        }
+        self.advance_phase(effects);
+    }
+
+    fn fold_opening(&mut self, delta: Delta, effects: &mut Effects) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Changing);
+        self.phase = match (phase, delta) {
+            (Phase::AwaitingAccept(phase), Delta::AcceptReceived { accept }) => {
+                let next = phase.accepted(*accept);
+                effects.events.push(next.funding_needed());
+                Phase::AwaitingFunding(Box::new(next))
+            }
+            (Phase::AwaitingFunding(phase), Delta::FundingCreatedSent { transaction, output }) => {
+                let next = opening::AwaitingFundingSigned {
+                    funded: phase.funded(&transaction, output),
+                    transaction: *transaction,
+                };
+                effects.events.push(ChannelEvent::IdAssigned { channel_id: next.id() });
+                Phase::AwaitingFundingSigned(Box::new(next))
+            }
+            (Phase::AwaitingFundingSigned(phase), Delta::FundingSignedReceived { signature }) => {
+                let opening::AwaitingFundingSigned { mut funded, transaction } = *phase;
+                funded.local_signature = signature;
+                effects.events.push(ChannelEvent::FundingBroadcast { transaction });
+                Phase::Confirming(Box::new(funded))
+            }
+            (Phase::AwaitingFundingCreated(phase), Delta::FundingCreatedReceived { outpoint, signature }) => {
+                let mut funded = phase.funded(outpoint);
+                funded.local_signature = signature;
+                effects.events.push(ChannelEvent::IdAssigned { channel_id: funded.params.channel_id });
+                Phase::Confirming(Box::new(funded))
+            }
+            (phase, _) => phase,
+        };
+    }
+
+    fn fold_funded(&mut self, delta: Delta, effects: &mut Effects) {
+        match &mut self.phase {
+            Phase::Confirming(funded) | Phase::Normal(funded) => funded.fold(delta, effects),
+            Phase::Negotiating(negotiating) => {
+                if matches!(delta, Delta::Disconnected | Delta::Connected) {
+                    negotiating.restart();
+                }
+                negotiating.funded.fold(delta, effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn fail(&mut self, error: super::ChannelError, effects: &mut Effects) {
+        let channel_id = self.id();
+        let funded = match std::mem::replace(&mut self.phase, Phase::Changing) {
+            Phase::Confirming(funded) | Phase::Normal(funded) => Some(funded),
+            Phase::Negotiating(negotiating) => Some(negotiating.funded),
+            Phase::Failed(failed) => failed.funded,
+            _ => None,
+        };
+        effects.events.push(ChannelEvent::Failed {
+            error: error.clone(),
+            broadcast_allowed: funded.is_some() && error.broadcast_allowed(),
+        });
+        self.phase = Phase::Failed(Box::new(Failed { channel_id, error, funded }));
+    }
+
+    /// Changes to the phase that the state has reached.
+    fn advance_phase(&mut self, effects: &mut Effects) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Changing);
+        self.phase = match phase {
+            Phase::Confirming(funded) | Phase::Normal(funded) if funded.shutdown_complete() => {
+                Phase::Negotiating(Box::new(Negotiating::new(funded)))
+            }
+            Phase::Confirming(funded) if funded.is_ready() => {
+                if let Some(scid) = funded.scid {
+                    effects.events.push(ChannelEvent::Ready { scid });
+                }
+                Phase::Normal(funded)
+            }
+            phase => phase,
+        };
+    }
+}
+
+impl Funded {
+    fn fold(&mut self, delta: Delta, effects: &mut Effects) {
+        match delta {
+            Delta::FundingLocked { scid } => self.scid = Some(scid),
+            Delta::ChannelReadyReceived { second_per_commitment_point } => {
+                self.ready_received = true;
+                self.remote_next_point = Some(checked_point(&second_per_commitment_point));
+            }
+            Delta::Added { by, htlc, over_dust_exposure } => self.updates.add(by, htlc, over_dust_exposure),
+            Delta::Removed { by, id, removal } => {
+                if let (Side::Remote, Removal::Fulfill(preimage)) = (by, &removal) {
+                    effects.events.push(ChannelEvent::Fulfilled { id, preimage: *preimage });
+                }
+                self.updates.remove(by, id, removal);
+            }
+            Delta::FeeUpdated { feerate } => self.updates.set_fee(feerate),
+            Delta::CommitmentSent => {
+                self.updates.commit(Side::Local);
+                self.remote_number = self.remote_number.next();
+                self.awaiting_revocation = true;
+                self.commitment_sent_last = true;
+            }
+            Delta::CommitmentReceived { signature, htlc_signatures } => {
+                self.updates.commit(Side::Remote);
+                self.local_number = self.local_number.next();
+                self.local_signature = signature;
+                self.local_htlc_signatures = htlc_signatures;
+                self.local_next_keys.take();
+                self.updates.revoke(Side::Local, &mut effects.events);
+                self.commitment_sent_last = false;
+            }
+            Delta::RevocationReceived { per_commitment_secret, next_per_commitment_point } => {
+                self.fold_revocation(&per_commitment_secret, &next_per_commitment_point);
+                self.updates.revoke(Side::Remote, &mut effects.events);
+            }
+            Delta::ShutdownWanted { scriptpubkey } => {
+                self.announce_shutdown(effects);
+                self.shutdown.wanted = Some(scriptpubkey);
+            }
+            Delta::Shutdown { by, scriptpubkey } => {
+                self.announce_shutdown(effects);
+                match by {
+                    Side::Local => self.shutdown.sent = Some(scriptpubkey),
+                    Side::Remote => self.shutdown.received = Some(scriptpubkey),
+                }
+            }
+            Delta::Disconnected => {
+                self.updates.forget_proposals_of_peer();
+                self.link = Link::Down;
+            }
+            Delta::Connected => {
+                self.updates.forget_proposals_of_peer();
+                self.link = Link::Reestablishing;
+            }
+            Delta::Reestablished => self.link = Link::Up,
+            // The rest is folded by the phases it belongs to.
+            _ => {}
+        }
+    }
+
+    fn fold_revocation(&mut self, secret: &[u8; 32], next_point: &Point) {
+        let secret = PerCommitmentSecret::from_bytes(secret).expect("the plan parsed the secret");
+        let number = self.revealed.next();
+        self.revealed.insert(number, &secret).expect("the plan checked the secret against the store");
+        let next = self.remote_next_point.expect("a commitment was signed for this point");
+        self.remote_point = next;
+        self.remote_next_point = Some(checked_point(next_point));
+        self.remote_next_keys.take();
+        self.awaiting_revocation = false;
+    }
+
+    fn announce_shutdown(&self, effects: &mut Effects) {
+        if !self.is_shutting_down() {
+            effects.events.push(ChannelEvent::ShutdownStarted);
+        }
+    }
+}
+
+impl Negotiating {
+    fn fold(&mut self, delta: Delta, effects: &mut Effects) {
+        match delta {
+            Delta::ClosingOffered { fee, range } => self.offered = Some(Offer { fee, range }),
+            Delta::ClosingReceived { fee } => self.received = Some(fee),
+            Delta::ClosingAgreed { fee, transaction } => {
+                effects.broadcast.push((*transaction).clone());
+                effects.events.push(ChannelEvent::Closed { transaction: (*transaction).clone() });
+                self.agreed = Some((fee, transaction));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A point that the plan has parsed before.
+fn checked_point(point: &Point) -> PublicKey {
+    parse_point("per_commitment_point", point).expect("the plan parsed the point")
+}

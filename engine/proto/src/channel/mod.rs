@@ -1,0 +1,501 @@
+//! One channel as a sans-IO state machine (BOLT 2, version 1 establishment).
+//!
+//! Owns: everything a channel's two commitment transactions follow from, every BOLT 2 check of a peer's message and of
+//! our own commands, and the messages due in answer. Does not: read onions, decide about forwards, watch the chain,
+//! keep time, or make and check signatures in bulk (jobs go out, results come in). Rare single signatures (opening,
+//! closing) are made and checked while planning.
+//!
+//! # Driving it
+//!
+//! 1. [`Channel::open`] or [`Channel::accept`] make a channel; its first deltas and effects come with it.
+//! 2. For each message: [`Channel::plan`]. An error is answered with [`Channel::plan_reaction`], which never fails.
+//!    For each command: [`Channel::plan_command`]; an error there changes nothing and tells the peer nothing.
+//! 3. Check the plan's [`verify`](Plan::verify) jobs, any number of channels at once. If one is bad:
+//!    [`Plan::bad_signature`], then [`Channel::plan_reaction`] with that.
+//! 4. Execute the plan's [`sign`](Plan::sign) jobs, any number of channels at once.
+//! 5. Make the plan's deltas durable together with whatever else the turn changes, call [`Channel::apply`] and, after
+//!    both, execute the [`Effects`]: send, broadcast, notify. `apply` itself may run before the record is durable, the
+//!    effects may not.
+//! 6. When a turn's inputs are in: [`Channel::plan_commit`], until it gives `None`. That is where updates are signed,
+//!    and `shutdown` and the first `closing_signed` leave.
+//!
+//! A plan is good for the state it was made on: plan, apply, plan again; never two plans of one state.
+//!
+//! # Reconnecting
+//!
+//! The peer's updates that it did not sign are forgotten on disconnection. Ours are all kept, signed or not, and sent
+//! again with the same ids in the same order when the channel is reestablished: what a command was accepted for
+//! happens, additions included. `commitment_signed` is made again rather than stored: signing is deterministic. Fulfil
+//! and fail commands, and shutdown, are taken while disconnected.
+//!
+//! Invariants: `plan*` change nothing; `apply` cannot fail; folding the deltas of all plans gives the same channel
+//! ([`Channel::replay`]); no plan signs a commitment that the peer has revoked, nor reveals the secret of one that is
+//! not replaced.
+
+mod command;
+mod commit;
+mod config;
+mod delta;
+mod effect;
+mod error;
+mod fold;
+mod funded;
+mod htlc;
+mod limits;
+mod negotiate;
+mod normal;
+mod opening;
+mod reestablish;
+mod shutdown;
+mod updates;
+
+use bitcoin::{OutPoint, Transaction};
+use fulmen_wire::message::Message;
+use fulmen_wire::units::{ChannelId, FeeratePerKw, Msat, Sat, Scid, Signature};
+use secp256k1::PublicKey;
+
+pub use command::{AcceptRequest, Command, OpenRequest};
+pub use config::{
+    CLTV_EXPIRY_LIMIT, ChannelConfig, Context, DUST_LIMIT_MIN, LARGE_CHANNEL, MAX_ACCEPTED_HTLCS_LIMIT,
+    NegotiatedFeatures, PeerLimits, channel_type_features, channel_type_from_features,
+};
+pub use delta::Delta;
+pub use effect::{ChannelEvent, Created, Effects, Plan, SignJob};
+pub use error::{ChannelError, CommandError, Reaction};
+pub use fold::ReplayError;
+pub use funded::Terms;
+pub use htlc::{Htlc, HtlcEntry, PendingRemoval, Removal, Side, Stage};
+
+use crate::commitment::{ChannelType, CommitmentTx};
+use crate::keys::{ChannelSecrets, CommitmentNumber};
+use funded::{Funded, Link};
+use negotiate::Negotiating;
+use opening::{AwaitingAccept, AwaitingFunding, AwaitingFundingCreated, AwaitingFundingSigned};
+use updates::View;
+
+/// A channel with one peer.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    phase: Phase,
+}
+
+/// What a channel is doing, one struct a phase; a change of phase consumes the old one.
+#[derive(Clone, Debug)]
+enum Phase {
+    /// As opener: `open_channel` is sent.
+    AwaitingAccept(Box<AwaitingAccept>),
+    /// As opener: the funding transaction is wanted from our owner.
+    AwaitingFunding(Box<AwaitingFunding>),
+    /// As opener: `funding_created` is sent.
+    AwaitingFundingSigned(Box<AwaitingFundingSigned>),
+    /// As acceptor: `accept_channel` is sent.
+    AwaitingFundingCreated(Box<AwaitingFundingCreated>),
+    /// The funding transaction is to confirm, and both sides to say `channel_ready`.
+    Confirming(Box<Funded>),
+    /// In use, until shutdown is complete.
+    Normal(Box<Funded>),
+    /// Agreeing on the closing transaction, or done with it.
+    Negotiating(Box<Negotiating>),
+    /// Failed, with what there is to settle on chain.
+    Failed(Box<Failed>),
+    /// Between two phases, while a delta is folded; never seen outside of it.
+    Changing,
+}
+
+/// A failed channel: it does nothing any more.
+#[derive(Clone, Debug)]
+struct Failed {
+    channel_id: ChannelId,
+    error: ChannelError,
+    /// The state at failure, if the channel was funded.
+    funded: Option<Box<Funded>>,
+}
+
+/// What a channel is doing, for those outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Not funded yet.
+    Opening,
+    /// The funding transaction is to confirm, and both sides to say `channel_ready`.
+    Confirming,
+    /// In use.
+    Normal,
+    /// HTLCs are to be settled before the channel closes.
+    ShuttingDown,
+    /// Agreeing on the closing transaction.
+    Negotiating,
+    /// The closing transaction is signed by both.
+    Closed,
+    /// Failed: only the chain can settle it.
+    Failed,
+}
+
+impl State {
+    /// The state in words, for errors and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Opening => "opening",
+            State::Confirming => "confirming",
+            State::Normal => "normal",
+            State::ShuttingDown => "shutting down",
+            State::Negotiating => "negotiating",
+            State::Closed => "closed",
+            State::Failed => "failed",
+        }
+    }
+}
+
+/// Planning and applying.
+impl Channel {
+    /// Plans what a message of the peer does. Changes nothing; an error goes to [`Channel::plan_reaction`].
+    pub fn plan(&self, message: &Message, context: &Context) -> Result<Plan, ChannelError> {
+        match message {
+            // Once the closing transaction is signed by both, the peer may have forgotten the channel.
+            Message::ErrorMessage(_) if matches!(self.state(), State::Closed | State::Failed) => {
+                return Ok(Plan::default());
+            }
+            Message::ErrorMessage(error) => return Err(ChannelError::PeerError(error.text())),
+            Message::Warning(_) => return Ok(Plan::default()),
+            _ => self.check_channel_id(message)?,
+        }
+        match (&self.phase, message) {
+            (Phase::AwaitingAccept(phase), Message::AcceptChannel(accept)) => phase.plan_accept(accept),
+            (Phase::AwaitingFundingCreated(phase), Message::FundingCreated(created)) => {
+                phase.plan_funding_created(created)
+            }
+            (Phase::AwaitingFundingSigned(phase), Message::FundingSigned(signed)) => {
+                phase.plan_funding_signed(signed)
+            }
+            (Phase::Confirming(funded), _) => funded.plan_confirming(message),
+            (Phase::Normal(funded), _) => funded.plan_normal(message),
+            (Phase::Negotiating(negotiating), _) => negotiating.plan(message, context),
+            // Whatever the peer sends about a failed channel, the error is all it gets.
+            (Phase::Failed(failed), Message::ChannelReestablish(_)) => Ok(failed.error_plan()),
+            (Phase::Failed(_), _) => Ok(Plan::default()),
+            _ => Err(self.unexpected(message)),
+        }
+    }
+
+    /// Plans what to do about an error of the peer: nothing, a warning, or to fail the channel.
+    pub fn plan_reaction(&self, error: &ChannelError) -> Plan {
+        let mut plan = Plan::default();
+        if let Phase::Failed(_) = self.phase {
+            return plan;
+        }
+        match error.reaction() {
+            Reaction::Ignore => {}
+            Reaction::Warn => {
+                plan.send.push(fulmen_wire::message::Warning::new(self.id(), &error.to_string()).into());
+            }
+            Reaction::Close => {
+                plan.deltas.push(Delta::Failed { error: error.clone() });
+                if !matches!(error, ChannelError::PeerError(_) | ChannelError::DisconnectedWhileOpening) {
+                    plan.send.push(error_message(self.id(), error));
+                }
+            }
+        }
+        plan
+    }
+
+    /// Plans a command of our own side. Changes nothing; an error concerns the command alone.
+    pub fn plan_command(&self, command: &Command) -> Result<Plan, CommandError> {
+        if let Command::Fail { reason } = command {
+            return Ok(self.plan_reaction(&ChannelError::OurDecision(reason.clone())));
+        }
+        match (&self.phase, command) {
+            (Phase::AwaitingFunding(phase), Command::Fund { transaction }) => phase.plan_fund(transaction),
+            (Phase::Confirming(funded) | Phase::Normal(funded), _) => {
+                funded.plan_command(command, self.state())
+            }
+            (Phase::Negotiating(negotiating), _) => negotiating.plan_command(command),
+            (Phase::Failed(failed), Command::Connected) => Ok(failed.error_plan()),
+            (Phase::Failed(_), Command::Disconnected) => Ok(Plan::default()),
+            (_, Command::Disconnected) => Ok(self.plan_reaction(&ChannelError::DisconnectedWhileOpening)),
+            _ => Err(CommandError::NotPossible { command: command.name(), state: self.state().name() }),
+        }
+    }
+
+    /// Plans what the channel owes its peer at the end of a turn: `commitment_signed` if updates wait and none is
+    /// unanswered (never an empty one), `shutdown` once our updates are signed, the opener's first `closing_signed`.
+    /// `None` when nothing is due.
+    #[must_use]
+    pub fn plan_commit(&self, context: &Context) -> Option<Plan> {
+        match &self.phase {
+            Phase::Confirming(funded) | Phase::Normal(funded) => {
+                funded.plan_commitment().or_else(|| funded.plan_shutdown_owed())
+            }
+            Phase::Negotiating(negotiating) => negotiating.plan_first_offer(context),
+            _ => None,
+        }
+    }
+
+    /// Applies a plan made on this very state. `signatures` are those of [`Plan::sign`], in the same order.
+    ///
+    /// # Panics
+    /// If the number of signatures is not that of the jobs: a fault of the driver.
+    pub fn apply(&mut self, plan: Plan, signatures: &[Signature]) -> Effects {
+        assert_eq!(plan.sign.len(), signatures.len(), "one signature for each job");
+        let mut effects = Effects { send: plan.send, ..Effects::default() };
+        effect::fill_signatures(&mut effects.send, signatures);
+        for delta in plan.deltas {
+            self.fold(delta, &mut effects);
+        }
+        effects
+    }
+
+    fn check_channel_id(&self, message: &Message) -> Result<(), ChannelError> {
+        match message.channel_id() {
+            Some(found) if found != self.id() => {
+                Err(ChannelError::WrongChannel { expected: self.id(), found })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn unexpected(&self, message: &Message) -> ChannelError {
+        ChannelError::UnexpectedMessage { message: message.name(), state: self.state().name() }
+    }
+}
+
+/// Looking at a channel.
+impl Channel {
+    /// The channel's id: the temporary one until the funding outpoint is known.
+    #[must_use]
+    pub fn id(&self) -> ChannelId {
+        match &self.phase {
+            Phase::AwaitingAccept(phase) => phase.id(),
+            Phase::AwaitingFunding(phase) => phase.id(),
+            Phase::AwaitingFundingCreated(phase) => phase.id(),
+            Phase::AwaitingFundingSigned(phase) => phase.id(),
+            Phase::Confirming(funded) | Phase::Normal(funded) => funded.params.channel_id,
+            Phase::Negotiating(negotiating) => negotiating.funded.params.channel_id,
+            Phase::Failed(failed) => failed.channel_id,
+            Phase::Changing => ChannelId([0; 32]),
+        }
+    }
+
+    /// What the channel is doing.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match &self.phase {
+            Phase::AwaitingAccept(_)
+            | Phase::AwaitingFunding(_)
+            | Phase::AwaitingFundingCreated(_)
+            | Phase::AwaitingFundingSigned(_) => State::Opening,
+            Phase::Confirming(_) => State::Confirming,
+            Phase::Normal(funded) if funded.is_shutting_down() => State::ShuttingDown,
+            Phase::Normal(_) => State::Normal,
+            Phase::Negotiating(negotiating) if negotiating.agreed.is_some() => State::Closed,
+            Phase::Negotiating(_) => State::Negotiating,
+            Phase::Failed(_) | Phase::Changing => State::Failed,
+        }
+    }
+
+    /// Why the channel failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&ChannelError> {
+        match &self.phase {
+            Phase::Failed(failed) => Some(&failed.error),
+            _ => None,
+        }
+    }
+
+    /// Whether an HTLC could be offered now, limits aside: ready, connected, not shutting down.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.state() == State::Normal && self.funded().is_some_and(|funded| funded.link == Link::Up)
+    }
+
+    /// Whether the peer is connected and the channel reestablished.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.funded().is_some_and(|funded| funded.link == Link::Up)
+    }
+
+    /// Where the funding output stands in the chain, once deep enough.
+    #[must_use]
+    pub fn scid(&self) -> Option<Scid> {
+        self.funded().and_then(|funded| funded.scid)
+    }
+
+    /// The funding output.
+    #[must_use]
+    pub fn funding_outpoint(&self) -> Option<OutPoint> {
+        self.funded().map(|funded| funded.params.outpoint)
+    }
+
+    /// The channel's capacity, once funded.
+    #[must_use]
+    pub fn capacity(&self) -> Option<Sat> {
+        self.funded().map(|funded| funded.params.funding)
+    }
+
+    /// Who opened the channel, and so pays its fees.
+    #[must_use]
+    pub fn opener(&self) -> Side {
+        match &self.phase {
+            Phase::AwaitingAccept(_) | Phase::AwaitingFunding(_) | Phase::AwaitingFundingSigned(_) => {
+                Side::Local
+            }
+            Phase::AwaitingFundingCreated(_) => Side::Remote,
+            _ => self.funded().map_or(Side::Remote, |funded| funded.params.opener),
+        }
+    }
+
+    /// Whether the opener asked for the channel to be announced.
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        self.funded().is_some_and(|funded| funded.params.announce)
+    }
+
+    /// The commitment format.
+    #[must_use]
+    pub fn channel_type(&self) -> Option<ChannelType> {
+        self.funded().map(|funded| funded.params.channel_type)
+    }
+
+    /// What one side announced when the channel was opened.
+    #[must_use]
+    pub fn terms(&self, side: Side) -> Option<&Terms> {
+        self.funded().map(|funded| funded.params.terms(side))
+    }
+
+    /// The keys of the funding output, ours first.
+    #[must_use]
+    pub fn funding_pubkeys(&self) -> Option<(PublicKey, PublicKey)> {
+        let params = &self.funded()?.params;
+        Some((params.local_commitment.local_funding_pubkey, params.local_commitment.remote_funding_pubkey))
+    }
+
+    /// Our signature with the funding key under a channel announcement (BOLT 7, `bitcoin_signature`).
+    #[must_use]
+    pub fn sign_announcement(&self, digest: &[u8; 32]) -> Option<Signature> {
+        Some(self.funded()?.secrets.sign_funding(digest))
+    }
+
+    /// What we may offer in one more HTLC right now, balances, reserves, fees, slots and value in flight considered; an
+    /// addition of up to this much is refused at most for its size (`htlc_minimum_msat`, dust exposure) or its expiry.
+    /// Zero when none can be added.
+    #[must_use]
+    pub fn available_out(&self) -> Msat {
+        self.funded().filter(|_| self.is_usable()).map_or(Msat::ZERO, Funded::available_out)
+    }
+
+    /// What the peer may offer us in one more HTLC, as far as we can know.
+    #[must_use]
+    pub fn receivable(&self) -> Msat {
+        self.funded().filter(|_| self.is_usable()).map_or(Msat::ZERO, Funded::available_in)
+    }
+
+    /// Both balances, ours first, with each HTLC still counted for whoever offered it: what both sides would have if
+    /// every HTLC failed.
+    #[must_use]
+    pub fn balances(&self) -> Option<(Msat, Msat)> {
+        let funded = self.funded()?;
+        let balances = funded.updates.reduce(View::IRREVOCABLE);
+        let pending = |side| -> Msat {
+            balances
+                .htlcs
+                .iter()
+                .filter(|entry| entry.offered_by == side)
+                .map(|entry| entry.htlc.amount)
+                .sum()
+        };
+        Some((
+            balances.local.saturating_add(pending(Side::Local)),
+            balances.remote.saturating_add(pending(Side::Remote)),
+        ))
+    }
+
+    /// Number and sum of the HTLCs that one side has offered.
+    #[must_use]
+    pub fn in_flight(&self, offered_by: Side) -> (usize, Msat) {
+        let htlcs = self.htlcs().filter(|entry| entry.offered_by == offered_by);
+        htlcs.fold((0, Msat::ZERO), |(count, sum), entry| (count + 1, sum.saturating_add(entry.htlc.amount)))
+    }
+
+    /// What is in HTLCs too small for one side's commitment.
+    #[must_use]
+    pub fn dust_exposure(&self, owner: Side) -> Msat {
+        self.funded().map_or(Msat::ZERO, |funded| funded.dust_exposure(owner))
+    }
+
+    /// Every HTLC that is in a commitment or on its way there, ours first, each direction by id.
+    pub fn htlcs(&self) -> impl Iterator<Item = &HtlcEntry> {
+        self.funded().into_iter().flat_map(|funded| funded.updates.entries())
+    }
+
+    /// The HTLC that one side offered under this id, while it exists.
+    #[must_use]
+    pub fn htlc(&self, offered_by: Side, id: u64) -> Option<&HtlcEntry> {
+        self.funded()?.updates.entry(offered_by, id)
+    }
+
+    /// The id that the next [`Command::AddHtlc`] gets.
+    #[must_use]
+    pub fn next_htlc_id(&self) -> u64 {
+        self.funded().map_or(0, |funded| funded.updates.next_id(Side::Local))
+    }
+
+    /// The fee rate of our latest commitment.
+    #[must_use]
+    pub fn feerate(&self) -> Option<FeeratePerKw> {
+        Some(self.funded()?.updates.reduce(View::LOCAL_LATEST).feerate)
+    }
+
+    /// The numbers of our latest commitment and of the peer's latest that we signed.
+    #[must_use]
+    pub fn commitment_numbers(&self) -> Option<(CommitmentNumber, CommitmentNumber)> {
+        self.funded().map(|funded| (funded.local_number, funded.remote_number))
+    }
+
+    /// Whether updates wait to be signed, or the peer's answer to our `commitment_signed` is still due.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.funded().is_some_and(|funded| funded.owes_commitment() || funded.awaiting_revocation)
+    }
+
+    /// Our latest commitment, with the transaction signed by both sides: what to broadcast when the peer is gone.
+    /// `None` before the channel is funded, and when [`ChannelError::broadcast_allowed`] forbids it.
+    #[must_use]
+    pub fn signed_local_commitment(&self) -> Option<(CommitmentTx, Transaction)> {
+        if self.failure().is_some_and(|error| !error.broadcast_allowed()) {
+            return None;
+        }
+        self.funded()?.signed_local_commitment()
+    }
+
+    /// The peer's signatures for the HTLC transactions of our latest commitment, in the order of its HTLC outputs.
+    #[must_use]
+    pub fn local_htlc_signatures(&self) -> &[Signature] {
+        self.funded().map_or(&[], |funded| &funded.local_htlc_signatures)
+    }
+
+    /// The channel's keys, for spending on chain.
+    #[must_use]
+    pub fn secrets(&self) -> Option<&ChannelSecrets> {
+        self.funded().map(|funded| &funded.secrets)
+    }
+
+    fn funded(&self) -> Option<&Funded> {
+        match &self.phase {
+            Phase::Confirming(funded) | Phase::Normal(funded) => Some(funded),
+            Phase::Negotiating(negotiating) => Some(&negotiating.funded),
+            Phase::Failed(failed) => failed.funded.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+impl Failed {
+    /// The error once more, for a peer that reconnects.
+    fn error_plan(&self) -> Plan {
+        Plan { send: vec![error_message(self.channel_id, &self.error)], ..Plan::default() }
+    }
+}
+
+/// The `error` message for an error.
+fn error_message(channel_id: ChannelId, error: &ChannelError) -> Message {
+    fulmen_wire::message::ErrorMessage::new(channel_id, &error.to_string()).into()
+}

@@ -1,0 +1,322 @@
+//! Messages and commands of a funded channel (BOLT 2, "Normal Operation"; `channel_ready`).
+//!
+//! Owns: the checks of every `update_` message, received or to be sent. Does not: commitments ([`commit`]), shutdown
+//! ([`shutdown`]), reconnection ([`reestablish`]), nor the arithmetic of limits ([`limits`]).
+//!
+//! [`commit`]: super::commit
+//! [`shutdown`]: super::shutdown
+//! [`reestablish`]: super::reestablish
+//! [`limits`]: super::limits
+
+use bitcoin::hashes::{Hash, sha256};
+use fulmen_wire::message::{
+    ChannelReady, Message, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFee,
+    UpdateFulfillHtlc,
+};
+use fulmen_wire::tlv::UnknownTlvs;
+use fulmen_wire::units::{FeeratePerKw, PaymentHash, PaymentPreimage, Scid};
+
+use super::State;
+use super::command::Command;
+use super::config::CLTV_EXPIRY_LIMIT;
+use super::delta::Delta;
+use super::effect::Plan;
+use super::error::{ChannelError, CommandError};
+use super::funded::{Funded, Link};
+use super::htlc::{Htlc, Removal, Side, Stage};
+use crate::keys::{parse_point, to_point};
+
+/// The bit that tells failures which the next hop reports for want of a readable onion (BOLT 4).
+const BADONION: u16 = 0x8000;
+/// The longest failure reason that fits its message beside the other fields.
+const REASON_BYTES_MAX: usize = 65_535 - 2 - 32 - 8 - 2;
+
+/// What the peer sends.
+impl Funded {
+    /// Plans a message while the funding confirms.
+    pub(super) fn plan_confirming(&self, message: &Message) -> Result<Plan, ChannelError> {
+        self.check_link(message, State::Confirming)?;
+        match message {
+            Message::ChannelReestablish(message) => self.plan_reestablish(message),
+            Message::ChannelReady(message) => self.plan_channel_ready(message),
+            Message::Shutdown(message) => self.plan_shutdown(message),
+            _ => Err(unexpected(message, State::Confirming)),
+        }
+    }
+
+    /// Plans a message in normal operation.
+    pub(super) fn plan_normal(&self, message: &Message) -> Result<Plan, ChannelError> {
+        self.check_link(message, State::Normal)?;
+        match message {
+            Message::UpdateAddHtlc(message) => self.plan_add(message),
+            Message::UpdateFulfillHtlc(message) => self.plan_fulfill(message),
+            Message::UpdateFailHtlc(message) => {
+                self.plan_removal(message.id, Removal::Fail(message.reason.clone()))
+            }
+            Message::UpdateFailMalformedHtlc(message) => self.plan_malformed(message),
+            Message::UpdateFee(message) => {
+                self.check_fee_in(message.feerate_per_kw)?;
+                Ok(Plan::of(Delta::FeeUpdated { feerate: message.feerate_per_kw }))
+            }
+            Message::CommitmentSigned(message) => self.plan_commitment_signed(message),
+            Message::RevokeAndAck(message) => self.plan_revocation(message),
+            Message::Shutdown(message) => self.plan_shutdown(message),
+            Message::ChannelReestablish(message) => self.plan_reestablish(message),
+            // Redundant after a reconnection, or with a new alias: nothing to us.
+            Message::ChannelReady(_) | Message::AnnouncementSignatures(_) => Ok(Plan::default()),
+            _ => Err(unexpected(message, State::Normal)),
+        }
+    }
+
+    /// Before the channel is reestablished nothing else may come, and afterwards no second reestablishment.
+    pub(super) fn check_link(&self, message: &Message, state: State) -> Result<(), ChannelError> {
+        let reestablish = matches!(message, Message::ChannelReestablish(_));
+        match self.link {
+            Link::Up if !reestablish => Ok(()),
+            Link::Reestablishing if reestablish => Ok(()),
+            _ => Err(unexpected(message, state)),
+        }
+    }
+
+    fn plan_channel_ready(&self, message: &ChannelReady) -> Result<Plan, ChannelError> {
+        if self.ready_received {
+            return Ok(Plan::default());
+        }
+        let point = message.second_per_commitment_point;
+        parse_point("second_per_commitment_point", &point)?;
+        Ok(Plan::of(Delta::ChannelReadyReceived { second_per_commitment_point: point }))
+    }
+
+    fn plan_add(&self, message: &UpdateAddHtlc) -> Result<Plan, ChannelError> {
+        let expected = self.updates.next_id(Side::Remote);
+        if self.shutdown.received.is_some() {
+            return Err(ChannelError::AddAfterShutdown { id: message.id });
+        }
+        if message.id != expected {
+            return Err(ChannelError::HtlcIdOutOfOrder { expected, found: message.id });
+        }
+        if message.cltv_expiry >= CLTV_EXPIRY_LIMIT {
+            return Err(ChannelError::CltvExpiryNotAHeight(message.cltv_expiry));
+        }
+        let over_dust_exposure = self.check_add_in(message.id, message.amount_msat)?;
+        let htlc = Htlc {
+            id: message.id,
+            amount: message.amount_msat,
+            payment_hash: message.payment_hash,
+            cltv_expiry: message.cltv_expiry,
+            onion_routing_packet: message.onion_routing_packet.clone(),
+            path_key: message.path_key,
+        };
+        Ok(Plan::of(Delta::Added { by: Side::Remote, htlc, over_dust_exposure }))
+    }
+
+    fn plan_fulfill(&self, message: &UpdateFulfillHtlc) -> Result<Plan, ChannelError> {
+        let id = message.id;
+        let entry = self.updates.entry(Side::Local, id).ok_or(ChannelError::UnknownHtlc(id))?;
+        if hash(&message.payment_preimage) != entry.htlc.payment_hash {
+            return Err(ChannelError::WrongPreimage { id, payment_hash: entry.htlc.payment_hash });
+        }
+        self.plan_removal(id, Removal::Fulfill(message.payment_preimage))
+    }
+
+    fn plan_malformed(&self, message: &UpdateFailMalformedHtlc) -> Result<Plan, ChannelError> {
+        let UpdateFailMalformedHtlc { id, sha256_of_onion, failure_code, .. } = *message;
+        if failure_code & BADONION == 0 {
+            return Err(ChannelError::NotBadOnion { id, failure_code });
+        }
+        self.plan_removal(id, Removal::FailMalformed { sha256_of_onion, failure_code })
+    }
+
+    /// The checks that every removal by the peer passes.
+    fn plan_removal(&self, id: u64, removal: Removal) -> Result<Plan, ChannelError> {
+        let entry = self.updates.entry(Side::Local, id).ok_or(ChannelError::UnknownHtlc(id))?;
+        if entry.added < Stage::Irrevocable {
+            return Err(ChannelError::HtlcNotCommitted(id));
+        }
+        if entry.removal.is_some() {
+            return Err(ChannelError::HtlcAlreadyRemoved(id));
+        }
+        Ok(Plan::of(Delta::Removed { by: Side::Remote, id, removal }))
+    }
+}
+
+/// What our side asks for.
+impl Funded {
+    /// Plans a command.
+    pub(super) fn plan_command(&self, command: &Command, state: State) -> Result<Plan, CommandError> {
+        match command {
+            Command::FundingConfirmed { scid, depth } => self.plan_funding_confirmed(*scid, *depth),
+            Command::AddHtlc { amount, payment_hash, cltv_expiry, onion_routing_packet, path_key } => {
+                let htlc = Htlc {
+                    id: self.updates.next_id(Side::Local),
+                    amount: *amount,
+                    payment_hash: *payment_hash,
+                    cltv_expiry: *cltv_expiry,
+                    onion_routing_packet: onion_routing_packet.clone(),
+                    path_key: *path_key,
+                };
+                self.plan_offer(htlc, command, state)
+            }
+            Command::FulfillHtlc { id, preimage } => {
+                let entry = self.updates.entry(Side::Remote, *id).ok_or(CommandError::UnknownHtlc(*id))?;
+                let payment_hash = entry.htlc.payment_hash;
+                if hash(preimage) != payment_hash {
+                    return Err(CommandError::WrongPreimage { id: *id, payment_hash });
+                }
+                self.plan_remove(*id, Removal::Fulfill(*preimage))
+            }
+            Command::FailHtlc { reason, .. } if reason.len() > REASON_BYTES_MAX => {
+                Err(CommandError::ReasonTooLong(reason.len()))
+            }
+            Command::FailHtlc { id, reason } => self.plan_remove(*id, Removal::Fail(reason.clone())),
+            Command::FailMalformedHtlc { failure_code, .. } if failure_code & BADONION == 0 => {
+                Err(CommandError::NotBadOnion(*failure_code))
+            }
+            Command::FailMalformedHtlc { id, sha256_of_onion, failure_code } => self.plan_remove(
+                *id,
+                Removal::FailMalformed { sha256_of_onion: *sha256_of_onion, failure_code: *failure_code },
+            ),
+            Command::UpdateFee { feerate } => self.plan_update_fee(*feerate, command, state),
+            Command::Shutdown { scriptpubkey } => self.plan_shutdown_wanted(scriptpubkey.as_deref()),
+            Command::Disconnected => Ok(Plan::of(Delta::Disconnected)),
+            Command::Connected => Ok(self.plan_connected()),
+            Command::Fund { .. } | Command::Fail { .. } => Err(not_possible(command, state)),
+        }
+    }
+
+    fn plan_funding_confirmed(&self, scid: Scid, depth: u32) -> Result<Plan, CommandError> {
+        match self.scid {
+            Some(known) if known != scid => Err(CommandError::ScidChanged { known, found: scid }),
+            None if depth >= self.params.minimum_depth.max(1) => {
+                let mut plan = Plan::of(Delta::FundingLocked { scid });
+                if self.link == Link::Up {
+                    plan.send.push(self.channel_ready());
+                }
+                Ok(plan)
+            }
+            _ => Ok(Plan::default()),
+        }
+    }
+
+    /// Our `channel_ready`.
+    pub(super) fn channel_ready(&self) -> Message {
+        let second = self.secrets.per_commitment_point(crate::keys::CommitmentNumber(1));
+        let ready = ChannelReady {
+            channel_id: self.params.channel_id,
+            second_per_commitment_point: to_point(&second),
+            alias: None,
+            unknown: UnknownTlvs::default(),
+        };
+        ready.into()
+    }
+
+    fn plan_offer(&self, htlc: Htlc, command: &Command, state: State) -> Result<Plan, CommandError> {
+        if self.is_shutting_down() {
+            return Err(CommandError::ShuttingDown);
+        }
+        if !self.is_ready() {
+            return Err(not_possible(command, state));
+        }
+        if self.link != Link::Up {
+            return Err(CommandError::NotConnected);
+        }
+        if htlc.cltv_expiry >= CLTV_EXPIRY_LIMIT {
+            return Err(CommandError::CltvExpiryNotAHeight(htlc.cltv_expiry));
+        }
+        self.check_add_out(htlc.amount)?;
+        let mut plan = Plan::default();
+        plan.send.push(self.update_add_htlc(&htlc));
+        plan.deltas.push(Delta::Added { by: Side::Local, htlc, over_dust_exposure: false });
+        Ok(plan)
+    }
+
+    fn plan_remove(&self, id: u64, removal: Removal) -> Result<Plan, CommandError> {
+        let entry = self.updates.entry(Side::Remote, id).ok_or(CommandError::UnknownHtlc(id))?;
+        if entry.added < Stage::Irrevocable {
+            return Err(CommandError::HtlcNotCommitted(id));
+        }
+        if entry.removal.is_some() {
+            return Err(CommandError::HtlcAlreadyRemoved(id));
+        }
+        let mut plan = Plan::default();
+        // Without a connection it is sent with the reestablishment.
+        if self.link == Link::Up {
+            plan.send.push(self.removal_message(id, &removal));
+        }
+        plan.deltas.push(Delta::Removed { by: Side::Local, id, removal });
+        Ok(plan)
+    }
+
+    fn plan_update_fee(
+        &self,
+        feerate: FeeratePerKw,
+        command: &Command,
+        state: State,
+    ) -> Result<Plan, CommandError> {
+        if !self.is_ready() {
+            return Err(not_possible(command, state));
+        }
+        if self.link != Link::Up {
+            return Err(CommandError::NotConnected);
+        }
+        self.check_fee_out(feerate)?;
+        let mut plan = Plan::of(Delta::FeeUpdated { feerate });
+        plan.send.push(self.update_fee(feerate));
+        Ok(plan)
+    }
+
+    /// The `update_add_htlc` of an HTLC of ours.
+    pub(super) fn update_add_htlc(&self, htlc: &Htlc) -> Message {
+        let message = UpdateAddHtlc {
+            channel_id: self.params.channel_id,
+            id: htlc.id,
+            amount_msat: htlc.amount,
+            payment_hash: htlc.payment_hash,
+            cltv_expiry: htlc.cltv_expiry,
+            onion_routing_packet: htlc.onion_routing_packet.clone(),
+            path_key: htlc.path_key,
+            unknown: UnknownTlvs::default(),
+        };
+        message.into()
+    }
+
+    /// The message that removes an HTLC of the peer.
+    pub(super) fn removal_message(&self, id: u64, removal: &Removal) -> Message {
+        let (channel_id, unknown) = (self.params.channel_id, UnknownTlvs::default());
+        match removal {
+            Removal::Fulfill(preimage) => {
+                let payment_preimage = *preimage;
+                let attribution_data = None;
+                UpdateFulfillHtlc { channel_id, id, payment_preimage, attribution_data, unknown }.into()
+            }
+            Removal::Fail(reason) => {
+                let reason = reason.clone();
+                UpdateFailHtlc { channel_id, id, reason, attribution_data: None, unknown }.into()
+            }
+            Removal::FailMalformed { sha256_of_onion, failure_code } => {
+                let (sha256_of_onion, failure_code) = (*sha256_of_onion, *failure_code);
+                UpdateFailMalformedHtlc { channel_id, id, sha256_of_onion, failure_code, unknown }.into()
+            }
+        }
+    }
+
+    /// Our `update_fee`.
+    pub(super) fn update_fee(&self, feerate: FeeratePerKw) -> Message {
+        let unknown = UnknownTlvs::default();
+        UpdateFee { channel_id: self.params.channel_id, feerate_per_kw: feerate, unknown }.into()
+    }
+}
+
+/// The hash that locks what this preimage unlocks.
+fn hash(preimage: &PaymentPreimage) -> PaymentHash {
+    PaymentHash(sha256::Hash::hash(&preimage.0).to_byte_array())
+}
+
+/// The error for a message without a place in this state.
+pub(super) fn unexpected(message: &Message, state: State) -> ChannelError {
+    ChannelError::UnexpectedMessage { message: message.name(), state: state.name() }
+}
+
+fn not_possible(command: &Command, state: State) -> CommandError {
+    CommandError::NotPossible { command: command.name(), state: state.name() }
+}

@@ -1,0 +1,563 @@
+//! Establishing a channel (BOLT 2, "Channel Establishment v1").
+//!
+//! Owns: the phases before the funding output is known, the checks of `open_channel` and `accept_channel`, and the first
+//! commitments. Does not: build or publish the funding transaction; our owner does.
+//!
+//! Invariant: as opener, the funding transaction is handed out for broadcast only after `funding_signed` was verified.
+
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, Transaction};
+use fulmen_wire::message::{
+    AcceptChannel, ErrorMessage, FundingCreated, FundingSigned, Message, OpenChannel,
+};
+use fulmen_wire::tlv::UnknownTlvs;
+use fulmen_wire::units::{ChannelId, Msat, Sat, Signature, Txid};
+use secp256k1::PublicKey;
+
+use super::Channel;
+use super::command::{AcceptRequest, OpenRequest};
+use super::config::{
+    ChannelConfig, DUST_LIMIT_MIN, LARGE_CHANNEL, MAX_ACCEPTED_HTLCS_LIMIT, NegotiatedFeatures, PeerLimits,
+    channel_type_features, channel_type_from_features,
+};
+use super::delta::Delta;
+use super::effect::{ChannelEvent, Created, Effects, Plan};
+use super::error::{ChannelError, CommandError};
+use super::funded::{Funded, Link, Params, Shutdown, Terms};
+use super::htlc::Side;
+use super::shutdown::is_allowed;
+use super::updates::Updates;
+use crate::commitment::{
+    ANCHOR_OUTPUT, ChannelType, CommitmentParams, commitment_fee, funding_output_script, funding_script,
+    obscure_factor,
+};
+use crate::keys::{
+    Basepoints, ChannelSecrets, CommitmentNumber, InvalidPoint, SecretStore, parse_point, to_point,
+};
+
+/// The least reserve we ask for, so that no customary dust limit of the peer exceeds it.
+const RESERVE_MIN: Sat = Sat(1000);
+
+/// As opener: `open_channel` is sent.
+#[derive(Clone, Debug)]
+pub(super) struct AwaitingAccept {
+    pub(super) config: ChannelConfig,
+    pub(super) features: NegotiatedFeatures,
+    pub(super) secrets: ChannelSecrets,
+    pub(super) open: OpenChannel,
+}
+
+/// As opener: the funding transaction is wanted.
+#[derive(Clone, Debug)]
+pub(super) struct AwaitingFunding {
+    opening: AwaitingAccept,
+    accept: AcceptChannel,
+}
+
+/// As opener: `funding_created` is sent.
+#[derive(Clone, Debug)]
+pub(super) struct AwaitingFundingSigned {
+    /// The channel to be, its first local commitment still without the peer's signature.
+    pub(super) funded: Funded,
+    /// Not to be broadcast before that signature came.
+    pub(super) transaction: Transaction,
+}
+
+/// As acceptor: `accept_channel` is sent.
+#[derive(Clone, Debug)]
+pub(super) struct AwaitingFundingCreated {
+    pub(super) config: ChannelConfig,
+    pub(super) features: NegotiatedFeatures,
+    pub(super) secrets: ChannelSecrets,
+    pub(super) open: OpenChannel,
+    pub(super) accept: AcceptChannel,
+}
+
+/// Making channels.
+impl Channel {
+    /// Opens a channel: sends `open_channel`.
+    pub fn open(request: OpenRequest) -> Result<Created, CommandError> {
+        let open = open_channel(&request);
+        check_open(&open, &request.config.limits, &request.features).map_err(CommandError::Terms)?;
+        let OpenRequest { config, features, secrets, .. } = request;
+        let delta = Delta::Opened { config: Box::new(config), features, open: Box::new(open.clone()) };
+        Ok(created(secrets, delta, open.into()))
+    }
+
+    /// Accepts a channel that the peer opens: sends `accept_channel`. For an error, [`Channel::refusal`] is the
+    /// answer.
+    pub fn accept(open: &OpenChannel, request: AcceptRequest) -> Result<Created, ChannelError> {
+        let AcceptRequest { config, features, secrets } = request;
+        if open.chain_hash != config.chain_hash {
+            return Err(ChannelError::UnknownChain { expected: config.chain_hash, found: open.chain_hash });
+        }
+        check_open(open, &config.limits, &features)?;
+        let accept = accept_channel(open, &config, &secrets);
+        if accept.dust_limit_satoshis > open.channel_reserve_satoshis {
+            return Err(ChannelError::ReserveBelowDustLimit {
+                reserve: open.channel_reserve_satoshis,
+                dust_limit: accept.dust_limit_satoshis,
+            });
+        }
+        let delta = Delta::Accepted {
+            config: Box::new(config),
+            features,
+            open: Box::new(open.clone()),
+            accept: Box::new(accept.clone()),
+        };
+        Ok(created(secrets, delta, accept.into()))
+    }
+
+    /// The `error` that answers an `open_channel` which [`Channel::accept`] refused.
+    #[must_use]
+    pub fn refusal(open: &OpenChannel, error: &ChannelError) -> Message {
+        ErrorMessage::new(open.temporary_channel_id, &error.to_string()).into()
+    }
+}
+
+impl AwaitingAccept {
+    pub(super) fn id(&self) -> ChannelId {
+        self.open.temporary_channel_id
+    }
+
+    /// Plans the peer's `accept_channel`.
+    pub(super) fn plan_accept(&self, accept: &AcceptChannel) -> Result<Plan, ChannelError> {
+        let (open, limits) = (&self.open, &self.config.limits);
+        let accepted = accept.channel_type.as_ref().ok_or(ChannelError::ChannelTypeMissing)?;
+        if Some(accepted) != open.channel_type.as_ref() {
+            return Err(ChannelError::ChannelTypeUnsuitable(accepted.clone()));
+        }
+        let terms = accept_terms(accept);
+        check_terms(&terms, open.funding_satoshis, limits)?;
+        check_reserve(accept.channel_reserve_satoshis, open.dust_limit_satoshis)?;
+        check_reserve(open.channel_reserve_satoshis, accept.dust_limit_satoshis)?;
+        if accept.minimum_depth > limits.minimum_depth_max {
+            let (found, max) = (accept.minimum_depth, limits.minimum_depth_max);
+            return Err(ChannelError::MinimumDepthTooLarge { found, max });
+        }
+        check_upfront_script(accept.upfront_shutdown_script.as_deref(), &self.features)?;
+        accept_points(accept)?;
+        Ok(Plan::of(Delta::AcceptReceived { accept: Box::new(accept.clone()) }))
+    }
+
+    pub(super) fn accepted(self, accept: AcceptChannel) -> AwaitingFunding {
+        AwaitingFunding { opening: self, accept }
+    }
+}
+
+impl AwaitingFunding {
+    pub(super) fn id(&self) -> ChannelId {
+        self.opening.id()
+    }
+
+    pub(super) fn funding_needed(&self) -> ChannelEvent {
+        ChannelEvent::FundingNeeded {
+            script_pubkey: self.script_pubkey().into_bytes(),
+            amount: self.opening.open.funding_satoshis,
+        }
+    }
+
+    fn script_pubkey(&self) -> bitcoin::ScriptBuf {
+        let (theirs, _) = checked(accept_points(&self.accept));
+        funding_output_script(&self.opening.secrets.basepoints().funding, &theirs.funding)
+    }
+
+    /// Plans our `funding_created`.
+    pub(super) fn plan_fund(&self, transaction: &Transaction) -> Result<Plan, CommandError> {
+        let (script, amount) = (self.script_pubkey(), self.opening.open.funding_satoshis);
+        let output = transaction
+            .output
+            .iter()
+            .position(|output| output.script_pubkey == script && output.value.to_sat() == amount.0)
+            .and_then(|index| u16::try_from(index).ok())
+            .ok_or(CommandError::NoFundingOutput { amount })?;
+        let funded = self.funded(transaction, output);
+        let unpayable = |error: crate::commitment::CommitmentError| {
+            CommandError::Terms(ChannelError::CommitmentImpossible(error.to_string()))
+        };
+        let commitment = funded.latest_remote_commitment().map_err(unpayable)?;
+        let outpoint = funded.params.outpoint;
+        let message = FundingCreated {
+            temporary_channel_id: self.id(),
+            funding_txid: Txid(outpoint.txid.to_byte_array()),
+            funding_output_index: output,
+            signature: funded.secrets.sign_funding(&commitment.digest),
+            unknown: UnknownTlvs::default(),
+        };
+        let mut plan =
+            Plan::of(Delta::FundingCreatedSent { transaction: Box::new(transaction.clone()), output });
+        plan.send.push(message.into());
+        Ok(plan)
+    }
+
+    /// The channel that output `output` of `transaction` funds.
+    pub(super) fn funded(&self, transaction: &Transaction, output: u16) -> Funded {
+        let outpoint = OutPoint { txid: transaction.compute_txid(), vout: u32::from(output) };
+        let AwaitingAccept { config, features, secrets, open } = &self.opening;
+        new_funded(Side::Local, config, *features, secrets, open, &self.accept, outpoint)
+    }
+}
+
+impl AwaitingFundingSigned {
+    pub(super) fn id(&self) -> ChannelId {
+        self.funded.params.channel_id
+    }
+
+    /// Plans the peer's `funding_signed`.
+    pub(super) fn plan_funding_signed(&self, message: &FundingSigned) -> Result<Plan, ChannelError> {
+        let commitment = self
+            .funded
+            .local_commitment()
+            .map_err(|error| ChannelError::CommitmentImpossible(error.to_string()))?;
+        let mut plan = Plan::of(Delta::FundingSignedReceived { signature: message.signature });
+        plan.verify.push(self.funded.commitment_check(&commitment, &message.signature));
+        Ok(plan)
+    }
+}
+
+impl AwaitingFundingCreated {
+    pub(super) fn id(&self) -> ChannelId {
+        self.open.temporary_channel_id
+    }
+
+    /// Plans the peer's `funding_created`, and our `funding_signed`.
+    pub(super) fn plan_funding_created(&self, message: &FundingCreated) -> Result<Plan, ChannelError> {
+        let outpoint = OutPoint {
+            txid: bitcoin::Txid::from_byte_array(message.funding_txid.0),
+            vout: u32::from(message.funding_output_index),
+        };
+        let funded = self.funded(outpoint);
+        let impossible =
+            |error: crate::commitment::CommitmentError| ChannelError::CommitmentImpossible(error.to_string());
+        let ours = funded.local_commitment().map_err(impossible)?;
+        let theirs = funded.latest_remote_commitment().map_err(impossible)?;
+        let signed = FundingSigned {
+            channel_id: funded.params.channel_id,
+            signature: funded.secrets.sign_funding(&theirs.digest),
+            unknown: UnknownTlvs::default(),
+        };
+        let mut plan = Plan::of(Delta::FundingCreatedReceived { outpoint, signature: message.signature });
+        plan.verify.push(funded.commitment_check(&ours, &message.signature));
+        plan.send.push(signed.into());
+        Ok(plan)
+    }
+
+    /// The channel that `outpoint` funds.
+    pub(super) fn funded(&self, outpoint: OutPoint) -> Funded {
+        let AwaitingFundingCreated { config, features, secrets, open, accept } = self;
+        new_funded(Side::Remote, config, *features, secrets, open, accept, outpoint)
+    }
+}
+
+/// A channel just begun, with its first message.
+fn created(secrets: ChannelSecrets, first: Delta, message: Message) -> Created {
+    let channel = Channel::begin(secrets, first.clone()).expect("the delta begins a record");
+    Created { channel, deltas: vec![first], effects: Effects { send: vec![message], ..Effects::default() } }
+}
+
+/// The reserve we ask for.
+fn reserve(config: &ChannelConfig, funding: Sat, their_dust_limit: Sat) -> Sat {
+    millionths(funding, config.channel_reserve_millionths)
+        .max(config.dust_limit)
+        .max(their_dust_limit)
+        .max(RESERVE_MIN)
+}
+
+fn millionths(amount: Sat, millionths: u32) -> Sat {
+    let part = u128::from(amount.0) * u128::from(millionths) / 1_000_000;
+    Sat(u64::try_from(part).unwrap_or(u64::MAX))
+}
+
+/// Our script, if we commit to it; empty when we do not but the feature asks for the record.
+fn upfront_script(config: &ChannelConfig) -> Vec<u8> {
+    if config.commit_shutdown_script { config.shutdown_scriptpubkey.clone() } else { Vec::new() }
+}
+
+fn open_channel(request: &OpenRequest) -> OpenChannel {
+    let OpenRequest { config, secrets, funding, .. } = request;
+    let points = secrets.basepoints();
+    OpenChannel {
+        chain_hash: config.chain_hash,
+        temporary_channel_id: request.temporary_channel_id,
+        funding_satoshis: *funding,
+        push_msat: request.push,
+        dust_limit_satoshis: config.dust_limit,
+        max_htlc_value_in_flight_msat: config.max_htlc_value_in_flight,
+        channel_reserve_satoshis: reserve(config, *funding, Sat::ZERO),
+        htlc_minimum_msat: config.htlc_minimum,
+        feerate_per_kw: request.feerate,
+        to_self_delay: config.to_self_delay,
+        max_accepted_htlcs: config.max_accepted_htlcs,
+        funding_pubkey: to_point(&points.funding),
+        revocation_basepoint: to_point(&points.revocation),
+        payment_basepoint: to_point(&points.payment),
+        delayed_payment_basepoint: to_point(&points.delayed_payment),
+        htlc_basepoint: to_point(&points.htlc),
+        first_per_commitment_point: to_point(&secrets.per_commitment_point(CommitmentNumber::FIRST)),
+        channel_flags: u8::from(config.announce_channel),
+        upfront_shutdown_script: Some(upfront_script(config)),
+        channel_type: Some(channel_type_features(config.channel_type)),
+        unknown: UnknownTlvs::default(),
+    }
+}
+
+fn accept_channel(open: &OpenChannel, config: &ChannelConfig, secrets: &ChannelSecrets) -> AcceptChannel {
+    let points = secrets.basepoints();
+    AcceptChannel {
+        temporary_channel_id: open.temporary_channel_id,
+        dust_limit_satoshis: config.dust_limit,
+        max_htlc_value_in_flight_msat: config.max_htlc_value_in_flight,
+        channel_reserve_satoshis: reserve(config, open.funding_satoshis, open.dust_limit_satoshis),
+        htlc_minimum_msat: config.htlc_minimum,
+        minimum_depth: config.minimum_depth,
+        to_self_delay: config.to_self_delay,
+        max_accepted_htlcs: config.max_accepted_htlcs,
+        funding_pubkey: to_point(&points.funding),
+        revocation_basepoint: to_point(&points.revocation),
+        payment_basepoint: to_point(&points.payment),
+        delayed_payment_basepoint: to_point(&points.delayed_payment),
+        htlc_basepoint: to_point(&points.htlc),
+        first_per_commitment_point: to_point(&secrets.per_commitment_point(CommitmentNumber::FIRST)),
+        upfront_shutdown_script: Some(upfront_script(config)),
+        channel_type: open.channel_type.clone(),
+        unknown: UnknownTlvs::default(),
+    }
+}
+
+/// The checks of an `open_channel` that do not depend on our side's terms, and the limits we set.
+fn check_open(
+    open: &OpenChannel,
+    limits: &PeerLimits,
+    features: &NegotiatedFeatures,
+) -> Result<(), ChannelError> {
+    let asked = open.channel_type.as_ref().ok_or(ChannelError::ChannelTypeMissing)?;
+    let channel_type = channel_type_from_features(asked)
+        .ok_or_else(|| ChannelError::ChannelTypeUnsuitable(asked.clone()))?;
+    let funding = open.funding_satoshis;
+    if funding < limits.funding_min {
+        return Err(ChannelError::FundingTooSmall { funding, min: limits.funding_min });
+    }
+    if funding.to_msat() > Msat::MAX_MONEY || (funding >= LARGE_CHANNEL && !features.large_channel) {
+        return Err(ChannelError::FundingTooLarge { funding });
+    }
+    if open.push_msat > funding.to_msat() {
+        return Err(ChannelError::PushTooLarge { push: open.push_msat, funding });
+    }
+    if open.feerate_per_kw < limits.feerate_min {
+        return Err(ChannelError::FeerateTooLow { found: open.feerate_per_kw, min: limits.feerate_min });
+    }
+    if open.feerate_per_kw > limits.feerate_max {
+        return Err(ChannelError::FeerateTooHigh { found: open.feerate_per_kw, max: limits.feerate_max });
+    }
+    check_terms(&open_terms(open), funding, limits)?;
+    check_first_commitment(open, channel_type)?;
+    check_upfront_script(open.upfront_shutdown_script.as_deref(), features)?;
+    open_points(open)?;
+    Ok(())
+}
+
+/// The checks of what either message says about its sender.
+fn check_terms(terms: &Terms, funding: Sat, limits: &PeerLimits) -> Result<(), ChannelError> {
+    let found = terms.dust_limit;
+    if found < DUST_LIMIT_MIN {
+        return Err(ChannelError::DustLimitTooSmall { found, min: DUST_LIMIT_MIN });
+    }
+    if found > limits.dust_limit_max {
+        return Err(ChannelError::DustLimitTooLarge { found, max: limits.dust_limit_max });
+    }
+    check_reserve(terms.channel_reserve, terms.dust_limit)?;
+    let max = millionths(funding, limits.channel_reserve_millionths_max).max(RESERVE_MIN);
+    if terms.channel_reserve > max {
+        return Err(ChannelError::ReserveTooLarge { found: terms.channel_reserve, max });
+    }
+    let (found, max, min) =
+        (terms.max_accepted_htlcs, MAX_ACCEPTED_HTLCS_LIMIT, limits.max_accepted_htlcs_min);
+    if found > max {
+        return Err(ChannelError::MaxAcceptedHtlcsTooLarge { found, max });
+    }
+    if found < min {
+        return Err(ChannelError::MaxAcceptedHtlcsTooSmall { found, min });
+    }
+    let (found, max) = (terms.htlc_minimum, limits.htlc_minimum_max);
+    if found > max {
+        return Err(ChannelError::HtlcMinimumTooLarge { found, max });
+    }
+    let (found, min) = (terms.max_htlc_value_in_flight, limits.max_htlc_value_in_flight_min);
+    if found < min {
+        return Err(ChannelError::MaxHtlcValueInFlightTooSmall { found, min });
+    }
+    let (found, max) = (terms.to_self_delay, limits.to_self_delay_max);
+    if found > max {
+        return Err(ChannelError::ToSelfDelayTooLong { found, max });
+    }
+    Ok(())
+}
+
+fn check_reserve(reserve: Sat, dust_limit: Sat) -> Result<(), ChannelError> {
+    if reserve < dust_limit {
+        return Err(ChannelError::ReserveBelowDustLimit { reserve, dust_limit });
+    }
+    Ok(())
+}
+
+/// The opener must be able to pay for the first commitment, and somebody must hold more than the reserve.
+fn check_first_commitment(open: &OpenChannel, channel_type: ChannelType) -> Result<(), ChannelError> {
+    let fee = commitment_fee(channel_type, open.feerate_per_kw, 0);
+    let cost = match channel_type {
+        ChannelType::StaticRemotekey => fee,
+        ChannelType::Anchors => fee.saturating_add(ANCHOR_OUTPUT).saturating_add(ANCHOR_OUTPUT),
+    };
+    let balance = open.funding_satoshis.to_msat().saturating_sub(open.push_msat);
+    let opener =
+        balance.checked_sub(cost.to_msat()).ok_or(ChannelError::OpenerCannotPay { balance, cost })?;
+    let (acceptor, reserve) = (open.push_msat, open.channel_reserve_satoshis);
+    if opener <= reserve.to_msat() && acceptor <= reserve.to_msat() {
+        return Err(ChannelError::BothWithinReserve { opener, acceptor, reserve });
+    }
+    Ok(())
+}
+
+fn check_upfront_script(script: Option<&[u8]>, features: &NegotiatedFeatures) -> Result<(), ChannelError> {
+    match script {
+        Some(script) if !script.is_empty() && !is_allowed(script, features) => {
+            Err(ChannelError::UpfrontScriptForm(script.to_vec()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open_terms(open: &OpenChannel) -> Terms {
+    Terms {
+        dust_limit: open.dust_limit_satoshis,
+        max_htlc_value_in_flight: open.max_htlc_value_in_flight_msat,
+        channel_reserve: open.channel_reserve_satoshis,
+        htlc_minimum: open.htlc_minimum_msat,
+        to_self_delay: open.to_self_delay,
+        max_accepted_htlcs: open.max_accepted_htlcs,
+    }
+}
+
+fn accept_terms(accept: &AcceptChannel) -> Terms {
+    Terms {
+        dust_limit: accept.dust_limit_satoshis,
+        max_htlc_value_in_flight: accept.max_htlc_value_in_flight_msat,
+        channel_reserve: accept.channel_reserve_satoshis,
+        htlc_minimum: accept.htlc_minimum_msat,
+        to_self_delay: accept.to_self_delay,
+        max_accepted_htlcs: accept.max_accepted_htlcs,
+    }
+}
+
+fn open_points(open: &OpenChannel) -> Result<(Basepoints, PublicKey), InvalidPoint> {
+    let basepoints = Basepoints::parse(
+        &open.funding_pubkey,
+        &open.revocation_basepoint,
+        &open.payment_basepoint,
+        &open.delayed_payment_basepoint,
+        &open.htlc_basepoint,
+    )?;
+    Ok((basepoints, parse_point("first_per_commitment_point", &open.first_per_commitment_point)?))
+}
+
+fn accept_points(accept: &AcceptChannel) -> Result<(Basepoints, PublicKey), InvalidPoint> {
+    let basepoints = Basepoints::parse(
+        &accept.funding_pubkey,
+        &accept.revocation_basepoint,
+        &accept.payment_basepoint,
+        &accept.delayed_payment_basepoint,
+        &accept.htlc_basepoint,
+    )?;
+    Ok((basepoints, parse_point("first_per_commitment_point", &accept.first_per_commitment_point)?))
+}
+
+/// Points that a plan has parsed before.
+fn checked(points: Result<(Basepoints, PublicKey), InvalidPoint>) -> (Basepoints, PublicKey) {
+    points.expect("the plan parsed the points")
+}
+
+/// The channel that both messages and the funding output describe.
+fn new_funded(
+    opener: Side,
+    config: &ChannelConfig,
+    features: NegotiatedFeatures,
+    secrets: &ChannelSecrets,
+    open: &OpenChannel,
+    accept: &AcceptChannel,
+    outpoint: OutPoint,
+) -> Funded {
+    let (local_terms, remote_terms) = match opener {
+        Side::Local => (open_terms(open), accept_terms(accept)),
+        Side::Remote => (accept_terms(accept), open_terms(open)),
+    };
+    let ((remote_basepoints, remote_point), remote_script) = match opener {
+        Side::Local => (checked(accept_points(accept)), &accept.upfront_shutdown_script),
+        Side::Remote => (checked(open_points(open)), &open.upfront_shutdown_script),
+    };
+    let (pushed, kept) = (open.push_msat, open.funding_satoshis.to_msat().saturating_sub(open.push_msat));
+    let (local, openers, acceptors) = match opener {
+        Side::Local => (kept, &secrets.basepoints().payment, &remote_basepoints.payment),
+        Side::Remote => (pushed, &remote_basepoints.payment, &secrets.basepoints().payment),
+    };
+    let channel_type = open.channel_type.as_ref().and_then(channel_type_from_features);
+    let channel_type = channel_type.expect("the plan checked the channel type");
+    let ours = secrets.basepoints().funding;
+    let local_commitment = CommitmentParams {
+        channel_type,
+        funding_outpoint: outpoint,
+        funding_amount: open.funding_satoshis,
+        local_funding_pubkey: ours,
+        remote_funding_pubkey: remote_basepoints.funding,
+        local_is_opener: opener == Side::Local,
+        dust_limit: local_terms.dust_limit,
+        to_self_delay: remote_terms.to_self_delay,
+        obscure_factor: obscure_factor(openers, acceptors),
+        funding_script: funding_script(&ours, &remote_basepoints.funding),
+    };
+    let remote_commitment = CommitmentParams {
+        local_funding_pubkey: remote_basepoints.funding,
+        remote_funding_pubkey: ours,
+        local_is_opener: opener == Side::Remote,
+        dust_limit: remote_terms.dust_limit,
+        to_self_delay: local_terms.to_self_delay,
+        ..local_commitment.clone()
+    };
+    // The output index fits: both `funding_created` and our own transaction give it as 16 bits.
+    let output = u16::try_from(outpoint.vout).unwrap_or(u16::MAX);
+    let params = Params {
+        channel_id: ChannelId::from_funding(Txid(outpoint.txid.to_byte_array()), output),
+        opener,
+        channel_type,
+        funding: open.funding_satoshis,
+        outpoint,
+        announce: open.announce_channel(),
+        minimum_depth: accept.minimum_depth,
+        config: config.clone(),
+        features,
+        local_terms,
+        remote_terms,
+        remote_basepoints,
+        remote_shutdown_scriptpubkey: remote_script.clone().filter(|script| !script.is_empty()),
+        local_commitment,
+        remote_commitment,
+    };
+    Funded {
+        updates: Updates::new(open.funding_satoshis.to_msat(), opener, local, open.feerate_per_kw),
+        params,
+        secrets: secrets.clone(),
+        local_number: CommitmentNumber::FIRST,
+        local_signature: Signature([0; 64]),
+        local_htlc_signatures: Vec::new(),
+        remote_number: CommitmentNumber::FIRST,
+        awaiting_revocation: false,
+        remote_point,
+        remote_next_point: None,
+        revealed: SecretStore::new(),
+        commitment_sent_last: false,
+        link: Link::Up,
+        shutdown: Shutdown::default(),
+        scid: None,
+        ready_received: false,
+        local_next_keys: std::sync::OnceLock::new(),
+        remote_next_keys: std::sync::OnceLock::new(),
+    }
+}
