@@ -53,6 +53,14 @@ pub(super) fn block(slot: &Slot<'_>, transactions: Vec<Transaction>, fees: Sat) 
     block
 }
 
+/// The tag of a branch that replaces the chain up to `tip`: it keeps the branch apart from what it replaces, even when
+/// the blocks of both are empty and pay the same script.
+pub(super) fn branch_tag(tip: BlockHash) -> [u8; 8] {
+    let mut tag = [0; 8];
+    tag.copy_from_slice(&tip.as_byte_array()[..8]);
+    tag
+}
+
 /// The coinbase without its witness commitment.
 fn coinbase(slot: &Slot<'_>, fees: Sat) -> Transaction {
     let reward = regtest_subsidy(slot.height).saturating_add(fees);

@@ -279,10 +279,7 @@ impl RegtestChain for KernelChain {
         let Some(fork) = tip.height.0.checked_sub(depth) else {
             return Err(ChainError::ReorgTooDeep { depth, height: tip.height });
         };
-        // The replaced tip's hash in the coinbase keeps the branch apart from the one it replaces, even when both
-        // are empty and pay the same script.
-        let mut tag = [0; 8];
-        tag.copy_from_slice(&tip.hash.to_byte_array()[..8]);
+        let tag = assemble::branch_tag(tip.hash);
         let base = BlockHeight(fork);
         let mut parent = self.block_applied(base).block_hash();
         let mut time = self.time_above(base);

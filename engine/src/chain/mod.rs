@@ -1,9 +1,10 @@
 //! The block chain as the engine sees it: a tip, blocks, a place to send transactions, and a fee estimate.
 //!
 //! Owns the [`Chain`] trait, its regtest extension [`RegtestChain`] and their errors, and the small P2WPKH wallet
-//! that miner and nodes use ([`wallet`]). The backend is Bitcoin Core's
-//! validation engine in process (`kernel`, feature `kernel`). Watching a channel's outputs (BOLT 5) is not done here:
-//! whoever watches reads the events.
+//! that miner and nodes use ([`wallet`]). Two backends implement the traits: Bitcoin Core's validation engine in
+//! process (`kernel`, feature `kernel`), and a bitcoind over JSON-RPC (`rpc`, feature `rpc`); one conformance suite
+//! holds both to the same behaviour. Watching a channel's outputs (BOLT 5) is not done here: whoever watches reads
+//! the events.
 //!
 //! Invariant: the events a chain reports form one unbroken walk. A `Connected` block extends the block reported last,
 //! a `Disconnected` one takes exactly the last one back. [`Chain`] is small on purpose: a test that wants a failing
@@ -15,10 +16,14 @@ use std::sync::Arc;
 use bitcoin::{Block, BlockHash, ScriptBuf, Transaction, Txid};
 use fulmen_wire::units::{BlockHeight, FeeratePerKw, Sat};
 
-#[cfg(feature = "kernel")]
+#[cfg(any(feature = "kernel", feature = "rpc"))]
 mod assemble;
+#[cfg(any(feature = "kernel", feature = "rpc"))]
+mod directory;
 #[cfg(feature = "kernel")]
 pub mod kernel;
+#[cfg(feature = "rpc")]
+pub mod rpc;
 pub mod wallet;
 
 /// Blocks a coinbase output waits before it may be spent: spendable in the block this many above its own.

@@ -305,7 +305,7 @@ fn says_what_cannot_be_paid(chain: &mut dyn RegtestChain) {
     bench.mine(1);
 }
 
-/// One test for each check, on a chain of its own from `$open`.
+/// One test for each check, on a chain of its own from `$open`, which also gives what keeps the chain running.
 macro_rules! suite {
     ($backend:ident, $open:path) => {
         mod $backend {
@@ -322,7 +322,7 @@ macro_rules! suite {
     (@tests $open:path, $($check:ident,)*) => {$(
         #[test]
         fn $check() {
-            if let Some(mut chain) = $open() {
+            if let Some((mut chain, _keeper)) = $open() {
                 super::$check(&mut chain);
             }
         }
@@ -330,9 +330,39 @@ macro_rules! suite {
 }
 
 #[cfg(feature = "kernel")]
-fn open_kernel() -> Option<fulmen::chain::kernel::KernelChain> {
-    Some(fulmen::chain::kernel::KernelChain::in_memory().unwrap())
+fn open_kernel() -> Option<(fulmen::chain::kernel::KernelChain, ())> {
+    Some((fulmen::chain::kernel::KernelChain::in_memory().unwrap(), ()))
 }
 
 #[cfg(feature = "kernel")]
 suite!(kernel, super::open_kernel);
+
+#[cfg(feature = "rpc")]
+fn open_rpc() -> Option<(fulmen::chain::rpc::RpcChain, fulmen::chain::rpc::bitcoind::Bitcoind)> {
+    let Some(program) = std::env::var_os("BITCOIND_EXE") else {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        // Written past the test harness, which keeps to itself what a passing test prints.
+        ONCE.call_once(|| {
+            let message =
+                b"\nSKIPPED: chain conformance over JSON-RPC; set BITCOIND_EXE to a bitcoind to run it\n";
+            std::io::Write::write_all(&mut std::io::stderr(), message).unwrap();
+        });
+        return None;
+    };
+    let daemon = fulmen::chain::rpc::bitcoind::Bitcoind::start(program.as_ref()).unwrap();
+    let chain = fulmen::chain::rpc::RpcChain::connect(daemon.url()).unwrap();
+    Some((chain, daemon))
+}
+
+#[cfg(feature = "rpc")]
+suite!(rpc, super::open_rpc);
+
+#[cfg(feature = "rpc")]
+#[test]
+fn a_wrong_password_is_refused() {
+    if let Some((_, daemon)) = open_rpc() {
+        let url = daemon.url().replace("regtest", "wrong");
+        let Err(error) = fulmen::chain::rpc::RpcChain::connect(&url) else { panic!("connected") };
+        assert!(matches!(error, ChainError::Unauthorized { .. }), "{error}");
+    }
+}

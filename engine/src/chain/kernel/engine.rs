@@ -5,8 +5,7 @@
 //! Invariant: what is returned is the engine's own verdict; a failure of the engine itself (a full disk) is never
 //! taken for an invalid block, nor the other way round.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use bitcoin::{Block, Transaction, TxOut};
@@ -17,6 +16,7 @@ use bitcoinkernel::{
 };
 
 use crate::chain::ChainError;
+use crate::chain::directory::Directory;
 
 /// The engine and its directory. Fields drop in this order, which the binding asks for.
 pub(super) struct Engine {
@@ -53,7 +53,8 @@ impl Engine {
 
         let in_memory = directory.is_none();
         let directory = Directory::make(directory)?;
-        let path = directory.path.clone();
+        let path = directory.path().to_owned();
+        Directory::make(Some(&path.join("blocks")))?;
         let refuse = |error: KernelError| ChainError::Open { path: path.clone(), reason: error.to_string() };
         let reports = Arc::new(Mutex::new(Reports::default()));
         let context = context(&reports).map_err(refuse)?;
@@ -117,7 +118,7 @@ impl Engine {
     /// The directory the chain lives in.
     #[cfg(test)]
     pub(super) fn path(&self) -> &Path {
-        &self._directory.path
+        self._directory.path()
     }
 
     fn reports(&self) -> std::sync::MutexGuard<'_, Reports> {
@@ -200,48 +201,4 @@ fn path_text(path: &Path) -> Result<String, ChainError> {
     path.to_str()
         .map(str::to_owned)
         .ok_or_else(|| ChainError::Open { path: path.to_owned(), reason: "the path is not UTF-8".to_owned() })
-}
-
-/// The directory of the chain; a temporary one goes when it is dropped.
-struct Directory {
-    path: PathBuf,
-    temporary: bool,
-}
-
-impl Directory {
-    fn make(wanted: Option<&Path>) -> Result<Directory, ChainError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ChainError::Directory { path, source }
-        };
-        if let Some(path) = wanted {
-            std::fs::create_dir_all(path.join("blocks")).map_err(failed(path))?;
-            return Ok(Directory { path: path.to_owned(), temporary: false });
-        }
-        static SERIAL: AtomicU64 = AtomicU64::new(0);
-        loop {
-            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("fulmen-chain-{}-{serial}", std::process::id()));
-            match std::fs::create_dir(&path) {
-                Ok(()) => {
-                    let directory = Directory { path, temporary: true };
-                    let blocks = directory.path.join("blocks");
-                    std::fs::create_dir(&blocks).map_err(failed(&blocks))?;
-                    return Ok(directory);
-                }
-                // Left behind by an earlier process of this id: take the next name.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(failed(&path)(error)),
-            }
-        }
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if self.temporary {
-            // Nothing depends on the directory any more; one that cannot be removed is only litter.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
-    }
 }

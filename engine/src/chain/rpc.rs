@@ -1,0 +1,307 @@
+//! A regtest chain behind the JSON-RPC of a bitcoind.
+//!
+//! Owns the walk of events along the daemon's best chain, and the translation of its refusals. Keeps no keys and asks
+//! for no wallet there: coins are found in the blocks. Needs no index and no notification either, only polling.
+//!
+//! Invariant: an event is reported only when its block extends or ends the chain reported before, even when the
+//! daemon's chain changes between two calls. Other users of the daemon may mine and spend; they are simply seen.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::{Block, BlockHash, ScriptBuf, Transaction, Txid};
+use fulmen_wire::units::{BlockHeight, FeeratePerKw, Sat};
+use serde_json::json;
+
+use super::assemble::{self, Slot};
+use super::{BroadcastError, Chain, ChainError, ChainEvent, RefusalKind, RegtestChain, Tip};
+use client::{Answer, RpcClient};
+
+pub mod bitcoind;
+mod client;
+
+/// A regtest chain behind the JSON-RPC of a bitcoind.
+pub struct RpcChain {
+    client: RpcClient,
+    /// The hashes of the chain reported so far, or about to be: element 0 is the genesis block.
+    reported: Vec<BlockHash>,
+    pending: Vec<ChainEvent>,
+}
+
+impl RpcChain {
+    /// Connects to `http://user:password@host:port`, and waits for the daemon to finish its start.
+    ///
+    /// # Errors
+    /// When the URL is not one, nothing answers, the password is wrong, or the network is not regtest.
+    pub fn connect(url: &str) -> Result<RpcChain, ChainError> {
+        let client = RpcClient::new(url)?;
+        let deadline = Instant::now() + START_WAIT_MAX;
+        let info = loop {
+            match client.ask("getblockchaininfo", &[])? {
+                Answer::Result(info) => break info,
+                Answer::Refused { code: RPC_IN_WARMUP, .. } if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Answer::Refused { code, message } => {
+                    return Err(ChainError::Rpc { method: "getblockchaininfo", code, message });
+                }
+            }
+        };
+        let network = info["chain"].as_str().unwrap_or("unnamed");
+        if network != "regtest" {
+            return Err(ChainError::WrongNetwork {
+                url: client.address().to_owned(),
+                network: network.to_owned(),
+            });
+        }
+        let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest).block_hash();
+        Ok(RpcChain { client, reported: vec![genesis], pending: Vec::new() })
+    }
+
+    /// The hash of the best chain's block at `height`, or `None` above its tip.
+    fn hash_at(&self, height: usize) -> Result<Option<BlockHash>, ChainError> {
+        match self.client.ask("getblockhash", &[json!(height)])? {
+            Answer::Result(hash) => self.client.parse("getblockhash", &hash).map(Some),
+            Answer::Refused { code: RPC_INVALID_PARAMETER, .. } => Ok(None),
+            Answer::Refused { code, message } => {
+                Err(ChainError::Rpc { method: "getblockhash", code, message })
+            }
+        }
+    }
+
+    fn block_by_hash(&self, hash: BlockHash) -> Result<Arc<Block>, ChainError> {
+        let hex = self.client.call("getblock", &[json!(hash.to_string()), json!(0)])?;
+        let block = hex.as_str().and_then(|hex| deserialize_hex::<Block>(hex).ok());
+        let block = block.filter(|block| block.block_hash() == hash);
+        block.map(Arc::new).ok_or_else(|| self.client.unexpected("getblock", "not the block asked for"))
+    }
+
+    /// Brings `pending` to the daemon's best chain as it was found; a change meanwhile waits for the next poll.
+    fn follow(&mut self) -> Result<(), ChainError> {
+        let best: BlockHash =
+            self.client.parse("getbestblockhash", &self.client.call("getbestblockhash", &[])?)?;
+        if self.reported.last() == Some(&best) {
+            return Ok(());
+        }
+        while self.reported.len() > 1 {
+            let height = self.reported.len() - 1;
+            let hash = self.reported[height];
+            if self.hash_at(height)? == Some(hash) {
+                break;
+            }
+            self.reported.pop();
+            self.pending.push(ChainEvent::Disconnected { height: BlockHeight(height as u32), hash });
+        }
+        while let Some(hash) = self.hash_at(self.reported.len())? {
+            let block = self.block_by_hash(hash)?;
+            if self.reported.last() != Some(&block.header.prev_blockhash) {
+                break;
+            }
+            let height = BlockHeight(self.reported.len() as u32);
+            self.reported.push(hash);
+            self.pending.push(ChainEvent::Connected { height, block });
+        }
+        Ok(())
+    }
+}
+
+impl Chain for RpcChain {
+    fn tip(&mut self) -> Result<Tip, ChainError> {
+        let info = self.client.call("getblockchaininfo", &[])?;
+        let height = info["blocks"].as_u64().and_then(|height| u32::try_from(height).ok());
+        let height = height.ok_or_else(|| self.client.unexpected("getblockchaininfo", "no height"))?;
+        let hash = self.client.parse("getblockchaininfo", &info["bestblockhash"])?;
+        Ok(Tip { height: BlockHeight(height), hash })
+    }
+
+    fn block(&mut self, height: BlockHeight) -> Result<Option<Arc<Block>>, ChainError> {
+        self.hash_at(height.0 as usize)?.map(|hash| self.block_by_hash(hash)).transpose()
+    }
+
+    fn poll(&mut self) -> Result<Vec<ChainEvent>, ChainError> {
+        self.follow()?;
+        Ok(std::mem::take(&mut self.pending))
+    }
+
+    fn broadcast(&mut self, transaction: &Transaction) -> Result<(), BroadcastError> {
+        // A fee limit of zero is none: what a transaction pays is its maker's business.
+        match self.client.ask("sendrawtransaction", &[json!(serialize_hex(transaction)), json!(0)])? {
+            Answer::Result(_) | Answer::Refused { code: RPC_ALREADY_IN_CHAIN, .. } => Ok(()),
+            Answer::Refused { message, .. } if message.contains("txn-already-") => Ok(()),
+            Answer::Refused { code: RPC_DESERIALIZATION, message } => {
+                Err(refused(transaction, RefusalKind::Malformed, message))
+            }
+            Answer::Refused { code: RPC_VERIFY_ERROR | RPC_VERIFY_REJECTED, message } => {
+                Err(refused(transaction, refusal_kind(&message), message))
+            }
+            Answer::Refused { code, message } => {
+                Err(ChainError::Rpc { method: "sendrawtransaction", code, message }.into())
+            }
+        }
+    }
+
+    fn fee_estimate(&mut self) -> Result<FeeratePerKw, ChainError> {
+        // Without enough traffic, as on most regtest chains, the answer holds errors instead of a rate.
+        let answer = self.client.call("estimatesmartfee", &[json!(FEE_TARGET_BLOCKS)])?;
+        let bitcoin_per_kvb = answer["feerate"].as_f64().unwrap_or(0.0);
+        let sat_per_kw = (bitcoin_per_kvb * 100_000_000.0 / 4.0).ceil();
+        // The conversion saturates; no sane rate comes near the limit.
+        Ok(FeeratePerKw(sat_per_kw as u32).max(FeeratePerKw::FLOOR))
+    }
+}
+
+impl RegtestChain for RpcChain {
+    fn mine(&mut self, blocks: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, ChainError> {
+        let descriptor = format!("raw({})", reward_to.to_hex_string());
+        let mut hashes = Vec::new();
+        let mut left = blocks;
+        while left > 0 {
+            // Few enough for an answer before the connection times out.
+            let now = left.min(MINE_AT_ONCE);
+            let answer = self.client.call("generatetodescriptor", &[json!(now), json!(descriptor)])?;
+            for hash in answer.as_array().into_iter().flatten() {
+                hashes.push(self.client.parse("generatetodescriptor", hash)?);
+            }
+            left -= now;
+        }
+        Ok(hashes)
+    }
+
+    fn reorganize(&mut self, depth: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, ChainError> {
+        let tip = self.tip()?;
+        let Some(fork) = tip.height.0.checked_sub(depth) else {
+            return Err(ChainError::ReorgTooDeep { depth, height: tip.height });
+        };
+        let mut time = 0;
+        let mut parent = tip.hash;
+        // Later than each of the last eleven blocks is above their median.
+        for height in fork.saturating_sub(10)..=fork {
+            let hash = self.hash_at(height as usize)?;
+            parent = hash.ok_or_else(|| self.client.unexpected("getblockhash", "the chain got shorter"))?;
+            let header = self.client.call("getblockheader", &[json!(parent.to_string())])?;
+            let seen = header["time"].as_u64().and_then(|time| u32::try_from(time).ok());
+            time = time.max(seen.ok_or_else(|| self.client.unexpected("getblockheader", "no time"))?);
+        }
+        let tag = assemble::branch_tag(tip.hash);
+        let mut hashes = Vec::new();
+        for height in fork + 1..=tip.height.0 + 1 {
+            time = time.saturating_add(1);
+            let slot = Slot { parent, height: BlockHeight(height), time, reward_to, tag };
+            let block = assemble::block(&slot, Vec::new(), Sat::ZERO);
+            parent = block.block_hash();
+            let verdict = self.client.call("submitblock", &[json!(serialize_hex(&block))])?;
+            // A block that does not become the tip at once is "inconclusive".
+            if let Some(reason) = verdict.as_str().filter(|verdict| *verdict != "inconclusive") {
+                return Err(ChainError::BlockRefused {
+                    height: slot.height,
+                    hash: parent,
+                    reason: reason.to_owned(),
+                });
+            }
+            hashes.push(parent);
+        }
+        Ok(hashes)
+    }
+
+    fn waiting(&mut self) -> Result<Vec<Txid>, ChainError> {
+        let answer = self.client.call("getrawmempool", &[])?;
+        answer.as_array().into_iter().flatten().map(|txid| self.client.parse("getrawmempool", txid)).collect()
+    }
+}
+
+fn refused(transaction: &Transaction, kind: RefusalKind, reason: String) -> BroadcastError {
+    BroadcastError::Refused { txid: transaction.compute_txid(), kind, reason }
+}
+
+/// The rule behind a bitcoind's words. The words are part of its interface and tested by its own functional tests;
+/// what is not known here counts as policy.
+fn refusal_kind(message: &str) -> RefusalKind {
+    let known = REFUSALS.iter().find(|(words, _)| message.contains(words));
+    known.map_or(RefusalKind::Policy, |(_, kind)| *kind)
+}
+
+/// In this order: some words are part of others.
+const REFUSALS: [(&str, RefusalKind); 13] = [
+    ("non-BIP68-final", RefusalKind::SequenceLock),
+    ("non-final", RefusalKind::Locktime),
+    ("txn-mempool-conflict", RefusalKind::DoubleSpend),
+    ("rejecting replacement", RefusalKind::DoubleSpend),
+    ("bad-txns-spends-conflicting-tx", RefusalKind::DoubleSpend),
+    ("bad-txns-inputs-missingorspent", RefusalKind::MissingInput),
+    ("missing-inputs", RefusalKind::MissingInput),
+    ("bad-txns-premature-spend-of-coinbase", RefusalKind::ImmatureCoinbase),
+    ("bad-txns-in-belowout", RefusalKind::Overspent),
+    ("script-verify-flag-failed", RefusalKind::Script),
+    ("non-mandatory-script-verify-flag", RefusalKind::Script),
+    ("bad-txns-", RefusalKind::Malformed),
+    ("coinbase", RefusalKind::Malformed),
+];
+
+const RPC_INVALID_PARAMETER: i32 = -8;
+const RPC_DESERIALIZATION: i32 = -22;
+const RPC_VERIFY_ERROR: i32 = -25;
+const RPC_VERIFY_REJECTED: i32 = -26;
+const RPC_ALREADY_IN_CHAIN: i32 = -27;
+const RPC_IN_WARMUP: i32 = -28;
+
+/// How long a daemon may take to start.
+const START_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Blocks mined in one call.
+const MINE_AT_ONCE: u32 = 50;
+
+/// Within how many blocks a transaction at the estimated rate should be mined.
+const FEE_TARGET_BLOCKS: u32 = 6;
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Connects to a server that answers one call with `reply`, whatever was asked.
+    fn connect_to(reply: String) -> ChainError {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("http://user:secret@{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let mut read = 0;
+            while !request[..read].ends_with(b"}") {
+                read += stream.read(&mut request[read..]).unwrap();
+            }
+            stream.write_all(reply.as_bytes()).unwrap();
+        });
+        let Err(error) = RpcChain::connect(&url) else { panic!("connected") };
+        server.join().unwrap();
+        assert!(!error.to_string().contains("secret"), "{error}");
+        assert!(!error.to_string().contains('\n'), "{error}");
+        error
+    }
+
+    fn json_reply(result: &str) -> String {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }
+
+    #[test]
+    fn each_way_to_fail_to_connect_has_its_name() {
+        let error = connect_to(json_reply(r#"{"chain":"main"}"#));
+        assert!(matches!(&error, ChainError::WrongNetwork { network, .. } if network == "main"), "{error}");
+        let error = connect_to("HTTP/1.1 401 Unauthorized\r\n\r\n".to_owned());
+        assert!(matches!(&error, ChainError::Unauthorized { user, .. } if user == "user"), "{error}");
+        let error = connect_to("220 mail.example.org ESMTP\r\n".to_owned());
+        assert!(matches!(error, ChainError::UnexpectedAnswer { .. }), "{error}");
+        let error = connect_to("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_owned());
+        assert!(matches!(error, ChainError::UnexpectedAnswer { .. }), "{error}");
+        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        let Err(error) = RpcChain::connect(&format!("http://user:secret@{free}")) else {
+            panic!("connected")
+        };
+        assert!(matches!(error, ChainError::Unreachable { .. }), "{error}");
+        let Err(error) = RpcChain::connect("127.0.0.1:18443") else { panic!("connected") };
+        assert!(matches!(error, ChainError::Url { .. }), "{error}");
+    }
+}

@@ -1,0 +1,162 @@
+//! Calls to one bitcoind, and what their failures mean.
+//!
+//! Owns the URL and the connection. Knows no method's meaning. Invariant: no error and no debug text holds the
+//! password.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use jsonrpc::simple_http::{self, SimpleHttpTransport};
+use serde_json::Value;
+use serde_json::value::to_raw_value;
+
+use crate::chain::ChainError;
+
+/// A connection to one bitcoind.
+pub(super) struct RpcClient {
+    client: jsonrpc::Client,
+    /// The URL without user and password.
+    address: String,
+    user: String,
+}
+
+/// What the daemon answered.
+pub(super) enum Answer {
+    Result(Value),
+    Refused { code: i32, message: String },
+}
+
+impl RpcClient {
+    /// Takes `http://user:password@host:port`; connects with the first call.
+    pub(super) fn new(url: &str) -> Result<RpcClient, ChainError> {
+        let parts =
+            Parts::parse(url).map_err(|reason| ChainError::Url { url: without_password(url), reason })?;
+        let address = format!("http://{}:{}", parts.host, parts.port);
+        let transport = SimpleHttpTransport::builder()
+            .timeout(CALL_TIMEOUT)
+            .url(&address)
+            .map_err(|error| ChainError::Unreachable { url: address.clone(), reason: error.to_string() })?
+            .auth(parts.user, Some(parts.password))
+            .build();
+        let client = jsonrpc::Client::with_transport(transport);
+        Ok(RpcClient { client, address, user: parts.user.to_owned() })
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Calls a method whose refusals the caller tells apart.
+    pub(super) fn ask(&self, method: &'static str, parameters: &[Value]) -> Result<Answer, ChainError> {
+        let parameters = to_raw_value(parameters).map_err(|error| self.unexpected(method, error))?;
+        match self.client.call(method, Some(&parameters)) {
+            Ok(value) => Ok(Answer::Result(value)),
+            Err(jsonrpc::Error::Rpc(error)) => {
+                Ok(Answer::Refused { code: error.code, message: error.message })
+            }
+            Err(jsonrpc::Error::Transport(error)) => Err(match error.downcast_ref::<simple_http::Error>() {
+                Some(simple_http::Error::SocketError(error)) => {
+                    ChainError::Unreachable { url: self.address.clone(), reason: error.to_string() }
+                }
+                Some(simple_http::Error::HttpErrorCode(401 | 403)) => {
+                    ChainError::Unauthorized { url: self.address.clone(), user: self.user.clone() }
+                }
+                _ => self.unexpected(method, error),
+            }),
+            Err(error) => Err(self.unexpected(method, error)),
+        }
+    }
+
+    /// Calls a method that has no reason to be refused.
+    pub(super) fn call(&self, method: &'static str, parameters: &[Value]) -> Result<Value, ChainError> {
+        match self.ask(method, parameters)? {
+            Answer::Result(value) => Ok(value),
+            Answer::Refused { code, message } => Err(ChainError::Rpc { method, code, message }),
+        }
+    }
+
+    /// Reads a value given as text.
+    pub(super) fn parse<T: FromStr>(&self, method: &'static str, value: &Value) -> Result<T, ChainError> {
+        let parsed = value.as_str().and_then(|text| text.parse().ok());
+        parsed.ok_or_else(|| self.unexpected(method, format_args!("{value} is not what was asked for")))
+    }
+
+    pub(super) fn unexpected(&self, method: &'static str, reason: impl std::fmt::Display) -> ChainError {
+        ChainError::UnexpectedAnswer { url: self.address.clone(), method, reason: reason.to_string() }
+    }
+}
+
+/// The parts of the URL of a bitcoind.
+#[derive(Debug, PartialEq, Eq)]
+struct Parts<'a> {
+    user: &'a str,
+    password: &'a str,
+    host: &'a str,
+    port: u16,
+}
+
+impl<'a> Parts<'a> {
+    fn parse(url: &'a str) -> Result<Parts<'a>, &'static str> {
+        let rest = url.strip_prefix("http://").ok_or("it does not begin with http://")?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        // A password may hold an @, a host may not.
+        let (login, host) = rest.rsplit_once('@').ok_or("user and password are missing")?;
+        let (user, password) = login.split_once(':').ok_or("the password is missing")?;
+        let (host, port) = host.rsplit_once(':').ok_or("the port is missing")?;
+        if user.is_empty() || host.is_empty() || host.contains('/') {
+            return Err("user or host is missing, or there is a path");
+        }
+        let port =
+            port.parse().ok().filter(|port| *port != 0).ok_or("the port is not a number up to 65535")?;
+        Ok(Parts { user, password, host, port })
+    }
+}
+
+/// The URL as it may be shown.
+fn without_password(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://...@{host}"),
+        (None, Some((_, host))) => format!("...@{host}"),
+        (_, None) => url.to_owned(),
+    }
+}
+
+/// How long a call may take; mining is split up to stay below it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_all_parts_or_none() {
+        let parts = Parts { user: "a", password: "b:@c", host: "127.0.0.1", port: 18443 };
+        assert_eq!(Parts::parse("http://a:b:@c@127.0.0.1:18443/"), Ok(parts));
+        for url in [
+            "https://a:b@host:1",
+            "http://host:1",
+            "http://a@host:1",
+            "http://a:b@host",
+            "http://a:b@host:0",
+            "http://a:b@host:65536",
+            "http://a:b@host/wallet:1",
+            "http://:b@host:1",
+            "http://a:b@:1",
+        ] {
+            assert!(Parts::parse(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn errors_do_not_tell_the_password() {
+        for url in [
+            "https://user:secret@host:1",
+            "user:secret@host:1",
+            "http://user:secret@host",
+            "http://user:secret@h/@x:1",
+        ] {
+            let Err(error) = RpcClient::new(url) else { panic!("{url}") };
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}
