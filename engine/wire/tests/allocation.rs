@@ -1,46 +1,13 @@
 //! No input makes a decoder allocate more than a small multiple of its length.
 //!
-//! A binary of its own, because it replaces the allocator by one that counts, and a single test, because whatever ran
-//! beside it would be counted, too.
-#![allow(unsafe_code)]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+//! A binary of its own, because it replaces the allocator by one that counts.
 
 use fulmen_wire::message::Message;
 
-thread_local! {
-    static ALLOCATED: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Counts the bytes a thread asks for, freed or not.
-struct Counting;
-
-// SAFETY: every method passes its arguments on to `System`, whose contract is the same, and touches nothing but a
-// thread-local number that needs no allocation.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.set(ALLOCATED.get() + layout.size());
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`, and `pointer` came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The bytes decoding asks for.
+/// The bytes decoding asks for, freed or not.
 fn allocated_by_decoding(bytes: &[u8]) -> usize {
-    let before = ALLOCATED.get();
-    let decoded = Message::decode(bytes);
-    let after = ALLOCATED.get();
-    drop(decoded);
-    after - before
+    let counted = allocation_counter::measure(|| drop(Message::decode(bytes)));
+    usize::try_from(counted.bytes_total).expect("no test allocates that much")
 }
 
 const TYPES: [u16; 30] = [
