@@ -7,8 +7,11 @@
 
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::{Hash, sha256};
+use bitcoin::sighash::SighashCache;
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
+use bitcoin::{
+    Amount, EcdsaSighashType, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
+};
 use fulmen_wire::units::{FeeratePerKw, PaymentPreimage, Sat, Signature};
 use thiserror::Error;
 
@@ -163,6 +166,21 @@ impl HtlcTx {
         let remote = encode(remote, remote_covers).ok_or(MalformedSignature(*remote))?;
         let local = encode(local, Covers::All).ok_or(MalformedSignature(*local))?;
         Ok(two_of_two([remote, local], Some(selector), &self.output.witness_script))
+    }
+
+    /// The digest that the owner signs when input `index` of `tx` spends the HTLC output: with anchors, inputs and
+    /// outputs may be added to pay a fee. `None` if `tx` has no such input, or it spends something else.
+    #[must_use]
+    pub fn local_digest_in(&self, tx: &Transaction, index: usize) -> Option<[u8; 32]> {
+        let input = tx.input.get(index)?;
+        if input.previous_output != self.tx.input[0].previous_output {
+            return None;
+        }
+        let amount = Amount::from_sat(self.output.amount.0);
+        SighashCache::new(tx)
+            .p2wsh_signature_hash(index, &self.output.witness_script, amount, EcdsaSighashType::All)
+            .ok()
+            .map(|digest| digest.to_byte_array())
     }
 
     /// The transaction with its witness, ready to broadcast.
