@@ -4,3 +4,5 @@
 
 #[cfg(any(feature = "kernel", feature = "rpc"))]
 mod chain_conformance;
+#[cfg(feature = "kernel")]
+mod kernel_transactions;
