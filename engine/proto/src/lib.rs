@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod commitment;
+pub mod forward;
 pub mod keys;
 pub mod onion;
 pub mod payment;

@@ -1,0 +1,171 @@
+//! Circuits: which received HTLC an offered one answers, and how each is to end (BOLT 2 "Forwarding HTLCs").
+//!
+//! Owns the pairing in both directions and each received HTLC's way to its end. Does not own the HTLCs: the channels
+//! do, and neither amounts nor states of theirs are repeated here beyond what a circuit needs after a restart.
+//!
+//! Invariant: a received HTLC has one circuit from its decision until its removal is irrevocable; a circuit is
+//! resolved at most once, and its first resolution stands. An offered HTLC has one origin until it is resolved.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fulmen_wire::units::{BlockHeight, Msat, PaymentHash};
+
+use crate::onion::SharedSecret;
+
+use super::handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
+use super::record::Change;
+
+/// A received HTLC on its way to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Circuit {
+    /// What it pays.
+    pub amount: Msat,
+    /// When it expires.
+    pub cltv_expiry: BlockHeight,
+    /// What locks it.
+    pub payment_hash: PaymentHash,
+    /// The key to failures; `None` when the onion could not be peeled.
+    pub shared_secret: Option<SharedSecret>,
+    /// Where it stands.
+    pub stage: Stage,
+}
+
+/// Where a circuit stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It pays us and waits for the other parts of its payment.
+    Held {
+        /// What the sender meant to pay with it.
+        amt_to_forward: Msat,
+    },
+    /// It goes on, on a channel of this shard.
+    Offered {
+        /// The HTLC offered for it.
+        outgoing: HtlcRef,
+    },
+    /// It goes on, on a channel of another shard, which has not said how it ended.
+    HandedOff(Offer),
+    /// It is to be removed, or is being removed.
+    Resolved(Resolution),
+}
+
+/// For whom an HTLC was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// For the operator.
+    Attempt {
+        /// The operator's name for it.
+        attempt_id: u64,
+    },
+    /// For an HTLC received on a channel of this shard.
+    Forward(Forward),
+    /// For an HTLC received on a channel of another shard.
+    Handoff(Forward),
+}
+
+/// An HTLC carried on: what came in, and what goes out for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The HTLC that came in.
+    pub incoming: HtlcRef,
+    /// What it pays.
+    pub incoming_amount: Msat,
+    /// What the HTLC offered for it pays.
+    pub outgoing_amount: Msat,
+}
+
+/// All circuits of a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Circuits {
+    received: BTreeMap<HtlcRef, Circuit>,
+    offered: BTreeMap<HtlcRef, Origin>,
+    /// The attempts among the origins, so that one is not offered twice.
+    attempts: BTreeSet<u64>,
+    /// What other shards asked and do not yet know the end of; `None` while the HTLC is offered.
+    taken: BTreeMap<HtlcRef, Option<Resolution>>,
+}
+
+impl Circuits {
+    pub(crate) fn received(&self, incoming: HtlcRef) -> Option<&Circuit> {
+        self.received.get(&incoming)
+    }
+
+    pub(crate) fn origin(&self, outgoing: HtlcRef) -> Option<Origin> {
+        self.offered.get(&outgoing).copied()
+    }
+
+    pub(crate) fn has_attempt(&self, attempt_id: u64) -> bool {
+        self.attempts.contains(&attempt_id)
+    }
+
+    /// Whether another shard's offer is known here, and how it ended if it did.
+    pub(crate) fn taken(&self, incoming: HtlcRef) -> Option<&Option<Resolution>> {
+        self.taken.get(&incoming)
+    }
+
+    pub(crate) fn received_len(&self) -> usize {
+        self.received.len()
+    }
+
+    pub(crate) fn offered_len(&self) -> usize {
+        self.offered.len()
+    }
+
+    /// What this shard owes others: offers not answered, and ends not acknowledged. Repeating them is harmless.
+    pub(crate) fn owed(&self) -> impl Iterator<Item = Handoff> + '_ {
+        let offers = self.received.iter().filter_map(|(incoming, circuit)| match &circuit.stage {
+            Stage::HandedOff(offer) => {
+                Some(Handoff { incoming: *incoming, step: HandoffStep::Offer(offer.clone()) })
+            }
+            _ => None,
+        });
+        let ends = self.taken.iter().filter_map(|(incoming, resolution)| {
+            let step = HandoffStep::Resolve(resolution.clone()?);
+            Some(Handoff { incoming: *incoming, step })
+        });
+        offers.chain(ends)
+    }
+
+    /// Folds a change into the circuits; those of other parts of the state change nothing here.
+    pub(crate) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Received { incoming, circuit } => {
+                self.received.insert(*incoming, circuit.clone());
+            }
+            Change::Offered { outgoing, origin } => self.offer(*outgoing, *origin),
+            Change::OfferEnded { outgoing } => {
+                if let Some(Origin::Attempt { attempt_id }) = self.offered.remove(outgoing) {
+                    self.attempts.remove(&attempt_id);
+                }
+            }
+            Change::Resolved { incoming, resolution } => {
+                if let Some(circuit) = self.received.get_mut(incoming) {
+                    circuit.stage = Stage::Resolved(resolution.clone());
+                }
+            }
+            Change::TakenEnded { incoming, resolution } => {
+                self.taken.insert(*incoming, Some(resolution.clone()));
+            }
+            Change::TakenForgotten { incoming } => {
+                self.taken.remove(incoming);
+            }
+            Change::Removed { incoming } => {
+                self.received.remove(incoming);
+            }
+            _ => {}
+        }
+    }
+
+    fn offer(&mut self, outgoing: HtlcRef, origin: Origin) {
+        match origin {
+            Origin::Attempt { attempt_id } => {
+                self.attempts.insert(attempt_id);
+            }
+            Origin::Forward(_) => {}
+            Origin::Handoff(forward) => {
+                self.taken.insert(forward.incoming, None);
+            }
+        }
+        self.offered.insert(outgoing, origin);
+    }
+}

@@ -1,0 +1,161 @@
+//! What the operator asks for, and what blocks bring to channels.
+//!
+//! Owns the checks of commands that a channel cannot make itself. Does not decide on HTLCs of others; see `decide`.
+//!
+//! Invariant: a command is done or refused with a typed reason, and a refused one has changed nothing.
+
+use fulmen_wire::units::ChannelId;
+
+use crate::channel::{self, Channel, OpenRequest};
+use crate::keys::ChannelSecrets;
+
+use super::circuit::Origin;
+use super::config::ForwardingPolicy;
+use super::error::{CommandError, LocalFailure};
+use super::input::{ChannelRef, Command, Confirmation, Invoice, OpenChannel, SendHtlc};
+use super::output::{Event, FailureReason};
+use super::peer::channel_features;
+use super::receive::hashes_to;
+use super::record::Change;
+use super::shard::{Begun, Shard, Work};
+
+impl Shard {
+    /// Does a command, or says why not.
+    pub(super) fn command(&mut self, work: &mut Work, command: Command) {
+        let done = match command {
+            Command::OpenChannel(open) => self.open_channel(work, &open),
+            Command::FundingTransaction { temporary_channel_id, transaction } => {
+                self.ask(work, temporary_channel_id, channel::Command::Fund { transaction })
+            }
+            Command::CloseChannel { channel_id, script } => {
+                let scriptpubkey = script.map(bitcoin::ScriptBuf::into_bytes);
+                self.ask(work, channel_id, channel::Command::Shutdown { scriptpubkey })
+            }
+            Command::UpdateFee { channel_id, feerate } => {
+                self.ask(work, channel_id, channel::Command::UpdateFee { feerate })
+            }
+            Command::SetPolicy { channel_id, policy } => self.set_policy(work, channel_id, policy),
+            Command::RegisterInvoice(invoice) => self.register_invoice(work, invoice),
+            Command::SendHtlc(send) => self.send_htlc(work, send),
+        };
+        if let Err(error) = done {
+            work.turn.events.push(Event::CommandRefused { error });
+        }
+    }
+
+    /// Asks a channel for something the operator wants.
+    fn ask(
+        &mut self,
+        work: &mut Work,
+        channel_id: ChannelId,
+        command: channel::Command,
+    ) -> Result<(), CommandError> {
+        let unknown = CommandError::UnknownChannel(ChannelRef::Id(channel_id));
+        let entry = self.state.channels.get(&channel_id).ok_or(unknown)?;
+        let plan = entry
+            .channel
+            .plan_command(&command)
+            .map_err(|error| CommandError::Channel { channel_id, error })?;
+        self.apply_plan(work, channel_id, plan);
+        Ok(())
+    }
+
+    fn open_channel(&mut self, work: &mut Work, open: &OpenChannel) -> Result<(), CommandError> {
+        let OpenChannel { peer, user_id, capacity, push, policy } = *open;
+        let features = self.peers.get(&peer).ok_or(CommandError::PeerNotConnected(peer))?;
+        if capacity > self.config.capacity_max {
+            return Err(CommandError::CapacityTooLarge { capacity, max: self.config.capacity_max });
+        }
+        let key_index = self.state.next_key_index;
+        let temporary_channel_id = ChannelId(self.seed.bytes(b"channel/temporary_id", key_index));
+        let request = OpenRequest {
+            config: self.config.channel.clone(),
+            features: channel_features(features),
+            secrets: ChannelSecrets::derive(&self.seed, key_index),
+            temporary_channel_id,
+            funding: capacity,
+            push,
+            feerate: self.config.feerate,
+        };
+        let created = Channel::open(request)
+            .map_err(|error| CommandError::Channel { channel_id: temporary_channel_id, error })?;
+        let policy = policy.unwrap_or(self.config.policy);
+        self.begin_channel(work, Begun { peer, user_id, key_index, policy }, created);
+        Ok(())
+    }
+
+    fn set_policy(
+        &mut self,
+        work: &mut Work,
+        channel_id: ChannelId,
+        policy: ForwardingPolicy,
+    ) -> Result<(), CommandError> {
+        if !self.state.channels.contains_key(&channel_id) {
+            return Err(CommandError::UnknownChannel(ChannelRef::Id(channel_id)));
+        }
+        self.change(work, Change::Policy { channel_id, policy });
+        Ok(())
+    }
+
+    fn register_invoice(&mut self, work: &mut Work, invoice: Invoice) -> Result<(), CommandError> {
+        let payment_hash = invoice.payment_hash;
+        if !hashes_to(invoice.preimage, payment_hash) {
+            return Err(CommandError::WrongPreimage(payment_hash));
+        }
+        if self.state.receiver.knows(payment_hash) {
+            return Err(CommandError::DuplicateInvoice(payment_hash));
+        }
+        self.change(work, Change::Invoice(invoice));
+        Ok(())
+    }
+
+    /// Offers an HTLC of our own. What keeps it from leaving is its failure, not the command's.
+    fn send_htlc(&mut self, work: &mut Work, send: SendHtlc) -> Result<(), CommandError> {
+        let attempt_id = send.attempt_id;
+        if self.state.circuits.has_attempt(attempt_id) {
+            return Err(CommandError::DuplicateAttempt(attempt_id));
+        }
+        if let Err(failure) = self.offer_own(work, send) {
+            let reason = FailureReason::Local(failure);
+            work.turn.events.push(Event::HtlcFailed { attempt_id, reason });
+        }
+        Ok(())
+    }
+
+    fn offer_own(&mut self, work: &mut Work, send: SendHtlc) -> Result<(), LocalFailure> {
+        let unknown = LocalFailure::UnknownChannel(send.channel);
+        let channel_id = self.channel(send.channel).ok_or(unknown)?.id();
+        let height = self.state.height;
+        if send.cltv_expiry <= height.saturating_add(self.config.expiry.outgoing_min) {
+            return Err(LocalFailure::ExpiryTooSoon { cltv_expiry: send.cltv_expiry, height });
+        }
+        let command = channel::Command::AddHtlc {
+            amount: send.amount,
+            payment_hash: send.payment_hash,
+            cltv_expiry: send.cltv_expiry,
+            onion_routing_packet: send.onion,
+            path_key: None,
+        };
+        let outgoing = self
+            .add_htlc(work, channel_id, command)
+            .map_err(|error| LocalFailure::Refused { channel_id, error })?;
+        let origin = Origin::Attempt { attempt_id: send.attempt_id };
+        self.change(work, Change::Offered { outgoing, origin });
+        Ok(())
+    }
+
+    /// Tells the channel funded by a transaction how deep it is.
+    pub(super) fn confirm(&mut self, work: &mut Work, confirmation: &Confirmation) {
+        let Confirmation { txid, scid, depth } = *confirmation;
+        let funded: Vec<ChannelId> = self
+            .state
+            .channels
+            .iter()
+            .filter(|(_, entry)| entry.is_funded_by(txid, scid.output()))
+            .map(|(channel_id, _)| *channel_id)
+            .collect();
+        for channel_id in funded {
+            self.tell(work, channel_id, channel::Command::FundingConfirmed { scid, depth });
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What an operator decides: the limits of new channels, the policy of existing ones, the rules of receiving.
+//!
+//! Owns the values and their defaults (BOLT 2 channel parameters, BOLT 7 routing policy, the safety margins BOLT 2
+//! derives in "`cltv_expiry_delta` Selection"). Does not check anything: `policy`, `receive` and the channel do.
+
+use fulmen_wire::units::{ChainHash, CltvDelta, FeeratePerKw, Msat, Sat};
+
+use crate::channel::ChannelConfig;
+
+/// A node's settings, shared by all channels of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Which of the node's shards this is: no two of them use the same channel keys.
+    pub shard: u16,
+    /// The terms of channels we open and accept, and the bounds we hold peers to.
+    pub channel: ChannelConfig,
+    /// The largest channel opened or accepted.
+    pub capacity_max: Sat,
+    /// The fee rate new channels open with.
+    pub feerate: FeeratePerKw,
+    /// The most channels one peer may have with us, counting those being opened.
+    pub channels_per_peer_max: usize,
+    /// The policy a channel starts with.
+    pub policy: ForwardingPolicy,
+    /// The safety margins of forwarding.
+    pub expiry: ExpiryLimits,
+    /// How long an incomplete multi-part set is held, counted from its first part: BOLT 4 asks for 60 s at least.
+    pub mpp_timeout_ms: u64,
+    /// Whether payments that carry their own preimage are taken without an invoice.
+    pub accept_keysend: bool,
+    /// The `min_final_cltv_expiry_delta` asked of keysend payments, which have no invoice to say it.
+    pub keysend_min_final_cltv_expiry_delta: CltvDelta,
+}
+
+impl NodeConfig {
+    /// Customary settings; closed channels pay to `shutdown_scriptpubkey` unless a command says otherwise.
+    #[must_use]
+    pub fn new(chain_hash: ChainHash, shutdown_scriptpubkey: Vec<u8>) -> NodeConfig {
+        NodeConfig {
+            shard: 0,
+            channel: ChannelConfig::new(chain_hash, shutdown_scriptpubkey),
+            capacity_max: Sat(21_000_000 * 100_000_000),
+            feerate: FeeratePerKw(1_000),
+            channels_per_peer_max: 1_000,
+            policy: ForwardingPolicy::default(),
+            expiry: ExpiryLimits::default(),
+            mpp_timeout_ms: 60_000,
+            accept_keysend: true,
+            keysend_min_final_cltv_expiry_delta: CltvDelta(18),
+        }
+    }
+}
+
+/// What a channel asks of the HTLCs forwarded out on it: the fields of its BOLT 7 `channel_update`.
+///
+/// An HTLC above `htlc_maximum` is refused with `temporary_channel_failure`: BOLT 4 has no code of its own for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardingPolicy {
+    /// `fee_base_msat`: asked of every HTLC.
+    pub fee_base: Msat,
+    /// `fee_proportional_millionths`: asked per millionth of the amount forwarded.
+    pub fee_proportional_millionths: u32,
+    /// `cltv_expiry_delta`: the blocks by which the outgoing HTLC must expire before the incoming one.
+    pub cltv_expiry_delta: CltvDelta,
+    /// `htlc_minimum_msat`: the smallest HTLC forwarded.
+    pub htlc_minimum: Msat,
+    /// `htlc_maximum_msat`: the largest HTLC forwarded.
+    pub htlc_maximum: Msat,
+    /// The `disable` bit: nothing is forwarded out on this channel.
+    pub disabled: bool,
+}
+
+impl ForwardingPolicy {
+    /// The fee asked for forwarding `amount` (BOLT 7 "HTLC Fees"), held at `u64::MAX`.
+    #[must_use]
+    pub fn fee(&self, amount: Msat) -> Msat {
+        let proportional = u128::from(amount.0) * u128::from(self.fee_proportional_millionths) / 1_000_000;
+        let total = u128::from(self.fee_base.0) + proportional;
+        Msat(u64::try_from(total).unwrap_or(u64::MAX))
+    }
+}
+
+impl Default for ForwardingPolicy {
+    fn default() -> ForwardingPolicy {
+        ForwardingPolicy {
+            fee_base: Msat(1_000),
+            fee_proportional_millionths: 100,
+            cltv_expiry_delta: CltvDelta(34),
+            htlc_minimum: Msat(1),
+            htlc_maximum: Msat::MAX_MONEY,
+            disabled: false,
+        }
+    }
+}
+
+/// How near to and how far from the present an HTLC may expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiryLimits {
+    /// An incoming HTLC that expires within this many blocks is not forwarded: past that its fulfilment could no
+    /// longer be enforced on chain (BOLT 2's "deadline for received HTLCs", `2R+G+S`).
+    pub incoming_min: CltvDelta,
+    /// An outgoing HTLC that would expire within this many blocks is not offered.
+    pub outgoing_min: CltvDelta,
+    /// BOLT 4 `max_htlc_cltv`: an incoming HTLC that expires later than this is not forwarded.
+    pub max: CltvDelta,
+}
+
+impl Default for ExpiryLimits {
+    fn default() -> ExpiryLimits {
+        ExpiryLimits { incoming_min: CltvDelta(18), outgoing_min: CltvDelta(3), max: CltvDelta(2016) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fees_are_rounded_down_and_never_wrap() {
+        let policy =
+            ForwardingPolicy { fee_base: Msat(200), fee_proportional_millionths: 2000, ..Default::default() };
+        assert_eq!(policy.fee(Msat(4_999_999)), Msat(10_199));
+        assert_eq!(policy.fee(Msat(5_000_000)), Msat(10_200));
+        let absurd = ForwardingPolicy { fee_proportional_millionths: u32::MAX, ..policy };
+        assert_eq!(absurd.fee(Msat(u64::MAX)), Msat(u64::MAX));
+    }
+}

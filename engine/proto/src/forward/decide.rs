@@ -1,0 +1,363 @@
+//! What becomes of HTLCs: peeled, checked, carried on, held, fulfilled or failed (BOLT 2 "Forwarding HTLCs", BOLT 4).
+//!
+//! Owns the decisions on HTLCs that a channel reports irrevocably committed. Does not carry their ends back (see
+//! `resolve`), and commits nothing to a peer: the turn signs for all channels at its end.
+//!
+//! Invariant: an HTLC goes out only for one irrevocably committed in, and each received HTLC is decided once.
+
+use fulmen_wire::units::{ChannelId, Msat, PaymentHash};
+use sha2::{Digest, Sha256};
+
+use crate::channel::{self, Htlc};
+use crate::onion::{
+    Failure, FailureCode, FinalPayload, Payload, PeelJob, PeelReaction, Peeled, SharedSecret, peel_batch,
+};
+
+use super::circuit::{Circuit, Origin, Stage};
+use super::handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
+use super::input::Now;
+use super::output::{Event, RefusedOutgoing};
+use super::policy::check_forward;
+use super::receive::{Accepted, FinalHtlc};
+use super::record::Change;
+use super::shard::{LockedIn, Shard, Work};
+
+impl Shard {
+    /// Decides all HTLCs that became irrevocably committed this turn, their onions peeled as one batch.
+    pub(super) fn decide(&mut self, work: &mut Work) {
+        let mut fresh = std::mem::take(&mut work.locked_in);
+        fresh.retain(|locked_in| self.state.circuits.received(locked_in.incoming).is_none());
+        let jobs: Vec<PeelJob<'_>> = fresh
+            .iter()
+            .filter(|locked_in| locked_in.htlc.path_key.is_none())
+            .map(|locked_in| PeelJob {
+                packet: &locked_in.htlc.onion_routing_packet,
+                associated_data: &locked_in.htlc.payment_hash.0,
+            })
+            .collect();
+        let mut peeled = peel_batch(&self.node_secret, &jobs).into_iter();
+        self.counters.onions_peeled += jobs.len() as u64;
+        for locked_in in fresh {
+            let onion = if locked_in.htlc.path_key.is_some() { None } else { peeled.next() };
+            match onion {
+                None => self.refuse_blinded(work, &locked_in),
+                Some(Err(error)) => self.refuse_onion(work, &locked_in, error.reaction()),
+                Some(Ok(peeled)) => self.decide_peeled(work, locked_in, peeled),
+            }
+        }
+    }
+
+    /// Route blinding is not supported: BOLT 4 asks for `invalid_onion_blinding` whatever is wrong inside a path.
+    fn refuse_blinded(&mut self, work: &mut Work, locked_in: &LockedIn) {
+        let hash = sha256_of_onion(&locked_in.htlc);
+        self.refuse(work, locked_in, None, Refusal::malformed(FailureCode::InvalidOnionBlinding, hash));
+    }
+
+    fn refuse_onion(&mut self, work: &mut Work, locked_in: &LockedIn, reaction: PeelReaction) {
+        match reaction {
+            PeelReaction::FailMalformed { failure_code, sha256_of_onion } => {
+                self.refuse(work, locked_in, None, Refusal::malformed(failure_code, sha256_of_onion));
+            }
+            PeelReaction::Fail { failure, shared_secret } => {
+                self.refuse(work, locked_in, Some(shared_secret), failure.into());
+            }
+        }
+    }
+
+    /// Takes the HTLC in only to fail it.
+    fn refuse(
+        &mut self,
+        work: &mut Work,
+        locked_in: &LockedIn,
+        shared_secret: Option<SharedSecret>,
+        refusal: Refusal,
+    ) {
+        work.turn.events.push(Event::ForwardFailed {
+            incoming_channel_id: locked_in.incoming.channel_id,
+            payment_hash: locked_in.htlc.payment_hash,
+            code: refusal.code,
+            outgoing: refusal.outgoing,
+        });
+        self.receive(work, locked_in, shared_secret, Stage::Resolved(refusal.resolution));
+        self.remove_htlc(work, locked_in.incoming);
+    }
+
+    fn receive(
+        &mut self,
+        work: &mut Work,
+        locked_in: &LockedIn,
+        shared_secret: Option<SharedSecret>,
+        stage: Stage,
+    ) {
+        let Htlc { amount, cltv_expiry, payment_hash, .. } = locked_in.htlc;
+        let circuit = Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage };
+        self.change(work, Change::Received { incoming: locked_in.incoming, circuit });
+    }
+
+    fn decide_peeled(&mut self, work: &mut Work, locked_in: LockedIn, peeled: Peeled) {
+        let secret = *peeled.shared_secret();
+        let tag = secret.replay_tag();
+        if self.state.replay.is_replay(tag, locked_in.incoming) {
+            // Nothing is encrypted under a secret that was used before: the hop before us reports a bad onion.
+            let hash = sha256_of_onion(&locked_in.htlc);
+            let refusal = Refusal::malformed(FailureCode::InvalidOnionHmac, hash);
+            return self.refuse(work, &locked_in, None, refusal);
+        }
+        let (htlc, cltv_expiry) = (locked_in.incoming, locked_in.htlc.cltv_expiry);
+        self.change(work, Change::OnionSeen { tag, htlc, cltv_expiry });
+        let outcome = match peeled {
+            Peeled::Forward { payload, next_packet, .. } => {
+                self.decide_forward(work, &locked_in, secret, &payload, next_packet.into_bytes())
+            }
+            Peeled::Final { payload, .. } => {
+                self.decide_final(work, &locked_in, secret, &payload).map_err(Refusal::from)
+            }
+        };
+        if let Err(refusal) = outcome {
+            self.refuse(work, &locked_in, Some(secret), refusal);
+        }
+    }
+
+    fn decide_forward(
+        &mut self,
+        work: &mut Work,
+        locked_in: &LockedIn,
+        secret: SharedSecret,
+        payload: &[u8],
+        onion: Box<[u8; 1366]>,
+    ) -> Result<(), Refusal> {
+        let payload = Payload::decode(payload).and_then(Payload::into_forward).map_err(|e| e.failure())?;
+        if locked_in.over_dust_exposure {
+            return Err(Failure::TemporaryChannelFailure.into());
+        }
+        let incoming = locked_in.incoming;
+        let offer = Offer {
+            scid: payload.short_channel_id,
+            incoming_amount: locked_in.htlc.amount,
+            incoming_cltv_expiry: locked_in.htlc.cltv_expiry,
+            amount: payload.amt_to_forward,
+            cltv_expiry: payload.outgoing_cltv_value,
+            payment_hash: locked_in.htlc.payment_hash,
+            onion,
+        };
+        if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
+            self.receive(work, locked_in, Some(secret), Stage::HandedOff(offer.clone()));
+            work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Offer(offer) });
+            return Ok(());
+        }
+        let outgoing = self.offer_checked(work, &offer).map_err(|failure| {
+            let outgoing = self.refused_outgoing(&offer);
+            Refusal { outgoing, ..Refusal::from(failure) }
+        })?;
+        self.receive(work, locked_in, Some(secret), Stage::Offered { outgoing });
+        let origin = Origin::Forward(offer.forward(incoming));
+        self.change(work, Change::Offered { outgoing, origin });
+        Ok(())
+    }
+
+    /// What is told to the operator of a channel that did not take an offer.
+    fn refused_outgoing(&self, offer: &Offer) -> Option<RefusedOutgoing> {
+        let entry = self.state.channels.get(self.state.scids.get(&offer.scid)?)?;
+        let available = entry.channel.available_out();
+        Some(RefusedOutgoing { scid: offer.scid, amount: offer.amount, available })
+    }
+
+    /// Offers an HTLC for one received, if the outgoing channel's policy and means allow.
+    pub(super) fn offer_checked(&mut self, work: &mut Work, offer: &Offer) -> Result<HtlcRef, Failure> {
+        let channel_id = *self.state.scids.get(&offer.scid).ok_or(Failure::UnknownNextPeer)?;
+        let entry = self.state.channels.get(&channel_id).ok_or(Failure::UnknownNextPeer)?;
+        if !matches!(entry.channel.state(), channel::State::Normal) {
+            return Err(Failure::PermanentChannelFailure);
+        }
+        check_forward(offer, &entry.policy, &self.config.expiry, self.state.height)?;
+        let command = channel::Command::AddHtlc {
+            amount: offer.amount,
+            payment_hash: offer.payment_hash,
+            cltv_expiry: offer.cltv_expiry,
+            onion_routing_packet: offer.onion.clone(),
+            path_key: None,
+        };
+        self.add_htlc(work, channel_id, command).map_err(|error| failure_of_add(&error, offer.amount))
+    }
+
+    /// Has a channel offer an HTLC; gives its name.
+    pub(super) fn add_htlc(
+        &mut self,
+        work: &mut Work,
+        channel_id: ChannelId,
+        command: channel::Command,
+    ) -> Result<HtlcRef, channel::CommandError> {
+        let entry = self.state.channels.get(&channel_id).expect("the caller has looked the channel up");
+        let htlc_id = entry.channel.next_htlc_id();
+        let plan = entry.channel.plan_command(&command)?;
+        self.apply_plan(work, channel_id, plan);
+        Ok(HtlcRef { channel_id, htlc_id })
+    }
+
+    fn decide_final(
+        &mut self,
+        work: &mut Work,
+        locked_in: &LockedIn,
+        secret: SharedSecret,
+        payload: &[u8],
+    ) -> Result<(), Failure> {
+        let payload =
+            Payload::decode(payload).and_then(|payload| payload.into_final(&[])).map_err(|e| e.failure())?;
+        if locked_in.over_dust_exposure {
+            // The final node may not blame a channel.
+            return Err(Failure::TemporaryNodeFailure);
+        }
+        let htlc = FinalHtlc {
+            amount: locked_in.htlc.amount,
+            cltv_expiry: locked_in.htlc.cltv_expiry,
+            payment_hash: locked_in.htlc.payment_hash,
+            payload: &payload,
+        };
+        match self.state.receiver.check(htlc, &self.config, self.state.height, work.now)? {
+            Accepted::Keysend { preimage } => {
+                let Htlc { amount, payment_hash, .. } = locked_in.htlc;
+                let resolution = Resolution::Fulfil(preimage);
+                self.receive(work, locked_in, Some(secret), Stage::Resolved(resolution));
+                self.remove_htlc(work, locked_in.incoming);
+                work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
+            }
+            Accepted::Part { total } => self.hold_part(work, locked_in, secret, &payload, total),
+        }
+        Ok(())
+    }
+
+    fn hold_part(
+        &mut self,
+        work: &mut Work,
+        locked_in: &LockedIn,
+        secret: SharedSecret,
+        payload: &FinalPayload,
+        total: Msat,
+    ) {
+        let payment_hash = locked_in.htlc.payment_hash;
+        let agrees = self.state.receiver.set(payment_hash).is_none_or(|set| set.total == total);
+        let stage = Stage::Held { amt_to_forward: payload.amt_to_forward };
+        self.receive(work, locked_in, Some(secret), stage);
+        let deadline = Now { unix_ms: work.now.unix_ms.saturating_add(self.config.mpp_timeout_ms) };
+        let incoming = locked_in.incoming;
+        self.change(work, Change::PartHeld { payment_hash, incoming, total, deadline });
+        if !agrees {
+            self.fail_set(work, payment_hash, SetFailure::Mismatch);
+        } else if self.set_sum(payment_hash, |_, amt_to_forward| amt_to_forward) >= total {
+            self.fulfil_set(work, payment_hash);
+        }
+    }
+
+    /// Sums something over the parts held for a payment.
+    fn set_sum(&self, payment_hash: PaymentHash, value: impl Fn(&Circuit, Msat) -> Msat) -> Msat {
+        let parts = self.state.receiver.set(payment_hash).map_or(&[][..], |set| &set.parts);
+        parts
+            .iter()
+            .filter_map(|part| self.state.circuits.received(*part))
+            .filter_map(|circuit| match circuit.stage {
+                Stage::Held { amt_to_forward } => Some(value(circuit, amt_to_forward)),
+                _ => None,
+            })
+            .sum()
+    }
+
+    fn fulfil_set(&mut self, work: &mut Work, payment_hash: PaymentHash) {
+        let preimage = self.state.receiver.preimage(payment_hash);
+        let preimage = preimage.expect("an invoice is kept while parts wait for it");
+        let amount = self.set_sum(payment_hash, |circuit, _| circuit.amount);
+        let parts = self.take_set(work, payment_hash, true);
+        work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: parts.len() });
+        for part in parts {
+            self.resolve(work, part, Resolution::Fulfil(preimage));
+        }
+    }
+
+    /// Fails all parts held for a payment.
+    pub(super) fn fail_set(&mut self, work: &mut Work, payment_hash: PaymentHash, reason: SetFailure) {
+        let height = self.state.height;
+        for part in self.take_set(work, payment_hash, false) {
+            let htlc_msat = self.state.circuits.received(part).map_or(Msat::ZERO, |circuit| circuit.amount);
+            let failure = match reason {
+                SetFailure::Mismatch => Failure::IncorrectOrUnknownPaymentDetails { htlc_msat, height },
+                SetFailure::Timeout => Failure::MppTimeout,
+            };
+            work.turn.events.push(Event::ForwardFailed {
+                incoming_channel_id: part.channel_id,
+                payment_hash,
+                code: failure.code().to_u16(),
+                outgoing: None,
+            });
+            self.resolve(work, part, Resolution::Fail(failure));
+        }
+    }
+
+    fn take_set(&mut self, work: &mut Work, payment_hash: PaymentHash, paid: bool) -> Vec<HtlcRef> {
+        let parts = self.state.receiver.set(payment_hash).map(|set| set.parts.clone()).unwrap_or_default();
+        self.change(work, Change::SetClosed { payment_hash, paid });
+        parts
+    }
+
+    /// Gives up the sets that waited too long, or whose HTLCs come too near to their expiry.
+    pub(super) fn expire_sets(&mut self, work: &mut Work) {
+        let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);
+        let expires = |part: &HtlcRef| {
+            self.state.circuits.received(*part).is_some_and(|circuit| circuit.cltv_expiry <= near)
+        };
+        let over: Vec<PaymentHash> = self
+            .state
+            .receiver
+            .sets()
+            .filter(|(_, set)| work.now >= set.deadline || set.parts.iter().any(expires))
+            .map(|(payment_hash, _)| payment_hash)
+            .collect();
+        for payment_hash in over {
+            self.fail_set(work, payment_hash, SetFailure::Timeout);
+        }
+    }
+}
+
+/// Why this node does not take an HTLC.
+struct Refusal {
+    code: u16,
+    resolution: Resolution,
+    outgoing: Option<RefusedOutgoing>,
+}
+
+impl Refusal {
+    fn malformed(code: FailureCode, sha256_of_onion: [u8; 32]) -> Refusal {
+        let code = code.to_u16();
+        let resolution = Resolution::Malformed { failure_code: code, sha256_of_onion };
+        Refusal { code, resolution, outgoing: None }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Refusal {
+        let code = failure.code().to_u16();
+        Refusal { code, resolution: Resolution::Fail(failure), outgoing: None }
+    }
+}
+
+/// Why a set of parts is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SetFailure {
+    /// Its parts name different totals.
+    Mismatch,
+    /// The rest did not come in time.
+    Timeout,
+}
+
+/// What the sender is told when a channel cannot take an HTLC that its policy allows.
+fn failure_of_add(error: &channel::CommandError, amount: Msat) -> Failure {
+    match error {
+        channel::CommandError::HtlcBelowMinimum { .. } => Failure::AmountBelowMinimum { htlc_msat: amount },
+        channel::CommandError::HtlcAmountZero => Failure::AmountBelowMinimum { htlc_msat: amount },
+        channel::CommandError::ShuttingDown => Failure::PermanentChannelFailure,
+        channel::CommandError::CltvExpiryNotAHeight(_) => Failure::ExpiryTooFar,
+        _ => Failure::TemporaryChannelFailure,
+    }
+}
+
+fn sha256_of_onion(htlc: &Htlc) -> [u8; 32] {
+    Sha256::digest(&htlc.onion_routing_packet[..]).into()
+}

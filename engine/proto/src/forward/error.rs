@@ -1,0 +1,74 @@
+//! Why a command is refused, and why an HTLC of our own never left.
+//!
+//! Owns the errors an operator sees. What a peer does wrong is the channel's error; what a sender does wrong is a
+//! BOLT 4 failure.
+
+use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, PaymentHash, Sat};
+
+use crate::channel;
+
+use super::input::ChannelRef;
+
+/// Why a command was refused. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// No channel has this name.
+    #[error("no channel {0:?}")]
+    UnknownChannel(ChannelRef),
+    /// The peer is not connected.
+    #[error("peer {0} is not connected")]
+    PeerNotConnected(NodeId),
+    /// The channel would be larger than configured.
+    #[error("capacity {capacity} is above {max}")]
+    CapacityTooLarge {
+        /// What was asked.
+        capacity: Sat,
+        /// The most allowed.
+        max: Sat,
+    },
+    /// The channel refused.
+    #[error("channel {channel_id}: {error}")]
+    Channel {
+        /// The channel.
+        channel_id: ChannelId,
+        /// Why.
+        #[source]
+        error: channel::CommandError,
+    },
+    /// The preimage does not hash to the payment hash.
+    #[error("the preimage of invoice {0} does not hash to it")]
+    WrongPreimage(PaymentHash),
+    /// The payment hash was registered before.
+    #[error("invoice {0} was registered before")]
+    DuplicateInvoice(PaymentHash),
+    /// The attempt is in flight already.
+    #[error("attempt {0} is in flight already")]
+    DuplicateAttempt(u64),
+}
+
+/// Why an HTLC of our own never left this node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalFailure {
+    /// No channel of this shard has this name.
+    #[error("no channel {0:?}")]
+    UnknownChannel(ChannelRef),
+    /// The channel refused: not connected, closing, or short of balance, slots, value in flight or dust exposure.
+    #[error("channel {channel_id}: {error}")]
+    Refused {
+        /// The channel.
+        channel_id: ChannelId,
+        /// Why.
+        #[source]
+        error: channel::CommandError,
+    },
+    /// The HTLC expires too soon to be offered.
+    #[error("expiry at {cltv_expiry} is too near to {height}")]
+    ExpiryTooSoon {
+        /// When it would expire.
+        cltv_expiry: BlockHeight,
+        /// The height of the chain.
+        height: BlockHeight,
+    },
+}

@@ -1,0 +1,87 @@
+//! What one shard of a node asks of another: the seam between a circuit's two ends when two locks own them.
+//!
+//! Owns the messages between shards. Does not route them: the runtime knows which shard owns a channel, and tells
+//! each shard the channels of the others by `Input::SiblingChannels`.
+//!
+//! Invariant: a handoff is idempotent. The incoming HTLC names the circuit on both sides, so an [`Handoff`] delivered
+//! twice, also after a restart, changes nothing the second time. The side that owes one can repeat it from its
+//! durable state until it is answered: an `Offer` until its `Resolve` comes, a `Resolve` until its `Done` comes.
+
+use fulmen_wire::units::{BlockHeight, ChannelId, Msat, PaymentHash, PaymentPreimage, Scid};
+
+use crate::onion::Failure;
+
+use super::circuit::Forward;
+
+/// One HTLC of a channel, as the node that received it numbers it: what names a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HtlcRef {
+    /// The channel.
+    pub channel_id: ChannelId,
+    /// The `id` of its `update_add_htlc`.
+    pub htlc_id: u64,
+}
+
+/// A step of a circuit whose ends lie in two shards. `(incoming, kind of step)` is its idempotent id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handoff {
+    /// The HTLC that came in: the circuit's name.
+    pub incoming: HtlcRef,
+    /// What is asked.
+    pub step: HandoffStep,
+}
+
+/// What a [`Handoff`] asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandoffStep {
+    /// To the outgoing channel's shard: offer this HTLC if the channel's policy allows.
+    Offer(Offer),
+    /// To the incoming channel's shard: how the offer ended.
+    Resolve(Resolution),
+    /// To the outgoing channel's shard: the end is known here for good and may be forgotten there.
+    Done,
+}
+
+/// An HTLC to offer on another channel in return for one received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The channel the sender asked for.
+    pub scid: Scid,
+    /// What the HTLC that came in pays.
+    pub incoming_amount: Msat,
+    /// When the HTLC that came in expires.
+    pub incoming_cltv_expiry: BlockHeight,
+    /// What to offer.
+    pub amount: Msat,
+    /// When the offered HTLC expires.
+    pub cltv_expiry: BlockHeight,
+    /// What locks both.
+    pub payment_hash: PaymentHash,
+    /// The onion for the next hop.
+    pub onion: Box<[u8; 1366]>,
+}
+
+impl Offer {
+    /// The circuit this offer makes for the HTLC that came in.
+    pub(super) fn forward(&self, incoming: HtlcRef) -> Forward {
+        Forward { incoming, incoming_amount: self.incoming_amount, outgoing_amount: self.amount }
+    }
+}
+
+/// How an HTLC that was received is to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// The payment arrived.
+    Fulfil(PaymentPreimage),
+    /// A failure of a node downstream, still to be wrapped for the way back.
+    Relay(Vec<u8>),
+    /// A failure of our own, still to be encrypted to the sender.
+    Fail(Failure),
+    /// The onion itself was bad: the previous hop reports it in our stead.
+    Malformed {
+        /// The BADONION code.
+        failure_code: u16,
+        /// The hash of the onion we were given.
+        sha256_of_onion: [u8; 32],
+    },
+}

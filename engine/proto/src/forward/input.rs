@@ -1,0 +1,174 @@
+//! What a shard is told: messages, commands, blocks, connections, time.
+//!
+//! Owns the types that go into [`Shard::turn`](super::Shard::turn). Nothing here is checked yet; a wrong command is
+//! answered by [`Event::CommandRefused`](super::Event::CommandRefused), a wrong message by failing its channel.
+
+use bitcoin::{ScriptBuf, Transaction};
+use fulmen_wire::features::Features;
+use fulmen_wire::message::Message;
+use fulmen_wire::units::{
+    BlockHeight, ChannelId, CltvDelta, FeeratePerKw, Msat, NodeId, PaymentHash, PaymentPreimage,
+    PaymentSecret, Sat, Scid, Txid,
+};
+
+use super::config::ForwardingPolicy;
+use super::handoff::Handoff;
+
+/// The time of a turn. The height of the chain is not part of it: that is known from [`Input::Block`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Milliseconds since the Unix epoch, or virtual milliseconds: only differences and invoice expiries matter.
+    pub unix_ms: u64,
+}
+
+/// One thing that happened to a shard.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every input is a message: boxing each would cost more")]
+pub enum Input {
+    /// A connection to `peer` stands and `init` was exchanged both ways; see [`negotiate`](super::negotiate).
+    PeerConnected {
+        /// The peer.
+        peer: NodeId,
+        /// The peer's features, as its `init` gave them.
+        features: Features,
+    },
+    /// The connection to `peer` is gone.
+    PeerDisconnected {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// `peer` sent `message`. Messages of one peer are given in the order they came.
+    Message {
+        /// The peer.
+        peer: NodeId,
+        /// What it sent.
+        message: Message,
+    },
+    /// The operator wants something.
+    Command(Command),
+    /// The chain's tip is now at `height`.
+    Block {
+        /// The height of the tip.
+        height: BlockHeight,
+        /// The depths of funding transactions in the chain, for those that changed or still matter.
+        confirmations: Vec<Confirmation>,
+    },
+    /// Another shard of this node wants something.
+    Handoff(Handoff),
+    /// The channels that other shards of this node own, replacing what was said before.
+    SiblingChannels(Vec<Scid>),
+    /// Time has passed; nothing else happened. A tick a second keeps multi-part timeouts sharp.
+    Tick,
+}
+
+/// A funding transaction in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    /// The funding transaction.
+    pub txid: Txid,
+    /// Where its funding output stands.
+    pub scid: Scid,
+    /// How many blocks confirm it: one when it is in the tip.
+    pub depth: u32,
+}
+
+/// What an operator can ask of a shard.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Command {
+    /// Opens a channel; [`Event::FundingNeeded`](super::Event::FundingNeeded) follows when the peer accepts.
+    OpenChannel(OpenChannel),
+    /// Gives the signed transaction that funds a channel. It is broadcast only once the peer has signed our first
+    /// commitment.
+    FundingTransaction {
+        /// The channel's temporary id, from `FundingNeeded`.
+        temporary_channel_id: ChannelId,
+        /// The transaction; one of its outputs pays `FundingNeeded`'s script its amount.
+        transaction: Transaction,
+    },
+    /// Closes a channel by agreement, once its HTLCs are resolved.
+    CloseChannel {
+        /// The channel.
+        channel_id: ChannelId,
+        /// The script our balance is paid to; that of the channel's terms when `None`.
+        script: Option<ScriptBuf>,
+    },
+    /// Sets what the channel asks of forwards.
+    SetPolicy {
+        /// The channel.
+        channel_id: ChannelId,
+        /// Its new policy.
+        policy: ForwardingPolicy,
+    },
+    /// Changes the fee rate of a channel we opened.
+    UpdateFee {
+        /// The channel.
+        channel_id: ChannelId,
+        /// Its new fee rate.
+        feerate: FeeratePerKw,
+    },
+    /// Makes a payment hash payable.
+    RegisterInvoice(Invoice),
+    /// Offers an HTLC of our own: one part of a payment we send.
+    SendHtlc(SendHtlc),
+}
+
+/// The parameters of [`Command::OpenChannel`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenChannel {
+    /// The peer to open to; it must be connected.
+    pub peer: NodeId,
+    /// The operator's name for this channel, repeated in events.
+    pub user_id: u64,
+    /// The channel's capacity, all paid by us.
+    pub capacity: Sat,
+    /// What of it is the peer's from the start.
+    pub push: Msat,
+    /// The policy to start with; the node's own when `None`.
+    pub policy: Option<ForwardingPolicy>,
+}
+
+/// A payment we are willing to receive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invoice {
+    /// What the payer locks HTLCs to.
+    pub payment_hash: PaymentHash,
+    /// What unlocks them.
+    pub preimage: PaymentPreimage,
+    /// What proves that the payer has the invoice.
+    pub payment_secret: PaymentSecret,
+    /// The amount asked; any when `None`.
+    pub amount: Option<Msat>,
+    /// The blocks left until expiry that we ask of the last HTLC.
+    pub min_final_cltv_expiry_delta: CltvDelta,
+    /// The time from which it is no longer paid.
+    pub expires_at_unix_ms: u64,
+}
+
+/// The parameters of [`Command::SendHtlc`]. Each ends in exactly one
+/// [`Event::HtlcSettled`](super::Event::HtlcSettled) or [`Event::HtlcFailed`](super::Event::HtlcFailed), unless the
+/// command is refused because the attempt is known already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendHtlc {
+    /// The operator's name for this HTLC, never used twice.
+    pub attempt_id: u64,
+    /// The channel to offer it on.
+    pub channel: ChannelRef,
+    /// Its amount.
+    pub amount: Msat,
+    /// Its absolute expiry.
+    pub cltv_expiry: BlockHeight,
+    /// What locks it.
+    pub payment_hash: PaymentHash,
+    /// The onion for the first hop.
+    pub onion: Box<[u8; 1366]>,
+}
+
+/// A channel by either of its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChannelRef {
+    /// By its BOLT 2 id.
+    Id(ChannelId),
+    /// By its place in the chain.
+    Scid(Scid),
+}

@@ -1,0 +1,261 @@
+//! What peers say: routing each message to its channel, in rounds (BOLT 1 `error`, `warning`, `ping`; BOLT 2).
+//!
+//! Owns the rounds: the messages of a round are planned, the signatures all plans depend on are verified as one batch,
+//! and the plans are applied. A channel whose plan waits for the batch defers its later messages, and its peer's later
+//! connection changes, to the next round. Does not know what a channel's messages mean.
+//!
+//! Invariant: the messages of one channel take effect in the order they came, each on the state the earlier ones left.
+//! A bad signature fails its own channel only.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use fulmen_secp::Batch;
+use fulmen_wire::features::Features;
+use fulmen_wire::message::{ErrorMessage, Message, OpenChannel};
+use fulmen_wire::units::{ChannelId, NodeId};
+
+use crate::channel::{self, AcceptRequest, Channel, ChannelError, Plan, Reaction};
+use crate::keys::ChannelSecrets;
+
+use super::output::Event;
+use super::peer::channel_features;
+use super::shard::{Begun, PeerEvent, PeerInput, Shard, Work};
+
+/// The channel id that means all channels of the peer.
+const ALL_CHANNELS: ChannelId = ChannelId([0; 32]);
+
+/// One round of a turn.
+#[derive(Default)]
+struct Round {
+    batch: Batch,
+    /// Plans that wait for the batch.
+    waiting: Vec<Waiting>,
+    /// Channels that have a plan waiting, or a message deferred.
+    channels: BTreeSet<ChannelId>,
+    /// Peers of such channels, whose connection changes have to wait.
+    peers: BTreeSet<NodeId>,
+    /// Peers with a connection change deferred, all of whose messages have to wait.
+    barriers: BTreeSet<NodeId>,
+    deferred: Vec<PeerInput>,
+}
+
+struct Waiting {
+    channel_id: ChannelId,
+    plan: Plan,
+    jobs: Range<usize>,
+}
+
+impl Round {
+    fn must_wait(&self, input: &PeerInput) -> bool {
+        match &input.what {
+            PeerEvent::Connected(_) | PeerEvent::Disconnected => self.peers.contains(&input.peer),
+            PeerEvent::Message(message) => {
+                let all = message.channel_id().is_none_or(|channel_id| channel_id == ALL_CHANNELS);
+                self.barriers.contains(&input.peer)
+                    || (all && self.peers.contains(&input.peer))
+                    || message.channel_id().is_some_and(|channel_id| self.channels.contains(&channel_id))
+            }
+        }
+    }
+
+    fn defer(&mut self, input: PeerInput) {
+        self.peers.insert(input.peer);
+        if !matches!(input.what, PeerEvent::Message(_)) {
+            self.barriers.insert(input.peer);
+        }
+        self.deferred.push(input);
+    }
+}
+
+impl Shard {
+    /// Runs rounds until no input of a peer is left. Each round applies at least one plan or defers nothing.
+    pub(super) fn run_messages(&mut self, work: &mut Work, inputs: Vec<PeerInput>) {
+        let mut inputs = inputs;
+        while !inputs.is_empty() {
+            let mut round = Round::default();
+            for input in inputs {
+                if round.must_wait(&input) {
+                    round.defer(input);
+                    continue;
+                }
+                let PeerInput { peer, what } = input;
+                match what {
+                    PeerEvent::Connected(features) => self.connect(work, peer, features),
+                    PeerEvent::Disconnected => self.disconnect(work, peer),
+                    PeerEvent::Message(message) => self.message(work, &mut round, peer, message),
+                }
+            }
+            self.finish_round(work, &mut round);
+            inputs = round.deferred;
+        }
+    }
+
+    /// Verifies all signatures of a round at once, and applies the plans that depended on them.
+    fn finish_round(&mut self, work: &mut Work, round: &mut Round) {
+        if round.waiting.is_empty() {
+            return;
+        }
+        self.counters.ecdsa_verified += round.batch.len() as u64;
+        let verdicts = round.batch.verify();
+        for Waiting { channel_id, plan, jobs } in round.waiting.drain(..) {
+            match jobs.clone().position(|job| !verdicts.is_valid(job)) {
+                None => self.apply_plan(work, channel_id, plan),
+                Some(index) => self.react(work, channel_id, &plan.bad_signature(index)),
+            }
+        }
+    }
+
+    /// Does what a channel's error asks for: nothing, a warning and a new connection, or the end of the channel.
+    fn react(&mut self, work: &mut Work, channel_id: ChannelId, error: &ChannelError) {
+        let Some(entry) = self.state.channels.get(&channel_id) else { return };
+        let peer = entry.peer;
+        tracing::debug!(%channel_id, %peer, %error, "peer's message refused");
+        let plan = entry.channel.plan_reaction(error);
+        self.apply_plan(work, channel_id, plan);
+        if error.reaction() == Reaction::Warn {
+            self.drop_peer(work, peer);
+        }
+    }
+
+    /// Breaks the connection to a peer: what it says until it is connected again is not heard.
+    fn drop_peer(&mut self, work: &mut Work, peer: NodeId) {
+        self.disconnect(work, peer);
+        work.turn.disconnect.push(peer);
+    }
+
+    fn channels_of(&self, peer: NodeId) -> Vec<ChannelId> {
+        let mine = self.state.channels.iter().filter(|(_, entry)| entry.peer == peer);
+        mine.map(|(channel_id, _)| *channel_id).collect()
+    }
+
+    fn connect(&mut self, work: &mut Work, peer: NodeId, features: Features) {
+        if self.peers.contains_key(&peer) {
+            // The transport replaced the connection without saying that the old one broke.
+            self.disconnect(work, peer);
+        }
+        self.peers.insert(peer, features);
+        for channel_id in self.channels_of(peer) {
+            self.tell(work, channel_id, channel::Command::Connected);
+        }
+    }
+
+    fn disconnect(&mut self, work: &mut Work, peer: NodeId) {
+        if self.peers.remove(&peer).is_none() {
+            return;
+        }
+        for channel_id in self.channels_of(peer) {
+            self.tell(work, channel_id, channel::Command::Disconnected);
+        }
+    }
+
+    /// Tells a channel something that it may have no use for.
+    pub(super) fn tell(&mut self, work: &mut Work, channel_id: ChannelId, command: channel::Command) {
+        let Some(entry) = self.state.channels.get(&channel_id) else { return };
+        match entry.channel.plan_command(&command) {
+            Ok(plan) => self.apply_plan(work, channel_id, plan),
+            Err(error) => tracing::debug!(%channel_id, %error, "not told"),
+        }
+    }
+
+    fn message(&mut self, work: &mut Work, round: &mut Round, peer: NodeId, message: Message) {
+        if !self.peers.contains_key(&peer) {
+            return;
+        }
+        match message {
+            Message::Ping(ping) => {
+                if let Some(pong) = ping.pong() {
+                    self.send(work, peer, pong);
+                }
+            }
+            // The connection's owner exchanged `init`; a second one changes nothing (BOLT 1 allows to ignore it).
+            Message::Init(_) | Message::Pong(_) | Message::Unknown { .. } => {}
+            Message::Warning(warning) => {
+                work.turn.events.push(Event::PeerWarning { peer, text: warning.text() });
+            }
+            Message::ErrorMessage(error) => self.peer_error(work, peer, &error),
+            Message::OpenChannel(open) => self.accept_channel(work, peer, open),
+            message => match message.channel_id() {
+                Some(channel_id) => self.channel_message(work, round, peer, channel_id, message),
+                None => work.turn.events.push(Event::Gossip { peer, message: Box::new(message) }),
+            },
+        }
+    }
+
+    fn channel_message(
+        &mut self,
+        work: &mut Work,
+        round: &mut Round,
+        peer: NodeId,
+        channel_id: ChannelId,
+        message: Message,
+    ) {
+        let known = self.state.channels.get(&channel_id).filter(|entry| entry.peer == peer);
+        let Some(entry) = known else {
+            let text = format!("{}: unknown channel", message.name());
+            return self.send(work, peer, ErrorMessage::new(channel_id, &text));
+        };
+        match entry.channel.plan(&message, &self.context()) {
+            Err(error) => self.react(work, channel_id, &error),
+            Ok(plan) if plan.verify.is_empty() => self.apply_plan(work, channel_id, plan),
+            Ok(plan) => {
+                let jobs = round.batch.extend(plan.verify.iter().copied());
+                round.channels.insert(channel_id);
+                round.peers.insert(peer);
+                round.waiting.push(Waiting { channel_id, plan, jobs });
+            }
+        }
+    }
+
+    /// A peer fails a channel, or all it has with us (BOLT 1).
+    fn peer_error(&mut self, work: &mut Work, peer: NodeId, error: &ErrorMessage) {
+        let channels: Vec<ChannelId> = match error.channel_id {
+            ALL_CHANNELS => self.channels_of(peer),
+            channel_id => self.channels_of(peer).into_iter().filter(|mine| *mine == channel_id).collect(),
+        };
+        if channels.is_empty() {
+            work.turn.events.push(Event::PeerWarning { peer, text: error.text() });
+        }
+        for channel_id in channels {
+            self.react(work, channel_id, &ChannelError::PeerError(error.text()));
+        }
+    }
+
+    /// Answers a peer that opens a channel with us.
+    fn accept_channel(&mut self, work: &mut Work, peer: NodeId, open: OpenChannel) {
+        let channel_id = open.temporary_channel_id;
+        let refusal = if self.state.channels.contains_key(&channel_id) || channel_id == ALL_CHANNELS {
+            Some("temporary_channel_id is taken".to_owned())
+        } else if self.channels_of(peer).len() >= self.config.channels_per_peer_max {
+            Some("too many channels".to_owned())
+        } else if open.funding_satoshis > self.config.capacity_max {
+            Some(format!("funding of {} is above {}", open.funding_satoshis, self.config.capacity_max))
+        } else {
+            None
+        };
+        if let Some(text) = refusal {
+            return self.send(work, peer, ErrorMessage::new(channel_id, &text));
+        }
+        let key_index = self.state.next_key_index;
+        let request = AcceptRequest {
+            config: self.config.channel.clone(),
+            features: self.peers.get(&peer).map(channel_features).unwrap_or_default(),
+            secrets: ChannelSecrets::derive(&self.seed, key_index),
+        };
+        match Channel::accept(&open, request) {
+            Ok(created) => {
+                let begun = Begun { peer, user_id: 0, key_index, policy: self.config.policy };
+                self.begin_channel(work, begun, created);
+            }
+            Err(error) => {
+                self.send(work, peer, ErrorMessage::new(channel_id, &error.to_string()));
+                work.turn.events.push(Event::ChannelFailed {
+                    channel_id,
+                    peer,
+                    error: Box::new(error),
+                    broadcast_allowed: false,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Forwarding: one shard of a node's channels, and everything that happens between them (BOLT 2 "Forwarding HTLCs",
+//! BOLT 4, the operator's policies of BOLT 7).
+//!
+//! Owns: the [`Shard`], which drives each channel's machine, peels onions, applies policies, pairs received HTLCs with
+//! offered ones, receives payments, and gives back what is to be done. Does not: find routes, hold connections, know
+//! the chain beyond its height and the depth of funding transactions, or settle anything on chain (BOLT 5).
+//!
+//! Driving contract: [`Shard::turn`] is the only call. Its [`Turn`] is executed in the order of its fields: the record
+//! is made durable, then messages are sent, peers disconnected, transactions broadcast, events told, handoffs
+//! delivered. The same inputs in the same order give the same turn, bit for bit. After a restart, [`Shard::restore`]
+//! brings back the shard that wrote the records.
+//!
+//! Invariant: no millisatoshi is lost between two channels. An HTLC is offered only for one irrevocably committed in;
+//! every HTLC received is fulfilled if the one offered for it was, and failed only once that one is irrevocably gone.
+
+mod circuit;
+mod commands;
+mod config;
+mod decide;
+mod error;
+mod handoff;
+mod input;
+mod messages;
+mod output;
+mod peer;
+mod policy;
+mod receive;
+mod record;
+mod replay;
+mod resolve;
+mod restore;
+mod shard;
+#[cfg(test)]
+mod tests;
+
+pub use circuit::{Circuit, Forward, Origin, Stage};
+pub use config::{ExpiryLimits, ForwardingPolicy, NodeConfig};
+pub use error::{CommandError, LocalFailure};
+pub use handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
+pub use input::{ChannelRef, Command, Confirmation, Input, Invoice, Now, OpenChannel, SendHtlc};
+pub use output::{CryptoCounters, Event, FailureReason, Occupancy, RefusedOutgoing, Turn};
+pub use peer::{InitError, local_features, local_init, negotiate};
+pub use policy::check_forward;
+pub use record::{Change, Record};
+pub use restore::RestoreError;
+pub use shard::Shard;

@@ -1,0 +1,213 @@
+//! What a turn gives back: the durable record first, then messages, transactions, events and handoffs.
+//!
+//! Owns the types that come out of [`Shard::turn`](super::Shard::turn). Does not execute anything.
+//!
+//! Invariant: the parts of a [`Turn`] are executed in the order of its fields, and none before the record is durable.
+
+use bitcoin::{OutPoint, ScriptBuf, Transaction};
+use fulmen_wire::message::Message;
+use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid};
+
+use crate::channel::ChannelError;
+
+use super::error::{CommandError, LocalFailure};
+use super::handoff::Handoff;
+use super::record::Record;
+
+/// Everything one turn of a shard did, to be executed in the order of the fields.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// What must be durable before anything else happens.
+    pub record: Record,
+    /// Messages to peers, in order.
+    pub send: Vec<(NodeId, Message)>,
+    /// Peers to disconnect once their messages are sent.
+    pub disconnect: Vec<NodeId>,
+    /// Transactions to broadcast.
+    pub broadcast: Vec<Transaction>,
+    /// What the operator is told.
+    pub events: Vec<Event>,
+    /// What other shards of this node are asked.
+    pub handoffs: Vec<Handoff>,
+}
+
+/// What the operator is told.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The peer accepted our channel: it needs a transaction with an output of `amount` to `script`, answered by
+    /// [`Command::FundingTransaction`](super::Command::FundingTransaction).
+    FundingNeeded {
+        /// The channel until it has its id.
+        temporary_channel_id: ChannelId,
+        /// The name the operator gave it.
+        user_id: u64,
+        /// The peer.
+        peer: NodeId,
+        /// What the output pays.
+        amount: Sat,
+        /// The output's script: the two-of-two.
+        script: ScriptBuf,
+    },
+    /// Both first commitments are signed: the funding transaction may go, or is on its way, into the chain. As opener
+    /// we broadcast it in this very turn.
+    ChannelFunded {
+        /// The channel.
+        channel_id: ChannelId,
+        /// The name the operator gave it; zero when the peer opened it.
+        user_id: u64,
+        /// The peer.
+        peer: NodeId,
+        /// The funding output to look for in blocks.
+        funding_outpoint: OutPoint,
+    },
+    /// The channel can carry HTLCs.
+    ChannelReady {
+        /// The channel.
+        channel_id: ChannelId,
+        /// Its place in the chain.
+        scid: Scid,
+        /// The peer.
+        peer: NodeId,
+    },
+    /// The channel was closed by agreement.
+    ChannelClosed {
+        /// The channel.
+        channel_id: ChannelId,
+        /// The transaction that closes it, fully signed; it is also broadcast.
+        transaction: Transaction,
+    },
+    /// The channel broke, or never came to be.
+    ChannelFailed {
+        /// The channel, or its temporary id.
+        channel_id: ChannelId,
+        /// The peer.
+        peer: NodeId,
+        /// What went wrong.
+        error: Box<ChannelError>,
+        /// Whether our latest commitment may be broadcast; when not, only the peer may close on chain.
+        broadcast_allowed: bool,
+    },
+    /// An HTLC of ours was fulfilled.
+    HtlcSettled {
+        /// The operator's name for it.
+        attempt_id: u64,
+        /// The proof of payment.
+        preimage: PaymentPreimage,
+    },
+    /// An HTLC of ours came to nothing; its amount is ours again.
+    HtlcFailed {
+        /// The operator's name for it.
+        attempt_id: u64,
+        /// Why.
+        reason: FailureReason,
+    },
+    /// A payment to us is complete: all its HTLCs are being fulfilled.
+    PaymentReceived {
+        /// What it was locked to.
+        payment_hash: PaymentHash,
+        /// What its HTLCs pay together.
+        amount: Msat,
+        /// How many they are.
+        parts: usize,
+    },
+    /// An HTLC was carried from one channel to another and fulfilled.
+    Forwarded {
+        /// The channel it came in on.
+        incoming_channel_id: ChannelId,
+        /// The channel it went out on.
+        outgoing_channel_id: ChannelId,
+        /// What came in.
+        incoming_amount: Msat,
+        /// What went out.
+        outgoing_amount: Msat,
+        /// What we earned: the difference.
+        fee: Msat,
+    },
+    /// An HTLC that came in was refused by this node, to be carried on or as its last.
+    ForwardFailed {
+        /// The channel it came in on.
+        incoming_channel_id: ChannelId,
+        /// What it was locked to.
+        payment_hash: PaymentHash,
+        /// The BOLT 4 failure code it was refused with.
+        code: u16,
+        /// The channel that did not take it, if it was to go out on one of this shard.
+        outgoing: Option<RefusedOutgoing>,
+    },
+    /// A command could not be done.
+    CommandRefused {
+        /// Why, with the values.
+        error: CommandError,
+    },
+    /// A peer sent a warning, or an error that names no channel of ours.
+    PeerWarning {
+        /// The peer.
+        peer: NodeId,
+        /// What it said, with unprintable characters replaced.
+        text: String,
+    },
+    /// A message that is not the shard's: gossip, for the graph.
+    Gossip {
+        /// The peer it came from.
+        peer: NodeId,
+        /// The message.
+        message: Box<Message>,
+    },
+}
+
+/// An HTLC that did not go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusedOutgoing {
+    /// The channel it was to go out on.
+    pub scid: Scid,
+    /// What was to go out.
+    pub amount: Msat,
+    /// What the channel could have taken at that moment, its policy aside.
+    pub available: Msat,
+}
+
+/// Why an HTLC of ours failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailureReason {
+    /// A node on the way sent this encrypted failure; the sender, who knows the onion's session key, decrypts it.
+    Remote {
+        /// The `reason` of the `update_fail_htlc` we were sent.
+        packet: Vec<u8>,
+    },
+    /// The first hop could not read the onion.
+    Malformed {
+        /// The BADONION code it gave.
+        failure_code: u16,
+    },
+    /// The HTLC never left this node, or was dropped before it was committed.
+    Local(LocalFailure),
+}
+
+/// How much cryptography a shard has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CryptoCounters {
+    /// ECDSA signatures checked.
+    pub ecdsa_verified: u64,
+    /// ECDSA signatures made.
+    pub ecdsa_signed: u64,
+    /// Onions peeled, whatever came of it.
+    pub onions_peeled: u64,
+}
+
+/// What a shard holds, for measurements and tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// The chain's height as last told.
+    pub height: BlockHeight,
+    /// Channels in any phase.
+    pub channels: usize,
+    /// Received HTLCs not yet removed for good.
+    pub circuits: usize,
+    /// Offered HTLCs not yet resolved.
+    pub offered: usize,
+    /// Onions remembered against replay.
+    pub replay_tags: usize,
+    /// Payments to us that wait for more parts.
+    pub incomplete_sets: usize,
+}

@@ -1,0 +1,178 @@
+//! How every HTLC ends: the way of a preimage or a failure back to where the HTLC came from (BOLT 2 "Forwarding
+//! HTLCs", BOLT 4 "Returning Errors").
+//!
+//! Owns resolutions: recording them, encrypting or wrapping failures, handing them to the channel or to another shard.
+//! Does not decide on fresh HTLCs; see `decide`.
+//!
+//! Invariant: a failure goes back only when the removal downstream is irrevocably committed; a fulfilment goes back in
+//! the turn that learns the preimage. Of several resolutions of one HTLC the first counts.
+
+use fulmen_wire::units::PaymentPreimage;
+
+use crate::channel::{self, Removal};
+use crate::onion::{Failure, create_failure, wrap_failure};
+
+use super::circuit::{Forward, Origin, Stage};
+use super::handoff::{Handoff, HandoffStep, HtlcRef, Resolution};
+use super::output::{Event, FailureReason};
+use super::record::Change;
+use super::shard::{Shard, Work};
+
+impl Shard {
+    /// Records how a received HTLC ends, and has its channel say so. Only the first resolution counts.
+    pub(super) fn resolve(&mut self, work: &mut Work, incoming: HtlcRef, resolution: Resolution) {
+        let Some(circuit) = self.state.circuits.received(incoming) else { return };
+        if matches!(circuit.stage, Stage::Resolved(_)) {
+            return;
+        }
+        self.change(work, Change::Resolved { incoming, resolution });
+        self.remove_htlc(work, incoming);
+    }
+
+    /// Has the channel remove a resolved HTLC. A channel takes this at any time while it lives; one that does not live
+    /// any more leaves the HTLC to the chain.
+    pub(super) fn remove_htlc(&mut self, work: &mut Work, incoming: HtlcRef) {
+        let Some(circuit) = self.state.circuits.received(incoming) else { return };
+        let Stage::Resolved(resolution) = &circuit.stage else { return };
+        let id = incoming.htlc_id;
+        let command = match (resolution, circuit.shared_secret) {
+            (Resolution::Fulfil(preimage), _) => channel::Command::FulfillHtlc { id, preimage: *preimage },
+            (Resolution::Malformed { failure_code, sha256_of_onion }, None) => {
+                let (failure_code, sha256_of_onion) = (*failure_code, *sha256_of_onion);
+                channel::Command::FailMalformedHtlc { id, sha256_of_onion, failure_code }
+            }
+            (Resolution::Malformed { failure_code, sha256_of_onion }, Some(secret)) => {
+                // Told to us by the next hop: it cannot encrypt to the sender, so we do, with what it said.
+                let failure = Failure::from_malformed(*failure_code, *sha256_of_onion)
+                    .unwrap_or(Failure::TemporaryChannelFailure);
+                channel::Command::FailHtlc { id, reason: create_failure(&secret, &failure) }
+            }
+            (Resolution::Fail(failure), Some(secret)) => {
+                channel::Command::FailHtlc { id, reason: create_failure(&secret, failure) }
+            }
+            (Resolution::Relay(reason), Some(secret)) => {
+                let mut reason = reason.clone();
+                wrap_failure(&secret, &mut reason);
+                channel::Command::FailHtlc { id, reason }
+            }
+            (Resolution::Fail(_) | Resolution::Relay(_), None) => {
+                debug_assert!(false, "only a malformed onion leaves no secret");
+                return;
+            }
+        };
+        let Some(entry) = self.state.channels.get(&incoming.channel_id) else { return };
+        match entry.channel.plan_command(&command) {
+            Ok(plan) => self.apply_plan(work, incoming.channel_id, plan),
+            Err(error) => tracing::debug!(?incoming, %error, "removal left to the chain"),
+        }
+    }
+
+    /// The peer showed the preimage of an HTLC we offered.
+    pub(super) fn outgoing_fulfilled(
+        &mut self,
+        work: &mut Work,
+        outgoing: HtlcRef,
+        preimage: PaymentPreimage,
+    ) {
+        let Some(origin) = self.state.circuits.origin(outgoing) else { return };
+        self.change(work, Change::OfferEnded { outgoing });
+        match origin {
+            Origin::Attempt { attempt_id } => {
+                work.turn.events.push(Event::HtlcSettled { attempt_id, preimage });
+            }
+            Origin::Forward(forward) => {
+                work.turn.events.push(forwarded(forward, outgoing));
+                self.resolve(work, forward.incoming, Resolution::Fulfil(preimage));
+            }
+            Origin::Handoff(forward) => {
+                work.turn.events.push(forwarded(forward, outgoing));
+                self.end_taken(work, forward.incoming, Resolution::Fulfil(preimage));
+            }
+        }
+    }
+
+    /// The failure of an HTLC we offered is irrevocably committed.
+    pub(super) fn outgoing_failed(&mut self, work: &mut Work, outgoing: HtlcRef, removal: Removal) {
+        let Some(origin) = self.state.circuits.origin(outgoing) else { return };
+        let resolution = match removal {
+            Removal::Fail(reason) => Resolution::Relay(reason),
+            Removal::FailMalformed { sha256_of_onion, failure_code } => {
+                Resolution::Malformed { failure_code, sha256_of_onion }
+            }
+            Removal::Fulfill(preimage) => return self.outgoing_fulfilled(work, outgoing, preimage),
+        };
+        self.change(work, Change::OfferEnded { outgoing });
+        match origin {
+            Origin::Attempt { attempt_id } => {
+                let reason = match resolution {
+                    Resolution::Relay(packet) => FailureReason::Remote { packet },
+                    Resolution::Malformed { failure_code, .. } => FailureReason::Malformed { failure_code },
+                    Resolution::Fulfil(_) | Resolution::Fail(_) => return,
+                };
+                work.turn.events.push(Event::HtlcFailed { attempt_id, reason });
+            }
+            Origin::Forward(forward) => self.resolve(work, forward.incoming, resolution),
+            Origin::Handoff(forward) => self.end_taken(work, forward.incoming, resolution),
+        }
+    }
+
+    /// Tells the shard that asked for an offer how it ended.
+    fn end_taken(&mut self, work: &mut Work, incoming: HtlcRef, resolution: Resolution) {
+        self.change(work, Change::TakenEnded { incoming, resolution: resolution.clone() });
+        work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Resolve(resolution) });
+    }
+
+    /// Does what another shard of this node asks; see [`Handoff`] for why it may ask twice.
+    pub(super) fn handoff(&mut self, work: &mut Work, handoff: Handoff) {
+        let incoming = handoff.incoming;
+        match handoff.step {
+            HandoffStep::Offer(offer) => match self.state.circuits.taken(incoming) {
+                Some(None) => {}
+                Some(Some(resolution)) => {
+                    let step = HandoffStep::Resolve(resolution.clone());
+                    work.turn.handoffs.push(Handoff { incoming, step });
+                }
+                None => match self.offer_checked(work, &offer) {
+                    Ok(outgoing) => {
+                        let origin = Origin::Handoff(offer.forward(incoming));
+                        self.change(work, Change::Offered { outgoing, origin });
+                    }
+                    Err(failure) => self.end_taken(work, incoming, Resolution::Fail(failure)),
+                },
+            },
+            HandoffStep::Resolve(resolution) => {
+                self.report_handed_off(work, incoming, &resolution);
+                self.resolve(work, incoming, resolution);
+                work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Done });
+            }
+            HandoffStep::Done => {
+                if self.state.circuits.taken(incoming).is_some() {
+                    self.change(work, Change::TakenForgotten { incoming });
+                }
+            }
+        }
+    }
+
+    /// Tells the operator that another shard refused an HTLC, the first time it says so.
+    fn report_handed_off(&self, work: &mut Work, incoming: HtlcRef, resolution: &Resolution) {
+        let Some(circuit) = self.state.circuits.received(incoming) else { return };
+        if let (Stage::HandedOff(_), Resolution::Fail(failure)) = (&circuit.stage, resolution) {
+            work.turn.events.push(Event::ForwardFailed {
+                incoming_channel_id: incoming.channel_id,
+                payment_hash: circuit.payment_hash,
+                code: failure.code().to_u16(),
+                outgoing: None,
+            });
+        }
+    }
+}
+
+fn forwarded(forward: Forward, outgoing: HtlcRef) -> Event {
+    Event::Forwarded {
+        incoming_channel_id: forward.incoming.channel_id,
+        outgoing_channel_id: outgoing.channel_id,
+        incoming_amount: forward.incoming_amount,
+        outgoing_amount: forward.outgoing_amount,
+        fee: forward.incoming_amount.saturating_sub(forward.outgoing_amount),
+    }
+}

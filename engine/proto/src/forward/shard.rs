@@ -1,0 +1,407 @@
+//! A shard: the channels one lock owns, and the turn over everything that waits for them.
+//!
+//! Owns the order of a turn and the application of plans; what is decided stands in `messages`, `commands`, `decide`
+//! and `resolve`. Does not execute effects, keep threads, read a clock or draw randomness.
+//!
+//! Invariant: whatever changes the durable state is in the turn's record, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fulmen_wire::features::Features;
+use fulmen_wire::message::Message;
+use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, Scid, Signature};
+use secp256k1::SecretKey;
+
+use crate::channel::{Channel, ChannelEvent, Context, Created, Effects, Htlc, Plan, SignJob};
+use crate::keys::{NodeSeed, secp};
+
+use super::config::{ForwardingPolicy, NodeConfig};
+use super::handoff::{Handoff, HtlcRef};
+use super::input::{ChannelRef, Command, Confirmation, Input, Now};
+use super::output::{CryptoCounters, Event, Occupancy, Turn};
+use super::record::{Change, ChannelEntry, State};
+
+/// A set of channels of one node, with the circuits between them.
+///
+/// Drive it with [`Shard::turn`]: give it everything that happened since the last turn, then make the returned
+/// [`Turn::record`] durable, then execute the turn's other parts in their order. Nothing else needs to be called.
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) config: NodeConfig,
+    pub(super) seed: NodeSeed,
+    pub(super) node_secret: SecretKey,
+    pub(super) node_id: NodeId,
+    pub(super) state: State,
+    /// The peers there is a connection to, with their features.
+    pub(super) peers: BTreeMap<NodeId, Features>,
+    /// The channels that other shards of the node own.
+    pub(super) siblings: BTreeSet<Scid>,
+    pub(super) counters: CryptoCounters,
+}
+
+/// A turn in the making.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) now: Now,
+    pub(super) turn: Turn,
+    /// HTLCs that became irrevocably committed, in order.
+    pub(super) locked_in: Vec<LockedIn>,
+    /// Channels that may have something to commit.
+    pub(super) touched: BTreeSet<ChannelId>,
+}
+
+/// What the shard knows of a channel that begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    pub(super) peer: NodeId,
+    pub(super) user_id: u64,
+    pub(super) key_index: u64,
+    pub(super) policy: ForwardingPolicy,
+}
+
+/// A received HTLC that waits for its decision.
+#[derive(Debug)]
+pub(super) struct LockedIn {
+    pub(super) incoming: HtlcRef,
+    pub(super) htlc: Htlc,
+    pub(super) over_dust_exposure: bool,
+}
+
+impl Shard {
+    /// A shard without channels, of the node with this seed.
+    #[must_use]
+    pub fn new(seed: NodeSeed, config: NodeConfig) -> Shard {
+        let node_secret = seed.node_secret();
+        let node_id = NodeId(node_secret.public_key(secp()).serialize());
+        Shard {
+            seed,
+            node_secret,
+            node_id,
+            state: State::new(config.shard),
+            config,
+            peers: BTreeMap::new(),
+            siblings: BTreeSet::new(),
+            counters: CryptoCounters::default(),
+        }
+    }
+
+    /// Runs one turn over everything that happened since the last.
+    ///
+    /// The order is fixed, so that the same inputs give the same turn bit for bit: connections and messages in the
+    /// order given, in rounds that verify all signatures of a round at once; blocks; commands and handoffs; timeouts;
+    /// the decisions on fresh HTLCs, their onions peeled at once; and last one `commitment_signed` for each channel
+    /// that has something to commit and may, all signed at once.
+    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Turn {
+        let mut work = Work { now, turn: Turn::default(), locked_in: Vec::new(), touched: BTreeSet::new() };
+        let sorted = Sorted::new(inputs);
+        self.run_messages(&mut work, sorted.of_peers);
+        for (height, confirmations) in sorted.blocks {
+            self.connect_block(&mut work, height, &confirmations);
+        }
+        if let Some(siblings) = sorted.siblings {
+            self.siblings = siblings.into_iter().collect();
+        }
+        for command in sorted.commands {
+            self.command(&mut work, command);
+        }
+        for handoff in sorted.handoffs {
+            self.handoff(&mut work, handoff);
+        }
+        self.expire(&mut work);
+        self.decide(&mut work);
+        self.commit(&mut work);
+        work.turn
+    }
+
+    /// The node's public key.
+    #[must_use]
+    pub const fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    /// The settings.
+    #[must_use]
+    pub const fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// How much cryptography was done so far.
+    #[must_use]
+    pub const fn counters(&self) -> CryptoCounters {
+        self.counters
+    }
+
+    /// How much the shard holds.
+    #[must_use]
+    pub fn occupancy(&self) -> Occupancy {
+        Occupancy {
+            height: self.state.height,
+            channels: self.state.channels.len(),
+            circuits: self.state.circuits.received_len(),
+            offered: self.state.circuits.offered_len(),
+            replay_tags: self.state.replay.len(),
+            incomplete_sets: self.state.receiver.sets_len(),
+        }
+    }
+
+    /// The channels, by id, in any phase.
+    pub fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.state.channels.values().map(|entry| &entry.channel)
+    }
+
+    /// The channel with this name.
+    #[must_use]
+    pub fn channel(&self, channel: ChannelRef) -> Option<&Channel> {
+        self.entry(channel).map(|entry| &entry.channel)
+    }
+
+    /// The policy of a channel and the peer it leads to.
+    #[must_use]
+    pub fn policy(&self, channel: ChannelRef) -> Option<(NodeId, ForwardingPolicy)> {
+        self.entry(channel).map(|entry| (entry.peer, entry.policy))
+    }
+
+    fn entry(&self, channel: ChannelRef) -> Option<&ChannelEntry> {
+        let channel_id = match channel {
+            ChannelRef::Id(channel_id) => channel_id,
+            ChannelRef::Scid(scid) => *self.state.scids.get(&scid)?,
+        };
+        self.state.channels.get(&channel_id)
+    }
+
+    /// The handoffs not yet answered, to be delivered again after a restart.
+    pub fn owed_handoffs(&self) -> impl Iterator<Item = Handoff> + '_ {
+        self.state.circuits.owed()
+    }
+
+    pub(super) fn context(&self) -> Context {
+        Context { height: self.state.height, feerate: self.config.feerate }
+    }
+
+    /// Changes the state, and puts the change on record.
+    pub(super) fn change(&mut self, work: &mut Work, change: Change) {
+        self.state.apply(&change);
+        work.turn.record.changes.push(change);
+    }
+
+    /// Applies a plan whose checks have passed, making the signatures it needs.
+    pub(super) fn apply_plan(&mut self, work: &mut Work, channel_id: ChannelId, plan: Plan) {
+        let signatures: Vec<Signature> = plan.sign.iter().map(SignJob::sign).collect();
+        self.counters.ecdsa_signed += signatures.len() as u64;
+        self.apply_signed(work, channel_id, plan, &signatures);
+    }
+
+    fn apply_signed(&mut self, work: &mut Work, channel_id: ChannelId, plan: Plan, signatures: &[Signature]) {
+        let Some(entry) = self.state.channels.get_mut(&channel_id) else {
+            debug_assert!(false, "plans are made for channels of this shard");
+            return;
+        };
+        let deltas = plan.deltas.iter().cloned();
+        work.turn.record.changes.extend(deltas.map(|delta| Change::Channel { channel_id, delta }));
+        let effects = entry.channel.apply(plan, signatures);
+        let peer = entry.peer;
+        self.absorb(work, channel_id, peer, effects);
+    }
+
+    /// Has every touched channel send what it owes its peer: `commitment_signed` first of all. All signatures of a
+    /// round are made as one batch; a channel may owe more than one message, and so take part in a few rounds.
+    fn commit(&mut self, work: &mut Work) {
+        let context = self.context();
+        while !work.touched.is_empty() {
+            let touched = std::mem::take(&mut work.touched);
+            let planned: Vec<(ChannelId, Plan)> = touched
+                .into_iter()
+                .filter_map(|channel_id| {
+                    let plan = self.state.channels.get(&channel_id)?.channel.plan_commit(&context)?;
+                    Some((channel_id, plan))
+                })
+                .collect();
+            let jobs = planned.iter().flat_map(|(_, plan)| &plan.sign);
+            let signatures: Vec<Signature> = jobs.map(SignJob::sign).collect();
+            self.counters.ecdsa_signed += signatures.len() as u64;
+            let mut signatures = signatures.as_slice();
+            for (channel_id, plan) in planned {
+                let (mine, others) = signatures.split_at(plan.sign.len());
+                signatures = others;
+                self.apply_signed(work, channel_id, plan, mine);
+            }
+        }
+    }
+
+    /// Takes in a channel just made.
+    pub(super) fn begin_channel(&mut self, work: &mut Work, begun: Begun, created: Created) {
+        let Created { channel, deltas, effects } = created;
+        let Begun { peer, user_id, key_index, policy } = begun;
+        let channel_id = channel.id();
+        self.change(work, Change::ChannelBegun { channel_id, peer, user_id, key_index, policy });
+        let deltas = deltas.into_iter().map(|delta| Change::Channel { channel_id, delta });
+        work.turn.record.changes.extend(deltas);
+        self.state.channels.insert(channel_id, ChannelEntry { peer, user_id, policy, channel });
+        self.absorb(work, channel_id, peer, effects);
+    }
+
+    /// Takes up what applying a plan brought about.
+    pub(super) fn absorb(&mut self, work: &mut Work, channel_id: ChannelId, peer: NodeId, effects: Effects) {
+        work.touched.insert(channel_id);
+        work.turn.send.extend(effects.send.into_iter().map(|message| (peer, message)));
+        work.turn.broadcast.extend(effects.broadcast);
+        let mut channel_id = channel_id;
+        for event in effects.events {
+            if let ChannelEvent::IdAssigned { channel_id: permanent } = event {
+                self.name_channel(work, channel_id, permanent);
+                channel_id = permanent;
+            } else {
+                self.channel_event(work, channel_id, peer, event);
+            }
+        }
+    }
+
+    fn name_channel(&mut self, work: &mut Work, temporary_channel_id: ChannelId, channel_id: ChannelId) {
+        self.change(work, Change::ChannelNamed { temporary_channel_id, channel_id });
+        work.touched.remove(&temporary_channel_id);
+        work.touched.insert(channel_id);
+        // As opener we have an id before the peer has signed, and so no funded channel yet.
+        self.report_funded(work, channel_id);
+    }
+
+    fn report_funded(&self, work: &mut Work, channel_id: ChannelId) {
+        let Some(entry) = self.state.channels.get(&channel_id) else { return };
+        if let Some(funding_outpoint) = entry.channel.funding_outpoint() {
+            let (user_id, peer) = (entry.user_id, entry.peer);
+            work.turn.events.push(Event::ChannelFunded { channel_id, user_id, peer, funding_outpoint });
+        }
+    }
+
+    fn channel_event(&mut self, work: &mut Work, channel_id: ChannelId, peer: NodeId, event: ChannelEvent) {
+        let htlc_ref = |htlc_id| HtlcRef { channel_id, htlc_id };
+        match event {
+            ChannelEvent::AddLockedIn { htlc, over_dust_exposure } => {
+                work.locked_in.push(LockedIn { incoming: htlc_ref(htlc.id), htlc, over_dust_exposure });
+            }
+            ChannelEvent::Fulfilled { id, preimage } => self.outgoing_fulfilled(work, htlc_ref(id), preimage),
+            ChannelEvent::FailLockedIn { id, removal } => self.outgoing_failed(work, htlc_ref(id), removal),
+            ChannelEvent::FulfillLockedIn { .. } | ChannelEvent::ShutdownStarted => {}
+            ChannelEvent::RemovalLockedIn { id, .. } => {
+                self.change(work, Change::Removed { incoming: htlc_ref(id) });
+            }
+            ChannelEvent::Ready { scid } => {
+                self.change(work, Change::ChannelReady { channel_id, scid });
+                work.turn.events.push(Event::ChannelReady { channel_id, scid, peer });
+            }
+            ChannelEvent::FundingNeeded { script_pubkey, amount } => {
+                let user_id = self.state.channels.get(&channel_id).map_or(0, |entry| entry.user_id);
+                let (temporary_channel_id, script) = (channel_id, script_pubkey.into());
+                work.turn.events.push(Event::FundingNeeded {
+                    temporary_channel_id,
+                    user_id,
+                    peer,
+                    amount,
+                    script,
+                });
+            }
+            ChannelEvent::FundingBroadcast { transaction } => {
+                work.turn.broadcast.push(transaction);
+                self.report_funded(work, channel_id);
+            }
+            ChannelEvent::Closed { transaction } => {
+                work.turn.events.push(Event::ChannelClosed { channel_id, transaction });
+            }
+            ChannelEvent::Failed { error, broadcast_allowed } => {
+                work.turn.events.push(Event::ChannelFailed {
+                    channel_id,
+                    peer,
+                    error: Box::new(error),
+                    broadcast_allowed,
+                });
+                self.forget_unfunded(work, channel_id);
+            }
+            ChannelEvent::IdAssigned { .. } => debug_assert!(false, "taken care of by the caller"),
+        }
+    }
+
+    /// Forgets a failed channel that holds nobody's money.
+    fn forget_unfunded(&mut self, work: &mut Work, channel_id: ChannelId) {
+        if self
+            .state
+            .channels
+            .get(&channel_id)
+            .is_some_and(|entry| entry.channel.funding_outpoint().is_none())
+        {
+            self.change(work, Change::ChannelForgotten { channel_id });
+            work.touched.remove(&channel_id);
+        }
+    }
+
+    fn connect_block(&mut self, work: &mut Work, height: BlockHeight, confirmations: &[Confirmation]) {
+        if height != self.state.height {
+            self.change(work, Change::Height(height));
+        }
+        for confirmation in confirmations {
+            self.confirm(work, confirmation);
+        }
+    }
+
+    /// Gives up what has waited too long.
+    fn expire(&mut self, work: &mut Work) {
+        self.expire_sets(work);
+        if self.state.receiver.has_expired(work.now) {
+            self.change(work, Change::InvoicesPruned(work.now));
+        }
+    }
+
+    /// Tells a peer something.
+    pub(super) fn send(&self, work: &mut Work, peer: NodeId, message: impl Into<Message>) {
+        work.turn.send.push((peer, message.into()));
+    }
+}
+
+/// The inputs of a turn by kind, each kind in the order given.
+#[derive(Default)]
+struct Sorted {
+    of_peers: Vec<PeerInput>,
+    blocks: Vec<(BlockHeight, Vec<Confirmation>)>,
+    siblings: Option<Vec<Scid>>,
+    commands: Vec<Command>,
+    handoffs: Vec<Handoff>,
+}
+
+/// What happened on one connection.
+#[derive(Debug)]
+pub(super) struct PeerInput {
+    pub(super) peer: NodeId,
+    pub(super) what: PeerEvent,
+}
+
+/// The kinds of [`PeerInput`].
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are messages: boxing each would cost more")]
+pub(super) enum PeerEvent {
+    Connected(Features),
+    Disconnected,
+    Message(Message),
+}
+
+impl Sorted {
+    fn new(inputs: impl IntoIterator<Item = Input>) -> Sorted {
+        let mut sorted = Sorted::default();
+        for input in inputs {
+            match input {
+                Input::PeerConnected { peer, features } => {
+                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Connected(features) });
+                }
+                Input::PeerDisconnected { peer } => {
+                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Disconnected });
+                }
+                Input::Message { peer, message } => {
+                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Message(message) });
+                }
+                Input::Command(command) => sorted.commands.push(command),
+                Input::Block { height, confirmations } => sorted.blocks.push((height, confirmations)),
+                Input::Handoff(handoff) => sorted.handoffs.push(handoff),
+                Input::SiblingChannels(scids) => sorted.siblings = Some(scids),
+                Input::Tick => {}
+            }
+        }
+        sorted
+    }
+}

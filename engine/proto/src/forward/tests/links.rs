@@ -1,0 +1,95 @@
+//! Links that break: whatever the moment, an HTLC ends once and no money is lost.
+
+use super::*;
+
+/// Sends a payment over four hops and breaks one link after `steps` rounds of delivery.
+fn interrupted(link: (usize, usize), steps: usize) -> (Net, u64, bool) {
+    let mut net = Net::line(5);
+    let amount = Msat(50_000_000);
+    let (hash, recipient) = net.invoice(4, 1, amount);
+    let route = net.route(&[0, 1, 2, 3, 4], amount, 18);
+    let attempt = net.queue(0, hash, &route, &recipient);
+    let mut busy = true;
+    for _ in 0..steps {
+        busy = net.step();
+    }
+    net.cut(link.0, link.1);
+    (net, attempt, busy)
+}
+
+#[test]
+fn a_link_may_break_at_any_moment_of_a_payment() {
+    for link in [(0, 1), (1, 2), (3, 4)] {
+        let (mut settled, mut failed) = (0, 0);
+        for steps in 0.. {
+            let (mut net, attempt, busy) = interrupted(link, steps);
+            net.connect(link.0, link.1);
+            net.pump();
+            match net.outcome(0, attempt) {
+                Some(Outcome::Settled(_)) => settled += 1,
+                Some(Outcome::Failed(_, Failure::TemporaryChannelFailure) | Outcome::Local) => failed += 1,
+                other => panic!("link {link:?} broken after {steps} steps: {other:?}"),
+            }
+            net.check_at_rest();
+            if !busy {
+                break;
+            }
+        }
+        assert!(settled > 10, "{settled} settled, {failed} failed");
+    }
+}
+
+#[test]
+fn payments_both_ways_survive_a_link_that_keeps_breaking() {
+    let mut net = Net::line(4);
+    let before: Msat = net.all_funds().into_iter().sum();
+    let mut attempts = Vec::new();
+    for number in 0..40u8 {
+        let nodes = if number % 2 == 0 { [0, 1, 2, 3] } else { [3, 2, 1, 0] };
+        let amount = Msat(3_000_000 + u64::from(number));
+        let (hash, recipient) = net.invoice(nodes[3], number + 1, amount);
+        let route = net.route(&nodes, amount, 18);
+        attempts.push((nodes[0], net.queue(nodes[0], hash, &route, &recipient)));
+        for _ in 0..number % 5 {
+            net.step();
+        }
+        if number % 3 == 0 {
+            net.cut(1, 2);
+            for _ in 0..number % 7 {
+                net.step();
+            }
+            net.connect(1, 2);
+        }
+    }
+    net.pump();
+    let settled = attempts
+        .into_iter()
+        .filter(|(from, attempt)| match net.outcome(*from, *attempt) {
+            Some(Outcome::Settled(_)) => true,
+            Some(Outcome::Failed(_, Failure::TemporaryChannelFailure)) => false,
+            other => panic!("{other:?}"),
+        })
+        .count();
+    assert!(settled > 20, "{settled}");
+    net.check_at_rest();
+    assert_eq!(before, net.all_funds().into_iter().sum());
+}
+
+#[test]
+fn a_fulfilment_crosses_while_the_incoming_link_is_down() {
+    let mut net = Net::line(3);
+    let (hash, recipient) = net.invoice(2, 1, Msat(1_000_000));
+    let route = net.route(&[0, 1, 2], Msat(1_000_000), 18);
+    let attempt = net.queue(0, hash, &route, &recipient);
+    while net.shards[1].occupancy().offered == 0 {
+        assert!(net.step());
+    }
+    net.cut(0, 1);
+    net.pump();
+    assert_eq!(net.outcome(0, attempt), None);
+    assert_eq!(net.count(1, |event| matches!(event, Event::Forwarded { .. })), 1);
+    net.connect(0, 1);
+    net.pump();
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+    net.check_at_rest();
+}
