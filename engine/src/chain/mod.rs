@@ -57,7 +57,8 @@ pub trait Chain: Send {
     fn poll(&mut self) -> Result<Vec<ChainEvent>, ChainError>;
 
     /// Offers a transaction to be mined. `Ok` means that it waits to be mined or already is: sending a transaction
-    /// twice is no error, as both sides of a channel may do so.
+    /// twice is no error, as both sides of a channel may do so. Only one that is mined and has all its outputs spent
+    /// is no longer recognised: it is refused, as its inputs are gone.
     ///
     /// # Errors
     /// [`BroadcastError::Refused`] when it cannot be in the next block; nothing is changed then.
@@ -278,7 +279,8 @@ pub enum RefusalKind {
     Malformed,
     /// An input is unknown or already spent in the chain.
     MissingInput,
-    /// An input is already spent by a transaction that waits to be mined.
+    /// An input is already spent by a transaction that waits to be mined. A bitcoind may take the later one instead
+    /// when it pays enough more; the kernel backend never does.
     DoubleSpend,
     /// An input is a coinbase output too young to be spent.
     ImmatureCoinbase,

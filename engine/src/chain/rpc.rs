@@ -35,7 +35,7 @@ impl RpcChain {
     /// # Errors
     /// When the URL is not one, nothing answers, the password is wrong, or the network is not regtest.
     pub fn connect(url: &str) -> Result<RpcChain, ChainError> {
-        let client = RpcClient::new(url)?;
+        let client = RpcClient::new(url, PROBE_TIMEOUT)?;
         let deadline = Instant::now() + START_WAIT_MAX;
         let info = loop {
             match client.ask("getblockchaininfo", &[])? {
@@ -56,6 +56,7 @@ impl RpcChain {
             });
         }
         let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest).block_hash();
+        let client = RpcClient::new(url, CALL_TIMEOUT)?;
         Ok(RpcChain { client, reported: vec![genesis], pending: Vec::new() })
     }
 
@@ -222,11 +223,12 @@ fn refusal_kind(message: &str) -> RefusalKind {
 }
 
 /// In this order: some words are part of others.
-const REFUSALS: [(&str, RefusalKind); 13] = [
+const REFUSALS: [(&str, RefusalKind); 14] = [
     ("non-BIP68-final", RefusalKind::SequenceLock),
     ("non-final", RefusalKind::Locktime),
     ("txn-mempool-conflict", RefusalKind::DoubleSpend),
-    ("rejecting replacement", RefusalKind::DoubleSpend),
+    ("insufficient fee", RefusalKind::DoubleSpend),
+    ("replacement", RefusalKind::DoubleSpend),
     ("bad-txns-spends-conflicting-tx", RefusalKind::DoubleSpend),
     ("bad-txns-inputs-missingorspent", RefusalKind::MissingInput),
     ("missing-inputs", RefusalKind::MissingInput),
@@ -247,6 +249,12 @@ const RPC_IN_WARMUP: i32 = -28;
 
 /// How long a daemon may take to start.
 const START_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How long the first calls may take: whatever else listens on the port may never answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a call may take; mining is split up to stay below it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Blocks mined in one call.
 const MINE_AT_ONCE: u32 = 50;

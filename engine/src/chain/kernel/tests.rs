@@ -11,6 +11,8 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::*;
 
+mod wallets;
+
 /// A script anyone can spend; enough to mine to.
 fn anyone() -> ScriptBuf {
     ScriptBuf::from_bytes(vec![0x51])

@@ -3,6 +3,7 @@
 //! Owns the URL and the connection. Knows no method's meaning. Invariant: no error and no debug text holds the
 //! password.
 
+use std::io::ErrorKind;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::chain::ChainError;
 /// A connection to one bitcoind.
 pub(super) struct RpcClient {
     client: jsonrpc::Client,
+    timeout: Duration,
     /// The URL without user and password.
     address: String,
     user: String,
@@ -28,18 +30,18 @@ pub(super) enum Answer {
 
 impl RpcClient {
     /// Takes `http://user:password@host:port`; connects with the first call.
-    pub(super) fn new(url: &str) -> Result<RpcClient, ChainError> {
+    pub(super) fn new(url: &str, timeout: Duration) -> Result<RpcClient, ChainError> {
         let parts =
             Parts::parse(url).map_err(|reason| ChainError::Url { url: without_password(url), reason })?;
         let address = format!("http://{}:{}", parts.host, parts.port);
         let transport = SimpleHttpTransport::builder()
-            .timeout(CALL_TIMEOUT)
+            .timeout(timeout)
             .url(&address)
             .map_err(|error| ChainError::Unreachable { url: address.clone(), reason: error.to_string() })?
             .auth(parts.user, Some(parts.password))
             .build();
         let client = jsonrpc::Client::with_transport(transport);
-        Ok(RpcClient { client, address, user: parts.user.to_owned() })
+        Ok(RpcClient { client, timeout, address, user: parts.user.to_owned() })
     }
 
     pub(super) fn address(&self) -> &str {
@@ -56,9 +58,16 @@ impl RpcClient {
             }
             Err(jsonrpc::Error::Transport(error)) => Err(match error.downcast_ref::<simple_http::Error>() {
                 Some(simple_http::Error::SocketError(error)) => {
-                    ChainError::Unreachable { url: self.address.clone(), reason: error.to_string() }
+                    let reason = match error.kind() {
+                        // What a socket says when its time is up differs from system to system.
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                            format!("no answer within {:?}", self.timeout)
+                        }
+                        _ => error.to_string(),
+                    };
+                    ChainError::Unreachable { url: self.address.clone(), reason }
                 }
-                Some(simple_http::Error::HttpErrorCode(401 | 403)) => {
+                Some(simple_http::Error::HttpErrorCode(401)) => {
                     ChainError::Unauthorized { url: self.address.clone(), user: self.user.clone() }
                 }
                 _ => self.unexpected(method, error),
@@ -121,9 +130,6 @@ fn without_password(url: &str) -> String {
     }
 }
 
-/// How long a call may take; mining is split up to stay below it.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,8 +161,20 @@ mod tests {
             "http://user:secret@host",
             "http://user:secret@h/@x:1",
         ] {
-            let Err(error) = RpcClient::new(url) else { panic!("{url}") };
+            let Err(error) = RpcClient::new(url, Duration::from_secs(1)) else { panic!("{url}") };
             assert!(!error.to_string().contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_silent_port_does_not_hold_us_up() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("http://user:secret@{}", listener.local_addr().unwrap());
+        let client = RpcClient::new(&url, Duration::from_millis(50)).unwrap();
+        let Err(error) = client.call("getblockchaininfo", &[]) else { panic!("answered") };
+        assert!(
+            matches!(&error, ChainError::Unreachable { reason, .. } if reason.contains("50ms")),
+            "{error}"
+        );
     }
 }
