@@ -67,6 +67,8 @@ pub fn verify(digest: &[u8; 32], signature: &Signature, key: &PublicKey) -> bool
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use bitcoin::hashes::{Hash, sha256};
+
     use super::*;
 
     /// The vectors of appendices D and E.
@@ -115,6 +117,22 @@ pub(crate) mod tests {
         keys.sort_unstable();
         keys.dedup();
         assert_eq!(keys.len(), count);
+    }
+
+    /// A node finds its channels' secrets again by seed and index alone: derivation may never change.
+    #[test]
+    fn derivation_from_the_seed_is_frozen() {
+        let seed = NodeSeed::new(core::array::from_fn(|i| i as u8));
+        let secrets = ChannelSecrets::derive(&seed, 7);
+        let of = secrets.basepoints();
+        let point = secrets.per_commitment_point(CommitmentNumber::FIRST);
+        let node = seed.node_secret().public_key(secp());
+        let all = [node, of.funding, of.revocation, of.payment, of.delayed_payment, of.htlc, point];
+        let all: Vec<u8> = all.iter().flat_map(PublicKey::serialize).collect();
+        assert_eq!(
+            sha256::Hash::hash(&all).to_string(),
+            "c237309313961906da2e2982db67922640d074d8850fecbe4d7b0dd2c5d800c9"
+        );
     }
 
     #[test]

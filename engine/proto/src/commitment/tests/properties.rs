@@ -2,7 +2,8 @@
 
 use bitcoin::hashes::Hash;
 use bitcoin::sighash::SighashCache;
-use bitcoin::{Amount, EcdsaSighashType, ScriptBuf, Transaction};
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, EcdsaSighashType, ScriptBuf, Sequence, Transaction, TxOut};
 use fulmen_wire::units::{BlockHeight, FeeratePerKw, Msat, PaymentHash, Sat};
 use proptest::prelude::*;
 
@@ -125,6 +126,8 @@ proptest! {
                 prop_assert_eq!((ours.to_local, ours.to_remote), (theirs.to_remote, theirs.to_local));
                 prop_assert_eq!(total(&ours.tx).checked_add(ours.fee), Some(params.funding_amount));
                 prop_assert!(ours.fee >= params.fee && !ours.tx.output.is_empty());
+                let order = |output: &TxOut| (output.value, output.script_pubkey.to_bytes());
+                prop_assert!(ours.tx.output.is_sorted_by_key(order));
                 prop_assert!(ours.tx.output.iter().all(|output| output.value.to_sat() >= dust));
             }
             (ours, theirs) => prop_assert_eq!(ours, theirs),
@@ -303,4 +306,42 @@ fn closing_refuses_what_cannot_be_paid() {
     let unbalanced = ClosingParams { to_local: Msat(1), ..closing(0, 0, true, 546) };
     let error = ClosingError::Unbalanced { held: Msat(1_000_000_001), funding: Sat(1_000_000) };
     assert_eq!(build(&unbalanced, both), Err(error));
+}
+
+#[test]
+fn closing_is_final_at_once() {
+    let params = closing(500_000_000, 1000, true, 546);
+    let tx = ClosingTx::build(&params, ClosingVariant::Both).unwrap().tx;
+    assert_eq!((tx.version, tx.lock_time.to_consensus_u32()), (Version::TWO, 0));
+    assert_eq!((tx.input.len(), tx.input[0].sequence), (1, Sequence::MAX));
+    // Of equal amounts, the lesser script stands first.
+    let even = ClosingParams { fee: Sat(0), ..params };
+    let tx = ClosingTx::build(&even, ClosingVariant::Both).unwrap().tx;
+    assert_eq!(
+        tx.output.iter().map(|output| output.script_pubkey.as_bytes()[0]).collect::<Vec<_>>(),
+        [0x51, 0x52]
+    );
+}
+
+/// Only what bears both marks of a commitment, with one input, has a number.
+#[test]
+fn other_transactions_have_no_commitment_number() {
+    let channel = Channel::new(ChannelType::Anchors);
+    let number = CommitmentNumber(0x1234_5678_9abc);
+    let spec = spec(channel.params.funding_amount, 500, 253, Vec::new());
+    let built = CommitmentTx::build(&channel.params, &channel.keys(number), number, &spec).unwrap();
+    let found = |tx: &Transaction| commitment_number(tx, channel.params.obscure_factor);
+    assert_eq!(found(&built.tx), Some(number));
+    let mut other = built.tx.clone();
+    other.input[0].sequence = Sequence(other.input[0].sequence.0 ^ 1 << 24);
+    assert_eq!(found(&other), None);
+    let mut other = built.tx.clone();
+    other.lock_time =
+        bitcoin::absolute::LockTime::from_consensus(other.lock_time.to_consensus_u32() ^ 1 << 29);
+    assert_eq!(found(&other), None);
+    let mut other = built.tx.clone();
+    other.input.push(other.input[0].clone());
+    assert_eq!(found(&other), None);
+    let closing = ClosingTx::build(&closing(500_000_000, 0, true, 546), ClosingVariant::Both).unwrap();
+    assert_eq!(found(&closing.tx), None);
 }
