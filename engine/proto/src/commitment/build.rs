@@ -38,6 +38,17 @@ pub enum CommitmentError {
         /// The channel's capacity.
         funding: Sat,
     },
+    /// The opener's balance cannot pay for the anchors: outputs would hold more than the channel. (A balance too small
+    /// for the fee alone lowers the fee instead.)
+    #[error(
+        "the outputs of the commitment hold {outputs}, the channel {funding}: the opener cannot pay for anchors"
+    )]
+    AnchorsUnaffordable {
+        /// What the outputs would hold.
+        outputs: Sat,
+        /// The channel's capacity.
+        funding: Sat,
+    },
 }
 
 /// One HTLC's output on a commitment.
@@ -171,6 +182,10 @@ impl CommitmentTx {
             script::delayed(&keys.revocation_pubkey, params.to_self_delay, &keys.local_delayed_pubkey);
         let mut drafts = drafts(params, keys, spec, &delayed_script);
         drafts.sort_unstable_by(Draft::order);
+        let outputs: Sat = drafts.iter().map(|draft| draft.amount).sum();
+        let Some(fee) = params.funding_amount.checked_sub(outputs) else {
+            return Err(CommitmentError::AnchorsUnaffordable { outputs, funding: params.funding_amount });
+        };
 
         let obscured = (number.0 ^ params.obscure_factor) & 0xffff_ffff_ffff;
         let tx = Transaction {
@@ -190,7 +205,6 @@ impl CommitmentTx {
                 })
                 .collect(),
         };
-        let paid: Sat = drafts.iter().map(|draft| draft.amount).sum();
         let funding = OnlyInput {
             outpoint: params.funding_outpoint,
             sequence: tx.input[0].sequence,
@@ -204,7 +218,7 @@ impl CommitmentTx {
             feerate: spec.feerate,
             txid: tx.compute_txid(),
             tx,
-            fee: params.funding_amount.saturating_sub(paid),
+            fee,
             digest,
             htlcs: Vec::new(),
             to_local: None,

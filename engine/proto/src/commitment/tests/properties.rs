@@ -57,7 +57,7 @@ proptest! {
     fn money_is_conserved_and_outputs_are_exact(
         channel_type in any_type(),
         opener: bool,
-        share in 0u64..=1000,
+        share in prop_oneof![0u64..=1000, Just(0), Just(1000)],
         feerate in prop_oneof![0u32..5000, 0u32..2_000_000],
         htlcs in any_htlcs(),
         number in 0u64..1 << 48,
@@ -66,7 +66,15 @@ proptest! {
         channel.params.local_is_opener = opener;
         let (params, number) = (&channel.params, CommitmentNumber(number));
         let spec = spec(params.funding_amount, share, feerate, htlcs);
-        let commitment = CommitmentTx::build(params, &channel.keys(number), number, &spec).unwrap();
+        let commitment = match CommitmentTx::build(params, &channel.keys(number), number, &spec) {
+            Ok(commitment) => commitment,
+            Err(error) => {
+                let opener_balance = if opener { spec.to_local } else { spec.to_remote };
+                prop_assert_eq!(channel_type, ChannelType::Anchors, "{}", error);
+                prop_assert!(opener_balance < Msat(660_000), "{error}");
+                return Ok(());
+            }
+        };
 
         prop_assert_eq!(total(&commitment.tx).checked_add(commitment.fee), Some(params.funding_amount));
         prop_assert_eq!(commitment_number(&commitment.tx, params.obscure_factor), Some(number));
@@ -286,6 +294,28 @@ fn an_unbalanced_spec_is_refused() {
         let expected = CommitmentError::Unbalanced { held: Msat(held), funding: Sat(1_000_000) };
         assert_eq!(built, Err(expected));
     }
+}
+
+/// The opener's last satoshi go to fees; but what it does not have cannot become an anchor.
+#[test]
+fn anchors_need_an_opener_who_can_pay_them() {
+    let channel = Channel::new(ChannelType::Anchors);
+    let number = CommitmentNumber::FIRST;
+    let build = |to_local: u64, htlcs: Vec<Htlc>| {
+        let held: Msat = htlcs.iter().map(|htlc| htlc.amount).sum();
+        let to_remote = Msat(1_000_000_000 - held.0 - to_local);
+        let spec = CommitmentSpec { to_local: Msat(to_local), to_remote, feerate: FeeratePerKw(1000), htlcs };
+        CommitmentTx::build(&channel.params, &channel.keys(number), number, &spec)
+    };
+    let one = || vec![htlc(0, HtlcDirection::Received, Msat(1_000_000))];
+    assert_eq!(build(660_000, one()).unwrap().fee, Sat(0));
+    assert_eq!(build(700_000, one()).unwrap().fee, Sat(40));
+    let error =
+        |outputs| CommitmentError::AnchorsUnaffordable { outputs: Sat(outputs), funding: Sat(1_000_000) };
+    assert_eq!(build(659_000, one()), Err(error(1_000_001)));
+    // Without HTLCs the opener, who has no output, has no anchor.
+    assert_eq!(build(330_000, Vec::new()).unwrap().fee, Sat(0));
+    assert_eq!(build(329_000, Vec::new()), Err(error(1_000_001)));
 }
 
 #[test]
