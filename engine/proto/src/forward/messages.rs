@@ -136,6 +136,12 @@ impl Shard {
         }
         self.peers.insert(peer, features);
         for channel_id in self.channels_of(peer) {
+            let channel = self.state.channels.get(&channel_id).map(|entry| &entry.channel);
+            if channel.is_some_and(|channel| channel.state() == channel::State::Opening) {
+                // Only a restart leaves one behind: the peer has forgotten it with the old connection.
+                self.tell(work, channel_id, channel::Command::Disconnected);
+                continue;
+            }
             self.tell(work, channel_id, channel::Command::Connected);
         }
     }

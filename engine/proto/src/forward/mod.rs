@@ -42,5 +42,5 @@ pub use output::{CryptoCounters, Event, FailureReason, Occupancy, RefusedOutgoin
 pub use peer::{InitError, local_features, local_init, negotiate};
 pub use policy::check_forward;
 pub use record::{Change, Record};
-pub use restore::RestoreError;
+pub use restore::{RestoreError, Restored};
 pub use shard::Shard;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use bitcoin::Transaction;
 use fulmen_wire::units::ChannelId;
 
 use crate::channel::{self, Channel, Delta};
@@ -32,14 +33,40 @@ pub enum RestoreError {
     },
 }
 
+/// What records give back.
+#[derive(Debug)]
+pub struct Restored {
+    /// The shard.
+    pub shard: Shard,
+    /// Transactions that may not have been broadcast before the restart; broadcasting one again does no harm.
+    pub broadcast: Vec<Transaction>,
+}
+
 /// A channel's part of the records.
 struct Written {
     begun: Begun,
     deltas: Vec<Delta>,
 }
 
+impl Written {
+    /// The funding transaction while it has not confirmed, or the closing transaction.
+    fn owed_broadcast(&self) -> Option<Transaction> {
+        let (mut created, mut owed) = (None, None);
+        for delta in &self.deltas {
+            match delta {
+                Delta::FundingCreatedSent { transaction, .. } => created = Some(transaction),
+                Delta::FundingSignedReceived { .. } => owed = created.take(),
+                Delta::FundingLocked { .. } => owed = None,
+                Delta::ClosingAgreed { transaction, .. } => owed = Some(transaction),
+                _ => {}
+            }
+        }
+        owed.map(|transaction| (**transaction).clone())
+    }
+}
+
 impl Shard {
-    /// Rebuilds a shard from all its records, oldest first.
+    /// Rebuilds a shard from all its records, oldest first. What it owes other shards, [`Shard::owed_handoffs`] says.
     ///
     /// # Errors
     /// When the records are not a shard's.
@@ -47,13 +74,14 @@ impl Shard {
         seed: NodeSeed,
         config: NodeConfig,
         records: impl IntoIterator<Item = Record>,
-    ) -> Result<Shard, RestoreError> {
+    ) -> Result<Restored, RestoreError> {
         let mut shard = Shard::new(seed, config);
         let mut written: BTreeMap<ChannelId, Written> = BTreeMap::new();
         for change in records.into_iter().flat_map(|record| record.changes) {
             shard.state.apply(&change);
             collect(&mut written, change)?;
         }
+        let broadcast = written.values().filter_map(Written::owed_broadcast).collect();
         for (channel_id, Written { begun, deltas }) in written {
             let secrets = ChannelSecrets::derive(&shard.seed, begun.key_index);
             let channel = Channel::replay(secrets, deltas)
@@ -61,7 +89,7 @@ impl Shard {
             let Begun { peer, user_id, policy, .. } = begun;
             shard.state.channels.insert(channel_id, ChannelEntry { peer, user_id, policy, channel });
         }
-        Ok(shard)
+        Ok(Restored { shard, broadcast })
     }
 }
 

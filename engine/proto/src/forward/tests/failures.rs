@@ -188,6 +188,9 @@ fn a_replayed_onion_is_refused() {
     net.attempts.insert(1, net.attempts[&0].clone());
     net.command(0, Command::SendHtlc(again.clone()));
     assert_eq!(net.outcome(0, 1), Some(Outcome::Malformed(0xc005)));
+    assert_eq!(net.shards[1].occupancy().replay_tags, 1);
+    net.mine(BlockHeight(route[0].cltv_expiry.0 + 1), &[]);
+    assert_eq!(net.shards[1].occupancy().replay_tags, 0, "an expired HTLC cannot be replayed");
     net.check_at_rest();
 }
 

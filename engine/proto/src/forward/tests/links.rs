@@ -1,5 +1,7 @@
 //! Links that break: whatever the moment, an HTLC ends once and no money is lost.
 
+use rand::{Rng, SeedableRng};
+
 use super::*;
 
 /// Sends a payment over four hops and breaks one link after `steps` rounds of delivery.
@@ -92,4 +94,94 @@ fn a_fulfilment_crosses_while_the_incoming_link_is_down() {
     net.pump();
     assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
     net.check_at_rest();
+}
+
+#[test]
+fn a_node_may_restart_at_any_moment_of_a_payment() {
+    for node in 0..=2 {
+        for steps in 0.. {
+            let mut net = Net::line(3);
+            let (hash, recipient) = net.invoice(2, 1, Msat(50_000_000));
+            let route = net.route(&[0, 1, 2], Msat(50_000_000), 18);
+            let attempt = net.queue(0, hash, &route, &recipient);
+            let mut busy = true;
+            for _ in 0..=steps {
+                busy = net.step();
+            }
+            net.restart(node);
+            net.pump();
+            match net.outcome(0, attempt) {
+                Some(Outcome::Settled(_)) => {}
+                Some(Outcome::Failed(_, Failure::TemporaryChannelFailure)) if node > 0 => {}
+                other => panic!("node {node} restarted after {steps} steps: {other:?}"),
+            }
+            net.check_at_rest();
+            if !busy {
+                break;
+            }
+        }
+    }
+}
+
+/// Random payments in parts and whole, broken links, restarts, blocks and time; then peace, and the books must balance.
+fn soak(seed: u64) {
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let mut net = Net::line(4);
+    let before: Msat = net.all_funds().into_iter().sum();
+    let mut attempts = Vec::new();
+    let mut number = 0u8;
+    for _ in 0..120 {
+        match random.next_u32() % 12 {
+            0..6 if number < 200 => {
+                number += 1;
+                let nodes = if random.next_u32() % 2 == 0 { [0, 1, 2, 3] } else { [3, 2, 1, 0] };
+                let amount = Msat(1_000 + random.next_u64() % 400_000_000);
+                let (hash, recipient) = net.invoice(nodes[3], number, amount);
+                let parts = 1 + random.next_u64() % 3;
+                for part in 0..parts {
+                    // The last part is at times missing, so that the set has to time out.
+                    let share = Msat(amount.0 / parts + u64::from(part == 0) * (amount.0 % parts));
+                    let route = net.route(&nodes, share, 18);
+                    if part == 0 || random.next_u32() % 6 != 0 {
+                        attempts.push((nodes[0], net.queue(nodes[0], hash, &route, &recipient)));
+                    }
+                }
+            }
+            6 => {
+                let left = random.next_u32() as usize % 3;
+                net.cut(left, left + 1);
+                for _ in 0..random.next_u32() % 4 {
+                    net.step();
+                }
+                net.connect(left, left + 1);
+            }
+            7 => net.restart(random.next_u32() as usize % 4),
+            8 => net.now.unix_ms += u64::from(random.next_u32() % 40_000),
+            _ => {
+                for _ in 0..random.next_u32() % 8 {
+                    net.step();
+                }
+            }
+        }
+    }
+    net.pump();
+    net.wait(60_000);
+    let (mut settled, mut failed) = (0, 0);
+    for (from, attempt) in attempts {
+        match net.outcome(from, attempt) {
+            Some(Outcome::Settled(_)) => settled += 1,
+            Some(_) => failed += 1,
+            None => panic!("seed {seed}: attempt {attempt} never ended"),
+        }
+    }
+    assert!(settled > 20, "seed {seed}: {settled} settled, {failed} failed");
+    net.check_at_rest();
+    assert_eq!(before, net.all_funds().into_iter().sum(), "seed {seed}");
+}
+
+#[test]
+fn books_balance_after_anything() {
+    for seed in 0..3 {
+        soak(seed);
+    }
 }

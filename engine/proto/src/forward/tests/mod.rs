@@ -4,6 +4,8 @@
 //! ends of a channel agree on its balances, no channel gains or loses a millisatoshi, and nothing is left pending.
 
 mod failures;
+mod handoffs;
+mod hostile;
 mod links;
 mod payments;
 mod receiving;
@@ -34,6 +36,9 @@ const START: BlockHeight = BlockHeight(100);
 /// Shards, the links between them, and what they said.
 struct Net {
     shards: Vec<Shard>,
+    seeds: Vec<NodeSeed>,
+    /// Two shards that are one node.
+    siblings: Option<(usize, usize)>,
     ids: Vec<NodeId>,
     /// What is under way, by sender and receiver.
     wires: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
@@ -41,6 +46,8 @@ struct Net {
     inputs: Vec<Vec<Input>>,
     events: Vec<Vec<Event>>,
     records: Vec<Vec<Record>>,
+    /// Peers that shards asked to be disconnected from, when a scenario expects it.
+    dropped: Option<Vec<(usize, NodeId)>>,
     channels: Vec<NetChannel>,
     attempts: BTreeMap<u64, OutgoingPayment>,
     now: Now,
@@ -82,23 +89,34 @@ impl Net {
     }
 
     fn unconnected(nodes: usize, adjust: impl Fn(usize, &mut NodeConfig)) -> Net {
-        let shards: Vec<Shard> = (0..nodes)
-            .map(|node| {
+        let seeds = (0..nodes).map(|node| NodeSeed::new([node as u8 + 1; 32]));
+        Net::of_seeds(seeds.collect(), adjust)
+    }
+
+    fn of_seeds(seeds: Vec<NodeSeed>, adjust: impl Fn(usize, &mut NodeConfig)) -> Net {
+        let nodes = seeds.len();
+        let shards: Vec<Shard> = seeds
+            .iter()
+            .enumerate()
+            .map(|(node, seed)| {
                 let mut script = vec![0, 20];
                 script.extend([node as u8; 20]);
                 let mut config = NodeConfig::new(ChainHash::REGTEST, script);
                 config.channel.minimum_depth = 1;
                 adjust(node, &mut config);
-                Shard::new(NodeSeed::new([node as u8 + 1; 32]), config)
+                Shard::new(seed.clone(), config)
             })
             .collect();
         let mut net = Net {
+            seeds,
+            siblings: None,
             ids: shards.iter().map(Shard::node_id).collect(),
             wires: BTreeMap::new(),
             up: BTreeSet::new(),
             inputs: vec![Vec::new(); nodes],
             events: vec![Vec::new(); nodes],
             records: vec![Vec::new(); nodes],
+            dropped: None,
             channels: Vec::new(),
             attempts: BTreeMap::new(),
             now: Now { unix_ms: 1_000_000 },
@@ -199,14 +217,22 @@ impl Net {
     }
 
     fn take_turn(&mut self, node: usize, turn: Turn) {
-        assert!(turn.disconnect.is_empty(), "node {node} drops a peer");
-        assert!(turn.handoffs.is_empty());
+        match &mut self.dropped {
+            Some(dropped) => dropped.extend(turn.disconnect.into_iter().map(|peer| (node, peer))),
+            None => assert!(turn.disconnect.is_empty(), "node {node} drops a peer"),
+        }
+        for handoff in turn.handoffs {
+            let (one, other) = self.siblings.expect("only siblings hand off");
+            let to = if node == one { other } else { one };
+            // Told twice, as after a restart: the second time changes nothing.
+            self.inputs[to].extend([Input::Handoff(handoff.clone()), Input::Handoff(handoff)]);
+        }
         if !turn.record.is_empty() {
             self.records[node].push(turn.record);
         }
         for (peer, message) in turn.send {
-            let to = self.ids.iter().position(|id| *id == peer).expect("a node of the network");
-            if self.up.contains(&(node, to)) {
+            let linked = |to: &usize| self.ids[*to] == peer && self.up.contains(&(node, *to));
+            if let Some(to) = (0..self.ids.len()).find(linked) {
                 self.wires.entry((node, to)).or_default().push_back(message.encode());
             }
         }
@@ -335,15 +361,43 @@ impl Net {
         for (node, shard) in self.shards.iter().enumerate() {
             let held = shard.occupancy();
             assert_eq!((held.circuits, held.offered, held.incomplete_sets), (0, 0, 0), "node {node}");
+            assert_eq!(shard.owed_handoffs().count(), 0, "node {node}");
             self.check_restored(node, shard);
+        }
+    }
+
+    /// Kills a node and brings it back from its records. Its links are down then.
+    fn restart(&mut self, node: usize) {
+        self.restart_with(node, Input::Tick);
+    }
+
+    /// The same, with something it is told before anything else.
+    fn restart_with(&mut self, node: usize, first: Input) {
+        let peers: Vec<usize> = self.up.iter().filter(|(from, _)| *from == node).map(|(_, to)| *to).collect();
+        for peer in &peers {
+            for link in [(node, *peer), (*peer, node)] {
+                self.up.remove(&link);
+                self.wires.remove(&link);
+            }
+            self.inputs[*peer].push(Input::PeerDisconnected { peer: self.ids[node] });
+        }
+        let seed = self.seeds[node].clone();
+        let config = self.shards[node].config().clone();
+        let records = self.records[node].iter().cloned();
+        self.shards[node] = Shard::restore(seed, config, records).expect("its own records").shard;
+        self.inputs[node].insert(0, first);
+        for peer in peers {
+            self.connect(node, peer);
         }
     }
 
     /// Checks that the records of a node give back its shard.
     fn check_restored(&self, node: usize, shard: &Shard) {
-        let seed = NodeSeed::new([node as u8 + 1; 32]);
+        let seed = self.seeds[node].clone();
         let records = self.records[node].iter().cloned();
-        let restored_shard = Shard::restore(seed, shard.config().clone(), records).expect("its own records");
+        let restored = Shard::restore(seed, shard.config().clone(), records).expect("its own records");
+        assert_eq!(restored.broadcast, [], "node {node}");
+        let restored_shard = restored.shard;
         assert_eq!(restored_shard.occupancy(), shard.occupancy(), "node {node}");
         let (now, then) = (&shard.state, &restored_shard.state);
         assert_eq!(

@@ -60,7 +60,7 @@ fn many_payments_at_once_share_commitments() {
     let end = counted(&net);
     assert_eq!(end.onions_peeled - start.onions_peeled, 60);
     let signed = end.ecdsa_signed - start.ecdsa_signed;
-    assert!(signed < 60 * 8, "{signed} signatures for 60 forwards: commitments are not shared");
+    assert!(signed < 60 * 5, "{signed} signatures for 60 forwards: commitments are not shared");
 }
 
 #[test]

@@ -1,0 +1,152 @@
+//! Peers that misbehave: what they send fails at most their own channel, and never the turn.
+
+use fulmen_wire::message::{ErrorMessage, Ping, UpdateFailMalformedHtlc, UpdateFulfillHtlc, Warning};
+use fulmen_wire::units::Signature;
+
+use super::*;
+use crate::channel::State;
+
+/// Gives a node a message as if its peer had sent it, in a turn of its own; gives back what it sends and tells.
+fn tell(net: &mut Net, node: usize, peer: usize, message: impl Into<Message>) -> Turn {
+    let input = Input::Message { peer: net.ids[peer], message: message.into() };
+    net.shards[node].turn([input], net.now)
+}
+
+fn state(net: &Net, node: usize, other: usize) -> State {
+    let channel_id = net.channel(node, other).channel_id;
+    net.shards[node].channel(ChannelRef::Id(channel_id)).expect("the channel lives").state()
+}
+
+#[test]
+fn a_bad_signature_fails_its_own_channel_only() {
+    let mut net = Net::line(3);
+    let (hash, recipient) = net.invoice(1, 1, Msat(10_000_000));
+    net.queue(0, hash, &net.route(&[0, 1], Msat(10_000_000), 18), &recipient);
+    let (hash, recipient) = net.invoice(1, 2, Msat(10_000_000));
+    let good = net.queue(2, hash, &net.route(&[2, 1], Msat(10_000_000), 18), &recipient);
+    net.step();
+    // Both neighbours' additions and signatures reach node 1 in one turn; one of the signatures is damaged.
+    let wire = net.wires.get_mut(&(0, 1)).expect("messages are under way");
+    let mut damaged = Message::decode(wire.back().expect("a commitment_signed")).expect("readable");
+    let Message::CommitmentSigned(commitment) = &mut damaged else { panic!("{damaged:?}") };
+    commitment.signature = Signature([0x11; 64]);
+    *wire.back_mut().expect("there") = damaged.encode();
+    net.pump();
+    assert_eq!(state(&net, 1, 0), State::Failed);
+    assert_eq!(state(&net, 0, 1), State::Failed, "the peer is told");
+    assert_eq!(state(&net, 1, 2), State::Normal);
+    assert!(matches!(net.outcome(2, good), Some(Outcome::Settled(_))));
+}
+
+#[test]
+fn nonsense_about_unknown_channels_is_answered_with_an_error() {
+    let mut net = Net::line(2);
+    let channel_id = ChannelId([0xee; 32]);
+    let fulfil = UpdateFulfillHtlc {
+        channel_id,
+        id: 0,
+        payment_preimage: PaymentPreimage([0; 32]),
+        attribution_data: None,
+        unknown: Default::default(),
+    };
+    let turn = tell(&mut net, 0, 1, fulfil);
+    assert!(
+        matches!(turn.send.as_slice(), [(_, Message::ErrorMessage(error))] if error.channel_id == channel_id)
+    );
+    assert!(turn.record.is_empty());
+    net.check_at_rest();
+}
+
+#[test]
+fn a_stranger_cannot_touch_a_channel_of_another() {
+    let mut net = Net::line(3);
+    let channel_id = net.channel(1, 2).channel_id;
+    let turn = tell(&mut net, 1, 0, ErrorMessage::new(channel_id, "closed"));
+    assert!(matches!(turn.events.as_slice(), [Event::PeerWarning { .. }]));
+    assert_eq!(state(&net, 1, 2), State::Normal);
+}
+
+#[test]
+fn an_error_about_all_channels_fails_those_of_its_sender() {
+    let mut net = Net::line(3);
+    net.open(0, 1, CAPACITY, Msat(0));
+    let turn = tell(&mut net, 1, 0, ErrorMessage::new(ChannelId([0; 32]), "all of them"));
+    let failed = |event: &Event| matches!(event, Event::ChannelFailed { broadcast_allowed: true, .. });
+    assert_eq!(turn.events.iter().filter(|event| failed(event)).count(), 2);
+    assert_eq!(state(&net, 1, 2), State::Normal);
+}
+
+#[test]
+fn what_cannot_be_true_fails_the_channel() {
+    let mut net = Net::line(2);
+    let malformed = UpdateFailMalformedHtlc {
+        channel_id: net.channels[0].channel_id,
+        id: 17,
+        sha256_of_onion: [0; 32],
+        failure_code: 0xc005,
+        unknown: Default::default(),
+    };
+    let turn = tell(&mut net, 0, 1, malformed);
+    assert!(turn.events.iter().any(|event| matches!(event, Event::ChannelFailed { .. })), "{turn:?}");
+    assert!(!turn.record.is_empty());
+    // A failed channel is no place to send to, and its peer gets nothing but the error.
+    let warning = Warning::new(net.channels[0].channel_id, "hm");
+    let turn = tell(&mut net, 0, 1, warning);
+    assert!(turn.send.is_empty());
+    let attempt =
+        net.send(0, PaymentHash([1; 32]), &net.route(&[0, 1], Msat(1_000), 18), &Recipient::default());
+    assert_eq!(net.outcome(0, attempt), Some(Outcome::Local));
+}
+
+#[test]
+fn pings_are_answered_and_strangers_are_not_heard() {
+    let mut net = Net::line(2);
+    let ping = |num_pong_bytes| Ping { num_pong_bytes, ignored: Vec::new(), unknown: Default::default() };
+    let turn = tell(&mut net, 0, 1, ping(7));
+    assert!(matches!(turn.send.as_slice(), [(_, Message::Pong(pong))] if pong.ignored.len() == 7));
+    assert!(tell(&mut net, 0, 1, ping(65_532)).send.is_empty());
+    let stranger = Input::Message { peer: NodeId([3; 33]), message: ping(7).into() };
+    assert!(net.shards[0].turn([stranger], net.now).send.is_empty());
+}
+
+#[test]
+fn a_peer_cannot_take_the_id_of_a_channel_or_open_too_many() {
+    let mut net = Net::unconnected(2, |_, config| config.channels_per_peer_max = 2);
+    net.connect(0, 1);
+    net.open(0, 1, CAPACITY, Msat(0));
+    // Opened behind the network's back, to get hold of the message.
+    let open = OpenChannel { peer: net.ids[1], user_id: 9, capacity: CAPACITY, push: Msat(0), policy: None };
+    let turn = net.shards[0].turn([Input::Command(Command::OpenChannel(open))], net.now);
+    let [(_, message @ Message::OpenChannel(_))] = turn.send.as_slice() else { panic!("{turn:?}") };
+    let answer = tell(&mut net, 1, 0, message.clone());
+    assert!(matches!(answer.send.as_slice(), [(_, Message::AcceptChannel(_))]));
+    let answer = tell(&mut net, 1, 0, message.clone());
+    assert!(matches!(answer.send.as_slice(), [(_, Message::ErrorMessage(_))]), "the id is taken");
+    let mut third = message.clone();
+    if let Message::OpenChannel(open) = &mut third {
+        open.temporary_channel_id = ChannelId([5; 32]);
+    }
+    let answer = tell(&mut net, 1, 0, third);
+    assert!(matches!(answer.send.as_slice(), [(_, Message::ErrorMessage(_))]), "there are enough");
+    assert_eq!(net.shards[1].occupancy().channels, 2);
+}
+
+#[test]
+fn a_message_out_of_place_breaks_the_connection_but_not_the_channel() {
+    let mut net = Net::line(2);
+    net.dropped = Some(Vec::new());
+    let accept = Message::FundingSigned(fulmen_wire::message::FundingSigned {
+        channel_id: net.channels[0].channel_id,
+        signature: Signature([1; 64]),
+        unknown: Default::default(),
+    });
+    net.inputs[0].push(Input::Message { peer: net.ids[1], message: accept });
+    net.pump();
+    assert_eq!(net.dropped, Some(vec![(0, net.ids[1])]));
+    net.cut(0, 1);
+    net.connect(0, 1);
+    let (hash, recipient) = net.invoice(1, 1, Msat(1_000_000));
+    let attempt = net.send(0, hash, &net.route(&[0, 1], Msat(1_000_000), 18), &recipient);
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+    net.check_at_rest();
+}
