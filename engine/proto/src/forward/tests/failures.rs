@@ -260,3 +260,61 @@ fn the_last_htlc_must_keep_what_the_onion_promises() {
     });
     assert_eq!(outcome, failed_at(4, Failure::FinalIncorrectCltvExpiry { cltv_expiry }));
 }
+
+#[test]
+fn what_the_next_peer_would_not_take_is_told() {
+    let cases: [(fn(&mut NodeConfig), bool); 3] = [
+        (|config| config.channel.max_accepted_htlcs = 1, true),
+        (|config| config.channel.max_htlc_value_in_flight = Msat(25_000_000), true),
+        (|config| config.channel.htlc_minimum = Msat(20_000_001), false),
+    ];
+    for (limit, temporary) in cases {
+        // The limits are those of node 3, so that node 2 runs into them when it offers there.
+        let mut net = Net::line_with(5, |node, config| {
+            if node == 3 {
+                limit(config);
+            }
+        });
+        let (hash, recipient) = net.invoice(4, 1, Msat(2 * AMOUNT.0));
+        let route = net.route(&NODES, AMOUNT, 18);
+        let amount = route[2].amount;
+        if temporary {
+            // The first part is held by the payee and takes the place of the second.
+            let held = net.send(0, hash, &route, &recipient);
+            assert_eq!(net.outcome(0, held), None);
+            let second = net.send(0, hash, &route, &recipient);
+            assert_eq!(net.outcome(0, second), Some(failed_at(2, Failure::TemporaryChannelFailure)));
+            net.wait(60_000);
+        } else {
+            let minimum = Msat(amount.0 - 2_000);
+            let small = net.route(&NODES, minimum, 18);
+            let attempt = net.send(0, hash, &small, &recipient);
+            assert_eq!(net.outcome(0, attempt), None, "small as it is, fees lift it over the minimum");
+            net.wait(60_000);
+            let tiny = net.route(&NODES, Msat(1_000_000), 18);
+            let attempt = net.send(0, hash, &tiny, &recipient);
+            let htlc_msat = tiny[2].amount;
+            let failure = Failure::AmountBelowMinimum { htlc_msat };
+            assert_eq!(net.outcome(0, attempt), Some(failed_at(2, failure)));
+        }
+        net.check_at_rest();
+    }
+}
+
+#[test]
+fn dust_beyond_the_exposure_limit_is_not_carried() {
+    let mut net = Net::line_with(5, |node, config| {
+        if node == 2 {
+            config.channel.max_dust_htlc_exposure = Msat(300_000);
+        }
+    });
+    let (hash, recipient) = net.invoice(4, 1, Msat(600_000));
+    let route = net.route(&NODES, Msat(200_000), 18);
+    let held = net.send(0, hash, &route, &recipient);
+    assert_eq!(net.outcome(0, held), None);
+    let second = net.send(0, hash, &route, &recipient);
+    assert_eq!(net.outcome(0, second), Some(failed_at(2, Failure::TemporaryChannelFailure)));
+    net.wait(60_000);
+    assert_eq!(net.outcome(0, held), Some(failed_at(4, Failure::MppTimeout)));
+    net.check_at_rest();
+}
