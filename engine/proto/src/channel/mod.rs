@@ -47,6 +47,8 @@ mod normal;
 mod opening;
 mod reestablish;
 mod shutdown;
+#[cfg(test)]
+mod tests;
 mod updates;
 
 use bitcoin::{OutPoint, Transaction};

@@ -1,0 +1,232 @@
+//! HTLCs and fees in normal operation.
+
+use super::*;
+use crate::channel::{Removal, Stage};
+use crate::keys::CommitmentNumber;
+
+const AMOUNT: Msat = Msat(50_000_123);
+/// Below the dust limit of either side.
+const DUST: Msat = Msat(353_999);
+
+fn types() -> [ChannelType; 2] {
+    [ChannelType::Anchors, ChannelType::StaticRemotekey]
+}
+
+#[test]
+fn an_htlc_is_fulfilled() {
+    for channel_type in types() {
+        for amount in [AMOUNT, DUST] {
+            let mut pair = Pair::with_type(channel_type);
+            let id = pair.locked_in(amount, 1);
+            assert_eq!(pair.a.channel.in_flight(Side::Local), (1, amount));
+            assert_eq!(pair.b.channel.in_flight(Side::Remote), (1, amount));
+            pair.b.fulfill(id, 1);
+            assert!(pair.b_to_a());
+            // The preimage counts before anything is signed.
+            let events = pair.a.take_events();
+            assert!(
+                matches!(events[..], [ChannelEvent::Fulfilled { id: 0, preimage: found }] if found == preimage(1))
+            );
+            pair.settle();
+            assert!(matches!(pair.a.take_events()[..], [ChannelEvent::FulfillLockedIn { id: 0 }]));
+            assert!(matches!(
+                pair.b.take_events()[..],
+                [ChannelEvent::RemovalLockedIn { id: 0, fulfilled: true }]
+            ));
+            assert_eq!(pair.a.balances(), (Msat(600_000_000 - amount.0), Msat(400_000_000 + amount.0)));
+            assert_eq!(pair.b.balances(), (Msat(400_000_000 + amount.0), Msat(600_000_000 - amount.0)));
+            assert_eq!(pair.a.channel.htlcs().count(), 0);
+        }
+    }
+}
+
+#[test]
+fn an_htlc_is_failed_only_when_that_is_irrevocable() {
+    for channel_type in types() {
+        let failures = [
+            (Command::FailHtlc { id: 0, reason: vec![1, 2, 3] }, Removal::Fail(vec![1, 2, 3])),
+            (
+                Command::FailMalformedHtlc { id: 0, sha256_of_onion: [5; 32], failure_code: 0xc005 },
+                Removal::FailMalformed { sha256_of_onion: [5; 32], failure_code: 0xc005 },
+            ),
+        ];
+        for (command, expected) in failures {
+            let mut pair = Pair::with_type(channel_type);
+            pair.locked_in(AMOUNT, 1);
+            pair.b.command(&command).unwrap();
+            pair.b.commit();
+            while pair.b_to_a() {}
+            pair.a.commit();
+            assert!(pair.a.take_events().is_empty(), "the peer may still go back");
+            pair.settle();
+            let events = pair.a.take_events();
+            assert!(
+                matches!(&events[..], [ChannelEvent::FailLockedIn { id: 0, removal }] if *removal == expected)
+            );
+            assert!(matches!(
+                pair.b.take_events()[..],
+                [ChannelEvent::RemovalLockedIn { id: 0, fulfilled: false }]
+            ));
+            assert_eq!(pair.a.balances(), (Msat(600_000_000), Msat(400_000_000)));
+        }
+    }
+}
+
+#[test]
+fn commitments_of_both_sides_cross() {
+    for channel_type in types() {
+        let mut pair = Pair::with_type(channel_type);
+        pair.a.add(AMOUNT, 1);
+        pair.b.add(Msat(60_000_000), 2);
+        pair.a.commit();
+        pair.b.commit();
+        // Both have signed; each now sees the other's addition and signature, and answers.
+        while pair.a_to_b() {}
+        pair.b.add(Msat(1_000_000), 3);
+        while pair.b_to_a() {}
+        pair.settle();
+        let locked_in = |events: Vec<ChannelEvent>| {
+            events.iter().filter(|event| matches!(event, ChannelEvent::AddLockedIn { .. })).count()
+        };
+        assert_eq!(locked_in(pair.a.take_events()), 2);
+        assert_eq!(locked_in(pair.b.take_events()), 1);
+        pair.a.fulfill(0, 2);
+        pair.b.fulfill(0, 1);
+        pair.a.command(&Command::FailHtlc { id: 1, reason: vec![] }).unwrap();
+        pair.settle();
+        let a = Msat(600_000_000 - AMOUNT.0 + 60_000_000);
+        assert_eq!(pair.a.balances().0, a);
+        assert_eq!(pair.b.balances().1, a);
+    }
+}
+
+#[test]
+fn updates_are_batched_while_a_revocation_is_due() {
+    let mut pair = Pair::with_type(ChannelType::Anchors);
+    pair.a.add(AMOUNT, 0);
+    pair.a.commit();
+    let sent = pair.a.sent.len();
+    for number in 1..=5 {
+        pair.a.add(Msat(1_000_000), number);
+        pair.a.commit();
+    }
+    assert_eq!(pair.a.sent.len(), sent + 5, "no second signature before the first is answered");
+    pair.settle();
+    let (local, remote) = pair.a.channel.commitment_numbers().unwrap();
+    assert_eq!((local, remote), (CommitmentNumber(2), CommitmentNumber(2)));
+    assert!(pair.a.channel.plan_commit(&CONTEXT).is_none());
+    assert!(!pair.a.channel.is_settling());
+}
+
+#[test]
+fn the_fee_is_updated_on_both_sides() {
+    for channel_type in types() {
+        let mut pair = Pair::with_type(channel_type);
+        pair.locked_in(AMOUNT, 1);
+        pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(2000) }).unwrap();
+        pair.b.add(Msat(30_000_000), 2);
+        pair.settle();
+        for node in [&pair.a, &pair.b] {
+            assert_eq!(node.channel.feerate(), Some(FeeratePerKw(2000)));
+            let (commitment, _) = node.channel.signed_local_commitment().unwrap();
+            assert_eq!(commitment.feerate, FeeratePerKw(2000));
+            assert_eq!(commitment.htlcs.len(), 2);
+        }
+        assert_eq!(
+            pair.b.command(&Command::UpdateFee { feerate: FeeratePerKw(3000) }),
+            Err(CommandError::NotOpener)
+        );
+    }
+}
+
+#[test]
+fn what_is_available_can_be_sent_and_no_more() {
+    for channel_type in types() {
+        for funding in [Sat(1_000_000), Sat(20_000)] {
+            let mut setup = Setup::new(channel_type);
+            setup.funding = funding;
+            setup.push = Msat(funding.0 * 400);
+            setup.a.max_dust_htlc_exposure = Msat::MAX_MONEY;
+            setup.b.max_dust_htlc_exposure = Msat::MAX_MONEY;
+            let mut pair = Pair::ready(&setup);
+            for number in 0..4 {
+                let (a, b) = (pair.a.channel.available_out(), pair.b.channel.available_out());
+                assert!(a > Msat::ZERO || number > 0 || funding == Sat(20_000));
+                for (node, available) in [(&mut pair.a, a), (&mut pair.b, b)] {
+                    let over = node.channel.plan_command(&add(Msat(available.0 + 1), number));
+                    assert!(over.is_err(), "{available} is all there is");
+                    if available > Msat::ZERO {
+                        node.add(available, number);
+                    }
+                }
+                pair.settle();
+            }
+            assert!(pair.a.channel.receivable() <= pair.a.channel.balances().unwrap().1);
+        }
+    }
+}
+
+#[test]
+fn what_both_can_send_at_once_is_affordable() {
+    // The same as above with every message crossing, which a non-opener's addition makes hard for the opener.
+    for channel_type in types() {
+        let mut pair = Pair::with_type(channel_type);
+        for number in 0..6 {
+            let (a, b) = (pair.a.channel.available_out(), pair.b.channel.available_out());
+            for (node, available) in [(&mut pair.a, a), (&mut pair.b, b)] {
+                if available.0 > 2 {
+                    node.add(Msat(available.0 / 2), number);
+                }
+                node.commit();
+            }
+            while pair.a_to_b() {}
+            while pair.b_to_a() {}
+        }
+        pair.settle();
+    }
+}
+
+#[test]
+fn an_htlc_over_the_dust_exposure_is_marked() {
+    let mut setup = Setup::new(ChannelType::Anchors);
+    setup.b.max_dust_htlc_exposure = Msat(500_000);
+    let mut pair = Pair::ready(&setup);
+    pair.a.add(Msat(300_000), 1);
+    pair.a.add(Msat(300_000), 2);
+    pair.a.add(AMOUNT, 3);
+    pair.settle();
+    let marks: Vec<bool> = pair
+        .b
+        .take_events()
+        .iter()
+        .filter_map(|event| match event {
+            ChannelEvent::AddLockedIn { over_dust_exposure, .. } => Some(*over_dust_exposure),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(marks, [false, true, false]);
+    assert_eq!(pair.b.channel.dust_exposure(Side::Local), Msat(600_000));
+    assert_eq!(pair.b.channel.htlc(Side::Remote, 1).unwrap().added, Stage::Irrevocable);
+}
+
+#[test]
+fn signed_commitments_carry_valid_signatures_for_every_htlc() {
+    for channel_type in types() {
+        let mut pair = Pair::with_type(channel_type);
+        for number in 0..3 {
+            pair.a.add(Msat(20_000_000), number);
+            pair.b.add(Msat(20_000_000), number + 10);
+        }
+        pair.settle();
+        for node in [&pair.a, &pair.b] {
+            let (commitment, transaction) = node.channel.signed_local_commitment().unwrap();
+            assert_eq!(transaction.compute_txid(), commitment.txid);
+            assert_eq!(commitment.htlcs.len(), 6);
+            let signatures = node.channel.local_htlc_signatures();
+            let valid = commitment.htlcs.iter().zip(signatures).all(|(output, signature)| {
+                crate::keys::verify(&output.digest, signature, &commitment.keys.remote_htlc_pubkey)
+            });
+            assert!(valid && signatures.len() == 6);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Establishing a channel between two of ours.
+
+use super::*;
+
+#[test]
+fn both_sides_agree_on_a_new_channel() {
+    for channel_type in [ChannelType::Anchors, ChannelType::StaticRemotekey] {
+        let mut pair = Pair::funded(&Setup::new(channel_type));
+        assert_eq!(pair.a.channel.state(), State::Confirming);
+        assert!(pair.a.events.iter().any(|event| matches!(event, ChannelEvent::FundingBroadcast { .. })));
+        assert_eq!(pair.a.channel.id(), pair.b.channel.id());
+        assert_eq!(pair.a.channel.funding_outpoint(), pair.b.channel.funding_outpoint());
+        assert_eq!(pair.a.balances(), (Msat(600_000_000), Msat(400_000_000)));
+        assert_eq!(pair.b.balances(), (Msat(400_000_000), Msat(600_000_000)));
+        for node in [&pair.a, &pair.b] {
+            assert!(node.channel.signed_local_commitment().is_some());
+            assert!(!node.channel.is_usable());
+        }
+
+        pair.a.command(&Command::FundingConfirmed { scid: scid(), depth: 2 }).unwrap();
+        assert!(pair.a.sent.is_empty(), "two confirmations of three");
+        pair.confirm();
+        pair.settle();
+        for node in [&mut pair.a, &mut pair.b] {
+            assert!(node.channel.is_usable());
+            let events = node.take_events();
+            assert!(events.iter().any(|event| matches!(event, ChannelEvent::Ready { scid: at } if *at == scid())));
+            let moved = Command::FundingConfirmed { scid: Scid(1), depth: 6 };
+            assert!(matches!(node.command(&moved), Err(CommandError::ScidChanged { .. })));
+        }
+        assert_eq!(pair.a.channel.opener(), Side::Local);
+        assert_eq!(pair.b.channel.opener(), Side::Remote);
+    }
+}
+
+#[test]
+fn channel_ready_survives_a_lost_connection() {
+    let mut pair = Pair::funded(&Setup::new(ChannelType::Anchors));
+    pair.disconnect();
+    pair.confirm();
+    assert!(pair.a.sent.is_empty() && pair.b.sent.is_empty());
+    pair.connect();
+    pair.settle();
+    assert!(pair.a.channel.is_usable() && pair.b.channel.is_usable());
+    // Before the first commitment it is sent with every connection, and ignored.
+    pair.reconnect();
+    pair.locked_in(Msat(5_000_000), 1);
+}
+
+#[test]
+fn losing_the_connection_while_opening_forgets_the_channel() {
+    let mut pair = Pair::begin(&Setup::new(ChannelType::Anchors));
+    pair.disconnect();
+    for node in [&mut pair.a, &mut pair.b] {
+        assert_eq!(node.channel.failure(), Some(&ChannelError::DisconnectedWhileOpening));
+        let events = node.take_events();
+        assert!(matches!(events[..], [ChannelEvent::Failed { broadcast_allowed: false, .. }]));
+    }
+}
+
+#[test]
+fn the_funding_transaction_must_pay_the_funding_output() {
+    let mut pair = Pair::begin(&Setup::new(ChannelType::Anchors));
+    pair.settle();
+    let [ChannelEvent::FundingNeeded { script_pubkey, amount }] = &pair.a.take_events()[..] else { panic!() };
+    let short = funding(script_pubkey, Sat(amount.0 - 1));
+    let refused = pair.a.command(&Command::Fund { transaction: short });
+    assert_eq!(refused, Err(CommandError::NoFundingOutput { amount: *amount }));
+}
+
+#[test]
+fn large_channels_need_the_feature() {
+    let mut setup = Setup::new(ChannelType::Anchors);
+    setup.funding = Sat(1 << 24);
+    Pair::ready(&setup);
+    setup.features.large_channel = false;
+    let refused = Channel::open(setup.open_request()).unwrap_err();
+    assert_eq!(refused, CommandError::Terms(ChannelError::FundingTooLarge { funding: setup.funding }));
+}
+
+#[test]
+fn a_record_without_a_beginning_is_refused() {
+    assert!(Channel::replay(secrets(1), [Delta::CommitmentSent]).is_err());
+    assert!(Channel::replay(secrets(1), []).is_err());
+}
