@@ -158,7 +158,7 @@ impl Funded {
                 return Err(CommandError::FeeNotAffordable { feerate, cost, reserve, balance });
             }
         }
-        match self.exposure_at(feerate) {
+        match self.exposure_at(feerate, &balances.htlcs) {
             Some((exposure, max)) => Err(CommandError::DustExposure { exposure, max }),
             None => Ok(()),
         }
@@ -184,7 +184,7 @@ impl Funded {
             let balance = balances.remote;
             return Err(ChannelError::FeeNotAffordable { feerate, cost, reserve, balance });
         }
-        match self.exposure_at(feerate) {
+        match self.exposure_at(feerate, &balances.htlcs) {
             Some((exposure, max)) => Err(ChannelError::DustExposure { feerate, exposure, max }),
             None => Ok(()),
         }
@@ -206,17 +206,17 @@ impl Funded {
             .max()
     }
 
-    /// The exposure at a higher fee rate and our limit, when it exceeds that. With anchors the rate does not matter.
-    fn exposure_at(&self, feerate: FeeratePerKw) -> Option<(Msat, Msat)> {
+    /// The exposure of these HTLCs at a higher fee rate and our limit, when it exceeds that. With anchors the rate does
+    /// not matter. Of a peer's rate only what it knew is judged: our own additions under way are not its fault.
+    fn exposure_at(&self, feerate: FeeratePerKw, htlcs: &[&HtlcEntry]) -> Option<(Msat, Msat)> {
         let raised = self.updates.feerates().all(|known| known < feerate);
         if self.params.channel_type == ChannelType::Anchors || !raised {
             return None;
         }
-        let balances = self.updates.reduce(View::PRUDENT);
         let max = self.params.config.max_dust_htlc_exposure;
         [Side::Local, Side::Remote]
             .into_iter()
-            .map(|owner| self.trimmed(owner, feerate, &balances.htlcs))
+            .map(|owner| self.trimmed(owner, feerate, htlcs))
             .max()
             .filter(|exposure| *exposure > max)
             .map(|exposure| (exposure, max))

@@ -19,6 +19,7 @@ use fulmen_wire::units::{
     BlockHeight, ChainHash, ChannelId, FeeratePerKw, Msat, PaymentHash, PaymentPreimage, Sat, Scid,
 };
 
+use super::updates::View;
 use super::{
     AcceptRequest, Channel, ChannelConfig, ChannelError, ChannelEvent, Command, CommandError, Context, Delta,
     Effects, NegotiatedFeatures, OpenRequest, Phase, Plan, Side, State,
@@ -145,7 +146,6 @@ impl Node {
     /// Every commitment holds exactly what the channel does.
     fn check_funds(&self) {
         if let Some(funded) = self.channel.funded() {
-            use super::updates::View;
             for (owner, view) in [
                 (Side::Local, View::LOCAL_LATEST),
                 (Side::Local, View::LOCAL_NEXT),
@@ -156,18 +156,19 @@ impl Node {
             ] {
                 assert_eq!(funded.spec(owner, view).total(), funded.params.funding.to_msat(), "{view:?}");
             }
-            let commitment = funded.local_commitment().expect("the latest commitment can be built");
-            let outputs: u64 = commitment.tx.output.iter().map(|output| output.value.to_sat()).sum();
-            assert_eq!(outputs + commitment.fee.0, funded.params.funding.0);
         }
     }
 
-    /// The record gives the same channel again.
+    /// The record gives the same channel again, and our latest commitment pays out what the channel holds.
     fn check_record(&self) {
         let replayed = Channel::replay(self.secrets.clone(), self.record.clone()).expect("a record");
         let mut live = self.channel.clone();
         live.fold(Delta::Disconnected, &mut Effects::default());
         assert_eq!(describe(replayed), describe(live));
+        if let Some((commitment, signed)) = self.channel.signed_local_commitment() {
+            let paid: u64 = signed.output.iter().map(|output| output.value.to_sat()).sum();
+            assert_eq!(Some(Sat(paid + commitment.fee.0)), self.channel.capacity());
+        }
     }
 
     fn receive(&mut self, message: &[u8]) -> Result<(), ChannelError> {
@@ -328,7 +329,12 @@ impl Pair {
     fn locked_in(&mut self, amount: Msat, number: u64) -> u64 {
         let id = self.a.add(amount, number);
         self.settle();
-        assert!(self.b.take_events().iter().any(|event| matches!(event, ChannelEvent::AddLockedIn { htlc, .. } if htlc.id == id)));
+        assert!(
+            self.b
+                .take_events()
+                .iter()
+                .any(|event| matches!(event, ChannelEvent::AddLockedIn { htlc, .. } if htlc.id == id))
+        );
         id
     }
 }

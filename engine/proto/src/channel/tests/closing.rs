@@ -201,7 +201,9 @@ fn negotiating() -> (Pair, ClosingSigned) {
     pair.b.commit();
     pair.b_to_a();
     pair.a.commit();
-    let Ok(Message::ClosingSigned(offer)) = Message::decode(&pair.a.sent.pop_front().unwrap()) else { panic!() };
+    let Ok(Message::ClosingSigned(offer)) = Message::decode(&pair.a.sent.pop_front().unwrap()) else {
+        panic!()
+    };
     (pair, offer)
 }
 
@@ -231,8 +233,7 @@ fn proposal(node: &Node, fee: Sat, fee_range: Option<(Sat, Sat)>, variant: Closi
         channel_id: node.channel.id(),
         fee_satoshis: fee,
         signature: node.secrets.sign_funding(&closing.expect("can be built").digest),
-        fee_range: fee_range
-            .map(|(min, max)| FeeRange { min_fee_satoshis: min, max_fee_satoshis: max }),
+        fee_range: fee_range.map(|(min, max)| FeeRange { min_fee_satoshis: min, max_fee_satoshis: max }),
         unknown: Default::default(),
     }
 }
@@ -247,7 +248,9 @@ fn the_acceptor_answers_within_the_overlap() {
     // Ours begins at the least that relays, about 180 satoshi.
     let low = proposal(&pair.a, Sat(50), Some((Sat(40), Sat(300))), ClosingVariant::Both);
     deliver(&mut pair.b, low).unwrap();
-    let Ok(Message::ClosingSigned(answer)) = Message::decode(&pair.b.sent.pop_front().unwrap()) else { panic!() };
+    let Ok(Message::ClosingSigned(answer)) = Message::decode(&pair.b.sent.pop_front().unwrap()) else {
+        panic!()
+    };
     assert!(answer.fee_satoshis > Sat(150) && answer.fee_satoshis < Sat(300), "{}", answer.fee_satoshis);
     // Having answered, it takes no other fee but that.
     let other = proposal(&pair.a, Sat(250), Some((Sat(40), Sat(300))), ClosingVariant::Both);
@@ -280,7 +283,9 @@ fn a_peer_without_ranges_meets_us_in_between() {
     let high = Sat(2 * max.0);
     let message = proposal(&pair.b, high, None, ClosingVariant::Both);
     deliver(&mut pair.a, message).unwrap();
-    let Ok(Message::ClosingSigned(answer)) = Message::decode(&pair.a.sent.pop_front().unwrap()) else { panic!() };
+    let Ok(Message::ClosingSigned(answer)) = Message::decode(&pair.a.sent.pop_front().unwrap()) else {
+        panic!()
+    };
     assert!(answer.fee_satoshis > offer.fee_satoshis && answer.fee_satoshis < high);
     // Not strictly between the last two proposals: no progress.
     let stuck = proposal(&pair.b, high, None, ClosingVariant::Both);

@@ -24,7 +24,9 @@ fn both_sides_agree_on_a_new_channel() {
         for node in [&mut pair.a, &mut pair.b] {
             assert!(node.channel.is_usable());
             let events = node.take_events();
-            assert!(events.iter().any(|event| matches!(event, ChannelEvent::Ready { scid: at } if *at == scid())));
+            assert!(
+                events.iter().any(|event| matches!(event, ChannelEvent::Ready { scid: at } if *at == scid()))
+            );
             let moved = Command::FundingConfirmed { scid: Scid(1), depth: 6 };
             assert!(matches!(node.command(&moved), Err(CommandError::ScidChanged { .. })));
         }

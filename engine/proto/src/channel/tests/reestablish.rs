@@ -23,7 +23,11 @@ fn dance(channel_type: ChannelType, cut: usize, a_first: bool) -> usize {
     let mut quiet = 0;
     while delivered < cut && quiet < 2 {
         let a_turn = (delivered % 2 == 0) == a_first;
-        if a_turn { pair.a.commit() } else { pair.b.commit() }
+        if a_turn {
+            pair.a.commit()
+        } else {
+            pair.b.commit()
+        }
         let any = if a_turn { pair.a_to_b() || pair.b_to_a() } else { pair.b_to_a() || pair.a_to_b() };
         delivered += usize::from(any);
         if any {
@@ -178,7 +182,10 @@ fn outdated_state_is_not_broadcast() {
     let error = pair.a.receive(&message).unwrap_err();
     assert!(matches!(error, ChannelError::WeFellBehind { .. }), "{error}");
     pair.a.react(&error);
-    assert!(matches!(pair.a.take_events().last(), Some(ChannelEvent::Failed { broadcast_allowed: false, .. })));
+    assert!(matches!(
+        pair.a.take_events().last(),
+        Some(ChannelEvent::Failed { broadcast_allowed: false, .. })
+    ));
     assert!(pair.a.channel.signed_local_commitment().is_none());
     // The peer sees that we are behind; it fails the channel and may broadcast.
     let message = pair.a.sent.pop_front().unwrap();

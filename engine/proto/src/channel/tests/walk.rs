@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
@@ -38,8 +38,7 @@ struct Walk {
 impl Walk {
     fn new(seed: u64) -> Walk {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let channel_type =
-            if rng.random() { ChannelType::Anchors } else { ChannelType::StaticRemotekey };
+        let channel_type = if rng.random() { ChannelType::Anchors } else { ChannelType::StaticRemotekey };
         let mut setup = Setup::new(channel_type);
         setup.funding = if rng.random() { FUNDING } else { Sat(30_000) };
         setup.push = Msat(setup.funding.0 * rng.random_range(0..900));
@@ -101,7 +100,10 @@ impl Walk {
                 self.htlcs += 1;
                 self.offered[side].insert(id, (number, amount));
             }
-            Err(CommandError::HtlcAmountZero | CommandError::NotConnected) => {}
+            // Connected here means that messages flow; the channels may not have reestablished themselves yet.
+            Err(
+                CommandError::HtlcAmountZero | CommandError::DustExposure { .. } | CommandError::NotConnected,
+            ) => {}
             Err(error) => assert!(amount > available, "seed {}: {error} though {available}", self.seed),
         }
     }
@@ -205,7 +207,11 @@ impl Walk {
             self.answer(1);
         }
         let seed = self.seed;
-        assert_eq!(self.pair.a.channel.htlcs().count() + self.pair.b.channel.htlcs().count(), 0, "seed {seed}");
+        assert_eq!(
+            self.pair.a.channel.htlcs().count() + self.pair.b.channel.htlcs().count(),
+            0,
+            "seed {seed}"
+        );
         assert_eq!(self.ended, [self.htlcs, self.htlcs], "seed {seed}: every HTLC ends once for each side");
         let (a, b) = self.pair.a.balances();
         assert_eq!(self.pair.b.balances(), (b, a), "seed {seed}");
@@ -239,14 +245,16 @@ fn walk(seeds: std::ops::Range<u64>, steps: usize) -> usize {
 
 #[test]
 fn random_walks_end_where_the_model_does() {
-    let htlcs = walk(0..24, 400);
-    assert!(htlcs > 24 * 10, "{htlcs} HTLCs are too few to mean anything");
+    let htlcs = walk(0..12, 400);
+    assert!(htlcs > 12 * 10, "{htlcs} HTLCs are too few to mean anything");
 }
 
+/// `FULMEN_WALKS` says how many, for longer runs.
 #[test]
-fn a_fresh_random_walk_ends_where_the_model_does() {
-    let seed = u64::from(std::process::id()) << 32
-        | u64::from(std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |age| age.subsec_micros()));
-    println!("seed {seed}");
-    walk(seed..seed + 8, 400);
+fn fresh_random_walks_end_where_the_model_does() {
+    let count = std::env::var("FULMEN_WALKS").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
+    let age = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |age| age.as_micros());
+    let seed = u64::try_from(age % (1 << 50)).unwrap();
+    println!("seeds from {seed}");
+    walk(seed..seed + count, 400);
 }
