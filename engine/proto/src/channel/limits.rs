@@ -5,8 +5,8 @@
 //! Does not: change anything.
 //!
 //! Invariants: what we send is measured on [`View::PRUDENT`], which is never more generous than any commitment the
-//! peer will check; what the peer sends is measured on our next commitment. [`Funded::available_out`] and the check of
-//! an addition are the same computation.
+//! peer will check; what the peer sends is measured on [`View::PEER_KNEW`], so that an honest peer is never refused for
+//! what crossed its message. [`Funded::available_out`] and the check of an addition are the same computation.
 
 use fulmen_wire::units::{FeeratePerKw, Msat, Sat};
 
@@ -112,7 +112,7 @@ impl Funded {
         if amount < ours.htlc_minimum {
             return Err(ChannelError::HtlcBelowMinimum { amount, min: ours.htlc_minimum });
         }
-        let balances = self.updates.reduce(View::LOCAL_NEXT);
+        let balances = self.updates.reduce(View::PEER_KNEW);
         let htlcs = count(&balances.htlcs, Side::Remote) + 1;
         if htlcs > usize::from(ours.max_accepted_htlcs) {
             return Err(ChannelError::TooManyHtlcs { count: htlcs, max: ours.max_accepted_htlcs });
@@ -176,7 +176,7 @@ impl Funded {
         if feerate > limits.feerate_max {
             return Err(ChannelError::FeerateTooHigh { found: feerate, max: limits.feerate_max });
         }
-        let balances = self.updates.reduce(View::LOCAL_NEXT);
+        let balances = self.updates.reduce(View::PEER_KNEW);
         let untrimmed = self.untrimmed(Side::Local, feerate, &balances.htlcs);
         let cost = self.params.commitment_cost(feerate, untrimmed);
         let reserve = self.params.reserve(Side::Remote);

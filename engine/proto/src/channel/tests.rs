@@ -292,6 +292,14 @@ impl Pair {
         true
     }
 
+    /// Delivers one message, of `a` if that has one and the choice is `a_first`; false when there is none.
+    fn deliver_one(&mut self, a_first: bool) -> bool {
+        match (a_first, self.a.sent.is_empty(), self.b.sent.is_empty()) {
+            (true, false, _) | (false, false, true) => self.a_to_b(),
+            _ => self.b_to_a(),
+        }
+    }
+
     /// Lets both sides talk until neither has anything to say.
     fn settle(&mut self) {
         loop {

@@ -58,6 +58,15 @@ impl View {
         remote_removals: Stage::Acknowledged,
     };
 
+    /// What the peer knew when it sent an update, be it that it sends it again. It may have acknowledged additions of ours
+    /// since; those it has not signed yet are not held against it.
+    pub(super) const PEER_KNEW: View = View {
+        local_adds: Stage::InSender,
+        local_removals: Stage::Acknowledged,
+        remote_adds: Stage::Proposed,
+        remote_removals: Stage::Proposed,
+    };
+
     const fn adds(&self, side: Side) -> Stage {
         match side {
             Side::Local => self.local_adds,

@@ -16,7 +16,7 @@ fn closed(pair: &mut Pair) -> (Transaction, Sat) {
     assert_eq!(pair.a.channel.state(), State::Closed);
     assert_eq!(pair.b.channel.state(), State::Closed);
     let [transaction] = &pair.a.broadcast[..] else { panic!("{:?}", pair.a.broadcast) };
-    assert_eq!(pair.b.broadcast, [transaction.clone()]);
+    assert_eq!(pair.b.broadcast, std::slice::from_ref(transaction));
     let paid: u64 = transaction.output.iter().map(|output| output.value.to_sat()).sum();
     (transaction.clone(), Sat(pair.a.channel.capacity().unwrap().0 - paid))
 }

@@ -28,7 +28,7 @@ fn dance(channel_type: ChannelType, cut: usize, a_first: bool) -> usize {
         } else {
             pair.b.commit()
         }
-        let any = if a_turn { pair.a_to_b() || pair.b_to_a() } else { pair.b_to_a() || pair.a_to_b() };
+        let any = pair.deliver_one(a_turn);
         delivered += usize::from(any);
         if any {
             quiet = 0;

@@ -226,7 +226,7 @@ impl Walk {
         self.pair.b.command(&Command::Shutdown { scriptpubkey: None }).unwrap();
         self.pair.settle();
         let [ref closing] = self.pair.a.broadcast[..] else { panic!("seed {seed}: no closing transaction") };
-        assert_eq!(self.pair.b.broadcast, [closing.clone()], "seed {seed}");
+        assert_eq!(self.pair.b.broadcast, std::slice::from_ref(closing), "seed {seed}");
         self.htlcs
     }
 }
