@@ -261,44 +261,49 @@ fn the_last_htlc_must_keep_what_the_onion_promises() {
     assert_eq!(outcome, failed_at(4, Failure::FinalIncorrectCltvExpiry { cltv_expiry }));
 }
 
+/// A line whose node 3 limits what it takes, so that node 2 runs into it when it offers there.
+fn limited_by_the_next_peer(limit: impl Fn(&mut NodeConfig)) -> Net {
+    Net::line_with(5, |node, config| {
+        if node == 3 {
+            limit(config);
+        }
+    })
+}
+
 #[test]
-fn what_the_next_peer_would_not_take_is_told() {
-    let cases: [(fn(&mut NodeConfig), bool); 3] = [
-        (|config| config.channel.max_accepted_htlcs = 1, true),
-        (|config| config.channel.max_htlc_value_in_flight = Msat(25_000_000), true),
-        (|config| config.channel.htlc_minimum = Msat(20_000_001), false),
-    ];
-    for (limit, temporary) in cases {
-        // The limits are those of node 3, so that node 2 runs into them when it offers there.
-        let mut net = Net::line_with(5, |node, config| {
-            if node == 3 {
-                limit(config);
-            }
-        });
+fn a_next_peer_that_has_no_room_is_told() {
+    let slots = limited_by_the_next_peer(|config| config.channel.max_accepted_htlcs = 1);
+    let value = limited_by_the_next_peer(|config| config.channel.max_htlc_value_in_flight = Msat(25_000_000));
+    for mut net in [slots, value] {
         let (hash, recipient) = net.invoice(4, 1, Msat(2 * AMOUNT.0));
         let route = net.route(&NODES, AMOUNT, 18);
-        let amount = route[2].amount;
-        if temporary {
-            // The first part is held by the payee and takes the place of the second.
-            let held = net.send(0, hash, &route, &recipient);
-            assert_eq!(net.outcome(0, held), None);
-            let second = net.send(0, hash, &route, &recipient);
-            assert_eq!(net.outcome(0, second), Some(failed_at(2, Failure::TemporaryChannelFailure)));
-            net.wait(60_000);
-        } else {
-            let minimum = Msat(amount.0 - 2_000);
-            let small = net.route(&NODES, minimum, 18);
-            let attempt = net.send(0, hash, &small, &recipient);
-            assert_eq!(net.outcome(0, attempt), None, "small as it is, fees lift it over the minimum");
-            net.wait(60_000);
-            let tiny = net.route(&NODES, Msat(1_000_000), 18);
-            let attempt = net.send(0, hash, &tiny, &recipient);
-            let htlc_msat = tiny[2].amount;
-            let failure = Failure::AmountBelowMinimum { htlc_msat };
-            assert_eq!(net.outcome(0, attempt), Some(failed_at(2, failure)));
-        }
+        // The first part is held by the payee and takes the place of the second.
+        let held = net.send(0, hash, &route, &recipient);
+        assert_eq!(net.outcome(0, held), None);
+        let second = net.send(0, hash, &route, &recipient);
+        assert_eq!(net.outcome(0, second), Some(failed_at(2, Failure::TemporaryChannelFailure)));
+        net.wait(60_000);
         net.check_at_rest();
     }
+}
+
+#[test]
+fn less_than_the_next_peer_takes_is_told() {
+    let minimum = Msat(10_000_000);
+    let mut net = Net::line_with(5, |node, config| {
+        if node == 4 {
+            config.channel.htlc_minimum = minimum;
+        }
+    });
+    let less = Msat(minimum.0 - 1);
+    let told = failed_at(3, Failure::AmountBelowMinimum { htlc_msat: less });
+    let settled = Outcome::Settled(PaymentPreimage([1; 32]));
+    for (number, amount, expected) in [(1, minimum, settled), (2, less, told)] {
+        let (hash, recipient) = net.invoice(4, number, amount);
+        let attempt = net.send(0, hash, &net.route(&NODES, amount, 18), &recipient);
+        assert_eq!(net.outcome(0, attempt), Some(expected));
+    }
+    net.check_at_rest();
 }
 
 #[test]
