@@ -77,13 +77,7 @@ pub(super) fn untrimmed(
     dust_limit: Sat,
     htlcs: &[Htlc],
 ) -> impl Iterator<Item = &Htlc> {
-    let threshold = |direction| trim_threshold(channel_type, feerate, direction, dust_limit);
-    let (offered, received) = (threshold(HtlcDirection::Offered), threshold(HtlcDirection::Received));
-    htlcs.iter().filter(move |htlc| {
-        htlc.amount.floor_sat()
-            >= match htlc.direction {
-                HtlcDirection::Offered => offered,
-                HtlcDirection::Received => received,
-            }
-    })
+    htlcs
+        .iter()
+        .filter(move |htlc| !is_trimmed(channel_type, feerate, htlc.direction, dust_limit, htlc.amount))
 }

@@ -331,6 +331,9 @@ fn closing_refuses_what_cannot_be_paid() {
     assert_eq!(build(&params, both), Ok((Some(Sat(499_000)), Some(Sat(500_000)))));
     assert_eq!(build(&params, ClosingVariant::WithoutLocal), Ok((None, Some(Sat(500_000)))));
     assert_eq!(build(&params, ClosingVariant::WithoutRemote), Ok((Some(Sat(499_000)), None)));
+    // 546 sat are an output, 545 are not.
+    let local = |to_local| ClosingTx::build(&closing(to_local, 0, true, 546), both).unwrap().to_local;
+    assert_eq!((local(545_999), local(546_000)), (None, Some(Sat(546))));
     let dust = closing(0, 999_800, false, 546);
     assert_eq!(build(&dust, both), Err(ClosingError::NoOutputs { dust_limit: Sat(546) }));
     let unbalanced = ClosingParams { to_local: Msat(1), ..closing(0, 0, true, 546) };
