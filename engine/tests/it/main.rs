@@ -6,3 +6,4 @@
 mod chain_conformance;
 #[cfg(feature = "kernel")]
 mod kernel_transactions;
+mod tidy;
