@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bitcoin::hashes::Hash;
 use bitcoin::{Block, OutPoint, Transaction};
 use fulmen_proto::forward::{
-    Command, Confirmation, CryptoCounters, Event, InitError, Input, NodeConfig, Now, Occupancy, Record, Shard, Turn,
-    local_init, negotiate,
+    Command, Confirmation, CryptoCounters, Event, InitError, Input, NodeConfig, Now, Occupancy, Record,
+    Shard, Turn, local_init, negotiate,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::codec::DecodeError;
-use fulmen_wire::message::{Message};
+use fulmen_wire::message::Message;
 use fulmen_wire::units::{BlockHeight, NodeId, Scid, Txid};
 
 use crate::chain::ChainEvent;
@@ -214,7 +214,9 @@ impl Node {
         self.height = height;
         if !self.fundings.is_empty() {
             for (index, transaction) in (0..).zip(&block.txdata) {
-                let Some(funding) = self.fundings.get_mut(&wire_txid(transaction.compute_txid())) else { continue };
+                let Some(funding) = self.fundings.get_mut(&wire_txid(transaction.compute_txid())) else {
+                    continue;
+                };
                 funding.place = Scid::new(height.0, index, funding.output).map(|scid| (height, scid));
             }
         }

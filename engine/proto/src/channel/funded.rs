@@ -149,6 +149,35 @@ pub(super) struct Funded {
 }
 
 impl Funded {
+    /// A channel whose first commitments are about to be signed; `remote_point` is of the peer's.
+    pub(super) fn begin(
+        params: Params,
+        secrets: ChannelSecrets,
+        updates: Updates,
+        remote_point: PublicKey,
+    ) -> Funded {
+        Funded {
+            updates,
+            params,
+            secrets,
+            local_number: CommitmentNumber::FIRST,
+            local_signature: Signature([0; 64]),
+            local_htlc_signatures: Vec::new(),
+            remote_number: CommitmentNumber::FIRST,
+            awaiting_revocation: false,
+            remote_point,
+            remote_next_point: None,
+            revealed: SecretStore::new(),
+            commitment_sent_last: false,
+            link: Link::Up,
+            shutdown: Shutdown::default(),
+            scid: None,
+            ready_received: false,
+            local_next_keys: OnceLock::new(),
+            remote_next_keys: OnceLock::new(),
+        }
+    }
+
     /// What a view's commitment holds, as its owner sees it.
     pub(super) fn spec(&self, owner: Side, view: View) -> CommitmentSpec {
         let balances = self.updates.reduce(view);

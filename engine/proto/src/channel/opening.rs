@@ -11,7 +11,7 @@ use fulmen_wire::message::{
     AcceptChannel, ErrorMessage, FundingCreated, FundingSigned, Message, OpenChannel,
 };
 use fulmen_wire::tlv::UnknownTlvs;
-use fulmen_wire::units::{ChannelId, Msat, Sat, Signature, Txid};
+use fulmen_wire::units::{ChannelId, Msat, Sat, Txid};
 use secp256k1::PublicKey;
 
 use super::Channel;
@@ -23,7 +23,7 @@ use super::config::{
 use super::delta::Delta;
 use super::effect::{ChannelEvent, Created, Effects, Plan};
 use super::error::{ChannelError, CommandError};
-use super::funded::{Funded, Link, Params, Shutdown, Terms};
+use super::funded::{Funded, Params, Terms};
 use super::htlc::Side;
 use super::shutdown::is_allowed;
 use super::updates::Updates;
@@ -31,9 +31,7 @@ use crate::commitment::{
     ANCHOR_OUTPUT, ChannelType, CommitmentParams, commitment_fee, funding_output_script, funding_script,
     obscure_factor,
 };
-use crate::keys::{
-    Basepoints, ChannelSecrets, CommitmentNumber, InvalidPoint, SecretStore, parse_point, to_point,
-};
+use crate::keys::{Basepoints, ChannelSecrets, CommitmentNumber, InvalidPoint, parse_point, to_point};
 
 /// The least reserve we ask for, so that no customary dust limit of the peer exceeds it.
 const RESERVE_MIN: Sat = Sat(1000);
@@ -540,24 +538,6 @@ fn new_funded(
         local_commitment,
         remote_commitment,
     };
-    Funded {
-        updates: Updates::new(open.funding_satoshis.to_msat(), opener, local, open.feerate_per_kw),
-        params,
-        secrets: secrets.clone(),
-        local_number: CommitmentNumber::FIRST,
-        local_signature: Signature([0; 64]),
-        local_htlc_signatures: Vec::new(),
-        remote_number: CommitmentNumber::FIRST,
-        awaiting_revocation: false,
-        remote_point,
-        remote_next_point: None,
-        revealed: SecretStore::new(),
-        commitment_sent_last: false,
-        link: Link::Up,
-        shutdown: Shutdown::default(),
-        scid: None,
-        ready_received: false,
-        local_next_keys: std::sync::OnceLock::new(),
-        remote_next_keys: std::sync::OnceLock::new(),
-    }
+    let updates = Updates::new(open.funding_satoshis.to_msat(), opener, local, open.feerate_per_kw);
+    Funded::begin(params, secrets.clone(), updates, remote_point)
 }
