@@ -221,10 +221,12 @@ pub enum NoRoute {
         /// Its blocks.
         cltv_blocks: u32,
     },
-    /// The search was cut off: whether there is a route is not known.
-    #[error("the search for a route was given up after {labels} partial routes")]
+    /// The search was cut off: whether there is a route, or one better than `best`, is not known.
+    #[error("the search for a route was given up after {comparisons} comparisons of partial routes")]
     GivenUp {
-        /// How many partial routes had been looked at.
-        labels: usize,
+        /// How many partial routes had been compared.
+        comparisons: usize,
+        /// A route that satisfies the query, though perhaps not the cheapest.
+        best: Option<Box<Route>>,
     },
 }

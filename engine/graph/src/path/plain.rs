@@ -4,28 +4,32 @@
 //! partial route ("label") at a node says what must arrive there: amount, blocks until expiry, hops still to go, and
 //! the cost so far. Labels are taken up in order of cost, so the first one to reach the payer is the cheapest.
 //!
-//! Exactness. A label may be dropped only for one that can do whatever it can. Ignoring limits, "no dearer and no
-//! larger" suffices, because fees and cost grow with the amount; that makes the first, quick search. Two things break
-//! it: limits on fee, expiry and hops, where a dearer label may be the one that fits; and `htlc_minimum`, where a
-//! larger amount may pass a channel that a smaller one does not. So the quick search leaves out every direction whose
-//! minimum lies above the amount, and when its answer is over a limit, or such a direction might have made a better one,
-//! an exhaustive search follows, whose labels are dropped only when nothing they could do is lost, and which is kept
-//! small by lower bounds on what is left of the way to the payer. That search is exponential at worst and is given up
-//! after [`LABELS_MAX`] labels, with an error that says so.
+//! Exactness. A label may be dropped only for one that can do whatever it can, and what that takes differs:
+//!
+//! 1. Ignoring limits, "no dearer and no larger" suffices, since fees and cost grow with the amount. That is the quick
+//!    search, and nearly always all there is.
+//! 2. When its answer breaks a limit, a second search also compares blocks and hops, and leaves out labels that lower
+//!    bounds on the rest of the way show to be too much.
+//! 3. Both leave out every direction whose `htlc_minimum` is above the payment's own amount. The fees of later hops may
+//!    lift the HTLC over such a minimum, though, so that a larger amount passes where a smaller one does not. Where that
+//!    could make a cheaper route, a third search looks for it, in which hardly any label can stand in for another.
+//!    It is kept small by the cost of the best route so far, but is exponential at worst.
+//!
+//! A search is given up after [`COMPARISONS_MAX`], with an error that says so.
 //!
 //! Equal costs are decided by amount, blocks, hops, then by the ascending scids of the channels looked at: by the
 //! graph's content, never by the order it was built in.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat};
 
 use crate::graph::{Channel, ChannelGraph, DirectedChannel, Direction, Policy};
 use crate::path::{Cost, Hop, NoRoute, Query, Route};
 
-/// How many partial routes one query may hold before it is given up.
-pub const LABELS_MAX: usize = 1 << 20;
+/// After how many comparisons of partial routes a search is given up: a fraction of a second.
+pub const COMPARISONS_MAX: usize = 1 << 22;
 
 /// Finds the cheapest route for `query`, or says why there is none.
 ///
@@ -33,36 +37,37 @@ pub const LABELS_MAX: usize = 1 << 20;
 /// See [`NoRoute`]; apart from [`NoRoute::GivenUp`], an error means that no simple path satisfies the query.
 pub fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
     let problem = Problem::new(graph, query)?;
-    let quick = Search::new(&problem, query.amount, None).run()?;
-    let fits = quick.as_ref().is_some_and(|route| problem.within_limits(route));
-    let mut extra_fee = query.limits.max_fee;
-    if let Some(route) = quick.as_ref().filter(|_| fits) {
-        // A better route has a lower cost, and so at most this fee.
-        extra_fee = extra_fee.min(Msat(u64::try_from(route.cost.0 / 1_000_000_000).unwrap_or(u64::MAX)));
+    let amount = query.amount;
+    let unlimited = Search::new(&problem, amount, None).run()?;
+    let mut best = unlimited.clone().filter(|route| problem.within_limits(route));
+    if unlimited.is_some() && best.is_none() {
+        let limited =
+            Limited { bounds: Bounds::new(&problem, amount), highest_minimum: None, cost_max: None };
+        best = Search::new(&problem, amount, Some(limited)).run()?;
     }
-    let amount_max = query.amount.saturating_add(extra_fee);
-    let highest_minimum = problem.highest_minimum(amount_max);
-    if highest_minimum.is_none() {
-        match quick {
-            Some(route) if fits => return Ok(route),
-            None => return Err(NoRoute::Unreachable { amount: query.amount }),
-            Some(_) => {}
-        }
+    let cost_max = best.as_ref().map(|route| route.cost);
+    // A better route has a lower cost, and so a fee of no more than that.
+    let fee_max = cost_max.map_or(u64::MAX, |cost| u64::try_from(cost.0 / 1_000_000_000).unwrap_or(u64::MAX));
+    let amount_max = amount.saturating_add(query.limits.max_fee.min(Msat(fee_max)));
+    if let Some(highest_minimum) = problem.highest_minimum(amount_max) {
+        let bounds = Bounds::new(&problem, highest_minimum);
+        let limited = Limited { bounds, highest_minimum: Some(highest_minimum), cost_max };
+        best = match Search::new(&problem, highest_minimum, Some(limited)).run() {
+            Err(NoRoute::GivenUp { comparisons, .. }) => {
+                return Err(NoRoute::GivenUp { comparisons, best: best.map(Box::new) });
+            }
+            better => better?.or(best),
+        };
     }
-    let cost_max = quick.as_ref().filter(|_| fits).map(|route| route.cost);
-    let exhaustive = Exhaustive { bounds: Bounds::new(&problem, amount_max), highest_minimum, cost_max };
-    let better = Search::new(&problem, amount_max, Some(exhaustive)).run()?;
-    match (better, quick) {
-        (Some(route), _) => Ok(route),
-        (None, Some(route)) if fits => Ok(route),
-        (None, Some(route)) => Err(NoRoute::OverLimits {
-            amount: query.amount,
+    best.ok_or(match unlimited {
+        Some(route) => NoRoute::OverLimits {
+            amount,
             fee: route.fee,
             hops: route.hops.len(),
             cltv_blocks: route.total_cltv_blocks,
-        }),
-        (None, None) => Err(NoRoute::Unreachable { amount: query.amount }),
-    }
+        },
+        None => NoRoute::Unreachable { amount },
+    })
 }
 
 /// A query whose ends are known to be in the graph.
@@ -79,6 +84,13 @@ struct Terms<'a> {
     maximum: Msat,
     /// Absent on the payer's own channels, which cost it nothing.
     price: Option<&'a Policy>,
+}
+
+impl Terms<'_> {
+    /// Whether some amount from `least` to `most` fits.
+    fn can_carry(&self, least: Msat, most: Msat) -> bool {
+        self.minimum <= most && self.maximum >= least && self.minimum <= self.maximum
+    }
 }
 
 impl<'a> Problem<'a> {
@@ -125,21 +137,53 @@ impl<'a> Problem<'a> {
         Some(Terms { minimum: policy.htlc_minimum, maximum, price: (!own).then_some(policy) })
     }
 
-    /// The highest minimum between the payment's amount and `amount_max` among directions that could be used, if any.
+    /// The highest minimum above the payment's amount that an HTLC of at most `amount_max` could be lifted over, if any.
     fn highest_minimum(&self, amount_max: Msat) -> Option<Msat> {
-        let minimums = self.graph.channels().flat_map(|channel| {
-            Direction::BOTH.into_iter().filter_map(move |direction| {
-                let policy = channel.policy(direction).map(|policy| policy.htlc_minimum);
-                let own = self.query.knowledge.first_hops.as_ref().and_then(|hops| hops.get(&channel.scid()));
-                let stated = [policy, own.map(|hop| hop.htlc_minimum)];
-                // The terms are looked up only where a minimum is of interest: few are.
-                let near = |minimum: Msat| minimum > self.query.amount && minimum <= amount_max;
-                let interesting = stated.into_iter().flatten().any(near);
-                let terms = if interesting { self.terms(channel, direction) } else { None };
-                terms.map(|terms| terms.minimum).filter(|minimum| near(*minimum))
-            })
-        });
-        minimums.max()
+        let above = |minimum: Msat| minimum > self.query.amount && minimum <= amount_max;
+        let first_hops = self.query.knowledge.first_hops.iter().flat_map(|hops| hops.values());
+        let policies =
+            self.graph.channels().flat_map(|channel| Direction::BOTH.map(|end| channel.policy(end)));
+        let minimums = policies.flatten().map(|policy| policy.htlc_minimum);
+        if !minimums.chain(first_hops.map(|hop| hop.htlc_minimum)).any(above) {
+            return None;
+        }
+        // The largest amount that may arrive at each node, over any way of the allowed length, simple or not.
+        let mut largest: Vec<Option<Msat>> = vec![None; self.graph.node_count()];
+        largest[self.payee as usize] = Some(self.query.amount);
+        let mut highest = None;
+        let mut changed = BTreeSet::from([self.payee]);
+        for _ in 0..self.query.limits.max_hops.min(self.graph.node_count()) {
+            let mut next = BTreeSet::new();
+            for node in changed {
+                let Some(arriving) = largest[node as usize].filter(|_| node != self.payer) else { continue };
+                for (channel, direction) in self.into(node) {
+                    let terms = self.terms(channel, direction);
+                    let Some(terms) = terms.filter(|terms| terms.can_carry(self.query.amount, arriving))
+                    else {
+                        continue;
+                    };
+                    highest = highest.max(Some(terms.minimum).filter(|minimum| above(*minimum)));
+                    let through = arriving.min(terms.maximum);
+                    let fee = terms.price.map_or(Some(Msat::ZERO), |policy| policy.fee(through));
+                    let amount = through.saturating_add(fee.unwrap_or(amount_max)).min(amount_max);
+                    let origin = channel.origin_index(direction);
+                    if largest[origin as usize] < Some(amount) {
+                        largest[origin as usize] = Some(amount);
+                        next.insert(origin);
+                    }
+                }
+            }
+            changed = next;
+        }
+        highest
+    }
+
+    /// The directions that lead into a node.
+    fn into(&self, node: u32) -> impl Iterator<Item = (&'a Channel, Direction)> {
+        self.graph.channels_at(node).map(move |channel| {
+            let first = channel.origin_index(Direction::OneToTwo) == node;
+            (channel, if first { Direction::TwoToOne } else { Direction::OneToTwo })
+        })
     }
 
     fn within_limits(&self, route: &Route) -> bool {
@@ -175,8 +219,8 @@ struct Rank {
     label: usize,
 }
 
-/// What the exhaustive search knows beforehand.
-struct Exhaustive {
+/// What a search that keeps the limits knows beforehand.
+struct Limited {
     bounds: Bounds,
     /// The highest `htlc_minimum` that may bind, if one may.
     highest_minimum: Option<Msat>,
@@ -189,17 +233,26 @@ struct Search<'a> {
     problem: &'a Problem<'a>,
     /// Directions with a higher minimum are left out.
     minimum_max: Msat,
-    exhaustive: Option<Exhaustive>,
+    limited: Option<Limited>,
     labels: Vec<Label>,
     /// For each node, its labels that no other replaces.
     fronts: Vec<Vec<usize>>,
     open: BinaryHeap<Reverse<Rank>>,
+    comparisons: usize,
 }
 
 impl<'a> Search<'a> {
-    fn new(problem: &'a Problem<'a>, minimum_max: Msat, exhaustive: Option<Exhaustive>) -> Search<'a> {
+    fn new(problem: &'a Problem<'a>, minimum_max: Msat, limited: Option<Limited>) -> Search<'a> {
         let fronts = vec![Vec::new(); problem.graph.node_count()];
-        Search { problem, minimum_max, exhaustive, labels: Vec::new(), fronts, open: BinaryHeap::new() }
+        Search {
+            problem,
+            minimum_max,
+            limited,
+            labels: Vec::new(),
+            fronts,
+            open: BinaryHeap::new(),
+            comparisons: 0,
+        }
     }
 
     fn run(mut self) -> Result<Option<Route>, NoRoute> {
@@ -220,8 +273,8 @@ impl<'a> Search<'a> {
                 return Ok(Some(self.route(at)));
             }
             self.extend(at);
-            if self.labels.len() > LABELS_MAX {
-                return Err(NoRoute::GivenUp { labels: self.labels.len() });
+            if self.comparisons > COMPARISONS_MAX {
+                return Err(NoRoute::GivenUp { comparisons: self.comparisons, best: None });
             }
         }
         Ok(None)
@@ -230,14 +283,8 @@ impl<'a> Search<'a> {
     /// Offers every label that is one channel longer than this one.
     fn extend(&mut self, at: usize) {
         let problem = self.problem;
-        let node = self.labels[at].node;
-        for channel in problem.graph.channels_at(node) {
-            let origin = if channel.origin_index(Direction::OneToTwo) == node {
-                Direction::TwoToOne
-            } else {
-                Direction::OneToTwo
-            };
-            if let Some(longer) = self.longer(at, channel, origin) {
+        for (channel, direction) in problem.into(self.labels[at].node) {
+            if let Some(longer) = self.longer(at, channel, direction) {
                 self.offer(longer);
             }
         }
@@ -270,14 +317,15 @@ impl<'a> Search<'a> {
     /// Takes a label in, unless it cannot lead to the payer or another does all it could; replaces those it outdoes.
     fn offer(&mut self, label: Label) {
         let mut estimate = label.cost;
-        if let Some(exhaustive) = &self.exhaustive {
-            let Some(remaining) = exhaustive.remaining_cost(self.problem, &label) else { return };
+        if let Some(limited) = &self.limited {
+            let Some(remaining) = limited.remaining_cost(self.problem, &label) else { return };
             estimate = estimate.saturating_add(remaining);
-            if exhaustive.cost_max.is_some_and(|max| estimate >= max) || self.passes_twice(&label) {
+            if limited.cost_max.is_some_and(|max| estimate >= max) || self.passes_twice(&label) {
                 return;
             }
         }
         let front = &self.fronts[label.node as usize];
+        self.comparisons += 1 + front.len();
         if front.iter().any(|other| self.outdoes(&self.labels[*other], &label)) {
             return;
         }
@@ -299,7 +347,7 @@ impl<'a> Search<'a> {
         if one.cost > other.cost || one.amount > other.amount {
             return false;
         }
-        let Some(exhaustive) = &self.exhaustive else {
+        let Some(limited) = &self.limited else {
             // Equal in all that matters here: then the sooner expiry and the shorter way win.
             return (one.cost, one.amount) != (other.cost, other.amount)
                 || (one.cltv_blocks, one.hops) <= (other.cltv_blocks, other.hops);
@@ -309,7 +357,7 @@ impl<'a> Search<'a> {
         }
         // Where a minimum may bind, the larger amount may pass what the smaller does not; and a way on that crosses the
         // smaller one's own path cannot be mended by leaving out the loop, since that makes amounts smaller still.
-        exhaustive.highest_minimum.is_none_or(|highest| {
+        limited.highest_minimum.is_none_or(|highest| {
             (one.amount == other.amount || one.amount >= highest) && self.passes_no_more(one, other)
         })
     }
@@ -356,7 +404,7 @@ impl<'a> Search<'a> {
     }
 }
 
-impl Exhaustive {
+impl Limited {
     /// A lower bound on the cost from the payer to the label's node, or `None` when a limit cannot be kept any more.
     fn remaining_cost(&self, problem: &Problem<'_>, label: &Label) -> Option<Cost> {
         let limits = problem.query.limits;
@@ -416,15 +464,10 @@ fn distances(
             continue;
         }
         least[node as usize] = Some(distance);
-        for channel in problem.graph.channels_at(node) {
-            let direction = if channel.origin_index(Direction::OneToTwo) == node {
-                Direction::OneToTwo
-            } else {
-                Direction::TwoToOne
-            };
-            let terms = problem
-                .terms(channel, direction)
-                .filter(|terms| terms.minimum <= minimum_max && terms.maximum >= problem.query.amount);
+        for (channel, inward) in problem.into(node) {
+            let direction = inward.reversed();
+            let terms = problem.terms(channel, direction);
+            let terms = terms.filter(|terms| terms.can_carry(problem.query.amount, minimum_max));
             if let Some(terms) = terms {
                 let far = channel.origin_index(direction.reversed());
                 open.push(Reverse((distance + weight(terms.price), far)));
