@@ -64,7 +64,7 @@ impl Funded {
         let message = RevokeAndAck {
             channel_id: self.params.channel_id,
             per_commitment_secret: self.secrets.per_commitment_secret(number).reveal(),
-            next_per_commitment_point: to_point(&self.secrets.per_commitment_point(number.next().next())),
+            next_per_commitment_point: to_point(&self.local_point(number.next().next())),
             unknown: UnknownTlvs::default(),
         };
         message.into()

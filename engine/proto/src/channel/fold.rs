@@ -25,7 +25,8 @@ pub enum ReplayError {
 }
 
 impl Channel {
-    /// Rebuilds a channel from its record and its keys. The channel comes back without a connection.
+    /// Rebuilds a channel from its record and its keys. The channel comes back without a connection. One that is still
+    /// [`State::Opening`](super::State::Opening) is of no use any more: both sides forget it.
     pub fn replay(
         secrets: ChannelSecrets,
         record: impl IntoIterator<Item = Delta>,
@@ -104,6 +105,7 @@ impl Channel {
             (Phase::AwaitingFundingSigned(phase), Delta::FundingSignedReceived { signature }) => {
                 let opening::AwaitingFundingSigned { mut funded, transaction } = *phase;
                 funded.local_signature = signature;
+                funded.funding_transaction = Some(Box::new(transaction.clone()));
                 effects.events.push(ChannelEvent::FundingBroadcast { transaction });
                 Phase::Confirming(Box::new(funded))
             }
@@ -166,7 +168,10 @@ impl Channel {
 impl Funded {
     fn fold(&mut self, delta: Delta, effects: &mut Effects) {
         match delta {
-            Delta::FundingLocked { scid } => self.scid = Some(scid),
+            Delta::FundingLocked { scid } => {
+                self.scid = Some(scid);
+                self.funding_transaction = None;
+            }
             Delta::ChannelReadyReceived { second_per_commitment_point } => {
                 self.ready_received = true;
                 self.remote_next_point = Some(checked_point(&second_per_commitment_point));
@@ -190,7 +195,7 @@ impl Funded {
                 self.local_number = self.local_number.next();
                 self.local_signature = signature;
                 self.local_htlc_signatures = htlc_signatures;
-                self.local_next_keys.take();
+                self.shift_local_keys();
                 self.updates.revoke(Side::Local, &mut effects.events);
                 self.commitment_sent_last = false;
             }

@@ -142,8 +142,12 @@ pub(super) struct Funded {
     pub(super) link: Link,
     pub(super) shutdown: Shutdown,
     pub(super) scid: Option<Scid>,
+    /// As opener: what funds the channel, until it is deep enough.
+    pub(super) funding_transaction: Option<Box<Transaction>>,
     /// Whether the peer's `channel_ready` came.
     pub(super) ready_received: bool,
+    /// The points of our next commitment and of the one after it.
+    pub(super) local_next_points: [OnceLock<PublicKey>; 2],
     pub(super) local_next_keys: OnceLock<CommitmentKeys>,
     pub(super) remote_next_keys: OnceLock<CommitmentKeys>,
 }
@@ -172,7 +176,9 @@ impl Funded {
             link: Link::Up,
             shutdown: Shutdown::default(),
             scid: None,
+            funding_transaction: None,
             ready_received: false,
+            local_next_points: [OnceLock::new(), OnceLock::new()],
             local_next_keys: OnceLock::new(),
             remote_next_keys: OnceLock::new(),
         }
@@ -196,10 +202,27 @@ impl Funded {
         }
     }
 
-    /// The keys of our commitment `number`.
-    fn derive_local_keys(&self, number: CommitmentNumber) -> CommitmentKeys {
-        let point = self.secrets.per_commitment_point(number);
+    /// The keys of our commitment with this point.
+    fn derive_local_keys(&self, point: PublicKey) -> CommitmentKeys {
         CommitmentKeys::derive(self.secrets.basepoints(), &self.params.remote_basepoints, point)
+    }
+
+    /// The point of our commitment `number`, remembered for the two next ones.
+    pub(super) fn local_point(&self, number: CommitmentNumber) -> PublicKey {
+        let derive = || self.secrets.per_commitment_point(number);
+        let [next, after] = &self.local_next_points;
+        match number.0.checked_sub(self.local_number.0) {
+            Some(1) => *next.get_or_init(derive),
+            Some(2) => *after.get_or_init(derive),
+            _ => derive(),
+        }
+    }
+
+    /// Forgets what was remembered of the commitment that is the latest now.
+    pub(super) fn shift_local_keys(&mut self) {
+        self.local_next_keys.take();
+        let [next, after] = &mut self.local_next_points;
+        *next = std::mem::take(after);
     }
 
     /// The keys of the peer's commitment with this point.
@@ -210,14 +233,14 @@ impl Funded {
     /// Our next commitment, as the peer would sign it now.
     pub(super) fn next_local_commitment(&self) -> Result<CommitmentTx, CommitmentError> {
         let number = self.local_number.next();
-        let keys = self.local_next_keys.get_or_init(|| self.derive_local_keys(number));
+        let keys = self.local_next_keys.get_or_init(|| self.derive_local_keys(self.local_point(number)));
         let spec = self.spec(Side::Local, View::LOCAL_NEXT);
         CommitmentTx::build(&self.params.local_commitment, keys, number, &spec)
     }
 
     /// Our latest commitment.
     pub(super) fn local_commitment(&self) -> Result<CommitmentTx, CommitmentError> {
-        let keys = self.derive_local_keys(self.local_number);
+        let keys = self.derive_local_keys(self.local_point(self.local_number));
         let spec = self.spec(Side::Local, View::LOCAL_LATEST);
         CommitmentTx::build(&self.params.local_commitment, &keys, self.local_number, &spec)
     }

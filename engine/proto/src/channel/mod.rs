@@ -458,6 +458,23 @@ impl Channel {
         self.funded().is_some_and(|funded| funded.owes_commitment() || funded.awaiting_revocation)
     }
 
+    /// As opener, from `funding_signed` until it is deep enough: the funding transaction, to be broadcast (again).
+    #[must_use]
+    pub fn funding_transaction(&self) -> Option<&Transaction> {
+        self.funded()?.funding_transaction.as_deref()
+    }
+
+    /// The closing transaction, once both sides have signed it.
+    #[must_use]
+    pub fn closing_transaction(&self) -> Option<&Transaction> {
+        match &self.phase {
+            Phase::Negotiating(negotiating) => {
+                negotiating.agreed.as_ref().map(|(_, transaction)| &**transaction)
+            }
+            _ => None,
+        }
+    }
+
     /// Our latest commitment, with the transaction signed by both sides: what to broadcast when the peer is gone.
     /// `None` before the channel is funded, and when [`ChannelError::broadcast_allowed`] forbids it.
     #[must_use]

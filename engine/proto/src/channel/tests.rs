@@ -216,13 +216,15 @@ impl Node {
 
 /// A channel's state in words, without what it computes once and keeps.
 fn describe(mut channel: Channel) -> String {
-    if let Phase::Confirming(funded) | Phase::Normal(funded) = &mut channel.phase {
+    let funded = match &mut channel.phase {
+        Phase::Confirming(funded) | Phase::Normal(funded) => Some(funded),
+        Phase::Negotiating(negotiating) => Some(&mut negotiating.funded),
+        _ => None,
+    };
+    if let Some(funded) = funded {
+        funded.local_next_points = Default::default();
         funded.local_next_keys.take();
         funded.remote_next_keys.take();
-    }
-    if let Phase::Negotiating(negotiating) = &mut channel.phase {
-        negotiating.funded.local_next_keys.take();
-        negotiating.funded.remote_next_keys.take();
     }
     format!("{channel:?}")
 }

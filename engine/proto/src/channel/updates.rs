@@ -153,7 +153,8 @@ impl Updates {
     /// The one reducer: balances, fee rate and HTLCs of a view.
     ///
     /// Every amount is moved at most twice: from its offerer into the HTLC, and from there to whom the removal gives
-    /// it. Plans only admit updates that their sender can pay, so no balance falls below zero.
+    /// it. Plans only admit updates that their sender can pay, so in a commitment no balance falls below zero. In
+    /// [`View::PRUDENT`] the peer's may, when it spends what it claims in the same breath; it is zero then.
     pub(super) fn reduce(&self, view: View) -> Balances<'_> {
         let mut local = i128::from(self.settled_local.0);
         let mut remote = i128::from(self.capacity.0) - local;
@@ -179,10 +180,7 @@ impl Updates {
         let mut latest_first = self.fees.iter().rev();
         let fee = latest_first.find(|fee| fee.stage >= view.adds(self.opener));
         let feerate = fee.map_or(self.feerate, |fee| fee.feerate);
-        let amount = |balance: i128| {
-            debug_assert!(balance >= 0, "an update was admitted that its sender cannot pay");
-            Msat(u64::try_from(balance).unwrap_or(0))
-        };
+        let amount = |balance: i128| Msat(u64::try_from(balance.max(0)).unwrap_or(u64::MAX));
         Balances { local: amount(local), remote: amount(remote), feerate, htlcs }
     }
 
@@ -350,6 +348,12 @@ impl Updates {
         if self.opener == by {
             for fee in self.fees.iter_mut().filter(|fee| fee.stage == from) {
                 fee.stage = to;
+            }
+            // Of changes that have come equally far only the last counts; an opener may send many.
+            let latest: Vec<FeeUpdate> = std::mem::take(&mut self.fees);
+            for fee in latest {
+                self.fees.retain(|earlier| earlier.stage != fee.stage);
+                self.fees.push(fee);
             }
         }
     }

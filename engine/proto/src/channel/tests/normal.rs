@@ -230,3 +230,43 @@ fn signed_commitments_carry_valid_signatures_for_every_htlc() {
         }
     }
 }
+
+#[test]
+fn a_peer_may_spend_what_it_claims_at_once() {
+    let mut pair = Pair::with_type(ChannelType::Anchors);
+    let id = pair.locked_in(Msat(500_000_000), 1);
+    pair.b.fulfill(id, 1);
+    pair.b_to_a();
+    // The peer holds 400,000 satoshi and has just claimed another 500,000.
+    let message = fulmen_wire::message::UpdateAddHtlc {
+        channel_id: pair.a.channel.id(),
+        id: 0,
+        amount_msat: Msat(800_000_000),
+        payment_hash: hash_of(&preimage(2)),
+        cltv_expiry: BlockHeight(500),
+        onion_routing_packet: Box::new([0; 1366]),
+        path_key: None,
+        unknown: Default::default(),
+    };
+    let plan = pair.a.channel.plan(&message.into(), &CONTEXT).unwrap();
+    let _ = pair.a.channel.apply(plan, &[]);
+    assert!(pair.a.channel.available_out() < Msat(100_000_000));
+    assert_eq!(pair.a.channel.receivable(), Msat::ZERO);
+}
+
+#[test]
+fn many_fee_changes_leave_one_behind() {
+    let mut pair = Pair::with_type(ChannelType::Anchors);
+    // The acceptor has signed once, and the opener goes on as if it had heard nothing but its answers.
+    pair.b.add(AMOUNT, 1);
+    pair.b.commit();
+    for round in 0..10 {
+        pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(1000 + round) }).unwrap();
+        pair.a.commit();
+        while pair.a_to_b() {}
+        let answer = pair.b.sent.pop_back().unwrap();
+        pair.a.receive(&answer).unwrap();
+    }
+    assert!(pair.b.channel.funded().unwrap().updates.feerates().count() <= 3);
+    assert_eq!(pair.b.channel.feerate(), Some(FeeratePerKw(1009)));
+}

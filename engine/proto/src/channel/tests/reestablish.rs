@@ -223,3 +223,40 @@ fn a_failed_channel_answers_with_its_error() {
     assert_eq!(pair.b.channel.state(), State::Failed);
     assert!(pair.b.sent.is_empty(), "an error is not answered with another");
 }
+
+#[test]
+fn what_crossed_a_lost_update_is_not_held_against_it() {
+    let mut setup = Setup::new(ChannelType::Anchors);
+    setup.push = Msat(980_000_000);
+    let mut pair = Pair::ready(&setup);
+    // The opener's fee is sent and lost; meanwhile it acknowledges additions that make this fee dear.
+    pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(6000) }).unwrap();
+    for number in 0..6 {
+        pair.b.add(Msat(20_000_000), number);
+    }
+    pair.b.commit();
+    while pair.b_to_a() {}
+    pair.disconnect();
+    pair.connect();
+    pair.settle();
+    assert_eq!(pair.b.channel.feerate(), Some(FeeratePerKw(6000)));
+    assert_eq!(pair.a.channel.in_flight(Side::Remote).0, 6);
+}
+
+#[test]
+fn transactions_to_broadcast_survive_a_restart() {
+    let mut pair = Pair::funded(&Setup::new(ChannelType::Anchors));
+    pair.a.channel = Channel::replay(secrets(1), pair.a.record.clone()).unwrap();
+    let funding = pair.a.channel.funding_transaction().expect("still to confirm").compute_txid();
+    assert_eq!(Some(funding), pair.a.channel.funding_outpoint().map(|outpoint| outpoint.txid));
+    assert!(pair.b.channel.funding_transaction().is_none());
+    pair.disconnect();
+    pair.confirm();
+    assert!(pair.a.channel.funding_transaction().is_none());
+    pair.connect();
+    pair.a.command(&Command::Shutdown { scriptpubkey: None }).unwrap();
+    pair.settle();
+    let replayed = Channel::replay(secrets(1), pair.a.record.clone()).unwrap();
+    assert_eq!(replayed.state(), State::Closed);
+    assert_eq!(replayed.closing_transaction(), pair.a.broadcast.first());
+}
