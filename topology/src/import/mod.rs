@@ -1,0 +1,173 @@
+//! Import of channel graphs in the shape of lnd's `describegraph` JSON, plain or compressed with gzip.
+//!
+//! Reads `nodes[].pub_key` and of each of `edges[]` `node1_pub`, `node2_pub`, `capacity`, `node1_policy` and
+//! `node2_policy`, and ignores every other key. `node1_policy` governs the direction that leaves `node1_pub`. Numbers may
+//! be decimal strings or numbers. A policy that is `null` or has no key is absent, and so is each term of one. A node
+//! that only an edge names is taken in with it.
+//!
+//! The input is read as a stream: no more of it is held than the topology it becomes. Every error says where it is.
+
+mod parse;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+use serde::de::DeserializeSeed;
+use thiserror::Error;
+
+use crate::import::parse::{GraphSeed, Reading};
+use crate::model::{ModelError, Topology};
+
+/// A place in an imported file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file, or what was read instead of one.
+    pub file: String,
+    /// The line, from one, of the text (not of its compressed form).
+    pub line: usize,
+    /// The column, from one.
+    pub column: usize,
+    /// The node or channel being read.
+    pub element: Element,
+}
+
+/// What part of a graph is being read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Element {
+    /// Neither a node nor a channel.
+    #[default]
+    Graph,
+    /// The node at this index of `nodes`.
+    Node(usize),
+    /// The channel at this index of `edges`.
+    Channel(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, line {}, column {}", self.file, self.line, self.column)?;
+        match self.element {
+            Element::Graph => Ok(()),
+            Element::Node(index) => write!(f, ", node {index}"),
+            Element::Channel(index) => write!(f, ", channel {index}"),
+        }
+    }
+}
+
+/// Why a file is no channel graph.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The file cannot be opened.
+    #[error("{}: cannot be opened: {source}; give the path of a describegraph JSON, plain or .gz", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file cannot be read to its end, or is not valid gzip.
+    #[error("{file}: cannot be read: {source}")]
+    Read {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The text is not JSON, ends early, or goes on after its end.
+    #[error("{place}: not valid JSON: {cause}")]
+    Syntax {
+        /// Where.
+        place: Place,
+        /// The parser's words.
+        cause: String,
+    },
+    /// The JSON does not have the shape of a channel graph.
+    #[error("{place}: not a describegraph: {cause}")]
+    Shape {
+        /// Where.
+        place: Place,
+        /// The parser's words.
+        cause: String,
+    },
+    /// A value is not what its key calls for.
+    #[error("{place}: `{key}` must be {expected}, not {value}")]
+    Value {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: &'static str,
+        /// The value, shortened when long.
+        value: String,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// A key that cannot be done without is missing.
+    #[error("{place}: `{key}` is missing")]
+    Missing {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: &'static str,
+    },
+    /// There are no channels.
+    #[error("{file}: the graph has no channels")]
+    Empty {
+        /// The file.
+        file: String,
+    },
+    /// Nodes and channels do not fit together.
+    #[error("{file}: {source}")]
+    Model {
+        /// The file.
+        file: String,
+        /// What does not fit.
+        source: ModelError,
+    },
+}
+
+/// Imports a file.
+///
+/// # Errors
+/// When it cannot be read, or is no channel graph.
+pub fn import(path: &Path) -> Result<Topology, ImportError> {
+    let file = File::open(path).map_err(|source| ImportError::Open { path: path.to_owned(), source })?;
+    read(file, &path.display().to_string())
+}
+
+/// Imports what `input` yields; `file` names it in errors.
+///
+/// # Errors
+/// When it cannot be read, or is no channel graph.
+pub fn read(input: impl Read, file: &str) -> Result<Topology, ImportError> {
+    let mut input = BufReader::with_capacity(1 << 16, input);
+    let start = input.fill_buf().map_err(|source| ImportError::Read { file: file.to_owned(), source })?;
+    if start.starts_with(&GZIP_MAGIC) {
+        read_text(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(input)), file)
+    } else {
+        read_text(input, file)
+    }
+}
+
+/// What a gzip stream begins with (RFC 1952).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+fn read_text(input: impl Read, file: &str) -> Result<Topology, ImportError> {
+    let mut reading = Reading::default();
+    let mut parser = serde_json::Deserializer::from_reader(input);
+    let parsed = GraphSeed(&mut reading).deserialize(&mut parser).and_then(|()| parser.end());
+    if let Err(error) = parsed {
+        return Err(reading.explain(error, file));
+    }
+    if reading.channels.is_empty() {
+        return Err(ImportError::Empty { file: file.to_owned() });
+    }
+    let topology = Topology::new(reading.labels, reading.channels);
+    topology.map_err(|source| ImportError::Model { file: file.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;
