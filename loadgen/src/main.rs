@@ -1,2 +1,84 @@
-//! Not written yet.
-fn main() {}
+//! `loadgen`: drives Fulmen across synthetic and real topologies and accounts for every satoshi.
+//!
+//! Owns: the process: reading the command line, choosing the command, and the exit status. The modules own the rest.
+//!
+//! Invariant: a failure prints one line on standard error that says what was wrong and what to do.
+
+mod accounting;
+mod cli;
+mod digest;
+mod driver;
+mod exec;
+mod fault;
+mod metrics;
+mod network;
+mod page;
+mod peer;
+mod progress;
+mod report;
+mod scenario;
+mod seed;
+mod sender;
+mod table;
+mod tally;
+mod treasury;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use cli::{Cli, Command, RunArgs};
+
+/// The exit status of a wrong command line.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error),
+    };
+    // Logs are for those who ask: RUST_LOG=fulmen=debug loadgen run ...
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match cli.command {
+        Command::Run(args) => run(&args),
+    }
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    let finished = driver::run(args).and_then(|report| {
+        if let Some(directory) = &args.report {
+            report.write(directory)?;
+        }
+        let shown = if args.json { report.json()? } else { table::render(&report, args.report.as_deref()) };
+        Ok((shown, report.funds.conserved))
+    });
+    match finished {
+        Ok((shown, conserved)) => {
+            // A reader that went away, as `head` does, is no failure of the run.
+            let _ = writeln!(std::io::stdout(), "{}", shown.trim_end());
+            if conserved { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Help and version go to standard output and are no mistakes; anything else is one line.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+        }
+        _ => {
+            eprintln!("{}", cli::one_line(error));
+            ExitCode::from(USAGE)
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The command line: what can be asked for, within which limits, and how a mistake is told.
+//!
+//! Owns: flags, their help, the parsing of amounts, shares and chain addresses, and the one line a bad flag prints.
+//! Does not read files, open connections or build topologies: [`crate::scenario`] does.
+//!
+//! Invariant: a value that parses is within its stated limits, so nothing behind this file checks them again.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+use fulmen_wire::units::Msat;
+
+/// The network of a default run: scale-free like the real one, and most payments cross three channels or more.
+pub(crate) const DEFAULT_TOPOLOGY: &str = "ba:40,m:2,economy:mainnet";
+
+/// The most payments one run may make: more would outgrow the memory that holds their outcomes.
+const PAYMENTS_MAX: u64 = 10_000_000;
+/// The most payments in flight at once.
+const IN_FLIGHT_MAX: u64 = 20_000;
+/// The most attempts one payment may make.
+const ATTEMPTS_MAX: u64 = 1_000;
+/// The most worker threads.
+const WORKERS_MAX: u64 = 256;
+
+/// Drives Fulmen under load and accounts for every satoshi.
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version, about, long_about = None, after_help = CLI_HELP)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build a network, fund it on a regtest chain, pay across it, close it, and check the funds.
+    ///
+    /// Every node is a Fulmen engine of its own; they exchange the bytes of real BOLT messages. Every channel is
+    /// opened by a transaction the chain accepts and closed by another. The run ends with a table and exits with
+    /// status 1 if a single millisatoshi is missing.
+    #[command(after_help = RUN_HELP)]
+    Run(Box<RunArgs>),
+}
+
+/// The flags of `run`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunArgs {
+    /// The network: a generator and its parameters, or file:PATH[,core:K] for an lnd describegraph export.
+    #[arg(long, value_name = "SPEC", default_value = DEFAULT_TOPOLOGY)]
+    pub(crate) topology: String,
+
+    /// How many payments to make, faulty ones included.
+    #[arg(long, value_name = "COUNT", default_value = "2400", value_parser = payments)]
+    pub(crate) payments: u64,
+
+    /// How many payments may be in flight at once over the whole network.
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = in_flight)]
+    pub(crate) in_flight: usize,
+
+    /// The amount of a payment, drawn evenly between the two: MIN..MAX, or one number.
+    #[arg(long, value_name = "RANGE", default_value = "10000..10000000")]
+    pub(crate) amount_msat: AmountRange,
+
+    /// The seed of everything random: topology, keys, payments and faults.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// The chain: kernel (Bitcoin Core's validation in this process) or rpc:http://USER:PASSWORD@HOST:PORT (a
+    /// bitcoind on regtest).
+    #[arg(long, value_name = "CHAIN", default_value = "kernel")]
+    pub(crate) chain: ChainSpec,
+
+    /// Write report.json and report.html into this directory (made if missing).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// The share of payments that are made to fail: unknown hashes, amounts above a hop's maximum, fees and expiry
+    /// deltas below what a hop asks.
+    #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = share)]
+    pub(crate) faulty: f64,
+
+    /// How often a payment may try: the first attempt and its retries together.
+    #[arg(long, value_name = "COUNT", default_value = "12", value_parser = attempts)]
+    pub(crate) attempts: u32,
+
+    /// One worker and virtual time: the same seed gives the same digest.
+    #[arg(long)]
+    pub(crate) deterministic: bool,
+
+    /// Worker threads the nodes are spread over [default: one per core].
+    #[arg(long, value_name = "COUNT", value_parser = workers, conflicts_with = "deterministic")]
+    pub(crate) workers: Option<usize>,
+
+    /// Print the report as JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// No progress bars.
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+/// Examples under `loadgen --help`.
+const CLI_HELP: &str = "Try `loadgen run` first; `loadgen run --help` explains every flag.";
+
+/// Examples under `loadgen run --help`.
+const RUN_HELP: &str = "\
+Topologies (--seed decides what they leave open):
+  line:N   ring:N   star:N   complete:N   grid:WxH   tree:N[,branch:K]
+  er:N,p:P (Erdos-Renyi)   ws:N,k:K,p:P (Watts-Strogatz)   ba:N,m:M (Barabasi-Albert)
+  hub:N[,hubs:H] (core and periphery)
+  file:PATH[,core:K] (lnd describegraph JSON, plain or .gz; core:K keeps the K best-connected nodes)
+  Each generator also takes economy:flat[,capacity:SAT] or economy:mainnet (capacities, fees, deltas and limits
+  distributed as on mainnet).
+
+Examples:
+  loadgen run
+  loadgen run --topology ba:60,m:3 --payments 10000 --in-flight 400
+  loadgen run --topology file:graph.json.gz,core:40 --seed 7 --report out
+  loadgen run --deterministic --payments 500
+  loadgen run --chain rpc:http://user:password@127.0.0.1:18443 --payments 200
+
+Exit status: 0 all is well; 1 the run failed or the funds check found something; 2 the command line is wrong.";
+
+/// The chain a run settles on.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum ChainSpec {
+    /// Bitcoin Core's validation engine in this process.
+    Kernel,
+    /// A bitcoind over JSON-RPC.
+    Rpc {
+        /// `http://USER:PASSWORD@HOST:PORT`; never printed.
+        url: String,
+        /// `http://HOST:PORT`.
+        address: String,
+    },
+}
+
+impl fmt::Display for ChainSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChainSpec::Kernel => write!(f, "kernel"),
+            ChainSpec::Rpc { address, .. } => write!(f, "rpc:{address}"),
+        }
+    }
+}
+
+impl fmt::Debug for ChainSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for ChainSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ChainSpec, String> {
+        const FORM: &str = "write kernel, or rpc:http://USER:PASSWORD@HOST:PORT";
+        if text == "kernel" {
+            return Ok(ChainSpec::Kernel);
+        }
+        let rest = text.strip_prefix("rpc:").ok_or_else(|| format!("unknown chain; {FORM}"))?;
+        let rest = rest
+            .strip_prefix("http://")
+            .ok_or_else(|| format!("the address must start with http://; {FORM}"))?;
+        // The last @ ends the credentials, so that a password may hold one.
+        let (login, address) =
+            rest.rsplit_once('@').ok_or_else(|| format!("no user and password; {FORM}"))?;
+        let (user, password) = login.split_once(':').ok_or_else(|| format!("no password; {FORM}"))?;
+        let address = address.trim_end_matches('/');
+        let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("no port; {FORM}"))?;
+        if host.is_empty() || host.contains(['/', ' ']) {
+            return Err(format!("{host:?} is no host name; {FORM}"));
+        }
+        port.parse::<u16>()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(|| format!("{port:?} is no port between 1 and 65535; {FORM}"))?;
+        if user.is_empty() || password.is_empty() {
+            return Err(format!("user and password must not be empty; {FORM}"));
+        }
+        Ok(ChainSpec::Rpc { url: format!("http://{rest}"), address: format!("http://{host}:{port}") })
+    }
+}
+
+/// The least and the most a payment may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AmountRange {
+    /// The least.
+    pub(crate) min: Msat,
+    /// The most; not below `min`.
+    pub(crate) max: Msat,
+}
+
+impl fmt::Display for AmountRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.min.0, self.max.0)
+    }
+}
+
+impl FromStr for AmountRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AmountRange, String> {
+        const FORM: &str = "write MIN..MAX in millisatoshi, such as 10000..10000000";
+        let (min, max) = text.split_once("..").unwrap_or((text, text));
+        let number = |digits: &str| {
+            digits
+                .trim_start_matches('=')
+                .replace('_', "")
+                .parse::<u64>()
+                .map_err(|_| format!("{digits:?} is no whole number of millisatoshi; {FORM}"))
+        };
+        let (min, max) = (number(min)?, number(max)?);
+        if min == 0 {
+            return Err(format!("a payment of nothing cannot be made; {FORM} with MIN at least 1"));
+        }
+        if min > max {
+            return Err(format!("the range is reversed; write {max}..{min}"));
+        }
+        if max > Msat::MAX_MONEY.0 {
+            return Err(format!("{max} msat is more than all bitcoin there will ever be; {FORM}"));
+        }
+        Ok(AmountRange { min: Msat(min), max: Msat(max) })
+    }
+}
+
+/// A whole number within `range`, or a sentence about which numbers would do.
+fn count(text: &str, what: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let (min, max) = (range.start(), range.end());
+    let wanted = format!("give a whole number of {what} from {min} to {max}");
+    match text.replace('_', "").parse::<u64>() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        Ok(number) if number < *min => Err(format!("too few; {wanted}")),
+        Ok(_) => Err(format!("too many; {wanted}")),
+        Err(_) => Err(format!("not a whole number; {wanted}")),
+    }
+}
+
+fn payments(text: &str) -> Result<u64, String> {
+    count(text, "payments", 1..=PAYMENTS_MAX)
+}
+
+fn in_flight(text: &str) -> Result<usize, String> {
+    count(text, "payments in flight", 1..=IN_FLIGHT_MAX).map(|number| number as usize)
+}
+
+fn attempts(text: &str) -> Result<u32, String> {
+    count(text, "attempts", 1..=ATTEMPTS_MAX).map(|number| number as u32)
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    count(text, "worker threads", 1..=WORKERS_MAX).map(|number| number as usize)
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let wanted = "give a share from 0 to 1, such as 0.05";
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        Ok(_) => Err(format!("out of range; {wanted}")),
+        Err(_) => Err(format!("not a number; {wanted}")),
+    }
+}
+
+/// The one line that tells a mistake on the command line: what was wrong, and what to do.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("error: the command line cannot be read").to_owned();
+    // A sentence that already says what to do needs no pointer; neither does clap's own suggestion.
+    if first.contains("; ") {
+        return first;
+    }
+    let tip = lines.find_map(|line| line.strip_prefix("tip: "));
+    match tip {
+        Some(tip) => format!("{first}; {tip}"),
+        None => format!("{first}; see loadgen run --help"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(flags: &[&str]) -> Result<RunArgs, String> {
+        let arguments = ["loadgen", "run"].iter().chain(flags);
+        match Cli::try_parse_from(arguments) {
+            Ok(Cli { command: Command::Run(args) }) => Ok(*args),
+            Err(error) => Err(one_line(&error)),
+        }
+    }
+
+    #[test]
+    fn defaults_are_within_their_own_limits() {
+        Cli::command().debug_assert();
+        let args = parse(&[]).unwrap();
+        assert!(args.payments >= 2000);
+        assert_eq!(args.chain, ChainSpec::Kernel);
+        assert!(args.faulty > 0.0);
+    }
+
+    #[test]
+    fn mistakes_take_one_line_with_the_flag_and_the_remedy() {
+        let mistakes: &[(&[&str], &str)] = &[
+            (&["--payments", "0"], "too few"),
+            (&["--payments", "1e18"], "not a whole number"),
+            (&["--payments", "1000000000000000000"], "too many"),
+            (&["--payments", "99999999999999999999999"], "not a whole number"),
+            (&["--in-flight", "0"], "too few"),
+            (&["--attempts", "0"], "too few"),
+            (&["--amount-msat", "50..10"], "write 10..50"),
+            (&["--amount-msat", "0..10"], "at least 1"),
+            (&["--amount-msat", "ten"], "no whole number"),
+            (&["--amount-msat", "1..9000000000000000000"], "more than all bitcoin"),
+            (&["--faulty", "2.0"], "out of range"),
+            (&["--faulty", "NaN"], "out of range"),
+            (&["--faulty=-0.1"], "out of range"),
+            (&["--chain", "mainnet"], "unknown chain"),
+            (&["--chain", "rpc:http://127.0.0.1:18443"], "no user"),
+            (&["--chain", "rpc:http://a:b@127.0.0.1"], "no port"),
+            (&["--chain", "rpc:http://a:b@127.0.0.1:99999"], "no port between"),
+            (&["--chain", "rpc:https://a:b@127.0.0.1:1"], "http://"),
+            (&["--seed", "x"], "--seed"),
+            (&["--nonsense"], "--nonsense"),
+        ];
+        for (flags, expected) in mistakes {
+            let line = parse(flags).expect_err("a mistake");
+            assert!(line.starts_with("error: ") && !line.contains('\n'), "{line}");
+            assert!(line.contains(expected), "{flags:?} gave {line}");
+            assert!(line.contains("; "), "{line} says what to do");
+        }
+    }
+
+    #[test]
+    fn chains_and_amounts_parse() {
+        let args =
+            parse(&["--chain", "rpc:http://me:p@ss:word@[::1]:18443/", "--amount-msat", "1_000..=2000"])
+                .unwrap();
+        let ChainSpec::Rpc { url, address } = &args.chain else { panic!("rpc") };
+        assert_eq!(
+            (url.as_str(), address.as_str()),
+            ("http://me:p@ss:word@[::1]:18443/", "http://[::1]:18443")
+        );
+        assert!(!format!("{:?}", args.chain).contains("word"), "a password is never printed");
+        assert_eq!(args.amount_msat, AmountRange { min: Msat(1000), max: Msat(2000) });
+        assert_eq!(
+            parse(&["--amount-msat", "7"]).unwrap().amount_msat,
+            AmountRange { min: Msat(7), max: Msat(7) }
+        );
+    }
+}

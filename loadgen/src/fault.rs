@@ -1,0 +1,298 @@
+//! Payments that are made to fail, and where and how they must.
+//!
+//! Owns: the kinds of fault, the routes bent to cause them, and the failing hop and code each must meet (BOLT 4,
+//! "Failure Messages"). Does not send anything: [`crate::sender`] does.
+//!
+//! Invariant: a bent route breaks exactly one rule, at exactly one node; every hop before it is served as its policy
+//! asks. Where a payment fails earlier all the same, a balance on the way was too low.
+
+use std::fmt;
+
+use fulmen_graph::path::plain::find;
+use fulmen_graph::path::{Hop, NoRoute, Query, Route};
+use fulmen_graph::{ChannelGraph, DirectedChannel, Direction, Policy};
+use fulmen_proto::onion::FailureCode;
+use fulmen_wire::units::{BlockHeight, CltvDelta, Msat};
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha20Rng;
+
+/// The rule a faulty payment breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FaultKind {
+    /// The payee has never heard of the payment hash.
+    UnknownHash,
+    /// A hop is asked to forward more than its `htlc_maximum_msat`.
+    AboveMaximum,
+    /// A hop is offered less than its fee.
+    FeeShort,
+    /// A hop is offered less than its `cltv_expiry_delta`.
+    DeltaShort,
+}
+
+impl FaultKind {
+    /// All kinds, in the order they are dealt.
+    pub(crate) const ALL: [FaultKind; 4] =
+        [FaultKind::UnknownHash, FaultKind::AboveMaximum, FaultKind::FeeShort, FaultKind::DeltaShort];
+
+    /// The name in the report.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            FaultKind::UnknownHash => "unknown_hash",
+            FaultKind::AboveMaximum => "above_maximum",
+            FaultKind::FeeShort => "fee_short",
+            FaultKind::DeltaShort => "delta_short",
+        }
+    }
+
+    /// The code the erring node must answer with.
+    pub(crate) const fn code(self) -> FailureCode {
+        match self {
+            FaultKind::UnknownHash => FailureCode::IncorrectOrUnknownPaymentDetails,
+            FaultKind::AboveMaximum => FailureCode::TemporaryChannelFailure,
+            FaultKind::FeeShort => FailureCode::FeeInsufficient,
+            FaultKind::DeltaShort => FailureCode::IncorrectCltvExpiry,
+        }
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where a bent route must fail, and with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// The erring node: that at the end of the route's hop of this index.
+    pub(crate) hop: usize,
+    /// Its code.
+    pub(crate) code: FailureCode,
+}
+
+/// A route that must fail.
+#[derive(Clone, Debug)]
+pub(crate) struct Bent {
+    /// The HTLC on each channel.
+    pub(crate) hops: Vec<Hop>,
+    /// Where it fails.
+    pub(crate) expected: Expected,
+}
+
+/// Bends a route for `kind` out of what `query` asks, or says that this payer and payee offer none.
+///
+/// For [`FaultKind::AboveMaximum`] the payee and the amount are chosen here, for few pairs would do.
+pub(crate) fn bend(
+    graph: &ChannelGraph,
+    query: &Query<'_>,
+    kind: FaultKind,
+    rng: &mut ChaCha20Rng,
+) -> Result<Option<Bent>, NoRoute> {
+    match kind {
+        FaultKind::AboveMaximum => Ok(above_maximum(graph, query, rng)),
+        _ => {
+            let route = find(graph, query)?;
+            Ok(match kind {
+                FaultKind::FeeShort => fee_short(graph, route, rng),
+                FaultKind::DeltaShort => delta_short(graph, route, rng),
+                FaultKind::UnknownHash | FaultKind::AboveMaximum => {
+                    let expected = Expected { hop: route.hops.len() - 1, code: kind.code() };
+                    Some(Bent { hops: route.hops, expected })
+                }
+            })
+        }
+    }
+}
+
+fn policy<'a>(graph: &'a ChannelGraph, hop: &Hop) -> Option<&'a Policy> {
+    graph.channel(hop.scid)?.policy(hop.direction)
+}
+
+/// Offers one forwarding node less than its fee.
+fn fee_short(graph: &ChannelGraph, route: Route, rng: &mut ChaCha20Rng) -> Option<Bent> {
+    let mut hops = route.hops;
+    let paid: Vec<usize> = (1..hops.len()).filter(|index| hops[*index].fee > Msat::ZERO).collect();
+    let victim = *paid.choose(rng)?;
+    let short = rng.random_range(1..=hops[victim].fee.0);
+    hops[victim - 1].amount = hops[victim - 1].amount.checked_sub(Msat(short))?;
+    // Everyone before the victim is paid for what they forward now.
+    for index in (1..victim).rev() {
+        let fee = policy(graph, &hops[index])?.fee(hops[index].amount)?;
+        hops[index].fee = fee;
+        hops[index - 1].amount = hops[index].amount.checked_add(fee)?;
+    }
+    let served = hops[1..victim]
+        .iter()
+        .all(|hop| policy(graph, hop).is_some_and(|policy| hop.amount >= policy.htlc_minimum));
+    served.then_some(Bent { hops, expected: Expected { hop: victim - 1, code: FaultKind::FeeShort.code() } })
+}
+
+/// Offers one forwarding node less than its expiry delta.
+fn delta_short(graph: &ChannelGraph, route: Route, rng: &mut ChaCha20Rng) -> Option<Bent> {
+    let mut hops = route.hops;
+    let delayed =
+        |index: &usize| policy(graph, &hops[*index]).is_some_and(|policy| policy.cltv_expiry_delta.0 > 0);
+    let victims: Vec<usize> = (1..hops.len()).filter(delayed).collect();
+    let victim = *victims.choose(rng)?;
+    let short = rng.random_range(1..=policy(graph, &hops[victim])?.cltv_expiry_delta.0);
+    for hop in &mut hops[..victim] {
+        hop.cltv_expiry = hop.cltv_expiry.saturating_sub(CltvDelta(short));
+    }
+    Some(Bent { hops, expected: Expected { hop: victim - 1, code: FaultKind::DeltaShort.code() } })
+}
+
+/// How many channels are tried before a payer is said to reach none above its maximum.
+const CANDIDATES: usize = 12;
+
+/// Asks a node to forward more than the maximum of one of its channels: finds a channel whose maximum is small, a route
+/// to the node in front of it for an amount just above, and adds the channel.
+fn above_maximum(graph: &ChannelGraph, query: &Query<'_>, rng: &mut ChaCha20Rng) -> Option<Bent> {
+    let mut candidates: Vec<(Msat, DirectedChannel)> = graph
+        .channels()
+        .flat_map(|channel| Direction::BOTH.map(|direction| (channel, direction)))
+        .filter(|(channel, direction)| {
+            !channel.nodes().contains(&query.from) && channel.policy(*direction).is_some()
+        })
+        .filter_map(|(channel, direction)| {
+            let policy = channel.policy(direction).filter(|policy| !policy.disabled)?;
+            Some((policy.htlc_maximum, DirectedChannel { scid: channel.scid(), direction }))
+        })
+        .collect();
+    // The smaller the maximum, the likelier the way there carries more.
+    candidates.sort_unstable();
+    let half = candidates.len().div_ceil(2);
+    candidates.truncate(half);
+    for _ in 0..CANDIDATES {
+        let (maximum, directed) = *candidates.choose(rng)?;
+        let above = Msat(maximum.0.checked_add(rng.random_range(1..=1 + maximum.0 / 50))?);
+        if let Some(bent) = through(graph, query, directed, above) {
+            return Some(bent);
+        }
+    }
+    None
+}
+
+/// A route of `amount` to the origin of `last` and over it, if its origin can be reached with that much.
+fn through(graph: &ChannelGraph, query: &Query<'_>, last: DirectedChannel, amount: Msat) -> Option<Bent> {
+    let channel = graph.channel(last.scid)?;
+    let policy = channel.policy(last.direction)?;
+    let (victim, payee) = (channel.origin(last.direction), channel.origin(last.direction.reversed()));
+    let fee = policy.fee(amount)?;
+    let mut knowledge = query.knowledge.clone();
+    knowledge.excluded_nodes.insert(payee);
+    let to_victim = Query {
+        to: victim,
+        amount: amount.checked_add(fee)?,
+        final_cltv_delta: CltvDelta(query.final_cltv_delta.0.checked_add(policy.cltv_expiry_delta.0)?),
+        knowledge: &knowledge,
+        ..query.clone()
+    };
+    let mut hops = find(graph, &to_victim).ok()?.hops;
+    let expected = Expected { hop: hops.len() - 1, code: FaultKind::AboveMaximum.code() };
+    hops.push(Hop {
+        from: victim,
+        to: payee,
+        scid: last.scid,
+        direction: last.direction,
+        amount,
+        cltv_expiry: final_expiry(query.height, query.final_cltv_delta),
+        fee,
+    });
+    Some(Bent { hops, expected })
+}
+
+/// When the last HTLC of a route expires.
+fn final_expiry(height: BlockHeight, delta: CltvDelta) -> BlockHeight {
+    height.saturating_add(delta)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::{Purpose, Seed};
+    use fulmen_graph::path::Knowledge;
+    use fulmen_wire::units::{NodeId, Sat, Scid};
+
+    fn node(number: u8) -> NodeId {
+        NodeId([number; 33])
+    }
+
+    /// Nodes 1 to 5 in a row, channels 1 to 4; the maximum falls towards the end.
+    fn graph(fee_base: u64, delta: u16) -> ChannelGraph {
+        let mut graph = ChannelGraph::new();
+        for number in 1..5 {
+            let scid = Scid(u64::from(number));
+            graph.add_channel(scid, [node(number), node(number + 1)], Sat(1_000_000)).unwrap();
+            let policy = Policy {
+                fee_base: Msat(fee_base),
+                fee_proportional_millionths: if fee_base > 0 { 1_000 } else { 0 },
+                cltv_expiry_delta: CltvDelta(delta),
+                htlc_minimum: Msat(1_000),
+                htlc_maximum: Msat(900_000_000 / u64::from(number)),
+                disabled: false,
+            };
+            graph.set_policy(scid, node(number), Some(policy)).unwrap();
+            graph.set_policy(scid, node(number + 1), Some(policy)).unwrap();
+        }
+        graph
+    }
+
+    fn bent(graph: &ChannelGraph, kind: FaultKind, draw: u64) -> Option<Bent> {
+        let knowledge = Knowledge::default();
+        let query =
+            Query { height: BlockHeight(700), ..Query::new(node(1), node(5), Msat(1_000_000), &knowledge) };
+        let mut rng = Seed::new(9, b"").rng(Purpose::Fault, draw);
+        bend(graph, &query, kind, &mut rng).unwrap()
+    }
+
+    /// What each forwarding node finds wrong: its index on the route, and the rule.
+    fn judge(graph: &ChannelGraph, hops: &[Hop]) -> Vec<(usize, FaultKind)> {
+        let mut found = Vec::new();
+        for index in 1..hops.len() {
+            let (before, hop) = (&hops[index - 1], &hops[index]);
+            let policy = policy(graph, hop).unwrap();
+            assert!(hop.amount >= policy.htlc_minimum);
+            if before.amount < hop.amount.checked_add(policy.fee(hop.amount).unwrap()).unwrap() {
+                found.push((index - 1, FaultKind::FeeShort));
+            }
+            if before.cltv_expiry < hop.cltv_expiry.saturating_add(policy.cltv_expiry_delta) {
+                found.push((index - 1, FaultKind::DeltaShort));
+            }
+            if hop.amount > policy.htlc_maximum {
+                found.push((index - 1, FaultKind::AboveMaximum));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn each_fault_breaks_its_rule_once_where_it_says() {
+        let graph = graph(1_000, 40);
+        let mut hops_seen = std::collections::BTreeSet::new();
+        for kind in [FaultKind::AboveMaximum, FaultKind::FeeShort, FaultKind::DeltaShort] {
+            for draw in 0..30 {
+                let bent = bent(&graph, kind, draw).expect("this graph offers every fault");
+                assert_eq!(judge(&graph, &bent.hops), [(bent.expected.hop, kind)], "{kind} draw {draw}");
+                assert_eq!(bent.expected.code, kind.code());
+                assert!(bent.hops.windows(2).all(|pair| pair[0].to == pair[1].from));
+                hops_seen.insert((kind, bent.expected.hop));
+            }
+        }
+        assert!(hops_seen.len() >= 7, "faults lie at several places: {hops_seen:?}");
+    }
+
+    #[test]
+    fn an_unknown_hash_fails_at_the_payee_of_a_sound_route() {
+        let graph = graph(1_000, 40);
+        let bent = bent(&graph, FaultKind::UnknownHash, 0).unwrap();
+        assert!(judge(&graph, &bent.hops).is_empty());
+        assert_eq!(bent.expected.hop, bent.hops.len() - 1);
+    }
+
+    #[test]
+    fn what_costs_nothing_cannot_be_underpaid() {
+        assert!(bent(&graph(0, 40), FaultKind::FeeShort, 0).is_none());
+        assert!(bent(&graph(1_000, 0), FaultKind::DeltaShort, 0).is_none());
+    }
+}

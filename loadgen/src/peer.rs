@@ -1,0 +1,320 @@
+//! One node under load: the engine's [`Node`], its paying side, and its books.
+//!
+//! Owns: turning work into what the engine is fed, and what the engine gives back into letters and notices. Does not
+//! decide who pays whom. Messages cross between nodes as the bytes that would cross a wire.
+//!
+//! Invariant: the books know payments only: they are kept from the engine's events, never from a channel's balance.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::{ScriptBuf, Transaction};
+use fulmen::chain::ChainEvent;
+use fulmen::node::Node;
+use fulmen_graph::ChannelGraph;
+use fulmen_graph::path::FirstHop;
+use fulmen_proto::channel::State;
+use fulmen_proto::forward::{ChannelRef, Command, Event, FailureReason, Now, SendHtlc};
+use fulmen_wire::units::{BlockHeight, ChannelId, Msat, PaymentHash, Sat, Scid};
+
+use crate::accounting::Ledger;
+use crate::exec::{Actor, Outbox};
+use crate::network::Directory;
+use crate::report::Crypto;
+use crate::seed::Seed;
+use crate::sender::{FailedHtlc, Order, Outcome, OwnChannels, Sender, Step};
+
+/// What a node is given to do.
+pub(crate) enum Work {
+    /// Connect to this node.
+    Connect(usize),
+    /// The first message on a new connection from this node.
+    Init(usize, Vec<u8>),
+    /// A message of this node, as its bytes.
+    Bytes(usize, Vec<u8>),
+    /// A step of the chain.
+    Chain(Arc<ChainEvent>),
+    /// Something the operator wants.
+    Command(Box<Command>),
+    /// The public graph, and what paying needs: from here on the node can pay.
+    Graph(Arc<ChannelGraph>, Seed, u32),
+    /// Make this payment.
+    Pay(Order),
+}
+
+/// What a node tells the driver.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// A connection stands, as far as one of its two nodes is concerned.
+    Connected,
+    /// A channel this node opens waits for its funding transaction.
+    FundingNeeded {
+        /// The node.
+        node: usize,
+        /// The channel's number in the run.
+        channel: u64,
+        /// Its name until it is funded.
+        temporary_channel_id: ChannelId,
+        /// What the output pays.
+        amount: Sat,
+        /// The output's script.
+        script: ScriptBuf,
+    },
+    /// A channel can carry payments, as far as this node is concerned.
+    ChannelReady {
+        /// The channel.
+        channel_id: ChannelId,
+        /// Its place in the chain.
+        scid: Scid,
+    },
+    /// A channel was closed by agreement.
+    ChannelClosed {
+        /// The node that says so.
+        node: usize,
+        /// The channel.
+        channel_id: ChannelId,
+        /// What the node held in it.
+        balance: Option<Msat>,
+    },
+    /// A transaction is to be broadcast.
+    Broadcast(Box<Transaction>),
+    /// A payment is over.
+    Outcome(Box<Outcome>),
+    /// The node refused to forward, for want of balance or otherwise.
+    Refused {
+        /// What the HTLC is locked to.
+        payment_hash: PaymentHash,
+        /// The channel it was to go out on.
+        scid: Scid,
+        /// What was to go out.
+        amount: Msat,
+        /// What could have gone out at that moment.
+        available: Msat,
+    },
+    /// Something that does not happen in a healthy run.
+    Trouble {
+        /// The node.
+        node: usize,
+        /// What.
+        what: String,
+    },
+}
+
+/// A node under load.
+pub(crate) struct Peer {
+    index: usize,
+    node: Node,
+    directory: Arc<Directory>,
+    sender: Option<Sender>,
+    /// This node's channels by their place in the chain.
+    channels: BTreeMap<Scid, ChannelId>,
+    height: BlockHeight,
+    ledger: Ledger,
+}
+
+impl Peer {
+    /// The node of this index.
+    pub(crate) fn new(index: usize, node: Node, directory: Arc<Directory>) -> Peer {
+        Peer {
+            index,
+            node,
+            directory,
+            sender: None,
+            channels: BTreeMap::new(),
+            height: BlockHeight(0),
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// What the node paid, received and earned.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The cryptography the node did.
+    pub(crate) fn crypto(&self) -> Crypto {
+        let counters = self.node.counters();
+        Crypto {
+            ecdsa_verified: counters.ecdsa_verified,
+            ecdsa_signed: counters.ecdsa_signed,
+            onions_peeled: counters.onions_peeled,
+        }
+    }
+
+    /// HTLCs and payments not resolved: zero at the end of a run.
+    pub(crate) fn unresolved(&self) -> usize {
+        let occupancy = self.node.occupancy();
+        occupancy.circuits + occupancy.offered + self.sender.as_ref().map_or(0, Sender::in_flight)
+    }
+
+    fn work(&mut self, work: Work, now: Duration, outbox: &mut Outbox<Work, Notice>) {
+        match work {
+            Work::Connect(to) => outbox.letters.push((to, Work::Init(self.index, self.node.init()))),
+            Work::Init(from, init) => match self.node.connected(self.directory.id(from), &init) {
+                Ok(()) => outbox.notices.push(Notice::Connected),
+                Err(error) => self.trouble(outbox, error.to_string()),
+            },
+            Work::Bytes(from, bytes) => {
+                if let Err(error) = self.node.receive(self.directory.id(from), &bytes) {
+                    self.trouble(outbox, error.to_string());
+                }
+            }
+            Work::Chain(event) => {
+                if let ChainEvent::Connected { height, .. } = &*event {
+                    self.height = *height;
+                }
+                self.node.chain_event(&event);
+            }
+            Work::Command(command) => self.node.command(*command),
+            Work::Graph(graph, seed, attempts_max) => {
+                self.sender = Some(Sender::new(self.node.id(), graph, seed, attempts_max));
+            }
+            Work::Pay(order) => {
+                let own = self.own_channels();
+                if let Some(sender) = &mut self.sender {
+                    let step = sender.begin(order, now, self.height, own);
+                    self.step(step, outbox);
+                }
+            }
+        }
+    }
+
+    /// Runs the engine until it has nothing left to do: a failed payment may be tried again at once.
+    fn run(&mut self, now: Duration, outbox: &mut Outbox<Work, Notice>) {
+        while self.node.has_work() {
+            let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            let done = self.node.turn(Now { unix_ms: millis });
+            for (to, bytes) in done.send {
+                if let Some(to) = self.directory.index(to) {
+                    outbox.letters.push((to, Work::Bytes(self.index, bytes)));
+                }
+            }
+            outbox.notices.extend(done.broadcast.into_iter().map(|tx| Notice::Broadcast(Box::new(tx))));
+            for peer in done.disconnect {
+                self.trouble(outbox, format!("disconnects {peer}"));
+            }
+            for event in done.events {
+                self.event(event, now, outbox);
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event, now: Duration, outbox: &mut Outbox<Work, Notice>) {
+        match event {
+            Event::FundingNeeded { temporary_channel_id, user_id: channel, amount, script, .. } => {
+                let node = self.index;
+                outbox.notices.push(Notice::FundingNeeded {
+                    node,
+                    channel,
+                    temporary_channel_id,
+                    amount,
+                    script,
+                });
+            }
+            Event::ChannelReady { channel_id, scid, .. } => {
+                self.channels.insert(scid, channel_id);
+                outbox.notices.push(Notice::ChannelReady { channel_id, scid });
+            }
+            Event::ChannelClosed { channel_id, .. } => {
+                let channel = self.node.shard().channel(ChannelRef::Id(channel_id));
+                let balance = channel.and_then(|channel| channel.balances()).map(|(local, _)| local);
+                outbox.notices.push(Notice::ChannelClosed { node: self.index, channel_id, balance });
+            }
+            Event::HtlcSettled { attempt_id, .. } => {
+                let step = self.sender.as_mut().and_then(|sender| sender.settled(attempt_id, now));
+                self.steps(step, outbox);
+            }
+            Event::HtlcFailed { attempt_id, reason } => {
+                let own = self.own_channels();
+                let failed = match &reason {
+                    FailureReason::Remote { packet } => FailedHtlc::Remote(packet),
+                    FailureReason::Malformed { failure_code } => FailedHtlc::Malformed(*failure_code),
+                    FailureReason::Local(_) => FailedHtlc::Local,
+                };
+                let height = self.height;
+                let step = self
+                    .sender
+                    .as_mut()
+                    .and_then(|sender| sender.failed(attempt_id, &failed, now, height, own));
+                self.steps(step, outbox);
+            }
+            Event::PaymentReceived { amount, .. } => {
+                self.ledger.received = self.ledger.received.saturating_add(amount);
+            }
+            Event::Forwarded { fee, .. } => {
+                self.ledger.earned = self.ledger.earned.saturating_add(fee);
+                self.ledger.forwards += 1;
+            }
+            Event::ForwardFailed { payment_hash, outgoing: Some(outgoing), .. } => {
+                let refused = Notice::Refused {
+                    payment_hash,
+                    scid: outgoing.scid,
+                    amount: outgoing.amount,
+                    available: outgoing.available,
+                };
+                outbox.notices.push(refused);
+            }
+            Event::ForwardFailed { .. } | Event::ChannelFunded { .. } | Event::Gossip { .. } => {}
+            Event::ChannelFailed { channel_id, error, .. } => {
+                self.trouble(outbox, format!("channel {channel_id} failed: {error}"));
+            }
+            Event::CommandRefused { error } => self.trouble(outbox, format!("refused a command: {error}")),
+            Event::PeerWarning { text, .. } => self.trouble(outbox, format!("was warned: {text}")),
+            other => self.trouble(outbox, format!("told what nobody here understands: {other:?}")),
+        }
+    }
+
+    fn steps(&mut self, step: Option<Step>, outbox: &mut Outbox<Work, Notice>) {
+        match step {
+            Some(step) => self.step(step, outbox),
+            None => self.trouble(outbox, "resolved an attempt nobody made".to_owned()),
+        }
+    }
+
+    fn step(&mut self, step: Step, outbox: &mut Outbox<Work, Notice>) {
+        match step {
+            Step::Send { attempt_id, htlc } => self.node.command(Command::SendHtlc(SendHtlc {
+                attempt_id,
+                channel: ChannelRef::Scid(htlc.short_channel_id),
+                amount: htlc.amount,
+                cltv_expiry: htlc.cltv_expiry,
+                payment_hash: htlc.payment_hash,
+                onion: htlc.packet.into_bytes(),
+            })),
+            Step::Done(outcome) => {
+                self.ledger.paid = self.ledger.paid.saturating_add(outcome.sent());
+                outbox.notices.push(Notice::Outcome(outcome));
+            }
+        }
+    }
+
+    /// What can be spent on each of this node's channels now.
+    fn own_channels(&self) -> OwnChannels {
+        let shard = self.node.shard();
+        let usable = self.channels.iter().filter_map(|(scid, channel_id)| {
+            let channel = shard.channel(ChannelRef::Id(*channel_id))?;
+            let spendable = (channel.state() == State::Normal).then(|| channel.available_out())?;
+            Some((*scid, FirstHop { spendable, htlc_minimum: Msat(1) }))
+        });
+        usable.collect()
+    }
+
+    fn trouble(&self, outbox: &mut Outbox<Work, Notice>, what: String) {
+        outbox.notices.push(Notice::Trouble { node: self.index, what });
+    }
+}
+
+impl Actor for Peer {
+    type Work = Work;
+    type Notice = Notice;
+
+    fn turn(&mut self, work: Vec<Work>, now: Duration) -> Outbox<Work, Notice> {
+        let mut outbox = Outbox::default();
+        for work in work {
+            self.work(work, now, &mut outbox);
+        }
+        self.run(now, &mut outbox);
+        outbox
+    }
+}

@@ -1,0 +1,534 @@
+//! The report of a run: one value, written as `report.json` and shown by the page and the table.
+//!
+//! Owns: the report's shape and version ([`SCHEMA`]), documented field by field in `loadgen/REPORT.md`, and writing
+//! it to a directory. Does not measure anything: [`crate::metrics`] and [`crate::accounting`] do.
+//!
+//! Invariant: a change that removes a field, renames one or alters a meaning raises [`SCHEMA`]; one that adds a field
+//! does not. `payments.sent = payments.succeeded + payments.failed`, faulty payments included.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::page;
+
+/// The version of the report's shape.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// All that is known of one run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    /// [`SCHEMA`].
+    pub(crate) schema: u32,
+    /// The version of loadgen.
+    pub(crate) version: &'static str,
+    /// The seed.
+    pub(crate) seed: u64,
+    /// What was asked for.
+    pub(crate) settings: Settings,
+    /// The network.
+    pub(crate) topology: Topology,
+    /// The chain.
+    pub(crate) chain: ChainFigures,
+    /// All payments, the faulty ones among them.
+    pub(crate) payments: Payments,
+    /// The payments made to fail.
+    pub(crate) faulty: Faulty,
+    /// HTLCs forwarded and fulfilled.
+    pub(crate) forwards: u64,
+    /// Fees all forwarding nodes earned.
+    pub(crate) fees_earned_msat: u64,
+    /// Succeeded payments by the number of channels they crossed.
+    pub(crate) hops: BTreeMap<u32, u64>,
+    /// Payments and forwards a second.
+    pub(crate) throughput: Throughput,
+    /// From handing a payment to its sender until the sender knows its outcome, over succeeded payments.
+    pub(crate) latency_us: Latency,
+    /// The funds check.
+    pub(crate) funds: Funds,
+    /// The cryptography done.
+    pub(crate) crypto: Crypto,
+    /// Processor time.
+    pub(crate) cpu: Cpu,
+    /// SHA-256 over every payment's outcome, code and hop, all final balances and all transaction ids.
+    pub(crate) digest: String,
+    /// Wall time of each stage.
+    pub(crate) stages: Vec<Stage>,
+    /// Wall time of the whole run.
+    pub(crate) wall_s: f64,
+    /// What the page plots.
+    pub(crate) plots: Plots,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Settings {
+    /// `--payments`.
+    pub(crate) payments: u64,
+    /// `--in-flight`.
+    pub(crate) in_flight: u64,
+    /// `--amount-msat`, the least.
+    pub(crate) amount_min_msat: u64,
+    /// `--amount-msat`, the most.
+    pub(crate) amount_max_msat: u64,
+    /// `--faulty`.
+    pub(crate) faulty_share: f64,
+    /// `--attempts`.
+    pub(crate) attempts: u32,
+    /// `--deterministic`.
+    pub(crate) deterministic: bool,
+    /// Worker threads used.
+    pub(crate) workers: u64,
+}
+
+/// The network.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Topology {
+    /// `--topology`.
+    pub(crate) spec: String,
+    /// Nodes.
+    pub(crate) nodes: u64,
+    /// Channels.
+    pub(crate) channels: u64,
+    /// The sum of the channels' capacities.
+    pub(crate) capacity_sat: u64,
+}
+
+/// The chain.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ChainFigures {
+    /// `kernel`, or `rpc:` and the address.
+    pub(crate) backend: String,
+    /// Blocks the run mined.
+    pub(crate) blocks: u64,
+    /// Funding transactions confirmed.
+    pub(crate) channels_opened: u64,
+    /// Closing transactions confirmed.
+    pub(crate) channels_closed: u64,
+}
+
+/// All payments.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Payments {
+    /// Payments begun: all of them.
+    pub(crate) sent: u64,
+    /// Payments whose preimage reached the sender.
+    pub(crate) succeeded: u64,
+    /// Payments given up.
+    pub(crate) failed: u64,
+    /// Routes tried, retries included.
+    pub(crate) attempts: u64,
+    /// Failed payments by the reason of their last attempt; sums to `failed`.
+    pub(crate) failures: BTreeMap<String, u64>,
+    /// Failed attempts by their BOLT 4 code, retried ones included.
+    pub(crate) attempt_failures: BTreeMap<String, u64>,
+    /// The payments that were not made to fail.
+    pub(crate) ordinary: Ordinary,
+}
+
+/// The payments that were not made to fail.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Ordinary {
+    /// Begun.
+    pub(crate) sent: u64,
+    /// Succeeded.
+    pub(crate) succeeded: u64,
+    /// Failed.
+    pub(crate) failed: u64,
+    /// Failed, and every attempt's failure was a balance really too low at that moment.
+    pub(crate) failed_by_balance: u64,
+    /// Failed attempts whose failing channel really had too little at that moment, of all failed attempts.
+    pub(crate) attempts_failed_by_balance: u64,
+    /// Failed attempts no balance explains.
+    pub(crate) attempts_unexplained: u64,
+}
+
+/// The payments made to fail.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Faulty {
+    /// Begun.
+    pub(crate) sent: u64,
+    /// Failed at the hop and with the code known beforehand.
+    pub(crate) as_expected: u64,
+    /// By kind.
+    pub(crate) kinds: BTreeMap<&'static str, FaultyKind>,
+}
+
+/// One kind of faulty payment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct FaultyKind {
+    /// Begun.
+    pub(crate) sent: u64,
+    /// Failed as foreseen.
+    pub(crate) as_expected: u64,
+}
+
+/// Rates over the payments stage.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Throughput {
+    /// Payments resolved a second.
+    pub(crate) payments_per_s: f64,
+    /// Forwards fulfilled a second.
+    pub(crate) forwards_per_s: f64,
+}
+
+/// Latency quantiles; zero without a succeeded payment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Latency {
+    /// Half are faster.
+    pub(crate) p50: u64,
+    /// 90 % are faster.
+    pub(crate) p90: u64,
+    /// 99 % are faster.
+    pub(crate) p99: u64,
+    /// 99.9 % are faster.
+    pub(crate) p999: u64,
+    /// The slowest.
+    pub(crate) max: u64,
+}
+
+/// The funds check.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Funds {
+    /// What the nodes' wallets held before the first channel, from the chain's outputs.
+    pub(crate) start_sat: u64,
+    /// What wallets and channels held after the last block.
+    pub(crate) end_sat: u64,
+    /// What the transactions in between paid the miner, from the chain's blocks.
+    pub(crate) mining_fees_sat: u64,
+    /// Of `end_sat`, what is still locked in channels.
+    pub(crate) in_channels_sat: u64,
+    /// What went to scripts of nobody in the run.
+    pub(crate) strayed_sat: u64,
+    /// Nodes whose own equation holds to the millisatoshi.
+    pub(crate) nodes_balanced: u64,
+    /// What closing transactions rounded away, over all nodes.
+    pub(crate) rounding_msat: u64,
+    /// Both halves: the chain's equation, and every node's.
+    pub(crate) conserved: bool,
+    /// What is wrong, a sentence each; empty when `conserved`.
+    pub(crate) findings: Vec<String>,
+    /// Each node's equation.
+    pub(crate) nodes: Vec<NodeFunds>,
+}
+
+/// One node's equation: `end - start = received + pushed_in + earned - paid - pushed_out - onchain_fees - rounding`.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct NodeFunds {
+    /// The node's index.
+    pub(crate) node: u64,
+    /// Its wallet before the first channel.
+    pub(crate) start_sat: u64,
+    /// Its wallet after the last block.
+    pub(crate) end_sat: u64,
+    /// Payments received.
+    pub(crate) received_msat: u64,
+    /// Received as `push_msat` of a channel another opened.
+    pub(crate) pushed_in_msat: u64,
+    /// Forwarding fees.
+    pub(crate) earned_msat: u64,
+    /// Payments made, routing fees included.
+    pub(crate) paid_msat: u64,
+    /// Given as `push_msat` of channels it opened.
+    pub(crate) pushed_out_msat: u64,
+    /// Mining fees of its funding and closing transactions.
+    pub(crate) onchain_fees_sat: u64,
+    /// Its balances' fractions of a satoshi (and outputs below dust) that closing transactions could not carry.
+    pub(crate) rounding_msat: u64,
+    /// The equation holds.
+    pub(crate) balanced: bool,
+}
+
+/// The cryptography done, over all nodes and the whole run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Crypto {
+    /// ECDSA signatures verified.
+    pub(crate) ecdsa_verified: u64,
+    /// ECDSA signatures made.
+    pub(crate) ecdsa_signed: u64,
+    /// Onions peeled.
+    pub(crate) onions_peeled: u64,
+}
+
+impl Crypto {
+    /// Both together.
+    pub(crate) fn plus(self, other: Crypto) -> Crypto {
+        Crypto {
+            ecdsa_verified: self.ecdsa_verified + other.ecdsa_verified,
+            ecdsa_signed: self.ecdsa_signed + other.ecdsa_signed,
+            onions_peeled: self.onions_peeled + other.onions_peeled,
+        }
+    }
+}
+
+/// Processor time of the payments stage.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Cpu {
+    /// All worker threads; absent where the system does not tell.
+    pub(crate) nodes_s: Option<f64>,
+    /// `nodes_s` over `forwards`.
+    pub(crate) us_per_forward: Option<f64>,
+}
+
+/// One stage of the run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Stage {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its wall time.
+    pub(crate) wall_s: f64,
+}
+
+/// What the page plots beside the figures above.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Plots {
+    /// Succeeded payments by latency, in buckets that grow by a constant factor.
+    pub(crate) latency: Vec<LatencyBucket>,
+    /// Payments resolved over time.
+    pub(crate) timeline: Vec<TimelineSlot>,
+    /// The channels as pairs of nodes with a capacity; empty for networks too large to draw.
+    pub(crate) edges: Vec<Edge>,
+}
+
+/// One bar of the latency histogram.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LatencyBucket {
+    /// From here.
+    pub(crate) from_us: u64,
+    /// To below here.
+    pub(crate) to_us: u64,
+    /// So many.
+    pub(crate) count: u64,
+}
+
+/// What happened in one slice of the payments stage.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct TimelineSlot {
+    /// The slice's start.
+    pub(crate) start_s: f64,
+    /// The slice's length.
+    pub(crate) length_s: f64,
+    /// Payments succeeded.
+    pub(crate) succeeded: u64,
+    /// Payments failed.
+    pub(crate) failed: u64,
+    /// Forwards of the payments that succeeded.
+    pub(crate) forwards: u64,
+}
+
+/// One channel of the sketch.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Edge {
+    /// One node.
+    pub(crate) a: u32,
+    /// The other.
+    pub(crate) b: u32,
+    /// What it holds.
+    pub(crate) capacity_sat: u64,
+}
+
+/// Why a report could not be written.
+#[derive(Debug, Error)]
+pub(crate) enum WriteError {
+    /// The directory or a file in it.
+    #[error("cannot write {}: {cause}; give --report a directory you may write to", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A figure JSON has no form for.
+    #[error("cannot write the report as JSON: {0}; please report this as a bug")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Report {
+    /// The report as JSON.
+    ///
+    /// # Errors
+    /// When a figure has no JSON form.
+    pub(crate) fn json(&self) -> Result<String, WriteError> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    /// Writes `report.json` and `report.html` into `directory`, which [`prepare`] made.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn write(&self, directory: &Path) -> Result<(), WriteError> {
+        let json = self.json()?;
+        write_file(&directory.join("report.html"), &page::render(&json))?;
+        write_file(&directory.join("report.json"), &format!("{json}\n"))
+    }
+}
+
+/// Makes the report's directory and proves that it can be written to: before the run, not after it.
+///
+/// # Errors
+/// When it cannot.
+pub(crate) fn prepare(directory: &Path) -> Result<(), WriteError> {
+    fs::create_dir_all(directory).map_err(|cause| WriteError::File { path: directory.to_owned(), cause })?;
+    let probe = directory.join(".loadgen-probe");
+    write_file(&probe, "")?;
+    fs::remove_file(&probe).map_err(|cause| WriteError::File { path: probe, cause })
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), WriteError> {
+    fs::write(path, text).map_err(|cause| WriteError::File { path: path.to_owned(), cause })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// A report with something in every field.
+    fn sample() -> Report {
+        Report {
+            schema: SCHEMA,
+            version: "0.0.0",
+            seed: 7,
+            settings: Settings {
+                payments: 3,
+                in_flight: 2,
+                amount_min_msat: 1,
+                amount_max_msat: 9,
+                faulty_share: 0.5,
+                attempts: 4,
+                deterministic: false,
+                workers: 2,
+            },
+            topology: Topology { spec: "line:3".to_owned(), nodes: 3, channels: 2, capacity_sat: 10_000_000 },
+            chain: ChainFigures {
+                backend: "kernel".to_owned(),
+                blocks: 110,
+                channels_opened: 2,
+                channels_closed: 2,
+            },
+            payments: Payments {
+                sent: 3,
+                succeeded: 2,
+                failed: 1,
+                attempts: 5,
+                failures: BTreeMap::from([("fee_insufficient".to_owned(), 1)]),
+                attempt_failures: BTreeMap::from([("temporary_channel_failure".to_owned(), 3)]),
+                ordinary: Ordinary {
+                    sent: 2,
+                    succeeded: 2,
+                    failed: 0,
+                    failed_by_balance: 0,
+                    attempts_failed_by_balance: 2,
+                    attempts_unexplained: 0,
+                },
+            },
+            faulty: Faulty {
+                sent: 1,
+                as_expected: 1,
+                kinds: BTreeMap::from([("fee_short", FaultyKind { sent: 1, as_expected: 1 })]),
+            },
+            forwards: 2,
+            fees_earned_msat: 1_500,
+            hops: BTreeMap::from([(2, 2)]),
+            throughput: Throughput { payments_per_s: 1.5, forwards_per_s: 1.0 },
+            latency_us: Latency { p50: 1, p90: 2, p99: 3, p999: 4, max: 5 },
+            funds: Funds {
+                start_sat: 5,
+                end_sat: 4,
+                mining_fees_sat: 1,
+                in_channels_sat: 0,
+                strayed_sat: 0,
+                nodes_balanced: 3,
+                rounding_msat: 2_000,
+                conserved: true,
+                findings: vec![],
+                nodes: vec![],
+            },
+            crypto: Crypto { ecdsa_verified: 1, ecdsa_signed: 2, onions_peeled: 3 },
+            cpu: Cpu { nodes_s: None, us_per_forward: None },
+            digest: "00".repeat(32),
+            stages: vec![Stage { name: "paying", wall_s: 0.5 }],
+            wall_s: 1.0,
+            plots: Plots::default(),
+        }
+    }
+
+    #[test]
+    fn the_shape_others_rely_on_is_there() {
+        let json: Value = serde_json::from_str(&sample().json().unwrap()).unwrap();
+        let promised = [
+            "/schema",
+            "/seed",
+            "/topology/spec",
+            "/topology/nodes",
+            "/topology/channels",
+            "/chain/backend",
+            "/chain/blocks",
+            "/chain/channels_opened",
+            "/chain/channels_closed",
+            "/payments/sent",
+            "/payments/succeeded",
+            "/payments/failed",
+            "/payments/attempts",
+            "/payments/failures/fee_insufficient",
+            "/faulty/sent",
+            "/faulty/as_expected",
+            "/forwards",
+            "/throughput/payments_per_s",
+            "/throughput/forwards_per_s",
+            "/latency_us/p50",
+            "/latency_us/p90",
+            "/latency_us/p99",
+            "/latency_us/p999",
+            "/latency_us/max",
+            "/funds/start_sat",
+            "/funds/end_sat",
+            "/funds/mining_fees_sat",
+            "/funds/nodes_balanced",
+            "/funds/conserved",
+            "/crypto/ecdsa_verified",
+            "/crypto/ecdsa_signed",
+            "/crypto/onions_peeled",
+            "/wall_s",
+        ];
+        for pointer in promised {
+            assert!(json.pointer(pointer).is_some(), "{pointer} is missing");
+        }
+        assert_eq!(json["schema"], 1);
+        assert_eq!(json["hops"]["2"], 2);
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let document = include_str!("../REPORT.md");
+        let json: Value = serde_json::from_str(&sample().json().unwrap()).unwrap();
+        for (name, value) in json.as_object().unwrap() {
+            assert!(document.contains(&format!("`{name}")), "{name} is not in REPORT.md");
+            let inner = value.as_object().into_iter().flat_map(|inner| inner.keys());
+            let words = inner.filter(|word| word.parse::<u32>().is_err());
+            for word in words {
+                assert!(document.contains(word.as_str()), "{name}.{word} is not in REPORT.md");
+            }
+        }
+    }
+
+    #[test]
+    fn both_files_are_written_and_a_bad_place_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/er");
+        prepare(&path).unwrap();
+        sample().write(&path).unwrap();
+        let json: Value =
+            serde_json::from_str(&fs::read_to_string(path.join("report.json")).unwrap()).unwrap();
+        assert_eq!(json["payments"]["sent"], 3);
+        assert!(fs::read_to_string(path.join("report.html")).unwrap().contains("\"spec\": \"line:3\""));
+        let error = prepare(&path.join("report.json")).unwrap_err().to_string();
+        assert!(
+            error.contains("report.json") && error.contains("--report") && !error.contains('\n'),
+            "{error}"
+        );
+    }
+}

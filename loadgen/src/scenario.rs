@@ -1,0 +1,153 @@
+//! What a run is asked to do, checked as far as can be before anything is built.
+//!
+//! Owns: the topology's reading and its limits, the payments that are drawn, and which of them are faulty. Does not
+//! open chains or nodes.
+//!
+//! Invariant: every payment drawn has a route in the public graph, so that one that finds none was kept from it by
+//! balances.
+
+use fulmen_graph::ChannelGraph;
+use fulmen_graph::path::plain::find;
+use fulmen_graph::path::{Knowledge, Query};
+use fulmen_topology::{BuildError, Spec, SpecError, Topology};
+use fulmen_wire::units::{Msat, NodeId};
+use rand::RngExt;
+use thiserror::Error;
+
+use crate::cli::{AmountRange, RunArgs};
+use crate::fault::FaultKind;
+use crate::network::Directory;
+use crate::seed::{Purpose, Seed};
+use crate::sender::FINAL_CLTV_DELTA;
+
+/// The most nodes a run can have: each is an engine of its own.
+const NODES_MAX: usize = 2_000;
+/// The most channels a run can have: each is funded and closed on chain.
+const CHANNELS_MAX: usize = 20_000;
+/// How many pairs are drawn before none is said to be able to pay.
+const DRAWS_MAX: u64 = 2_000;
+/// How many draws a kind of fault gets before another kind takes its place.
+const DRAWS_PER_KIND: u64 = 16;
+
+/// Why a run cannot begin.
+#[derive(Debug, Error)]
+pub(crate) enum ScenarioError {
+    /// The topology's text cannot be read.
+    #[error("--topology: {0}")]
+    Spec(#[from] SpecError),
+    /// The topology cannot be built.
+    #[error("--topology: {0}")]
+    Build(#[from] BuildError),
+    /// Too many nodes or channels.
+    #[error(
+        "--topology: {nodes} nodes and {channels} channels are more than the {NODES_MAX} nodes and {CHANNELS_MAX} \
+         channels a run can hold; make it smaller, or take core:K of the file"
+    )]
+    TooLarge {
+        /// How many nodes.
+        nodes: usize,
+        /// How many channels.
+        channels: usize,
+    },
+    /// Nobody can pay anybody.
+    #[error(
+        "no two nodes of this topology have a route for {range} msat; lower --amount-msat or choose another --topology"
+    )]
+    NoRoutes {
+        /// The amounts asked for.
+        range: AmountRange,
+    },
+}
+
+/// Builds the topology of a run.
+///
+/// # Errors
+/// When it cannot be read, built, or held.
+pub(crate) fn topology(args: &RunArgs) -> Result<Topology, ScenarioError> {
+    let spec: Spec = args.topology.parse()?;
+    let topology = spec.build(args.seed)?;
+    let (nodes, channels) = (topology.nodes().len(), topology.channels().len());
+    if nodes > NODES_MAX || channels > CHANNELS_MAX {
+        return Err(ScenarioError::TooLarge { nodes, channels });
+    }
+    Ok(topology)
+}
+
+/// A payment as it was drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Draw {
+    /// The payer's index.
+    pub(crate) from: usize,
+    /// The payee's id.
+    pub(crate) to: NodeId,
+    /// The payee's index.
+    pub(crate) to_index: usize,
+    /// What is paid.
+    pub(crate) amount: Msat,
+    /// The rule to break, if any.
+    pub(crate) fault: Option<FaultKind>,
+}
+
+/// Draws payments.
+#[derive(Debug)]
+pub(crate) struct Lottery<'a> {
+    seed: Seed,
+    graph: &'a ChannelGraph,
+    directory: &'a Directory,
+    nodes: usize,
+    range: AmountRange,
+    faulty_share: f64,
+}
+
+impl<'a> Lottery<'a> {
+    /// Draws from `seed` for this network.
+    pub(crate) fn new(
+        seed: Seed,
+        graph: &'a ChannelGraph,
+        directory: &'a Directory,
+        nodes: usize,
+        args: &RunArgs,
+    ) -> Lottery<'a> {
+        Lottery { seed, graph, directory, nodes, range: args.amount_msat, faulty_share: args.faulty }
+    }
+
+    /// Payment number `payment`; `redraw` tells apart the draws for one payment, as when a fault found no route.
+    ///
+    /// # Errors
+    /// When no pair has a route.
+    pub(crate) fn draw(&self, payment: u64, redraw: u64) -> Result<Draw, ScenarioError> {
+        let fault = self.fault(payment, redraw);
+        let mut rng = self.seed.rng(Purpose::Payment, payment | redraw << 40);
+        for _ in 0..DRAWS_MAX {
+            let from = rng.random_range(0..self.nodes);
+            let to_index = (from + rng.random_range(1..self.nodes)) % self.nodes;
+            let amount = Msat(rng.random_range(self.range.min.0..=self.range.max.0));
+            let to = self.directory.id(to_index);
+            if self.has_route(self.directory.id(from), to, amount) {
+                return Ok(Draw { from, to, to_index, amount, fault });
+            }
+        }
+        Err(ScenarioError::NoRoutes { range: self.range })
+    }
+
+    /// Whether the payment is faulty, and how: spread evenly over the run, the kinds in turn.
+    fn fault(&self, payment: u64, redraw: u64) -> Option<FaultKind> {
+        let before = |number: u64| (number as f64 * self.faulty_share).floor() as u64;
+        let nth = before(payment);
+        let kinds = FaultKind::ALL.len() as u64;
+        (before(payment + 1) > nth)
+            .then(|| FaultKind::ALL[((nth + redraw / DRAWS_PER_KIND) % kinds) as usize])
+    }
+
+    fn has_route(&self, from: NodeId, to: NodeId, amount: Msat) -> bool {
+        let mut knowledge = Knowledge::default();
+        // The payer's own public limits do not bind it; what it can spend does, and that is a matter of balance.
+        let own = self.graph.channels_of(from).map(|channel| {
+            let spendable = channel.capacity().to_msat();
+            (channel.scid(), fulmen_graph::path::FirstHop { spendable, htlc_minimum: Msat(1) })
+        });
+        knowledge.first_hops = Some(own.collect());
+        let query = Query { final_cltv_delta: FINAL_CLTV_DELTA, ..Query::new(from, to, amount, &knowledge) };
+        find(self.graph, &query).is_ok()
+    }
+}

@@ -1,0 +1,214 @@
+//! The chain's side of a run: the backend, the miner, every node's wallet, and the audit that reads every block.
+//!
+//! Owns: opening the chain, mining, funding wallets and channels, and handing each block to all who follow the chain.
+//! Does not know channels beyond their funding script, nor nodes beyond their wallet.
+//!
+//! Invariant: every block reaches miner, wallets and audit exactly once and in order; the caller gets each of them
+//! once, to tell the nodes.
+
+use std::sync::Arc;
+
+use bitcoin::{ScriptBuf, Transaction, Txid};
+use fulmen::chain::kernel::KernelChain;
+use fulmen::chain::rpc::RpcChain;
+use fulmen::chain::wallet::{Wallet, WalletError, mine_until};
+use fulmen::chain::{BroadcastError, ChainError, ChainEvent, RegtestChain};
+use fulmen_wire::units::Sat;
+use thiserror::Error;
+
+use crate::accounting::{ChainAudit, Owner};
+use crate::cli::ChainSpec;
+use crate::network::FEERATE;
+use crate::seed::{Purpose, Seed};
+
+/// Why the chain's side failed.
+#[derive(Debug, Error)]
+pub(crate) enum TreasuryError {
+    /// The chain could not be opened, asked or extended.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A transaction of the run was refused.
+    #[error("{what}: {cause}; this is a bug or a chain someone else is using")]
+    Refused {
+        /// What the transaction was for.
+        what: String,
+        /// What the chain said.
+        cause: BroadcastError,
+    },
+    /// A wallet cannot pay.
+    #[error("the wallet of {whose} cannot pay: {cause}")]
+    Wallet {
+        /// Whose.
+        whose: String,
+        /// Why not.
+        cause: WalletError,
+    },
+    /// Blocks were taken back during the run.
+    #[error("the chain was reorganised during the run; give loadgen a chain nobody else mines on")]
+    Reorganised,
+}
+
+/// The chain, and everyone who has money on it.
+pub(crate) struct Treasury {
+    chain: Box<dyn RegtestChain>,
+    miner: Wallet,
+    wallets: Vec<Wallet>,
+    audit: ChainAudit,
+    /// The seed of everything: salted with the tip the run began on.
+    seed: Seed,
+    height_first: u32,
+    height: u32,
+    txids: Vec<Txid>,
+}
+
+impl Treasury {
+    /// Opens the chain.
+    ///
+    /// # Errors
+    /// When it cannot be opened or asked.
+    pub(crate) fn open(spec: &ChainSpec, number: u64) -> Result<Treasury, TreasuryError> {
+        let mut chain: Box<dyn RegtestChain> = match spec {
+            ChainSpec::Kernel => Box::new(KernelChain::in_memory()?),
+            ChainSpec::Rpc { url, .. } => Box::new(RpcChain::connect(url)?),
+        };
+        let tip = chain.tip()?;
+        // On a chain of its own a run depends on the seed alone. On one that lasts, keys must differ from run to run.
+        let hash: [u8; 32] = *tip.hash.as_ref();
+        let seed = Seed::new(number, if *spec == ChainSpec::Kernel { b"" } else { &hash });
+        let miner = Wallet::new(seed.bytes(Purpose::Miner, 0));
+        let mut audit = ChainAudit::new();
+        audit.own(miner.script_pubkey().clone(), Owner::Miner);
+        let (height_first, height) = (tip.height.0, tip.height.0);
+        Ok(Treasury {
+            chain,
+            miner,
+            wallets: Vec::new(),
+            audit,
+            seed,
+            height_first,
+            height,
+            txids: Vec::new(),
+        })
+    }
+
+    /// The seed of the run.
+    pub(crate) fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// Makes a wallet for each node and gives the nodes their coins, mined; returns the last block.
+    ///
+    /// # Errors
+    /// When the chain yields too little, or refuses.
+    pub(crate) fn endow(
+        &mut self,
+        nodes: usize,
+        coins: impl Iterator<Item = (usize, Sat)>,
+    ) -> Result<Vec<Arc<ChainEvent>>, TreasuryError> {
+        self.wallets =
+            (0..nodes as u64).map(|node| Wallet::new(self.seed.bytes(Purpose::Wallet, node))).collect();
+        for (node, wallet) in self.wallets.iter().enumerate() {
+            self.audit.own(wallet.script_pubkey().clone(), Owner::Node(node));
+        }
+        let outputs: Vec<(ScriptBuf, Sat)> =
+            coins.map(|(node, coin)| (self.wallets[node].script_pubkey().clone(), coin)).collect();
+        let total: Sat = outputs.iter().map(|(_, coin)| *coin).sum();
+        // An output and its share of inputs weigh well below this.
+        let fees = FEERATE.fee(1_000 * (outputs.len() as u64 + 100));
+        let events = mine_until(&mut *self.chain, &mut self.miner, total.saturating_add(fees))?;
+        self.follow(events.into_iter(), false)?;
+        let spends = self
+            .miner
+            .fan_out(&outputs, FEERATE)
+            .map_err(|cause| TreasuryError::Wallet { whose: "the miner".to_owned(), cause })?;
+        for spend in &spends {
+            self.broadcast(&spend.transaction, "giving the nodes their coins")?;
+        }
+        let events = self.mine(1)?;
+        self.audit.start();
+        Ok(events)
+    }
+
+    /// Makes the transaction that funds channel `channel` of `node`.
+    ///
+    /// # Errors
+    /// When the node's wallet cannot pay.
+    pub(crate) fn fund(
+        &mut self,
+        node: usize,
+        channel: usize,
+        script: &ScriptBuf,
+        amount: Sat,
+    ) -> Result<Transaction, TreasuryError> {
+        self.audit.own(script.clone(), Owner::Channel(channel));
+        let outputs = [(script.clone(), amount)];
+        let spend = self.wallets[node]
+            .fund(&outputs, FEERATE)
+            .map_err(|cause| TreasuryError::Wallet { whose: format!("node {node}"), cause })?;
+        Ok(spend.transaction)
+    }
+
+    /// Offers a transaction to the chain.
+    ///
+    /// # Errors
+    /// When the chain refuses it.
+    pub(crate) fn broadcast(&mut self, transaction: &Transaction, what: &str) -> Result<(), TreasuryError> {
+        self.chain
+            .broadcast(transaction)
+            .map_err(|cause| TreasuryError::Refused { what: what.to_owned(), cause })
+    }
+
+    /// Mines `blocks` blocks and gives them back.
+    ///
+    /// # Errors
+    /// When the chain refuses.
+    pub(crate) fn mine(&mut self, blocks: u32) -> Result<Vec<Arc<ChainEvent>>, TreasuryError> {
+        self.chain.mine(blocks, self.miner.script_pubkey())?;
+        let events = self.chain.poll()?;
+        self.follow(events.into_iter(), true)
+    }
+
+    /// Where a node's money goes.
+    pub(crate) fn script_of(&self, node: usize) -> ScriptBuf {
+        self.wallets[node].script_pubkey().clone()
+    }
+
+    /// The reading of all blocks.
+    pub(crate) fn audit(&self) -> &ChainAudit {
+        &self.audit
+    }
+
+    /// Blocks mined by the run.
+    pub(crate) fn blocks(&self) -> u64 {
+        u64::from(self.height - self.height_first)
+    }
+
+    /// The ids of all transactions of the run's blocks, in order.
+    pub(crate) fn txids(&self) -> &[Txid] {
+        &self.txids
+    }
+
+    fn follow(
+        &mut self,
+        events: impl Iterator<Item = ChainEvent>,
+        tell_miner: bool,
+    ) -> Result<Vec<Arc<ChainEvent>>, TreasuryError> {
+        let mut followed = Vec::new();
+        for event in events {
+            let ChainEvent::Connected { height, block } = &event else {
+                return Err(TreasuryError::Reorganised);
+            };
+            if tell_miner {
+                self.miner.apply(&event);
+            }
+            self.wallets.iter_mut().for_each(|wallet| wallet.apply(&event));
+            self.audit.connect(block);
+            if height.0 > self.height_first {
+                self.txids.extend(block.txdata.iter().map(Transaction::compute_txid));
+            }
+            self.height = height.0;
+            followed.push(Arc::new(event));
+        }
+        Ok(followed)
+    }
+}

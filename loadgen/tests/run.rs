@@ -1,0 +1,201 @@
+//! The program as its users meet it: small runs on a kernel chain, and mistakes.
+//!
+//! Owns: end-to-end checks of `loadgen run`. Does not measure speed.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn loadgen(flags: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loadgen")).arg("run").args(flags).output().expect("loadgen starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("loadgen prints UTF-8")
+}
+
+/// The report of a run that succeeds.
+fn report(flags: &[&str]) -> Value {
+    let output = loadgen(&[flags, &["--json"]].concat());
+    assert!(output.status.success(), "{flags:?}: {}{}", text(&output.stderr), text(&output.stdout));
+    serde_json::from_slice(&output.stdout).expect("the report is JSON")
+}
+
+fn number(report: &Value, pointer: &str) -> u64 {
+    report.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer} in {report}"))
+}
+
+/// What every healthy run's report says.
+fn assert_sound(report: &Value) {
+    assert_eq!(report["funds"]["conserved"], true, "{}", report["funds"]);
+    assert_eq!(number(report, "/funds/nodes_balanced"), number(report, "/topology/nodes"));
+    assert_eq!(
+        number(report, "/funds/start_sat"),
+        number(report, "/funds/end_sat") + number(report, "/funds/mining_fees_sat")
+    );
+    assert_eq!(number(report, "/chain/channels_opened"), number(report, "/topology/channels"));
+    assert_eq!(number(report, "/chain/channels_closed"), number(report, "/topology/channels"));
+    let (sent, succeeded) = (number(report, "/payments/sent"), number(report, "/payments/succeeded"));
+    assert_eq!(sent, succeeded + number(report, "/payments/failed"));
+    let failures = report["payments"]["failures"].as_object().expect("an object");
+    assert_eq!(failures.values().filter_map(Value::as_u64).sum::<u64>(), number(report, "/payments/failed"));
+    assert_eq!(number(report, "/faulty/as_expected"), number(report, "/faulty/sent"), "{}", report["faulty"]);
+    assert_eq!(number(report, "/payments/ordinary/attempts_unexplained"), 0, "{}", report["payments"]);
+    // A payment over n channels is forwarded n - 1 times.
+    let hops = report["hops"].as_object().expect("an object").iter();
+    let forwards: u64 = hops
+        .map(|(hops, count)| (hops.parse::<u64>().expect("a number") - 1) * count.as_u64().expect("a count"))
+        .sum();
+    assert_eq!(number(report, "/forwards"), forwards);
+}
+
+#[test]
+fn a_small_network_pays_and_accounts_for_every_satoshi() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("report");
+    let flags = [
+        "--topology",
+        "ba:8,m:2,economy:mainnet",
+        "--payments",
+        "80",
+        "--in-flight",
+        "20",
+        "--faulty",
+        "0.2",
+    ];
+    let report = report(&[&flags[..], &["--report", path.to_str().expect("UTF-8")]].concat());
+    assert_sound(&report);
+    assert_eq!((number(&report, "/payments/sent"), number(&report, "/faulty/sent")), (80, 16));
+    assert!(number(&report, "/forwards") > 0 && number(&report, "/fees_earned_msat") > 0);
+    let written: Value =
+        serde_json::from_str(&fs::read_to_string(path.join("report.json")).expect("written")).expect("JSON");
+    assert_eq!(written["digest"], report["digest"]);
+    assert!(
+        fs::read_to_string(path.join("report.html"))
+            .expect("written")
+            .contains(report["digest"].as_str().expect("text"))
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_digest_and_another_does_not() {
+    let flags = ["--deterministic", "--topology", "ring:5", "--payments", "40", "--faulty", "0.1"];
+    let run = |seed: &str| {
+        let report = report(&[&flags[..], &["--seed", seed]].concat());
+        assert_sound(&report);
+        report["digest"].as_str().expect("text").to_owned()
+    };
+    let first = run("5");
+    assert_eq!(first, run("5"));
+    assert_ne!(first, run("6"));
+}
+
+#[test]
+fn payments_too_large_for_balances_fail_and_are_explained() {
+    // The middle channel runs dry one way or the other: balances, and nothing else, make payments fail.
+    let flags =
+        ["--topology", "line:4,capacity:200000", "--payments", "60", "--amount-msat", "20000000..60000000"];
+    let report = report(&[&flags[..], &["--faulty", "0"]].concat());
+    assert_sound(&report);
+    let failed = number(&report, "/payments/ordinary/failed");
+    assert!(failed > 0, "{}", report["payments"]);
+    assert_eq!(number(&report, "/payments/ordinary/failed_by_balance"), failed);
+}
+
+#[test]
+fn two_nodes_are_enough() {
+    let report = report(&["--topology", "line:2", "--payments", "10", "--faulty", "0.5", "--workers", "7"]);
+    assert_sound(&report);
+    assert_eq!(
+        report["faulty"]["kinds"]["unknown_hash"]["sent"], 5,
+        "nothing else can go wrong without a forward"
+    );
+}
+
+/// Asserts that `flags` end in one line with `parts` and a non-zero status.
+fn assert_refused(flags: &[&str], parts: &[&str]) {
+    let output = loadgen(flags);
+    let line = text(&output.stderr);
+    assert!(!output.status.success(), "{flags:?} went through");
+    assert!(output.status.code().is_some(), "{flags:?} was killed");
+    assert_eq!(line.trim_end().lines().count(), 1, "{flags:?} printed {line}");
+    assert!(line.starts_with("error: ") && !line.contains("panicked"), "{line}");
+    for part in parts {
+        assert!(line.contains(part), "{flags:?} printed {line}");
+    }
+    assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+}
+
+#[test]
+fn mistakes_in_flags_take_one_line() {
+    assert_refused(&["--payments", "0"], &["--payments", "1 to"]);
+    assert_refused(&["--payments", "1000000000000000000"], &["--payments", "too many"]);
+    assert_refused(&["--in-flight", "0"], &["--in-flight"]);
+    assert_refused(&["--amount-msat", "9..1"], &["1..9"]);
+    assert_refused(&["--faulty", "2.0"], &["--faulty", "0 to 1"]);
+    assert_refused(&["--chain", "bitcoin"], &["--chain", "kernel"]);
+    assert_refused(&["--wrong"], &["--wrong"]);
+}
+
+#[test]
+fn mistakes_in_topologies_take_one_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, content: &[u8]| {
+        let path = directory.path().join(name);
+        fs::write(&path, content).expect("written");
+        format!("file:{}", path.display())
+    };
+    let topologies = [
+        ("mesh:9".to_owned(), "mesh"),
+        ("line:1000000000".to_owned(), "1000000000"),
+        ("ring:50000".to_owned(), "50000"),
+        ("file:/no/such/file.json".to_owned(), "/no/such/file.json"),
+        (format!("file:{}", directory.path().display()), "--topology"),
+        (file("broken.json", b"{\"nodes\": [}"), "broken.json"),
+        (file("empty.json", b""), "empty.json"),
+        (file("broken.json.gz", b"\x1f\x8b\x08nonsense"), "broken.json.gz"),
+        (file("no-graph.json", b"[1, 2, 3]"), "no-graph.json"),
+    ];
+    for (topology, part) in &topologies {
+        assert_refused(&["--topology", topology], &[part]);
+    }
+    assert_refused(&["--topology", "line:3", "--amount-msat", "90000000000000"], &["--amount-msat", "route"]);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_before_the_run() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("taken");
+    fs::write(&file, "").expect("written");
+    let file = file.to_str().expect("UTF-8");
+    assert_refused(&["--topology", "line:2", "--payments", "1", "--report", file], &[file]);
+    assert!(Path::new(file).is_file());
+}
+
+#[test]
+fn an_rpc_that_is_not_there_or_not_a_bitcoind_takes_one_line() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let chain = format!("rpc:http://user:secret@127.0.0.1:{port}");
+    let web_server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request);
+        let body = "<html>hello</html>";
+        let _ = write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        // Dropped here: from now on nobody listens on this port.
+    });
+    assert_refused(&["--topology", "line:2", "--chain", &chain], &["127.0.0.1"]);
+    web_server.join().expect("served");
+    let output = loadgen(&["--topology", "line:2", "--chain", &chain]);
+    assert!(!text(&output.stderr).contains("secret"), "a password is never printed");
+    assert_refused(&["--topology", "line:2", "--chain", &chain], &[&port.to_string(), "bitcoind"]);
+}
