@@ -1,14 +1,16 @@
-//! What the owner of a channel may ask of it.
+//! What the owner of a channel may ask of it, and why it may be refused.
 //!
-//! Owns: [`OpenRequest`], [`AcceptRequest`] and [`Command`]. Does not: check or execute them; see
+//! Owns: [`OpenRequest`], [`AcceptRequest`], [`Command`] and [`CommandError`]. Does not: check or execute them; see
 //! [`Channel::plan_command`](super::Channel::plan_command).
 
 use bitcoin::Transaction;
 use fulmen_wire::units::{
     BlockHeight, ChannelId, FeeratePerKw, Msat, PaymentHash, PaymentPreimage, Point, Sat, Scid,
 };
+use thiserror::Error;
 
 use super::config::{ChannelConfig, NegotiatedFeatures};
+use super::error::ChannelError;
 use crate::keys::ChannelSecrets;
 
 /// How to open a channel.
@@ -133,4 +135,150 @@ impl Command {
             Command::Fail { .. } => "fail",
         }
     }
+}
+
+/// A command that the channel refuses. Nothing has changed.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CommandError {
+    /// The command has no place in the channel's phase.
+    #[error("{command} is not possible while {state}")]
+    NotPossible {
+        /// The command.
+        command: &'static str,
+        /// The channel's phase.
+        state: &'static str,
+    },
+    /// The peer is not connected, or not reestablished yet.
+    #[error("the peer is not connected")]
+    NotConnected,
+    /// Shutdown has begun: no HTLC may be added.
+    #[error("the channel is shutting down")]
+    ShuttingDown,
+    /// Shutdown has begun before.
+    #[error("shutdown was asked for already")]
+    AlreadyShuttingDown,
+
+    // Opening.
+    /// Our own terms break a rule that the peer would refuse them for.
+    #[error("our terms are not valid: {0}")]
+    Terms(ChannelError),
+    /// No output of the transaction is the funding output.
+    #[error("no output pays {amount} to the funding script")]
+    NoFundingOutput {
+        /// What it must hold.
+        amount: Sat,
+    },
+    /// The funding confirmed in another place before.
+    #[error("the funding is at {found}, it was at {known}")]
+    ScidChanged {
+        /// As first reported.
+        known: Scid,
+        /// As reported now.
+        found: Scid,
+    },
+
+    // Adding.
+    /// The amount is zero.
+    #[error("an HTLC of nothing")]
+    HtlcAmountZero,
+    /// The amount is below the peer's `htlc_minimum_msat`.
+    #[error("HTLC amount {amount} is below the peer's {min}")]
+    HtlcBelowMinimum {
+        /// The amount.
+        amount: Msat,
+        /// The peer's least.
+        min: Msat,
+    },
+    /// The peer's `max_accepted_htlcs` is reached.
+    #[error("the peer accepts no more than {max} HTLCs")]
+    TooManyHtlcs {
+        /// The peer's most.
+        max: u16,
+    },
+    /// The peer's `max_htlc_value_in_flight_msat` would be exceeded.
+    #[error("{total} in flight exceed the peer's {max}")]
+    TooMuchInFlight {
+        /// With this one.
+        total: Msat,
+        /// The peer's most.
+        max: Msat,
+    },
+    /// The amount exceeds what we can spend: balance less reserve, fee, fee-spike buffer and anchors.
+    #[error("HTLC of {amount} exceeds the available {available}")]
+    InsufficientBalance {
+        /// The amount.
+        amount: Msat,
+        /// What [`Channel::available_out`](super::Channel::available_out) says.
+        available: Msat,
+    },
+    /// The dust exposure would exceed our limit.
+    #[error("dust exposure would be {exposure}, above {max}")]
+    DustExposure {
+        /// With this HTLC.
+        exposure: Msat,
+        /// Our most.
+        max: Msat,
+    },
+    /// `cltv_expiry` is a time.
+    #[error("cltv_expiry {0} is not a height")]
+    CltvExpiryNotAHeight(BlockHeight),
+
+    // Removing.
+    /// No HTLC of the peer has this id (any more).
+    #[error("no HTLC with id {0}")]
+    UnknownHtlc(u64),
+    /// The HTLC is not yet irrevocably committed.
+    #[error("HTLC {0} is not irrevocably committed")]
+    HtlcNotCommitted(u64),
+    /// The HTLC's removal is already on its way.
+    #[error("HTLC {0} is already being removed")]
+    HtlcAlreadyRemoved(u64),
+    /// The preimage does not hash to the payment hash.
+    #[error("the preimage for HTLC {id} does not hash to {payment_hash}")]
+    WrongPreimage {
+        /// The HTLC.
+        id: u64,
+        /// Its hash.
+        payment_hash: PaymentHash,
+    },
+    /// The failure code lacks the BADONION bit.
+    #[error("failure code {0:#06x} lacks the BADONION bit")]
+    NotBadOnion(u16),
+    /// The failure's reason does not fit its message.
+    #[error("a reason of {0} bytes does not fit")]
+    ReasonTooLong(usize),
+
+    // Fees and closing.
+    /// Only the opener sets the fee.
+    #[error("the peer pays the fee")]
+    NotOpener,
+    /// The rate is outside our own limits.
+    #[error("fee rate {found} is not between {min} and {max}")]
+    FeerateOutOfRange {
+        /// The rate.
+        found: FeeratePerKw,
+        /// The least.
+        min: FeeratePerKw,
+        /// The most.
+        max: FeeratePerKw,
+    },
+    /// We cannot pay the new fee and keep the reserve.
+    #[error("fee rate {feerate} costs {cost} above the reserve of {reserve}, we have {balance}")]
+    FeeNotAffordable {
+        /// The rate.
+        feerate: FeeratePerKw,
+        /// Fee and anchors.
+        cost: Sat,
+        /// Our reserve.
+        reserve: Sat,
+        /// What we hold.
+        balance: Msat,
+    },
+    /// The closing script has none of the allowed forms.
+    #[error("closing script {0:02x?} has no allowed form")]
+    ShutdownScriptForm(Vec<u8>),
+    /// We committed to another closing script when opening.
+    #[error("we committed to another closing script")]
+    ShutdownScriptMismatch,
 }

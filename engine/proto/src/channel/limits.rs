@@ -10,7 +10,8 @@
 
 use fulmen_wire::units::{FeeratePerKw, Msat, Sat};
 
-use super::error::{ChannelError, CommandError};
+use super::command::CommandError;
+use super::error::ChannelError;
 use super::funded::Funded;
 use super::htlc::{HtlcEntry, Side};
 use super::updates::View;

@@ -12,10 +12,10 @@ use fulmen_wire::message::{ClosingSigned, FeeRange, Message};
 use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::{FeeratePerKw, Msat, Sat, Signature};
 
-use super::command::Command;
+use super::command::{Command, CommandError};
 use super::delta::Delta;
 use super::effect::Plan;
-use super::error::{ChannelError, CommandError};
+use super::error::ChannelError;
 use super::funded::{Funded, Link};
 use super::htlc::Side;
 use super::normal::unexpected;
@@ -64,7 +64,12 @@ impl Negotiating {
         match message {
             Message::ClosingSigned(message) => self.plan_closing_signed(message, context),
             Message::Shutdown(message) => self.funded.plan_shutdown(message),
-            Message::ChannelReestablish(message) => self.funded.plan_reestablish(message),
+            Message::ChannelReestablish(message) => {
+                let plan = self.funded.plan_reestablish(message);
+                // A peer that has forgotten the channel says so with impossible numbers; the closing transaction is
+                // signed, so nothing is to be done about it.
+                if self.agreed.is_some() { Ok(plan.unwrap_or_default()) } else { plan }
+            }
             Message::ChannelReady(_) | Message::AnnouncementSignatures(_) => Ok(Plan::default()),
             _ => Err(unexpected(message, State::Negotiating)),
         }

@@ -17,11 +17,11 @@ use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::{FeeratePerKw, PaymentHash, PaymentPreimage, Scid};
 
 use super::State;
-use super::command::Command;
+use super::command::{Command, CommandError};
 use super::config::CLTV_EXPIRY_LIMIT;
 use super::delta::Delta;
 use super::effect::Plan;
-use super::error::{ChannelError, CommandError};
+use super::error::ChannelError;
 use super::funded::{Funded, Link};
 use super::htlc::{Htlc, Removal, Side, Stage};
 use crate::keys::{parse_point, to_point};
@@ -40,6 +40,8 @@ impl Funded {
             Message::ChannelReestablish(message) => self.plan_reestablish(message),
             Message::ChannelReady(message) => self.plan_channel_ready(message),
             Message::Shutdown(message) => self.plan_shutdown(message),
+            // The peer may count more confirmations than we do.
+            Message::AnnouncementSignatures(_) => Ok(Plan::default()),
             _ => Err(unexpected(message, State::Confirming)),
         }
     }

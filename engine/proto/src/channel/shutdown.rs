@@ -6,10 +6,11 @@
 use fulmen_wire::message::{Message, Shutdown};
 use fulmen_wire::tlv::UnknownTlvs;
 
+use super::command::CommandError;
 use super::config::NegotiatedFeatures;
 use super::delta::Delta;
 use super::effect::Plan;
-use super::error::{ChannelError, CommandError};
+use super::error::ChannelError;
 use super::funded::{Funded, Link};
 use super::htlc::{Side, Stage};
 

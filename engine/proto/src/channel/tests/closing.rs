@@ -111,6 +111,12 @@ fn a_forgetful_peer_does_not_undo_an_agreement() {
     let unknown = fulmen_wire::message::ErrorMessage::new(pair.a.channel.id(), "no such channel");
     pair.a.receive(&Message::from(unknown).encode()).unwrap();
     assert_eq!(pair.a.channel.state(), State::Closed);
+    pair.disconnect();
+    pair.connect();
+    let Ok(Message::ChannelReestablish(mut none)) = Message::decode(&pair.b.sent[0]) else { panic!() };
+    none.next_commitment_number = 0;
+    pair.a.receive(&Message::from(none).encode()).unwrap();
+    assert_eq!(pair.a.channel.state(), State::Closed);
 }
 
 #[test]
