@@ -27,9 +27,7 @@ impl Funded {
         if !changes {
             return Err(ChannelError::EmptyCommitment);
         }
-        let commitment = self
-            .next_local_commitment()
-            .map_err(|error| ChannelError::CommitmentImpossible(error.to_string()))?;
+        let commitment = self.next_local_commitment()?;
         let (expected, found) = (commitment.htlcs.len(), message.htlc_signatures.len());
         if expected != found {
             return Err(ChannelError::HtlcSignatureCount { expected, found });

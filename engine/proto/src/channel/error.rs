@@ -10,6 +10,7 @@ use fulmen_wire::units::{
 };
 use thiserror::Error;
 
+use crate::commitment::{ClosingError, CommitmentError};
 use crate::keys::{CommitmentNumber, InvalidPoint, SecretStoreError};
 
 /// What to do about a peer's error.
@@ -326,9 +327,6 @@ pub enum ChannelError {
         /// Our most.
         max: Msat,
     },
-    /// An update came when none may follow: shutdown is complete.
-    #[error("an update after shutdown was complete")]
-    UpdateAfterShutdown,
 
     // Normal operation: commitments.
     /// `commitment_signed` without any update.
@@ -351,9 +349,9 @@ pub enum ChannelError {
         /// Its place in the message.
         index: usize,
     },
-    /// The commitment cannot be built: it would hold nothing.
-    #[error("the commitment cannot be built: {0}")]
-    CommitmentImpossible(String),
+    /// The commitment cannot be built.
+    #[error(transparent)]
+    Commitment(#[from] CommitmentError),
     /// `revoke_and_ack` though nothing is to be revoked.
     #[error("revoke_and_ack without an unanswered commitment_signed")]
     UnexpectedRevocation,
@@ -390,6 +388,9 @@ pub enum ChannelError {
         /// What the opener has.
         balance: Msat,
     },
+    /// The closing transaction cannot be built.
+    #[error(transparent)]
+    Closing(#[from] ClosingError),
     /// The fee ranges do not overlap.
     #[error("closing fee range {theirs:?} does not meet ours, {ours:?}")]
     ClosingFeeRangesDisjoint {
@@ -413,14 +414,6 @@ pub enum ChannelError {
     BadClosingSignature {
         /// The fee.
         fee: Sat,
-    },
-    /// An output would be below the network's dust threshold.
-    #[error("closing output of {amount} is dust, below {threshold}")]
-    ClosingOutputDust {
-        /// The output.
-        amount: Sat,
-        /// The threshold of its script.
-        threshold: Sat,
     },
 
     // Reestablishment.

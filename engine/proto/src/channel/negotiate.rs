@@ -4,7 +4,8 @@
 //! Does not: watch it confirm.
 //!
 //! Invariants: a proposal of ours is within the range we gave; the fee never exceeds the opener's balance; the
-//! transaction handed out carries two signatures that were checked. Signatures are checked while planning, not as jobs:
+//! transaction handed out carries two signatures that were checked. No output is below what the network relays: all
+//! scripts we allow are segregated-witness ones, whose thresholds lie below every dust limit. Signatures are checked while planning, not as jobs:
 //! the peer may leave out its own output, so one of several transactions has to fit.
 
 use bitcoin::{ScriptBuf, Transaction};
@@ -170,7 +171,6 @@ impl Negotiating {
         theirs: &Signature,
         reply: bool,
     ) -> Result<Plan, ChannelError> {
-        check_network_dust(closing)?;
         let ours = self.funded.secrets.sign_funding(&closing.digest);
         let signed = closing.signed(&ours, theirs).map_err(|_| ChannelError::BadClosingSignature { fee })?;
         let mut plan = Plan::default();
@@ -235,8 +235,7 @@ impl Negotiating {
             dust_limit: params.terms(signer).dust_limit,
             fee,
         };
-        ClosingTx::build(&closing, variant)
-            .map_err(|error| ChannelError::CommitmentImpossible(error.to_string()))
+        Ok(ClosingTx::build(&closing, variant)?)
     }
 
     /// The fees we accept: the least that relays, and, where we pay, a multiple of the estimate.
@@ -271,20 +270,4 @@ impl Negotiating {
         // Version, counts, one input, lock time; then the witness of a two-of-two spend.
         feerate.fee(4 * (51 + outputs as u64) + 222)
     }
-}
-
-/// Both outputs must be above what the network relays for their scripts (BOLT 3, "Dust Limits").
-fn check_network_dust(closing: &ClosingTx) -> Result<(), ChannelError> {
-    for output in &closing.tx.output {
-        let threshold = match output.script_pubkey.as_bytes() {
-            [0x00, 20, ..] => Sat(294),
-            [0x00, 32, ..] => Sat(330),
-            _ => Sat(354),
-        };
-        let amount = Sat(output.value.to_sat());
-        if amount < threshold {
-            return Err(ChannelError::ClosingOutputDust { amount, threshold });
-        }
-    }
-    Ok(())
 }

@@ -164,10 +164,8 @@ impl AwaitingFunding {
             .and_then(|index| u16::try_from(index).ok())
             .ok_or(CommandError::NoFundingOutput { amount })?;
         let funded = self.funded(transaction, output);
-        let unpayable = |error: crate::commitment::CommitmentError| {
-            CommandError::Terms(ChannelError::CommitmentImpossible(error.to_string()))
-        };
-        let commitment = funded.latest_remote_commitment().map_err(unpayable)?;
+        let commitment =
+            funded.latest_remote_commitment().map_err(|error| CommandError::Terms(error.into()))?;
         let outpoint = funded.params.outpoint;
         let message = FundingCreated {
             temporary_channel_id: self.id(),
@@ -197,10 +195,7 @@ impl AwaitingFundingSigned {
 
     /// Plans the peer's `funding_signed`.
     pub(super) fn plan_funding_signed(&self, message: &FundingSigned) -> Result<Plan, ChannelError> {
-        let commitment = self
-            .funded
-            .local_commitment()
-            .map_err(|error| ChannelError::CommitmentImpossible(error.to_string()))?;
+        let commitment = self.funded.local_commitment()?;
         let mut plan = Plan::of(Delta::FundingSignedReceived { signature: message.signature });
         plan.verify.push(self.funded.commitment_check(&commitment, &message.signature));
         Ok(plan)
@@ -219,10 +214,8 @@ impl AwaitingFundingCreated {
             vout: u32::from(message.funding_output_index),
         };
         let funded = self.funded(outpoint);
-        let impossible =
-            |error: crate::commitment::CommitmentError| ChannelError::CommitmentImpossible(error.to_string());
-        let ours = funded.local_commitment().map_err(impossible)?;
-        let theirs = funded.latest_remote_commitment().map_err(impossible)?;
+        let ours = funded.local_commitment()?;
+        let theirs = funded.latest_remote_commitment()?;
         let signed = FundingSigned {
             channel_id: funded.params.channel_id,
             signature: funded.secrets.sign_funding(&theirs.digest),

@@ -56,9 +56,7 @@ impl Funded {
         }
         if missing.commitment {
             self.send_updates_again(Stage::InReceiver, &mut plan);
-            let commitment = self
-                .latest_remote_commitment()
-                .map_err(|error| ChannelError::CommitmentImpossible(error.to_string()))?;
+            let commitment = self.latest_remote_commitment()?;
             self.sign_remote_commitment(&commitment, &mut plan);
         }
         if missing.revocation && !self.commitment_sent_last {

@@ -321,4 +321,16 @@ fn impossible_fees_are_refused() {
     message.fee_satoshis = Sat(600_001);
     let error = deliver(&mut pair.a, message).unwrap_err();
     assert!(matches!(error, ChannelError::ClosingFeeTooLarge { fee: Sat(600_001), .. }));
+
+    let mut setup = Setup::new(ChannelType::Anchors);
+    setup.push = Msat::ZERO;
+    let mut pair = Pair::ready(&setup);
+    shut_down(&mut pair.a);
+    pair.settle();
+    pair.reconnect();
+    // Nothing would be left for an output.
+    let mut message = proposal(&pair.b, Sat(500), None, ClosingVariant::Both);
+    message.fee_satoshis = Sat(999_900);
+    let error = deliver(&mut pair.a, message).unwrap_err();
+    assert!(matches!(error, ChannelError::Closing(_)), "{error}");
 }

@@ -30,6 +30,8 @@ struct Walk {
     offered: [BTreeMap<u64, (u64, Msat)>; 2],
     /// What `a` has gained, in millisatoshi, once everything is settled.
     a_gains: i64,
+    /// Whether somebody has asked to close.
+    shutting_down: bool,
     /// How many HTLCs each side has seen end.
     ended: [usize; 2],
     htlcs: usize,
@@ -55,6 +57,7 @@ impl Walk {
             open: [Vec::new(), Vec::new()],
             offered: [BTreeMap::new(), BTreeMap::new()],
             a_gains: 0,
+            shutting_down: false,
             ended: [0, 0],
             htlcs: 0,
         }
@@ -100,6 +103,7 @@ impl Walk {
                 self.htlcs += 1;
                 self.offered[side].insert(id, (number, amount));
             }
+            Err(CommandError::ShuttingDown) => assert!(self.shutting_down, "seed {}", self.seed),
             // Connected here means that messages flow; the channels may not have reestablished themselves yet.
             Err(
                 CommandError::HtlcAmountZero | CommandError::DustExposure { .. } | CommandError::NotConnected,
@@ -137,7 +141,15 @@ impl Walk {
                 | CommandError::FeeNotAffordable { .. }
                 | CommandError::DustExposure { .. },
             ) => {}
+            Err(CommandError::NotPossible { .. }) => assert!(self.shutting_down, "seed {}", self.seed),
             Err(error) => panic!("seed {}: {error}", self.seed),
+        }
+    }
+
+    fn shut_down(&mut self, side: usize) {
+        match self.node(side).command(&Command::Shutdown { scriptpubkey: None }) {
+            Ok(()) => self.shutting_down = true,
+            Err(error) => assert_eq!(error, CommandError::AlreadyShuttingDown, "seed {}", self.seed),
         }
     }
 
@@ -185,6 +197,9 @@ impl Walk {
                     ChannelEvent::FulfillLockedIn { .. } | ChannelEvent::RemovalLockedIn { .. } => {
                         self.ended[side] += 1;
                     }
+                    ChannelEvent::ShutdownStarted | ChannelEvent::Closed { .. } => {
+                        assert!(self.shutting_down, "seed {}", self.seed);
+                    }
                     other => panic!("seed {}: {other:?}", self.seed),
                 }
             }
@@ -223,10 +238,12 @@ impl Walk {
         let expected = i64::try_from(start.unwrap()).unwrap() + self.a_gains;
         assert_eq!(i64::try_from(a.0).unwrap(), expected, "seed {seed}");
 
-        self.pair.b.command(&Command::Shutdown { scriptpubkey: None }).unwrap();
+        if !self.shutting_down {
+            self.shut_down(1);
+        }
         self.pair.settle();
-        let [ref closing] = self.pair.a.broadcast[..] else { panic!("seed {seed}: no closing transaction") };
-        assert_eq!(self.pair.b.broadcast, std::slice::from_ref(closing), "seed {seed}");
+        let closing = self.pair.a.channel.closing_transaction().expect("both sides agreed");
+        assert_eq!(Some(closing), self.pair.b.channel.closing_transaction(), "seed {seed}");
         self.htlcs
     }
 }
@@ -235,7 +252,12 @@ fn walk(seeds: std::ops::Range<u64>, steps: usize) -> usize {
     seeds
         .map(|seed| {
             let mut walk = Walk::new(seed);
-            for _ in 0..steps {
+            let shutdown_at = walk.rng.random_range(steps / 2..2 * steps);
+            for step in 0..steps {
+                if step == shutdown_at {
+                    let side = walk.rng.random_range(0..2);
+                    walk.shut_down(side);
+                }
                 walk.step();
             }
             walk.finish()
