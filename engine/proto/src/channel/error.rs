@@ -4,6 +4,7 @@
 //! Does not: react; the driver asks [`Channel::plan_reaction`](super::Channel::plan_reaction) for the plan that does. What
 //! we refuse to do ourselves is a [`CommandError`](super::CommandError).
 
+use bitcoin::OutPoint;
 use fulmen_wire::features::Features;
 use fulmen_wire::units::{
     BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, PaymentHash, Sat,
@@ -205,6 +206,9 @@ pub enum ChannelError {
         /// The larger reserve.
         reserve: Sat,
     },
+    /// `funding_created` names an output that funds another channel of ours.
+    #[error("{0} funds another channel")]
+    FundingOutpointTaken(OutPoint),
     /// A point is not on the curve.
     #[error(transparent)]
     InvalidPoint(#[from] InvalidPoint),

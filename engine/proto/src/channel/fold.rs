@@ -97,13 +97,14 @@ impl Channel {
             (Phase::AwaitingFunding(phase), Delta::FundingCreatedSent { transaction, output }) => {
                 let next = opening::AwaitingFundingSigned {
                     funded: phase.funded(&transaction, output),
+                    temporary_channel_id: phase.id(),
                     transaction: *transaction,
                 };
                 effects.events.push(ChannelEvent::IdAssigned { channel_id: next.id() });
                 Phase::AwaitingFundingSigned(Box::new(next))
             }
             (Phase::AwaitingFundingSigned(phase), Delta::FundingSignedReceived { signature }) => {
-                let opening::AwaitingFundingSigned { mut funded, transaction } = *phase;
+                let opening::AwaitingFundingSigned { mut funded, transaction, .. } = *phase;
                 funded.local_signature = signature;
                 funded.funding_transaction = Some(Box::new(transaction.clone()));
                 effects.events.push(ChannelEvent::FundingBroadcast { transaction });

@@ -14,7 +14,6 @@ use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::{ChannelId, Sat, Txid};
 use secp256k1::PublicKey;
 
-use super::Channel;
 use super::command::{AcceptRequest, CommandError, OpenRequest};
 use super::config::{ChannelConfig, NegotiatedFeatures, channel_type_features, channel_type_from_features};
 use super::delta::Delta;
@@ -27,6 +26,7 @@ use super::terms::{
     millionths, open_points, open_terms,
 };
 use super::updates::Updates;
+use super::{Channel, Phase};
 use crate::commitment::{CommitmentParams, funding_output_script, funding_script, obscure_factor};
 use crate::keys::{Basepoints, ChannelSecrets, CommitmentNumber, InvalidPoint, to_point};
 
@@ -53,6 +53,8 @@ pub(super) struct AwaitingFundingSigned {
     pub(super) funded: Funded,
     /// Not to be broadcast before that signature came.
     pub(super) transaction: Transaction,
+    /// By which the peer still calls the channel where it refuses `funding_created` (BOLT 1, `error`).
+    pub(super) temporary_channel_id: ChannelId,
 }
 
 /// As acceptor: `accept_channel` is sent.
@@ -104,6 +106,24 @@ impl Channel {
     #[must_use]
     pub fn refusal(open: &OpenChannel, error: &ChannelError) -> Message {
         ErrorMessage::new(open.temporary_channel_id, &error.to_string()).into()
+    }
+}
+
+impl Channel {
+    /// Whether an `error` of the peer that names this id is about the channel.
+    pub(crate) fn answers_to(&self, channel_id: ChannelId) -> bool {
+        let refused = match &self.phase {
+            Phase::AwaitingFundingSigned(phase) => Some(phase.temporary_channel_id),
+            _ => None,
+        };
+        channel_id == self.id() || refused == Some(channel_id)
+    }
+
+    /// The `funding_created` of a peer that lies about what funds the channel.
+    #[cfg(test)]
+    pub(crate) fn forged_funding_created(&self, transaction: &Transaction, output: u16) -> Option<Message> {
+        let Phase::AwaitingFunding(phase) = &self.phase else { return None };
+        phase.plan_output(transaction, output).ok()?.send.pop()
     }
 }
 
@@ -163,6 +183,10 @@ impl AwaitingFunding {
             .position(|output| output.script_pubkey == script && output.value.to_sat() == amount.0)
             .and_then(|index| u16::try_from(index).ok())
             .ok_or(CommandError::NoFundingOutput { amount })?;
+        self.plan_output(transaction, output)
+    }
+
+    fn plan_output(&self, transaction: &Transaction, output: u16) -> Result<Plan, CommandError> {
         let funded = self.funded(transaction, output);
         let commitment =
             funded.latest_remote_commitment().map_err(|error| CommandError::Terms(error.into()))?;

@@ -10,12 +10,13 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use bitcoin::hashes::Hash;
 use fulmen_secp::Batch;
 use fulmen_wire::features::Features;
-use fulmen_wire::message::{ErrorMessage, Message, OpenChannel};
-use fulmen_wire::units::{ChannelId, NodeId};
+use fulmen_wire::message::{ErrorMessage, Message, OpenChannel, Warning};
+use fulmen_wire::units::{ChannelId, NodeId, Txid};
 
-use crate::channel::{self, AcceptRequest, Channel, ChannelError, Plan, Reaction};
+use crate::channel::{self, AcceptRequest, Channel, ChannelError, Delta, Plan, Reaction};
 use crate::keys::ChannelSecrets;
 
 use super::output::Event;
@@ -37,6 +38,8 @@ struct Round {
     peers: BTreeSet<NodeId>,
     /// Peers with a connection change deferred, all of whose messages have to wait.
     barriers: BTreeSet<NodeId>,
+    /// Peers to be dropped once the plans that wait are applied, each on the state it was made on.
+    dropped: Vec<NodeId>,
     deferred: Vec<PeerInput>,
 }
 
@@ -98,23 +101,49 @@ impl Shard {
         }
         self.counters.ecdsa_verified += round.batch.len() as u64;
         let verdicts = round.batch.verify();
-        for Waiting { channel_id, plan, jobs } in round.waiting.drain(..) {
+        for Waiting { channel_id, plan, jobs } in std::mem::take(&mut round.waiting) {
             match jobs.clone().position(|job| !verdicts.is_valid(job)) {
-                None => self.apply_plan(work, channel_id, plan),
-                Some(index) => self.react(work, channel_id, &plan.bad_signature(index)),
+                None => match self.taken_funding(&plan) {
+                    None => self.apply_plan(work, channel_id, plan),
+                    Some(error) => self.react(work, round, channel_id, &error),
+                },
+                Some(index) => self.react(work, round, channel_id, &plan.bad_signature(index)),
             }
+        }
+        for peer in std::mem::take(&mut round.dropped) {
+            self.drop_peer(work, peer);
         }
     }
 
+    /// The error if a plan would fund a channel with an output that is another's: both would have the same id, and the
+    /// other would be lost.
+    fn taken_funding(&self, plan: &Plan) -> Option<ChannelError> {
+        plan.deltas.iter().find_map(|delta| {
+            let Delta::FundingCreatedReceived { outpoint, .. } = delta else { return None };
+            let output = u16::try_from(outpoint.vout).ok()?;
+            let channel_id = ChannelId::from_funding(Txid(outpoint.txid.to_byte_array()), output);
+            self.state
+                .channels
+                .contains_key(&channel_id)
+                .then_some(ChannelError::FundingOutpointTaken(*outpoint))
+        })
+    }
+
     /// Does what a channel's error asks for: nothing, a warning and a new connection, or the end of the channel.
-    fn react(&mut self, work: &mut Work, channel_id: ChannelId, error: &ChannelError) {
+    fn react(&mut self, work: &mut Work, round: &mut Round, channel_id: ChannelId, error: &ChannelError) {
         let Some(entry) = self.state.channels.get(&channel_id) else { return };
         let peer = entry.peer;
         tracing::debug!(%channel_id, %peer, %error, "peer's message refused");
         let plan = entry.channel.plan_reaction(error);
         self.apply_plan(work, channel_id, plan);
         if error.reaction() == Reaction::Warn {
-            self.drop_peer(work, peer);
+            if round.peers.contains(&peer) {
+                // A disconnection would change the state that a waiting plan of another channel was made on.
+                round.barriers.insert(peer);
+                round.dropped.push(peer);
+            } else {
+                self.drop_peer(work, peer);
+            }
         }
     }
 
@@ -179,7 +208,7 @@ impl Shard {
             Message::Warning(warning) => {
                 work.turn.events.push(Event::PeerWarning { peer, text: warning.text() });
             }
-            Message::ErrorMessage(error) => self.peer_error(work, peer, &error),
+            Message::ErrorMessage(error) => self.peer_error(work, round, peer, error),
             Message::OpenChannel(open) => self.accept_channel(work, peer, open),
             message => match message.channel_id() {
                 Some(channel_id) => self.channel_message(work, round, peer, channel_id, message),
@@ -198,11 +227,15 @@ impl Shard {
     ) {
         let known = self.state.channels.get(&channel_id).filter(|entry| entry.peer == peer);
         let Some(entry) = known else {
-            let text = format!("{}: unknown channel", message.name());
-            return self.send(work, peer, ErrorMessage::new(channel_id, &text));
+            return self.refuse_channel(
+                work,
+                peer,
+                channel_id,
+                &format!("{}: unknown channel", message.name()),
+            );
         };
         match entry.channel.plan(&message, &self.context()) {
-            Err(error) => self.react(work, channel_id, &error),
+            Err(error) => self.react(work, round, channel_id, &error),
             Ok(plan) if plan.verify.is_empty() => self.apply_plan(work, channel_id, plan),
             Ok(plan) => {
                 let jobs = round.batch.extend(plan.verify.iter().copied());
@@ -213,17 +246,34 @@ impl Shard {
         }
     }
 
+    /// Tells a peer that there is no such channel. An error about all of its channels would fail those there are.
+    fn refuse_channel(&self, work: &mut Work, peer: NodeId, channel_id: ChannelId, text: &str) {
+        if channel_id == ALL_CHANNELS {
+            self.send(work, peer, Warning::new(channel_id, text));
+        } else {
+            self.send(work, peer, ErrorMessage::new(channel_id, text));
+        }
+    }
+
     /// A peer fails a channel, or all it has with us (BOLT 1).
-    fn peer_error(&mut self, work: &mut Work, peer: NodeId, error: &ErrorMessage) {
-        let channels: Vec<ChannelId> = match error.channel_id {
-            ALL_CHANNELS => self.channels_of(peer),
-            channel_id => self.channels_of(peer).into_iter().filter(|mine| *mine == channel_id).collect(),
+    fn peer_error(&mut self, work: &mut Work, round: &mut Round, peer: NodeId, error: ErrorMessage) {
+        let meant = |channel_id: &ChannelId| {
+            let channel = self.state.channels.get(channel_id).map(|entry| &entry.channel);
+            error.channel_id == ALL_CHANNELS
+                || channel.is_some_and(|channel| channel.answers_to(error.channel_id))
         };
+        let channels: Vec<ChannelId> = self.channels_of(peer).into_iter().filter(meant).collect();
         if channels.is_empty() {
             work.turn.events.push(Event::PeerWarning { peer, text: error.text() });
         }
+        let context = self.context();
+        let message = Message::ErrorMessage(error);
         for channel_id in channels {
-            self.react(work, channel_id, &ChannelError::PeerError(error.text()));
+            let Some(entry) = self.state.channels.get(&channel_id) else { continue };
+            // One that is closed by agreement has nothing left to fail.
+            if let Err(error) = entry.channel.plan(&message, &context) {
+                self.react(work, round, channel_id, &error);
+            }
         }
     }
 
@@ -240,7 +290,7 @@ impl Shard {
             None
         };
         if let Some(text) = refusal {
-            return self.send(work, peer, ErrorMessage::new(channel_id, &text));
+            return self.refuse_channel(work, peer, channel_id, &text);
         }
         let key_index = self.state.next_key_index;
         let request = AcceptRequest {

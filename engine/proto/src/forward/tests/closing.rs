@@ -63,3 +63,17 @@ fn a_channel_closes_once_its_payments_are_done() {
         }
     }
 }
+
+#[test]
+fn a_peer_that_forgot_a_closed_channel_does_not_fail_it() {
+    let mut net = Net::line(2);
+    let channel_id = net.channels[0].channel_id;
+    net.command(0, Command::CloseChannel { channel_id, script: None });
+    for about in [channel_id, ChannelId([0; 32])] {
+        let error = fulmen_wire::message::ErrorMessage::new(about, "unknown channel");
+        net.inputs[0].push(Input::Message { peer: net.ids[1], message: error.into() });
+        net.pump();
+    }
+    assert_eq!(net.count(0, |event| matches!(event, Event::ChannelClosed { .. })), 1);
+    assert_eq!(net.count(0, |event| matches!(event, Event::ChannelFailed { .. })), 0);
+}

@@ -150,3 +150,102 @@ fn a_message_out_of_place_breaks_the_connection_but_not_the_channel() {
     assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
     net.check_at_rest();
 }
+
+#[test]
+fn the_funding_of_a_channel_is_nobody_elses() {
+    let mut net = Net::unconnected(3, |_, _| {});
+    net.connect(0, 1);
+    net.connect(2, 1);
+    net.open(0, 1, CAPACITY, Msat(CAPACITY.to_msat().0 / 2));
+    let script = net.events[0].iter().find_map(|event| match event {
+        Event::FundingNeeded { script, .. } => Some(script.clone()),
+        _ => None,
+    });
+    let theirs = funding_transaction(1, CAPACITY, script.expect("the channel was funded"));
+    // Two channels at once: the second must not take the place of the first either.
+    let mut forged = Vec::new();
+    for user_id in [7, 8] {
+        let open = OpenChannel { peer: net.ids[1], user_id, capacity: CAPACITY, push: Msat(0), policy: None };
+        net.command(2, Command::OpenChannel(open));
+    }
+    let other = Transaction { version: bitcoin::transaction::Version::ONE, ..theirs.clone() };
+    let opening: Vec<ChannelId> = net.shards[2].channels().map(crate::channel::Channel::id).collect();
+    for (transaction, channel_id) in [(&theirs, opening[0]), (&other, opening[0]), (&other, opening[1])] {
+        let channel = net.shards[2].channel(ChannelRef::Id(channel_id)).expect("it is being opened");
+        forged.push(channel.forged_funding_created(transaction, 0).expect("funding is awaited"));
+    }
+    let victim = net.channels[0].channel_id;
+    let turn = tell(&mut net, 1, 2, forged.remove(0));
+    assert!(matches!(turn.send.as_slice(), [(_, Message::ErrorMessage(_))]), "{:?}", turn.send);
+    let (peer, _) = net.shards[1].policy(ChannelRef::Id(victim)).expect("the channel lives");
+    assert_eq!((peer, state(&net, 1, 0)), (net.ids[0], State::Normal));
+    // Again for a channel that is gone, and for the one left.
+    let inputs = forged.into_iter().map(|message| Input::Message { peer: net.ids[2], message });
+    let inputs: Vec<Input> = inputs.collect();
+    let turn = net.shards[1].turn(inputs, net.now);
+    assert!(
+        matches!(turn.send.as_slice(), [(_, Message::ErrorMessage(_)), (_, Message::FundingSigned(_))]),
+        "{:?}",
+        turn.send
+    );
+    assert_eq!(net.shards[1].occupancy().channels, 2);
+}
+
+#[test]
+fn a_dropped_peer_does_not_disturb_what_is_being_verified() {
+    let mut net = Net::unconnected(2, |_, _| {});
+    net.connect(0, 1);
+    net.open(0, 1, CAPACITY, Msat(0));
+    net.open(0, 1, CAPACITY, Msat(0));
+    net.dropped = Some(Vec::new());
+    let (hash, recipient) = net.invoice(1, 1, Msat(10_000_000));
+    let attempt = net.queue(0, hash, &net.route(&[0, 1], Msat(10_000_000), 18), &recipient);
+    net.step();
+    let out_of_place = Message::FundingSigned(fulmen_wire::message::FundingSigned {
+        channel_id: net.channels[1].channel_id,
+        signature: Signature([1; 64]),
+        unknown: Default::default(),
+    });
+    // It comes behind an addition and its commitment_signed on the other channel, in the same turn.
+    net.wires.get_mut(&(0, 1)).expect("messages are under way").push_back(out_of_place.encode());
+    net.step();
+    assert_eq!(net.dropped, Some(vec![(1, net.ids[0])]));
+    net.cut(0, 1);
+    net.connect(0, 1);
+    assert_eq!(net.outcome(0, attempt), Some(Outcome::Settled(PaymentPreimage([1; 32]))));
+    net.check_at_rest();
+}
+
+#[test]
+fn an_error_about_the_temporary_id_ends_the_opening() {
+    let mut net = Net::unconnected(2, |_, _| {});
+    net.connect(0, 1);
+    let open = OpenChannel { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push: Msat(0), policy: None };
+    net.command(0, Command::OpenChannel(open));
+    let needed = net.events[0].iter().find_map(|event| match event {
+        Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {
+            Some((*temporary_channel_id, funding_transaction(1, *amount, script.clone())))
+        }
+        _ => None,
+    });
+    let (temporary_channel_id, transaction) = needed.expect("the peer accepts");
+    let fund = Input::Command(Command::FundingTransaction { temporary_channel_id, transaction });
+    let _ = net.shards[0].turn([fund], net.now);
+    let turn = tell(&mut net, 0, 1, ErrorMessage::new(temporary_channel_id, "not like this"));
+    assert!(matches!(turn.events.as_slice(), [Event::ChannelFailed { .. }]), "{:?}", turn.events);
+    assert_eq!(net.shards[0].occupancy().channels, 0);
+}
+
+#[test]
+fn no_answer_fails_all_channels_of_a_peer() {
+    let mut net = Net::line(2);
+    let fulfil = UpdateFulfillHtlc {
+        channel_id: ChannelId([0; 32]),
+        id: 0,
+        payment_preimage: PaymentPreimage([0; 32]),
+        attribution_data: None,
+        unknown: Default::default(),
+    };
+    let turn = tell(&mut net, 0, 1, fulfil);
+    assert!(matches!(turn.send.as_slice(), [(_, Message::Warning(_))]), "{:?}", turn.send);
+}
