@@ -6,4 +6,5 @@
 mod chain_conformance;
 #[cfg(feature = "kernel")]
 mod kernel_transactions;
+mod ldk;
 mod tidy;
