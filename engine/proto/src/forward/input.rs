@@ -78,8 +78,8 @@ pub struct Confirmation {
 pub enum Command {
     /// Opens a channel; [`Event::FundingNeeded`](super::Event::FundingNeeded) follows when the peer accepts.
     OpenChannel(OpenChannel),
-    /// Gives the signed transaction that funds a channel. It is broadcast only once the peer has signed our first
-    /// commitment.
+    /// Gives the signed transaction that funds a channel. It is broadcast as soon as the peer has signed our first
+    /// commitment, and so must not fund another channel whose peer might never sign.
     FundingTransaction {
         /// The channel's temporary id, from `FundingNeeded`.
         temporary_channel_id: ChannelId,

@@ -48,23 +48,6 @@ struct Written {
     deltas: Vec<Delta>,
 }
 
-impl Written {
-    /// The funding transaction while it has not confirmed, or the closing transaction.
-    fn owed_broadcast(&self) -> Option<Transaction> {
-        let (mut created, mut owed) = (None, None);
-        for delta in &self.deltas {
-            match delta {
-                Delta::FundingCreatedSent { transaction, .. } => created = Some(transaction),
-                Delta::FundingSignedReceived { .. } => owed = created.take(),
-                Delta::FundingLocked { .. } => owed = None,
-                Delta::ClosingAgreed { transaction, .. } => owed = Some(transaction),
-                _ => {}
-            }
-        }
-        owed.map(|transaction| (**transaction).clone())
-    }
-}
-
 impl Shard {
     /// Rebuilds a shard from all its records, oldest first. What it owes other shards, [`Shard::owed_handoffs`] says.
     ///
@@ -81,11 +64,13 @@ impl Shard {
             shard.state.apply(&change);
             collect(&mut written, change)?;
         }
-        let broadcast = written.values().filter_map(Written::owed_broadcast).collect();
+        let mut broadcast = Vec::new();
         for (channel_id, Written { begun, deltas }) in written {
             let secrets = ChannelSecrets::derive(&shard.seed, begun.key_index);
             let channel = Channel::replay(secrets, deltas)
                 .map_err(|error| RestoreError::Channel { channel_id, error })?;
+            let owed = channel.closing_transaction().or(channel.funding_transaction());
+            broadcast.extend(owed.cloned());
             let Begun { peer, user_id, policy, .. } = begun;
             shard.state.channels.insert(channel_id, ChannelEntry { peer, user_id, policy, channel });
         }

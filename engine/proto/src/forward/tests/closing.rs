@@ -1,4 +1,4 @@
-//! Fees change and channels close while payments are under way.
+//! Fees change and channels close while payments are under way; restarts while channels open and close.
 
 use fulmen_wire::units::FeeratePerKw;
 
@@ -76,4 +76,66 @@ fn a_peer_that_forgot_a_closed_channel_does_not_fail_it() {
     }
     assert_eq!(net.count(0, |event| matches!(event, Event::ChannelClosed { .. })), 1);
     assert_eq!(net.count(0, |event| matches!(event, Event::ChannelFailed { .. })), 0);
+}
+
+/// Opens a channel and stops after so many rounds, the funding transaction given as soon as it is asked for.
+fn half_open(steps: usize) -> Net {
+    let mut net = Net::unconnected(2, |_, _| {});
+    net.connect(0, 1);
+    let open = OpenChannel { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push: Msat(0), policy: None };
+    net.inputs[0].push(Input::Command(Command::OpenChannel(open)));
+    for _ in 0..steps {
+        net.step();
+        if let Some(Event::FundingNeeded { temporary_channel_id, amount, script, .. }) = net.events[0].pop() {
+            let transaction = funding_transaction(1, amount, script);
+            let command = Command::FundingTransaction { temporary_channel_id, transaction };
+            net.inputs[0].push(Input::Command(command));
+        }
+    }
+    net
+}
+
+#[test]
+fn a_channel_that_a_restart_caught_half_open_is_forgotten_or_goes_on() {
+    let (mut forgotten, mut kept) = (0, 0);
+    for steps in 1..12 {
+        let mut net = half_open(steps);
+        let seed = net.seeds[0].clone();
+        let restored = Shard::restore(seed, net.shards[0].config().clone(), net.records[0].iter().cloned());
+        let owed = restored.expect("its own records").broadcast;
+        net.restart(0);
+        net.pump();
+        let channels = [net.shards[0].occupancy().channels, net.shards[1].occupancy().channels];
+        match owed.as_slice() {
+            // Not signed by the peer: no money can have moved, and the payer of the fee forgets the channel.
+            [] => {
+                assert_eq!(channels[0], 0, "after {steps} steps");
+                forgotten += 1;
+            }
+            [funding] => {
+                assert_eq!(channels, [1, 1], "after {steps} steps");
+                let txid = Txid(funding.compute_txid().to_byte_array());
+                let scid = Scid::new(START.0, 1, 0).expect("in range");
+                net.mine(BlockHeight(START.0 + 1), &[Confirmation { txid, scid, depth: 1 }]);
+                assert_eq!(net.count(0, |event| matches!(event, Event::ChannelReady { .. })), 1);
+                assert_eq!(net.count(1, |event| matches!(event, Event::ChannelReady { .. })), 1);
+                kept += 1;
+            }
+            more => panic!("{more:?}"),
+        }
+    }
+    assert!(forgotten > 2 && kept > 2, "{forgotten} forgotten, {kept} kept");
+}
+
+#[test]
+fn a_restart_broadcasts_the_closing_transaction_again() {
+    let mut net = Net::line(2);
+    net.command(0, Command::CloseChannel { channel_id: net.channels[0].channel_id, script: None });
+    let records = net.records[0].iter().cloned();
+    let restored = Shard::restore(net.seeds[0].clone(), net.shards[0].config().clone(), records);
+    let closed = net.events[0].iter().find_map(|event| match event {
+        Event::ChannelClosed { transaction, .. } => Some(transaction.clone()),
+        _ => None,
+    });
+    assert_eq!(restored.expect("its own records").broadcast, [closed.expect("the channel closes")]);
 }
