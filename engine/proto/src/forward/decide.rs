@@ -79,7 +79,7 @@ impl Shard {
             outgoing: refusal.outgoing,
         });
         self.receive(work, locked_in, shared_secret, Stage::Resolved(refusal.resolution));
-        self.remove_htlc(work, locked_in.incoming);
+        work.resolved.push(locked_in.incoming);
     }
 
     fn receive(
@@ -218,7 +218,7 @@ impl Shard {
                 let Htlc { amount, payment_hash, .. } = locked_in.htlc;
                 let resolution = Resolution::Fulfil(preimage);
                 self.receive(work, locked_in, Some(secret), Stage::Resolved(resolution));
-                self.remove_htlc(work, locked_in.incoming);
+                work.resolved.push(locked_in.incoming);
                 work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
             }
             Accepted::Part { total } => self.hold_part(work, locked_in, secret, &payload, total),

@@ -102,6 +102,7 @@ impl Shard {
         self.counters.ecdsa_verified += round.batch.len() as u64;
         let verdicts = round.batch.verify();
         for Waiting { channel_id, plan, jobs } in std::mem::take(&mut round.waiting) {
+            work.waiting.remove(&channel_id);
             match jobs.clone().position(|job| !verdicts.is_valid(job)) {
                 None => match self.taken_funding(&plan) {
                     None => self.apply_plan(work, channel_id, plan),
@@ -240,6 +241,7 @@ impl Shard {
             Ok(plan) => {
                 let jobs = round.batch.extend(plan.verify.iter().copied());
                 round.channels.insert(channel_id);
+                work.waiting.insert(channel_id);
                 round.peers.insert(peer);
                 round.waiting.push(Waiting { channel_id, plan, jobs });
             }

@@ -26,12 +26,20 @@ impl Shard {
             return;
         }
         self.change(work, Change::Resolved { incoming, resolution });
-        self.remove_htlc(work, incoming);
+        work.resolved.push(incoming);
+    }
+
+    /// Has the channels remove the HTLCs resolved so far this turn. Not done on the spot: while messages are taken in,
+    /// the other channel may have a plan waiting for its signatures, which is good for its present state only.
+    pub(super) fn remove_resolved(&mut self, work: &mut Work) {
+        for incoming in std::mem::take(&mut work.resolved) {
+            self.remove_htlc(work, incoming);
+        }
     }
 
     /// Has the channel remove a resolved HTLC. A channel takes this at any time while it lives; one that does not live
     /// any more leaves the HTLC to the chain.
-    pub(super) fn remove_htlc(&mut self, work: &mut Work, incoming: HtlcRef) {
+    fn remove_htlc(&mut self, work: &mut Work, incoming: HtlcRef) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         let Stage::Resolved(resolution) = &circuit.stage else { return };
         let id = incoming.htlc_id;

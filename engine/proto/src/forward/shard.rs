@@ -46,6 +46,10 @@ pub(super) struct Work {
     pub(super) turn: Turn,
     /// HTLCs that became irrevocably committed, in order.
     pub(super) locked_in: Vec<LockedIn>,
+    /// Channels with a plan that waits for its signatures to be verified: their state must stay as it is.
+    pub(super) waiting: BTreeSet<ChannelId>,
+    /// Received HTLCs whose resolution their channels are still to be told.
+    pub(super) resolved: Vec<HtlcRef>,
     /// Channels that may have something to commit.
     pub(super) touched: BTreeSet<ChannelId>,
 }
@@ -92,9 +96,17 @@ impl Shard {
     /// the decisions on fresh HTLCs, their onions peeled at once; and last one `commitment_signed` for each channel
     /// that has something to commit and may, all signed at once.
     pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Turn {
-        let mut work = Work { now, turn: Turn::default(), locked_in: Vec::new(), touched: BTreeSet::new() };
+        let mut work = Work {
+            now,
+            turn: Turn::default(),
+            locked_in: Vec::new(),
+            resolved: Vec::new(),
+            waiting: BTreeSet::new(),
+            touched: BTreeSet::new(),
+        };
         let sorted = Sorted::new(inputs);
         self.run_messages(&mut work, sorted.of_peers);
+        self.remove_resolved(&mut work);
         for (height, confirmations) in sorted.blocks {
             self.connect_block(&mut work, height, &confirmations);
         }
@@ -109,6 +121,7 @@ impl Shard {
         }
         self.expire(&mut work);
         self.decide(&mut work);
+        self.remove_resolved(&mut work);
         self.commit(&mut work);
         work.turn
     }
@@ -192,6 +205,7 @@ impl Shard {
     }
 
     fn apply_signed(&mut self, work: &mut Work, channel_id: ChannelId, plan: Plan, signatures: &[Signature]) {
+        assert!(!work.waiting.contains(&channel_id), "a plan waits that was made on this very state");
         let Some(entry) = self.state.channels.get_mut(&channel_id) else {
             debug_assert!(false, "plans are made for channels of this shard");
             return;
