@@ -5,6 +5,7 @@
 
 mod closing;
 mod errors;
+mod hostile;
 mod normal;
 mod opening;
 mod reestablish;
@@ -219,6 +220,7 @@ fn describe(mut channel: Channel) -> String {
     let funded = match &mut channel.phase {
         Phase::Confirming(funded) | Phase::Normal(funded) => Some(funded),
         Phase::Negotiating(negotiating) => Some(&mut negotiating.funded),
+        Phase::Failed(failed) => failed.funded.as_mut(),
         _ => None,
     };
     if let Some(funded) = funded {
