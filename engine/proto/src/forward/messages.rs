@@ -54,7 +54,9 @@ impl Round {
         match &input.what {
             PeerEvent::Connected(_) | PeerEvent::Disconnected => self.peers.contains(&input.peer),
             PeerEvent::Message(message) => {
-                let all = message.channel_id().is_none_or(|channel_id| channel_id == ALL_CHANNELS);
+                // An error may name a channel by its temporary id: it waits for all of the peer's.
+                let all = matches!(message, Message::ErrorMessage(_))
+                    || message.channel_id().is_none_or(|channel_id| channel_id == ALL_CHANNELS);
                 self.barriers.contains(&input.peer)
                     || (all && self.peers.contains(&input.peer))
                     || message.channel_id().is_some_and(|channel_id| self.channels.contains(&channel_id))

@@ -77,6 +77,32 @@ fn an_error_about_all_channels_fails_those_of_its_sender() {
 }
 
 #[test]
+fn an_error_waits_for_what_came_before_it() {
+    for about in 0..3 {
+        let mut net = Net::line(2);
+        let opened = net.shards[0].turn([], net.now);
+        assert!(opened.record.is_empty() && opened.send.is_empty(), "nothing to do, nothing done");
+        let (hash, recipient) = net.invoice(1, 1, Msat(10_000_000));
+        net.queue(0, hash, &net.route(&[0, 1], Msat(10_000_000), 18), &recipient);
+        net.step();
+        let temporary =
+            net.records[0].iter().flat_map(|record| &record.changes).find_map(|change| match change {
+                crate::forward::Change::ChannelNamed { temporary_channel_id, .. } => {
+                    Some(*temporary_channel_id)
+                }
+                _ => None,
+            });
+        let ids = [net.channels[0].channel_id, temporary.expect("it was named"), ChannelId([0; 32])];
+        let error = Message::from(ErrorMessage::new(ids[about], "over"));
+        // Behind an addition and a commitment_signed whose signatures are verified in the same turn.
+        net.wires.get_mut(&(0, 1)).expect("messages are under way").push_back(error.encode());
+        net.pump();
+        let expected = if about == 1 { State::Normal } else { State::Failed };
+        assert_eq!(state(&net, 1, 0), expected);
+    }
+}
+
+#[test]
 fn what_cannot_be_true_fails_the_channel() {
     let mut net = Net::line(2);
     let malformed = UpdateFailMalformedHtlc {
