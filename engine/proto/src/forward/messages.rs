@@ -152,7 +152,7 @@ impl Shard {
 
     /// Breaks the connection to a peer: what it says until it is connected again is not heard.
     fn drop_peer(&mut self, work: &mut Work, peer: NodeId) {
-        self.disconnect(work, peer);
+        self.end_connection(work, peer);
         work.turn.disconnect.push(peer);
     }
 
@@ -178,7 +178,14 @@ impl Shard {
         }
     }
 
+    /// The connection to a peer broke. What the turn had to say on it so far is said no more: the peer may be connected
+    /// again in this very turn, and on a new connection nothing may come before its reestablishment.
     fn disconnect(&mut self, work: &mut Work, peer: NodeId) {
+        work.turn.send.retain(|(to, _)| *to != peer);
+        self.end_connection(work, peer);
+    }
+
+    fn end_connection(&mut self, work: &mut Work, peer: NodeId) {
         if self.peers.remove(&peer).is_none() {
             return;
         }

@@ -41,6 +41,40 @@ fn a_link_may_break_at_any_moment_of_a_payment() {
     }
 }
 
+/// A node may learn in one turn of messages, of the end of the connection they came on, and of the next connection.
+#[test]
+fn nothing_meant_for_a_broken_connection_is_said_on_the_next() {
+    for steps in 0.. {
+        let mut net = Net::line(3);
+        let (hash, recipient) = net.invoice(2, 1, Msat(1_000_000));
+        let route = net.route(&[0, 1, 2], Msat(1_000_000), 18);
+        let attempt = net.queue(0, hash, &route, &recipient);
+        let mut busy = true;
+        for _ in 0..steps {
+            busy = net.step();
+        }
+        for (from, to) in [(0, 1), (1, 0)] {
+            for bytes in net.wires.remove(&(from, to)).unwrap_or_default() {
+                let message = Message::decode(&bytes).expect("what a shard sends can be read");
+                net.inputs[to].push(Input::Message { peer: net.ids[from], message });
+            }
+            let peer = net.ids[from];
+            net.inputs[to].push(Input::PeerDisconnected { peer });
+            net.inputs[to].push(Input::PeerConnected { peer, features: local_features() });
+        }
+        net.pump();
+        let outcome = net.outcome(0, attempt);
+        assert!(
+            matches!(outcome, Some(Outcome::Settled(_) | Outcome::Failed(..) | Outcome::Local)),
+            "after {steps} steps: {outcome:?}"
+        );
+        net.check_at_rest();
+        if !busy {
+            return;
+        }
+    }
+}
+
 #[test]
 fn payments_both_ways_survive_a_link_that_keeps_breaking() {
     let mut net = Net::line(4);
