@@ -255,6 +255,10 @@ impl Funded {
         command: &Command,
         state: State,
     ) -> Result<Plan, CommandError> {
+        // Past both `shutdown`s the peer may be agreeing on the closing transaction by the time this arrives.
+        if self.is_shutting_down() {
+            return Err(CommandError::ShuttingDown);
+        }
         if !self.is_ready() {
             return Err(not_possible(command, state));
         }

@@ -64,8 +64,9 @@ fn htlcs_are_settled_before_closing() {
     assert_eq!(pair.b.command(&add(Msat(1_000_000), 4)), Err(CommandError::ShuttingDown));
     let again = pair.a.command(&Command::Shutdown { scriptpubkey: None });
     assert_eq!(again, Err(CommandError::AlreadyShuttingDown));
-    // The fee may still change while HTLCs remain.
-    pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(1200) }).unwrap();
+    // Nor may the fee change: the peer may be done with its HTLCs before it hears of that.
+    let fee = Command::UpdateFee { feerate: FeeratePerKw(1200) };
+    assert_eq!(pair.a.command(&fee), Err(CommandError::ShuttingDown));
     pair.b.fulfill(id, 1);
     pair.b.command(&Command::FailHtlc { id: 1, reason: vec![] }).unwrap();
     pair.settle();

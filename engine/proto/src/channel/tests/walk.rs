@@ -141,7 +141,9 @@ impl Walk {
                 | CommandError::FeeNotAffordable { .. }
                 | CommandError::DustExposure { .. },
             ) => {}
-            Err(CommandError::NotPossible { .. }) => assert!(self.shutting_down, "seed {}", self.seed),
+            Err(CommandError::ShuttingDown | CommandError::NotPossible { .. }) => {
+                assert!(self.shutting_down, "seed {}", self.seed);
+            }
             Err(error) => panic!("seed {}: {error}", self.seed),
         }
     }
