@@ -88,10 +88,11 @@ impl Line {
         });
         let (temporary_channel_id, transaction) = needed.expect("the peer accepts");
         let txid = Txid(transaction.compute_txid().to_byte_array());
+        let output = transaction.output[0].clone();
         let fund = Command::FundingTransaction { temporary_channel_id, transaction };
         self.inputs[left].push(Input::Command(fund));
         self.rest();
-        let confirmations = vec![Confirmation { txid, scid: self.scids[left], depth: 6 }];
+        let confirmations = vec![Confirmation { txid, scid: self.scids[left], depth: 6, output }];
         for inputs in &mut self.inputs {
             inputs.push(Input::Block { height: HEIGHT, confirmations: confirmations.clone() });
         }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Block, OutPoint, Transaction};
+use bitcoin::{Block, OutPoint, Transaction, TxOut};
 use fulmen_proto::forward::{
     Command, Confirmation, CryptoCounters, Event, InitError, Input, NodeConfig, Now, Occupancy, Record,
     Shard, Turn, local_init, negotiate,
@@ -36,7 +36,8 @@ pub struct Node {
     inbox: Vec<Input>,
     peers: BTreeSet<NodeId>,
     height: BlockHeight,
-    fundings: BTreeMap<Txid, Funding>,
+    /// The funding outputs that are watched, and where each stands once it does.
+    fundings: BTreeMap<OutPoint, Option<Place>>,
 }
 
 /// What a turn asks of the world, to be executed in the order of the fields.
@@ -81,12 +82,12 @@ pub enum ReceiveError {
     Broken(#[from] DecodeError),
 }
 
-/// A funding output that is watched.
-#[derive(Clone, Copy, Debug)]
-struct Funding {
-    output: u16,
-    /// Where it stands in the chain, once it does.
-    place: Option<(BlockHeight, Scid)>,
+/// A funding output in the chain.
+#[derive(Clone, Debug)]
+struct Place {
+    height: BlockHeight,
+    scid: Scid,
+    output: TxOut,
 }
 
 impl Node {
@@ -189,8 +190,10 @@ impl Node {
             self.disconnected(*peer);
         }
         for event in &events {
-            if let Event::ChannelFunded { funding_outpoint, .. } = event {
-                self.watch(*funding_outpoint);
+            match event {
+                Event::ChannelFunded { funding_outpoint, .. } => self.watch(*funding_outpoint),
+                Event::ChannelFailed { .. } => self.unwatch(),
+                _ => {}
             }
         }
         let send = send.into_iter().map(|(peer, message)| (peer, message.encode())).collect();
@@ -205,47 +208,58 @@ impl Node {
 
     /// Looks for a funding output in the blocks to come.
     fn watch(&mut self, outpoint: OutPoint) {
-        // BOLT 2 carries a funding output's index in 16 bits, so that a larger one never comes to be a channel.
-        let Ok(output) = u16::try_from(outpoint.vout) else { return };
-        self.fundings.insert(wire_txid(outpoint.txid), Funding { output, place: None });
+        self.fundings.insert(outpoint, None);
+    }
+
+    /// Stops looking for what funds no channel any more.
+    fn unwatch(&mut self) {
+        let funding: BTreeSet<OutPoint> =
+            self.shard.channels().filter_map(|channel| channel.funding_outpoint()).collect();
+        self.fundings.retain(|outpoint, _| funding.contains(outpoint));
     }
 
     fn block_connected(&mut self, height: BlockHeight, block: &Block) {
         self.height = height;
         if !self.fundings.is_empty() {
             for (index, transaction) in (0..).zip(&block.txdata) {
-                let Some(funding) = self.fundings.get_mut(&wire_txid(transaction.compute_txid())) else {
-                    continue;
-                };
-                funding.place = Scid::new(height.0, index, funding.output).map(|scid| (height, scid));
+                let txid = transaction.compute_txid();
+                let all = OutPoint::new(txid, 0)..=OutPoint::new(txid, u32::MAX);
+                for (outpoint, place) in self.fundings.range_mut(all) {
+                    *place = find(height, index, transaction, outpoint.vout);
+                }
             }
         }
         self.tell_height();
-        self.fundings.retain(|_, funding| {
-            funding.place.is_none_or(|(placed, _)| height.blocks_above(placed) < FUNDING_WATCH_BLOCKS)
+        self.fundings.retain(|_, place| {
+            place.as_ref().is_none_or(|place| height.blocks_above(place.height) < FUNDING_WATCH_BLOCKS)
         });
     }
 
     fn block_disconnected(&mut self, height: BlockHeight) {
         self.height = BlockHeight(height.0.saturating_sub(1));
-        for funding in self.fundings.values_mut() {
-            funding.place = funding.place.filter(|(placed, _)| *placed < height);
+        for place in self.fundings.values_mut() {
+            *place = place.take().filter(|place| place.height < height);
         }
         self.tell_height();
     }
 
     /// Tells the shard the height, and how deep the funding transactions that still matter are.
     fn tell_height(&mut self) {
-        let confirmations = self.fundings.iter().filter_map(|(txid, funding)| {
-            let (placed, scid) = funding.place?;
-            Some(Confirmation { txid: *txid, scid, depth: self.height.blocks_above(placed) + 1 })
+        let confirmations = self.fundings.iter().filter_map(|(outpoint, place)| {
+            let Place { height, scid, output } = place.as_ref()?;
+            let depth = self.height.blocks_above(*height) + 1;
+            let txid = Txid(outpoint.txid.to_byte_array());
+            Some(Confirmation { txid, scid: *scid, depth, output: output.clone() })
         });
         let confirmations = confirmations.collect();
         self.inbox.push(Input::Block { height: self.height, confirmations });
     }
 }
 
-/// A transaction's id as messages carry it.
-fn wire_txid(txid: bitcoin::Txid) -> Txid {
-    Txid(txid.to_byte_array())
+/// What a transaction at this place has at an output that a peer named; it may not be there.
+fn find(height: BlockHeight, index: u32, transaction: &Transaction, vout: u32) -> Option<Place> {
+    let output = transaction.output.get(usize::try_from(vout).ok()?)?;
+    // BOLT 2 carries a funding output's index in 16 bits, so that a larger one never comes to be a channel.
+    let scid = Scid::new(height.0, index, u16::try_from(vout).ok()?)?;
+    Some(Place { height, scid, output: output.clone() })
 }

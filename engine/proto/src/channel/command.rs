@@ -3,7 +3,7 @@
 //! Owns: [`OpenRequest`], [`AcceptRequest`], [`Command`] and [`CommandError`]. Does not: check or execute them; see
 //! [`Channel::plan_command`](super::Channel::plan_command).
 
-use bitcoin::Transaction;
+use bitcoin::{Transaction, TxOut};
 use fulmen_wire::units::{
     BlockHeight, ChannelId, FeeratePerKw, Msat, PaymentHash, PaymentPreimage, Point, Sat, Scid,
 };
@@ -59,6 +59,8 @@ pub enum Command {
         scid: Scid,
         /// Confirmations, the first block counted.
         depth: u32,
+        /// The output that the chain has there: the peer that opened a channel may have lied about it.
+        output: TxOut,
     },
     /// Offers an HTLC. Its id is [`Channel::next_htlc_id`](super::Channel::next_htlc_id) at that time.
     AddHtlc {
@@ -152,7 +154,7 @@ pub enum CommandError {
     /// The peer is not connected, or not reestablished yet.
     #[error("the peer is not connected")]
     NotConnected,
-    /// Shutdown has begun: no HTLC may be added.
+    /// Shutdown has begun: no HTLC may be added, nor the fee rate changed.
     #[error("the channel is shutting down")]
     ShuttingDown,
     /// Shutdown has begun before.

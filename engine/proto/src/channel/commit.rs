@@ -15,18 +15,14 @@ use super::delta::Delta;
 use super::effect::{Plan, SignJob};
 use super::error::ChannelError;
 use super::funded::{Funded, Link};
-use super::htlc::{Side, Stage};
 use crate::commitment::CommitmentTx;
 use crate::keys::{CommitmentNumber, PerCommitmentSecret, parse_point, to_point};
 
 impl Funded {
     /// Plans a `commitment_signed` of the peer, and our `revoke_and_ack`.
     pub(super) fn plan_commitment_signed(&self, message: &CommitmentSigned) -> Result<Plan, ChannelError> {
-        let changes = self.updates.any_at(Side::Remote, Stage::Proposed)
-            || self.updates.any_at(Side::Local, Stage::Acknowledged);
-        if !changes {
-            return Err(ChannelError::EmptyCommitment);
-        }
+        // One without updates breaks a rule of its sender's, but BOLT 2 asks its receiver for nothing but the answer, and
+        // some peers are known to send one after a reconnection.
         let commitment = self.next_local_commitment()?;
         let (expected, found) = (commitment.htlcs.len(), message.htlc_signatures.len());
         if expected != found {

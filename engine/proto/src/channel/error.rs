@@ -4,7 +4,7 @@
 //! Does not: react; the driver asks [`Channel::plan_reaction`](super::Channel::plan_reaction) for the plan that does. What
 //! we refuse to do ourselves is a [`CommandError`](super::CommandError).
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, ScriptBuf};
 use fulmen_wire::features::Features;
 use fulmen_wire::units::{
     BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, PaymentHash, Sat,
@@ -209,6 +209,16 @@ pub enum ChannelError {
     /// `funding_created` names an output that funds another channel of ours.
     #[error("{0} funds another channel")]
     FundingOutpointTaken(OutPoint),
+    /// The output that was to fund the channel holds something else, or pays to somebody else.
+    #[error("the funding output holds {found} for {}, not {expected} for both of us", script_pubkey.to_hex_string())]
+    FundingOutputWrong {
+        /// What it was to hold.
+        expected: Sat,
+        /// What it holds.
+        found: Sat,
+        /// What it pays to.
+        script_pubkey: ScriptBuf,
+    },
     /// A point is not on the curve.
     #[error(transparent)]
     InvalidPoint(#[from] InvalidPoint),
@@ -333,9 +343,6 @@ pub enum ChannelError {
     },
 
     // Normal operation: commitments.
-    /// `commitment_signed` without any update.
-    #[error("commitment_signed without an update")]
-    EmptyCommitment,
     /// The number of `htlc_signature`s is not that of the commitment's HTLC outputs.
     #[error("{found} HTLC signatures for {expected} HTLC outputs")]
     HtlcSignatureCount {
@@ -467,6 +474,6 @@ impl ChannelError {
     /// Whether our latest commitment may be broadcast when the channel fails for this reason.
     #[must_use]
     pub fn broadcast_allowed(&self) -> bool {
-        !matches!(self, ChannelError::WeFellBehind { .. })
+        !matches!(self, ChannelError::WeFellBehind { .. } | ChannelError::FundingOutputWrong { .. })
     }
 }

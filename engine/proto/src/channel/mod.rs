@@ -202,6 +202,11 @@ impl Channel {
         if let Command::Fail { reason } = command {
             return Ok(self.plan_reaction(&ChannelError::OurDecision(reason.clone())));
         }
+        if let (Some(funded), Command::FundingConfirmed { output, .. }) = (self.funded(), command)
+            && let Err(error) = funded.check_funding_output(output)
+        {
+            return Ok(self.plan_reaction(&error));
+        }
         match (&self.phase, command) {
             (Phase::AwaitingFunding(phase), Command::Fund { transaction }) => phase.plan_fund(transaction),
             (Phase::Confirming(funded) | Phase::Normal(funded), _) => {

@@ -8,13 +8,14 @@
 //! [`reestablish`]: super::reestablish
 //! [`limits`]: super::limits
 
+use bitcoin::TxOut;
 use bitcoin::hashes::{Hash, sha256};
 use fulmen_wire::message::{
     ChannelReady, Message, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFee,
     UpdateFulfillHtlc,
 };
 use fulmen_wire::tlv::UnknownTlvs;
-use fulmen_wire::units::{FeeratePerKw, PaymentHash, PaymentPreimage, Scid};
+use fulmen_wire::units::{FeeratePerKw, PaymentHash, PaymentPreimage, Sat, Scid};
 
 use super::State;
 use super::command::{Command, CommandError};
@@ -24,6 +25,7 @@ use super::effect::Plan;
 use super::error::ChannelError;
 use super::funded::{Funded, Link};
 use super::htlc::{Htlc, Removal, Side, Stage};
+use crate::commitment::{CommitmentParams, funding_output_script};
 use crate::keys::{parse_point, to_point};
 
 /// The bit that tells failures which the next hop reports for want of a readable onion (BOLT 4).
@@ -147,7 +149,7 @@ impl Funded {
     /// Plans a command.
     pub(super) fn plan_command(&self, command: &Command, state: State) -> Result<Plan, CommandError> {
         match command {
-            Command::FundingConfirmed { scid, depth } => self.plan_funding_confirmed(*scid, *depth),
+            Command::FundingConfirmed { scid, depth, .. } => self.plan_funding_confirmed(*scid, *depth),
             Command::AddHtlc { amount, payment_hash, cltv_expiry, onion_routing_packet, path_key } => {
                 let htlc = Htlc {
                     id: self.updates.next_id(Side::Local),
@@ -184,6 +186,19 @@ impl Funded {
             Command::Connected => Ok(self.plan_connected()),
             Command::Fund { .. } | Command::Fail { .. } => Err(not_possible(command, state)),
         }
+    }
+
+    /// Nothing but the chain shows that the output which `funding_created` named funds this channel.
+    pub(super) fn check_funding_output(&self, output: &TxOut) -> Result<(), ChannelError> {
+        let (expected, found) = (self.params.funding, Sat(output.value.to_sat()));
+        let CommitmentParams { local_funding_pubkey, remote_funding_pubkey, .. } =
+            &self.params.local_commitment;
+        let script = funding_output_script(local_funding_pubkey, remote_funding_pubkey);
+        if found == expected && output.script_pubkey == script {
+            return Ok(());
+        }
+        let script_pubkey = output.script_pubkey.clone();
+        Err(ChannelError::FundingOutputWrong { expected, found, script_pubkey })
     }
 
     fn plan_funding_confirmed(&self, scid: Scid, depth: u32) -> Result<Plan, CommandError> {

@@ -276,8 +276,13 @@ impl Pair {
         Pair::ready(&Setup::new(channel_type))
     }
 
+    fn confirmed(&self, depth: u32) -> Command {
+        let funding = self.a.channel.funding_transaction().expect("it is the opener's");
+        Command::FundingConfirmed { scid: scid(), depth, output: funding.output[1].clone() }
+    }
+
     fn confirm(&mut self) {
-        let confirmed = Command::FundingConfirmed { scid: scid(), depth: 6 };
+        let confirmed = self.confirmed(6);
         self.a.command(&confirmed).expect("confirms");
         self.b.command(&confirmed).expect("confirms");
     }

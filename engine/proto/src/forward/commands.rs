@@ -146,16 +146,17 @@ impl Shard {
 
     /// Tells the channel funded by a transaction how deep it is.
     pub(super) fn confirm(&mut self, work: &mut Work, confirmation: &Confirmation) {
-        let Confirmation { txid, scid, depth } = *confirmation;
+        let Confirmation { txid, scid, depth, output } = confirmation;
         let funded: Vec<ChannelId> = self
             .state
             .channels
             .iter()
-            .filter(|(_, entry)| entry.is_funded_by(txid, scid.output()))
+            .filter(|(_, entry)| entry.is_funded_by(*txid, scid.output()))
             .map(|(channel_id, _)| *channel_id)
             .collect();
         for channel_id in funded {
-            self.tell(work, channel_id, channel::Command::FundingConfirmed { scid, depth });
+            let (scid, depth, output) = (*scid, *depth, output.clone());
+            self.tell(work, channel_id, channel::Command::FundingConfirmed { scid, depth, output });
         }
     }
 }

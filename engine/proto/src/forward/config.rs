@@ -20,6 +20,9 @@ pub struct NodeConfig {
     pub feerate: FeeratePerKw,
     /// The most channels one peer may have with us, counting those being opened.
     pub channels_per_peer_max: usize,
+    /// The most channels that all peers together may have opened with us without a confirmed funding transaction:
+    /// identities cost nothing, and each such channel is remembered for weeks.
+    pub unconfirmed_channels_max: usize,
     /// The policy a channel starts with.
     pub policy: ForwardingPolicy,
     /// The safety margins of forwarding.
@@ -42,6 +45,7 @@ impl NodeConfig {
             capacity_max: Sat(21_000_000 * 100_000_000),
             feerate: FeeratePerKw(1_000),
             channels_per_peer_max: 1_000,
+            unconfirmed_channels_max: 10_000,
             policy: ForwardingPolicy::default(),
             expiry: ExpiryLimits::default(),
             mpp_timeout_ms: 60_000,

@@ -103,7 +103,9 @@ impl Shard {
             let refusal = Refusal::malformed(FailureCode::InvalidOnionHmac, hash);
             return self.refuse(work, &locked_in, None, refusal);
         }
-        let (htlc, cltv_expiry) = (locked_in.incoming, locked_in.htlc.cltv_expiry);
+        // What expires later than any HTLC carried on is refused, so that it needs no longer memory.
+        let farthest = self.state.height.saturating_add(self.config.expiry.max);
+        let (htlc, cltv_expiry) = (locked_in.incoming, locked_in.htlc.cltv_expiry.min(farthest));
         self.change(work, Change::OnionSeen { tag, htlc, cltv_expiry });
         let outcome = match peeled {
             Peeled::Forward { payload, next_packet, .. } => {

@@ -3,7 +3,7 @@
 //! Owns the types that go into [`Shard::turn`](super::Shard::turn). Nothing here is checked yet; a wrong command is
 //! answered by [`Event::CommandRefused`](super::Event::CommandRefused), a wrong message by failing its channel.
 
-use bitcoin::{ScriptBuf, Transaction};
+use bitcoin::{ScriptBuf, Transaction, TxOut};
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{
@@ -62,7 +62,7 @@ pub enum Input {
 }
 
 /// A funding transaction in the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmation {
     /// The funding transaction.
     pub txid: Txid,
@@ -70,6 +70,8 @@ pub struct Confirmation {
     pub scid: Scid,
     /// How many blocks confirm it: one when it is in the tip.
     pub depth: u32,
+    /// That output.
+    pub output: TxOut,
 }
 
 /// What an operator can ask of a shard.

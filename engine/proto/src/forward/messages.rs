@@ -295,6 +295,8 @@ impl Shard {
             Some("temporary_channel_id is taken".to_owned())
         } else if self.channels_of(peer).len() >= self.config.channels_per_peer_max {
             Some("too many channels".to_owned())
+        } else if self.unconfirmed().count() >= self.config.unconfirmed_channels_max {
+            Some("too many channels wait for their funding to confirm".to_owned())
         } else if open.funding_satoshis > self.config.capacity_max {
             Some(format!("funding of {} is above {}", open.funding_satoshis, self.config.capacity_max))
         } else {

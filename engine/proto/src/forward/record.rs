@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use bitcoin::hashes::Hash;
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash, Scid, Txid};
 
-use crate::channel::{Channel, Delta};
+use crate::channel::{Channel, Delta, Side};
 use crate::onion::ReplayTag;
 
 use super::circuit::{Circuit, Circuits, Origin};
@@ -169,6 +169,8 @@ pub(crate) struct ChannelEntry {
     pub(crate) peer: NodeId,
     pub(crate) user_id: u64,
     pub(crate) policy: ForwardingPolicy,
+    /// The height at which it was begun.
+    pub(crate) begun_at: BlockHeight,
     pub(crate) channel: Channel,
 }
 
@@ -185,6 +187,11 @@ pub(crate) struct State {
 }
 
 impl ChannelEntry {
+    /// Whether a peer opened the channel and its funding was not seen to confirm.
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        self.channel.opener() == Side::Remote && self.channel.scid().is_none()
+    }
+
     /// Whether this output of this transaction is the channel's funding output.
     pub(crate) fn is_funded_by(&self, txid: Txid, output: u16) -> bool {
         self.channel.funding_outpoint().is_some_and(|outpoint| {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use bitcoin::Transaction;
-use fulmen_wire::units::ChannelId;
+use fulmen_wire::units::{BlockHeight, ChannelId};
 
 use crate::channel::{self, Channel, Delta};
 use crate::keys::{ChannelSecrets, NodeSeed};
@@ -45,6 +45,7 @@ pub struct Restored {
 /// A channel's part of the records.
 struct Written {
     begun: Begun,
+    begun_at: BlockHeight,
     deltas: Vec<Delta>,
 }
 
@@ -62,28 +63,35 @@ impl Shard {
         let mut written: BTreeMap<ChannelId, Written> = BTreeMap::new();
         for change in records.into_iter().flat_map(|record| record.changes) {
             shard.state.apply(&change);
-            collect(&mut written, change)?;
+            collect(&mut written, change, shard.state.height)?;
         }
         let mut broadcast = Vec::new();
-        for (channel_id, Written { begun, deltas }) in written {
+        for (channel_id, Written { begun, begun_at, deltas }) in written {
             let secrets = ChannelSecrets::derive(&shard.seed, begun.key_index);
             let channel = Channel::replay(secrets, deltas)
                 .map_err(|error| RestoreError::Channel { channel_id, error })?;
             let owed = channel.closing_transaction().or(channel.funding_transaction());
             broadcast.extend(owed.cloned());
             let Begun { peer, user_id, policy, .. } = begun;
-            shard.state.channels.insert(channel_id, ChannelEntry { peer, user_id, policy, channel });
+            shard
+                .state
+                .channels
+                .insert(channel_id, ChannelEntry { peer, user_id, policy, begun_at, channel });
         }
         Ok(Restored { shard, broadcast })
     }
 }
 
 /// Puts a change that concerns a channel where the channel's others are.
-fn collect(written: &mut BTreeMap<ChannelId, Written>, change: Change) -> Result<(), RestoreError> {
+fn collect(
+    written: &mut BTreeMap<ChannelId, Written>,
+    change: Change,
+    height: BlockHeight,
+) -> Result<(), RestoreError> {
     match change {
         Change::ChannelBegun { channel_id, peer, user_id, key_index, policy } => {
             let begun = Begun { peer, user_id, key_index, policy };
-            written.insert(channel_id, Written { begun, deltas: Vec::new() });
+            written.insert(channel_id, Written { begun, begun_at: height, deltas: Vec::new() });
         }
         Change::Channel { channel_id, delta } => {
             let channel = written.get_mut(&channel_id).ok_or(RestoreError::UnknownChannel(channel_id))?;

@@ -12,7 +12,7 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, Scid, Signature};
 use secp256k1::SecretKey;
 
-use crate::channel::{Channel, ChannelEvent, Context, Created, Effects, Htlc, Plan, SignJob};
+use crate::channel::{self, Channel, ChannelEvent, Context, Created, Effects, Htlc, Plan, SignJob};
 use crate::keys::{NodeSeed, secp};
 
 use super::config::{ForwardingPolicy, NodeConfig};
@@ -20,6 +20,10 @@ use super::handoff::{Handoff, HtlcRef};
 use super::input::{ChannelRef, Command, Confirmation, Input, Now};
 use super::output::{CryptoCounters, Event, Occupancy, Turn};
 use super::record::{Change, ChannelEntry, State};
+
+/// The blocks after which a peer's channel without a confirmed funding is forgotten: BOLT 2's 2016, and a day for those
+/// that confirm at the last moment.
+pub(super) const FUNDING_TIMEOUT_BLOCKS: u32 = 2016 + 144;
 
 /// A set of channels of one node, with the circuits between them.
 ///
@@ -250,7 +254,8 @@ impl Shard {
         self.change(work, Change::ChannelBegun { channel_id, peer, user_id, key_index, policy });
         let deltas = deltas.into_iter().map(|delta| Change::Channel { channel_id, delta });
         work.turn.record.changes.extend(deltas);
-        self.state.channels.insert(channel_id, ChannelEntry { peer, user_id, policy, channel });
+        let begun_at = self.state.height;
+        self.state.channels.insert(channel_id, ChannelEntry { peer, user_id, policy, begun_at, channel });
         self.absorb(work, channel_id, peer, effects);
     }
 
@@ -352,6 +357,31 @@ impl Shard {
         }
         for confirmation in confirmations {
             self.confirm(work, confirmation);
+        }
+        self.forget_unconfirmed(work);
+    }
+
+    /// The channels that peers opened and whose funding was not seen to confirm.
+    pub(super) fn unconfirmed(&self) -> impl Iterator<Item = (&ChannelId, &ChannelEntry)> {
+        self.state.channels.iter().filter(|(_, entry)| entry.is_unconfirmed())
+    }
+
+    /// Forgets the channels whose funding has not confirmed in the time that BOLT 2 gives it (`channel_ready`).
+    fn forget_unconfirmed(&mut self, work: &mut Work) {
+        let height = self.state.height;
+        // A channel begun before the first block was told has no age yet.
+        let over = |entry: &ChannelEntry| {
+            entry.begun_at > BlockHeight(0) && height.blocks_above(entry.begun_at) > FUNDING_TIMEOUT_BLOCKS
+        };
+        let over: Vec<ChannelId> =
+            self.unconfirmed().filter(|(_, entry)| over(entry)).map(|(channel_id, _)| *channel_id).collect();
+        for channel_id in over {
+            let reason = format!("the funding has not confirmed within {FUNDING_TIMEOUT_BLOCKS} blocks");
+            self.tell(work, channel_id, channel::Command::Fail { reason });
+            if self.state.channels.contains_key(&channel_id) {
+                self.change(work, Change::ChannelForgotten { channel_id });
+            }
+            work.touched.remove(&channel_id);
         }
     }
 

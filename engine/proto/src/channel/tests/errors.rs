@@ -329,7 +329,7 @@ fn unacceptable_commitments() {
         funding_txid: None,
         unknown: Default::default(),
     };
-    assert_eq!(refused(&mut pair.b, empty), ChannelError::EmptyCommitment);
+    assert_eq!(refused(&mut pair.b, empty), ChannelError::BadCommitmentSignature);
 
     pair.a.add(Msat(1_000_000), 1);
     pair.a.add(Msat(2_000_000), 2);

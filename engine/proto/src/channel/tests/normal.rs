@@ -270,3 +270,20 @@ fn many_fee_changes_leave_one_behind() {
     assert!(pair.b.channel.funded().unwrap().updates.feerates().count() <= 3);
     assert_eq!(pair.b.channel.feerate(), Some(FeeratePerKw(1009)));
 }
+
+#[test]
+fn a_commitment_without_updates_is_answered() {
+    let mut pair = Pair::with_type(ChannelType::Anchors);
+    for _ in 0..2 {
+        let funded = pair.b.channel.funded().unwrap();
+        let commitment = funded.next_remote_commitment().unwrap().unwrap();
+        let mut empty = Plan::of(Delta::CommitmentSent);
+        funded.sign_remote_commitment(&commitment, &mut empty);
+        pair.b.run(empty).unwrap();
+        pair.reconnect();
+        pair.settle();
+    }
+    let number = pair.b.channel.commitment_numbers().unwrap().1;
+    assert_eq!((number.0, pair.a.channel.commitment_numbers().unwrap().0), (2, number));
+    pair.locked_in(Msat(5_000_000), 1);
+}

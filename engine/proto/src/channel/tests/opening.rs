@@ -17,17 +17,19 @@ fn both_sides_agree_on_a_new_channel() {
             assert!(!node.channel.is_usable());
         }
 
-        pair.a.command(&Command::FundingConfirmed { scid: scid(), depth: 2 }).unwrap();
+        let confirmed = pair.confirmed(2);
+        pair.a.command(&confirmed).unwrap();
         assert!(pair.a.sent.is_empty(), "two confirmations of three");
         pair.confirm();
         pair.settle();
+        let Command::FundingConfirmed { output, .. } = confirmed else { unreachable!() };
         for node in [&mut pair.a, &mut pair.b] {
             assert!(node.channel.is_usable());
             let events = node.take_events();
             assert!(
                 events.iter().any(|event| matches!(event, ChannelEvent::Ready { scid: at } if *at == scid()))
             );
-            let moved = Command::FundingConfirmed { scid: Scid(1), depth: 6 };
+            let moved = Command::FundingConfirmed { scid: Scid(1), depth: 6, output: output.clone() };
             assert!(matches!(node.command(&moved), Err(CommandError::ScidChanged { .. })));
         }
         assert_eq!(pair.a.channel.opener(), Side::Local);
@@ -84,4 +86,26 @@ fn large_channels_need_the_feature() {
 fn a_record_without_a_beginning_is_refused() {
     assert!(Channel::replay(secrets(1), [Delta::CommitmentSent]).is_err());
     assert!(Channel::replay(secrets(1), []).is_err());
+}
+
+#[test]
+fn a_funding_output_that_is_not_ours_fails_the_channel() {
+    let wrongs: [fn(&mut bitcoin::TxOut); 3] = [
+        |output| output.value -= bitcoin::Amount::ONE_SAT,
+        |output| output.value += bitcoin::Amount::ONE_SAT,
+        |output| output.script_pubkey = bitcoin::ScriptBuf::from(vec![0x51]),
+    ];
+    for wrong in wrongs {
+        let mut pair = Pair::funded(&Setup::new(ChannelType::Anchors));
+        let Command::FundingConfirmed { scid, depth, mut output } = pair.confirmed(6) else { unreachable!() };
+        wrong(&mut output);
+        pair.b.command(&Command::FundingConfirmed { scid, depth, output }).unwrap();
+        let failure = pair.b.channel.failure();
+        assert!(matches!(failure, Some(ChannelError::FundingOutputWrong { .. })), "{failure:?}");
+        let events = pair.b.take_events();
+        let last = events.last();
+        assert!(matches!(last, Some(ChannelEvent::Failed { broadcast_allowed: false, .. })), "{last:?}");
+        let told = Message::decode(pair.b.sent.back().expect("the peer is told")).unwrap();
+        assert!(matches!(told, Message::ErrorMessage(_)), "{told:?}");
+    }
 }

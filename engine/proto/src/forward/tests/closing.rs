@@ -116,7 +116,8 @@ fn a_channel_that_a_restart_caught_half_open_is_forgotten_or_goes_on() {
                 assert_eq!(channels, [1, 1], "after {steps} steps");
                 let txid = Txid(funding.compute_txid().to_byte_array());
                 let scid = Scid::new(START.0, 1, 0).expect("in range");
-                net.mine(BlockHeight(START.0 + 1), &[Confirmation { txid, scid, depth: 1 }]);
+                let output = funding.output[0].clone();
+                net.mine(BlockHeight(START.0 + 1), &[Confirmation { txid, scid, depth: 1, output }]);
                 assert_eq!(net.count(0, |event| matches!(event, Event::ChannelReady { .. })), 1);
                 assert_eq!(net.count(1, |event| matches!(event, Event::ChannelReady { .. })), 1);
                 kept += 1;

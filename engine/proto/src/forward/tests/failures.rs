@@ -323,3 +323,15 @@ fn dust_beyond_the_exposure_limit_is_not_carried() {
     assert_eq!(net.outcome(0, held), Some(failed_at(4, Failure::MppTimeout)));
     net.check_at_rest();
 }
+
+#[test]
+fn an_onion_is_remembered_no_longer_than_it_can_be_used() {
+    let mut net = Net::line(5);
+    let (_, outcome) = send(&mut net, |route| route[0].cltv_expiry = BlockHeight(499_999_999));
+    assert_eq!(outcome, failed_at(1, Failure::ExpiryTooFar));
+    assert_eq!(net.shards[1].occupancy().replay_tags, 1);
+    let over = net.height.0 + u32::from(net.shards[1].config().expiry.max.0) + 1;
+    net.mine(BlockHeight(over), &[]);
+    assert_eq!(net.shards[1].occupancy().replay_tags, 0);
+    net.check_at_rest();
+}

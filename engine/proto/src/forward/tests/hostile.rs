@@ -5,6 +5,7 @@ use fulmen_wire::units::Signature;
 
 use super::*;
 use crate::channel::State;
+use crate::forward::shard::FUNDING_TIMEOUT_BLOCKS;
 
 /// Gives a node a message as if its peer had sent it, in a turn of its own; gives back what it sends and tells.
 fn tell(net: &mut Net, node: usize, peer: usize, message: impl Into<Message>) -> Turn {
@@ -274,4 +275,39 @@ fn no_answer_fails_all_channels_of_a_peer() {
     };
     let turn = tell(&mut net, 0, 1, fulfil);
     assert!(matches!(turn.send.as_slice(), [(_, Message::Warning(_))]), "{:?}", turn.send);
+}
+
+#[test]
+fn a_channel_is_not_waited_for_for_ever() {
+    let mut net = Net::unconnected(2, |_, config| config.unconfirmed_channels_max = 2);
+    net.connect(0, 1);
+    let open = OpenChannel { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push: Msat(0), policy: None };
+    net.open(0, 1, CAPACITY, Msat(0));
+    net.events[0].clear();
+    for number in 1..=3u64 {
+        net.command(0, Command::OpenChannel(open.clone()));
+        let needed = net.events[0].drain(..).find_map(|event| match event {
+            Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {
+                Some((temporary_channel_id, funding_transaction(100 + number, amount, script)))
+            }
+            _ => None,
+        });
+        // The channel that has confirmed counts no more.
+        assert_eq!(needed.is_some(), number < 3, "channel {number}");
+        let Some((temporary_channel_id, transaction)) = needed else { continue };
+        net.command(0, Command::FundingTransaction { temporary_channel_id, transaction });
+        if number == 1 {
+            // A failed one is remembered, and counted, all the same.
+            let last = |channel: &&crate::channel::Channel| channel.scid().is_none();
+            let channel_id = net.shards[1].channels().find(last).expect("it was accepted").id();
+            let _ = tell(&mut net, 1, 0, ErrorMessage::new(channel_id, "over"));
+        }
+    }
+    assert_eq!(net.shards[1].occupancy().channels, 3);
+    net.mine(BlockHeight(net.height.0 + FUNDING_TIMEOUT_BLOCKS), &[]);
+    assert_eq!(net.shards[1].occupancy().channels, 3);
+    net.mine(BlockHeight(net.height.0 + 1), &[]);
+    assert_eq!(net.shards[1].occupancy().channels, 1);
+    assert_eq!(state(&net, 1, 0), State::Normal);
+    net.check_restored(1, &net.shards[1]);
 }

@@ -160,11 +160,12 @@ impl Net {
         let (temporary_channel_id, amount, script) = needed.expect("the peer accepts");
         let transaction = funding_transaction(user_id, amount, script);
         let txid = Txid(transaction.compute_txid().to_byte_array());
+        let output = transaction.output[0].clone();
         self.command(from, Command::FundingTransaction { temporary_channel_id, transaction });
         let scid = Scid::new(START.0, user_id as u32, 0).expect("in range");
         let channel_id = ChannelId::from_funding(txid, 0);
         let height = BlockHeight(self.height.0 + 1);
-        self.mine(height, &[Confirmation { txid, scid, depth: 6 }]);
+        self.mine(height, &[Confirmation { txid, scid, depth: 6, output }]);
         self.channels.push(NetChannel { ends: (from, to), scid, channel_id });
         self.channels.len() - 1
     }
