@@ -1,0 +1,137 @@
+//! BOLT 3, "Key Derivation", from public data.
+//!
+//! Owns the hashes and the choice of the backend. What lanes find is parsed by libsecp256k1, so that nothing but a point
+//! of the curve can come out; what they leave open, libsecp256k1 computes.
+
+use secp256k1::{PublicKey, Scalar};
+use sha2::{Digest, Sha256};
+
+#[cfg(target_arch = "x86_64")]
+use crate::scalar;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{self, Combination, Offset};
+use crate::{Backend, KeyError, fallback};
+
+/// One BOLT 3 key derivation from public data: a basepoint bound to one commitment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeriveJob {
+    /// The channel's basepoint for the key's purpose.
+    pub basepoint: PublicKey,
+    /// The point of the commitment the key is for.
+    pub per_commitment_point: PublicKey,
+}
+
+/// Derives `basepoint + SHA256(per_commitment_point || basepoint) * G` for each job (BOLT 3, "Key Derivation").
+#[must_use]
+pub fn derive_pubkeys(jobs: &[DeriveJob]) -> Vec<Result<PublicKey, KeyError>> {
+    derive_pubkeys_with(Backend::selected(), jobs)
+}
+
+/// As [`derive_pubkeys`], with a backend of the caller's choice.
+#[must_use]
+pub fn derive_pubkeys_with(backend: Backend, jobs: &[DeriveJob]) -> Vec<Result<PublicKey, KeyError>> {
+    let tweaks: Vec<[u8; 32]> =
+        jobs.iter().map(|job| hash(&job.per_commitment_point, &job.basepoint)).collect();
+    let mut fast = offsets(backend, jobs, &tweaks).into_iter();
+    jobs.iter()
+        .zip(&tweaks)
+        .map(|(job, tweak)| {
+            let slow = || fallback::offset(&job.basepoint, &Scalar::from_be_bytes(*tweak).ok()?);
+            parsed(fast.next().flatten()).or_else(slow).ok_or(KeyError::Infinity(job.basepoint.serialize()))
+        })
+        .collect()
+}
+
+/// Derives the revocation key of each job: `basepoint` is the revocation basepoint (BOLT 3, `revocationpubkey`).
+#[must_use]
+pub fn derive_revocation_pubkeys(jobs: &[DeriveJob]) -> Vec<Result<PublicKey, KeyError>> {
+    derive_revocation_pubkeys_with(Backend::selected(), jobs)
+}
+
+/// As [`derive_revocation_pubkeys`], with a backend of the caller's choice.
+#[must_use]
+pub fn derive_revocation_pubkeys_with(
+    backend: Backend,
+    jobs: &[DeriveJob],
+) -> Vec<Result<PublicKey, KeyError>> {
+    let tweaks: Vec<[[u8; 32]; 2]> = jobs
+        .iter()
+        .map(|DeriveJob { basepoint, per_commitment_point: point }| {
+            [hash(basepoint, point), hash(point, basepoint)]
+        })
+        .collect();
+    let mut fast = combinations(backend, jobs, &tweaks).into_iter();
+    jobs.iter()
+        .zip(&tweaks)
+        .map(|(job, [base_tweak, point_tweak])| {
+            let slow = || {
+                fallback::combination(&[
+                    (job.basepoint, Scalar::from_be_bytes(*base_tweak).ok()?),
+                    (job.per_commitment_point, Scalar::from_be_bytes(*point_tweak).ok()?),
+                ])
+            };
+            parsed(fast.next().flatten()).or_else(slow).ok_or(KeyError::Infinity(job.basepoint.serialize()))
+        })
+        .collect()
+}
+
+/// What the lanes find; nothing at all from a backend without lanes.
+fn offsets(backend: Backend, jobs: &[DeriveJob], tweaks: &[[u8; 32]]) -> Vec<Option<[u8; 65]>> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(ifma) = backend.ifma() {
+        let offset = |(job, tweak): (&DeriveJob, &[u8; 32])| Offset {
+            point: job.basepoint,
+            scalar: scalar::Scalar::remainder(tweak),
+        };
+        let offsets: Vec<Offset> = jobs.iter().zip(tweaks).map(offset).collect();
+        let mut found = simd::offsets(ifma, &offsets);
+        refuse_out_of_range(&mut found, tweaks.iter());
+        return found;
+    }
+    let _ = (backend, jobs, tweaks);
+    Vec::new()
+}
+
+/// What the lanes find; nothing at all from a backend without lanes, or for a single job.
+fn combinations(backend: Backend, jobs: &[DeriveJob], tweaks: &[[[u8; 32]; 2]]) -> Vec<Option<[u8; 65]>> {
+    #[cfg(target_arch = "x86_64")]
+    if jobs.len() > 1
+        && let Some(ifma) = backend.ifma()
+    {
+        let offset =
+            |point: PublicKey, tweak: &[u8; 32]| Offset { point, scalar: scalar::Scalar::remainder(tweak) };
+        let combination = |(job, [base_tweak, point_tweak]): (&DeriveJob, &[[u8; 32]; 2])| Combination {
+            terms: [offset(job.basepoint, base_tweak), offset(job.per_commitment_point, point_tweak)],
+        };
+        let combinations: Vec<Combination> = jobs.iter().zip(tweaks).map(combination).collect();
+        let mut found = simd::combinations(ifma, &combinations);
+        refuse_out_of_range(&mut found, tweaks.iter().map(|[base, _]| base));
+        refuse_out_of_range(&mut found, tweaks.iter().map(|[_, point]| point));
+        return found;
+    }
+    let _ = (backend, jobs, tweaks);
+    Vec::new()
+}
+
+/// Leaves to libsecp256k1 what it would refuse for its hash: one that is not in [1, n). None was ever seen.
+#[cfg(target_arch = "x86_64")]
+fn refuse_out_of_range<'a>(found: &mut [Option<[u8; 65]>], tweaks: impl Iterator<Item = &'a [u8; 32]>) {
+    for (key, tweak) in found.iter_mut().zip(tweaks) {
+        if scalar::Scalar::nonzero(tweak).is_none() {
+            *key = None;
+        }
+    }
+}
+
+/// The key, checked by libsecp256k1 to be on the curve.
+fn parsed(uncompressed: Option<[u8; 65]>) -> Option<PublicKey> {
+    PublicKey::from_slice(&uncompressed?).ok()
+}
+
+/// SHA-256 of two points.
+fn hash(first: &PublicKey, second: &PublicKey) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(first.serialize());
+    hash.update(second.serialize());
+    hash.finalize().into()
+}

@@ -1,0 +1,67 @@
+//! Eight lanes at a time: the backend for processors with AVX-512 IFMA.
+//!
+//! Layers, each on the one before: `lanes` (registers), `field`, `point`, `invert` (many inverses at once), `table`
+//! (multiples and look-ups), `multiply` (sums of multiples), and what the crate offers.
+//!
+//! The stages are compiled for the instructions they need (`target_feature`), everything they call is inlined into
+//! them. This file enters them; the proof that the processor has the instructions is the caller's [`Ifma`].
+#![allow(
+    unsafe_code,
+    reason = "entering code compiled for more than the baseline is unsafe; `Ifma` is the proof"
+)]
+
+use std::cell::RefCell;
+
+pub(crate) use lanes::Ifma;
+
+use crate::VerifyJob;
+use derive::Deriver;
+pub(crate) use derive::{Combination, Offset};
+use verify::Verifier;
+
+mod derive;
+mod field;
+mod invert;
+mod lanes;
+mod multiply;
+mod parse;
+mod point;
+mod table;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+/// Writes whether each signature is valid.
+pub(crate) fn verify(ifma: Ifma, jobs: &[VerifyJob], valid: &mut [bool]) {
+    // SAFETY: `ifma` proves the features that `Verifier::verify` is compiled for.
+    VERIFIER.with_borrow_mut(|verifier| unsafe { verifier.verify(ifma, jobs, valid) });
+}
+
+/// The uncompressed form of each compressed key, if it is a key; what comes of others is no point.
+pub(crate) fn uncompress(ifma: Ifma, keys: &[[u8; 33]]) -> Vec<[u8; 65]> {
+    let mut uncompressed = Vec::with_capacity(keys.len());
+    // SAFETY: `ifma` proves the features that `parse::uncompress` is compiled for.
+    unsafe { parse::uncompress(ifma, keys, &mut uncompressed) };
+    uncompressed
+}
+
+/// `point + scalar * G` of each job, uncompressed, or `None` where libsecp256k1 has to say.
+pub(crate) fn offsets(ifma: Ifma, jobs: &[Offset]) -> Vec<Option<[u8; 65]>> {
+    let mut keys = Vec::with_capacity(jobs.len());
+    // SAFETY: `ifma` proves the features that `Deriver::offsets` is compiled for.
+    DERIVER.with_borrow_mut(|deriver| unsafe { deriver.offsets(ifma, jobs, &mut keys) });
+    keys
+}
+
+/// The combination of each job, uncompressed, or `None` where libsecp256k1 has to say.
+pub(crate) fn combinations(ifma: Ifma, jobs: &[Combination]) -> Vec<Option<[u8; 65]>> {
+    let mut keys = Vec::with_capacity(jobs.len());
+    // SAFETY: `ifma` proves the features that `Deriver::combinations` is compiled for.
+    DERIVER.with_borrow_mut(|deriver| unsafe { deriver.combinations(ifma, jobs, &mut keys) });
+    keys
+}
+
+thread_local! {
+    static DERIVER: RefCell<Deriver> = RefCell::default();
+    static VERIFIER: RefCell<Verifier> = RefCell::default();
+}

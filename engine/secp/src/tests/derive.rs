@@ -1,0 +1,84 @@
+//! BOLT 3 derivation, and the sums below it for scalars no hash gives.
+
+use secp256k1::{PublicKey, Scalar};
+
+use super::{BACKENDS, count, public};
+use crate::oracle::{self, N, Source};
+use crate::{Backend, DeriveJob, derive_pubkeys_with, derive_revocation_pubkeys_with, fallback};
+
+#[test]
+fn both_backends_derive_the_same_keys() {
+    let mut source = Source::new(51);
+    let jobs: Vec<DeriveJob> = (0..count(300, 50_000))
+        .map(|_| {
+            let basepoint = public(source.nonzero(N));
+            // A peer may choose its points as it likes.
+            let per_commitment_point = match source.below(4) {
+                0 => basepoint,
+                1 => basepoint.negate(&secp256k1::Secp256k1::new()),
+                _ => public(source.nonzero(N)),
+            };
+            DeriveJob { basepoint, per_commitment_point }
+        })
+        .collect();
+    let expected = derive_pubkeys_with(Backend::Libsecp256k1, &jobs);
+    let revocation = derive_revocation_pubkeys_with(Backend::Libsecp256k1, &jobs);
+    assert!(expected.iter().chain(&revocation).all(Result::is_ok));
+    for size in [1, 2, 7, 8, 9, 16, 33, 64, 65, 200] {
+        for ((jobs, expected), revocation) in
+            jobs.chunks(size).zip(expected.chunks(size)).zip(revocation.chunks(size)).take(count(4, 1_000))
+        {
+            assert_eq!(derive_pubkeys_with(Backend::Avx512Ifma, jobs), expected);
+            assert_eq!(derive_revocation_pubkeys_with(Backend::Avx512Ifma, jobs), revocation);
+        }
+    }
+    for backend in BACKENDS {
+        assert_eq!(derive_pubkeys_with(backend, &[]), []);
+        assert_eq!(derive_revocation_pubkeys_with(backend, &[]), []);
+    }
+}
+
+/// Scalars that bring about sums of equal and opposite points, and infinity: what a hash would have to be.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn exceptional_sums_are_left_to_libsecp256k1() {
+    use crate::scalar::Scalar as Lane;
+    use crate::simd::{Combination, Ifma, Offset, combinations, offsets};
+
+    let Some(ifma) = Ifma::detect() else { return };
+    let mut source = Source::new(52);
+    let lane = |number: oracle::Big| Lane::remainder(&number.to_bytes());
+    let tweak = |number: oracle::Big| Scalar::from_be_bytes(number.to_bytes()).unwrap();
+    let key = |found: &Option<[u8; 65]>| found.map(|key| PublicKey::from_slice(&key).unwrap());
+    let (mut singles, mut doubles, mut slow_singles, mut slow_doubles) = (vec![], vec![], vec![], vec![]);
+    for round in 0..count(160, 4_000) {
+        let k = source.nonzero(N);
+        let t = match round % 5 {
+            0 => k,
+            1 => oracle::negate(k, N),
+            2 => oracle::ONE,
+            _ => source.nonzero(N),
+        };
+        singles.push(Offset { point: public(k), scalar: lane(t) });
+        slow_singles.push(fallback::offset(&public(k), &tweak(t)));
+        // j (u Q) + u (j Q): equal; with one negated: opposite.
+        let (j, u) = (source.nonzero(N), source.nonzero(N));
+        let second = if round % 3 == 0 { oracle::negate(u, N) } else { u };
+        let second = if round % 3 == 2 { source.nonzero(N) } else { second };
+        let terms = [(public(oracle::multiply(u, k, N)), j), (public(oracle::multiply(j, k, N)), second)];
+        doubles
+            .push(Combination { terms: terms.map(|(point, scalar)| Offset { point, scalar: lane(scalar) }) });
+        slow_doubles.push(fallback::combination(&terms.map(|(point, scalar)| (point, tweak(scalar)))));
+    }
+    for (found, slow) in
+        [(offsets(ifma, &singles), slow_singles), (combinations(ifma, &doubles), slow_doubles)]
+    {
+        let left = found.iter().zip(&slow).filter(|(found, slow)| {
+            assert!(found.is_none() || key(found) == **slow, "{found:x?} for {slow:?}");
+            found.is_none()
+        });
+        let left = left.count();
+        assert!(left > 0 && left < found.len(), "{left} of {} left", found.len());
+        assert!(slow.iter().any(Option::is_none), "no infinity came up");
+    }
+}
