@@ -1,0 +1,27 @@
+//! Fulmen against other implementations, in one run: alternating, thread CPU time, medians.
+//!
+//! Owns the command line and the form of the results. One file a comparison; the README lists every case.
+
+use clap::{Parser, Subcommand};
+
+mod measure;
+mod verify;
+
+/// Fulmen against other implementations, in one run on one machine.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    comparison: Comparison,
+}
+
+#[derive(Subcommand)]
+enum Comparison {
+    /// Signature verification, key parsing and key derivation against libsecp256k1.
+    Verify(verify::Options),
+}
+
+fn main() {
+    match Arguments::parse().comparison {
+        Comparison::Verify(options) => verify::run(&options),
+    }
+}
