@@ -7,4 +7,5 @@ mod chain_conformance;
 #[cfg(feature = "kernel")]
 mod kernel_transactions;
 mod ldk;
+mod simulation;
 mod tidy;

@@ -1,0 +1,76 @@
+//! What a checker found, and how a run ends that found something.
+
+use std::fmt;
+
+/// The checkers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Checker {
+    /// No millisatoshi is made or lost: balances, commitments, books.
+    Money,
+    /// No commitment is signed twice, none is revoked before its successor is signed, nothing is sent again wrongly.
+    Commitments,
+    /// HTLCs move along their route: offered when irrevocable before, removed when irrevocable behind, once.
+    Forwarding,
+    /// Each attempt ends once, and payer, payee and forwarders tell the same story.
+    Outcomes,
+    /// Honest nodes do not complain about one another, nor give up a channel.
+    Peace,
+    /// Everything ends once the faults do.
+    Progress,
+    /// Closing transactions pay what the ledger says.
+    Closing,
+    /// The records bring the node back.
+    Restart,
+}
+
+/// Something that must not happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Who found it.
+    pub checker: Checker,
+    /// What it is, with the values.
+    pub what: String,
+}
+
+impl Violation {
+    pub(crate) fn new(checker: Checker, what: impl Into<String>) -> Violation {
+        Violation { checker, what: what.into() }
+    }
+}
+
+/// A run that found a violation: run the seed again to see it again.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed of the run.
+    pub seed: u64,
+    /// The virtual time.
+    pub at_ms: u64,
+    /// What was found.
+    pub violation: Violation,
+    /// The last lines of the trace.
+    pub tail: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.tail {
+            writeln!(f, "  {line}")?;
+        }
+        let Violation { checker, what } = &self.violation;
+        write!(f, "seed {} at {} ms: {checker:?}: {what}", self.seed, self.at_ms)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Fails with a violation unless a condition holds.
+macro_rules! ensure {
+    ($condition:expr, $checker:ident, $($what:tt)+) => {
+        if !$condition {
+            return Err($crate::violation::Violation::new($crate::violation::Checker::$checker, format!($($what)+)));
+        }
+    };
+}
+
+pub(crate) use ensure;

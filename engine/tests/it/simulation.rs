@@ -1,0 +1,48 @@
+//! Seeded runs of the simulator over the whole engine: faults below, checkers above.
+//!
+//! `FULMEN_SIM_SEED=N` replays one seed, printing all that happens; `FULMEN_SIM_RUNS=N` runs that many seeds, the
+//! first being `FULMEN_SIM_FIRST`.
+
+use fulmen_sim::{Options, Report, run};
+
+/// Few enough for every build; run thousands by hand after a change to channels or forwarding.
+const RUNS: u64 = 12;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
+}
+
+fn simulate(seed: u64, options: Options) -> Report {
+    run(seed, options).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+#[test]
+fn no_checker_finds_anything_on_any_seed() {
+    if let Some(seed) = number("FULMEN_SIM_SEED") {
+        println!("{:?}", simulate(seed, Options { echo: true }));
+        return;
+    }
+    let (first, runs) = (number("FULMEN_SIM_FIRST").unwrap_or(0), number("FULMEN_SIM_RUNS").unwrap_or(RUNS));
+    let mut total = Report::default();
+    for seed in first..first + runs {
+        let report = simulate(seed, Options::default());
+        total.attempts.0 += report.attempts.0;
+        total.attempts.1 += report.attempts.1;
+        total.forwards += report.forwards;
+        total.messages += report.messages;
+        total.disconnects += report.disconnects;
+        total.fee_changes += report.fee_changes;
+    }
+    println!("{runs} runs: {total:?}");
+    assert!(
+        total.attempts.1 > 0 && total.forwards > 0 && total.disconnects > 0,
+        "the runs do nothing: {total:?}"
+    );
+}
+
+#[test]
+fn a_seed_stands_for_one_run() {
+    let (one, other) = (simulate(1, Options::default()), simulate(1, Options::default()));
+    assert_eq!(one, other);
+    assert_ne!(one.digest, simulate(2, Options::default()).digest);
+}
