@@ -108,6 +108,9 @@ pub enum Command {
         /// Where our money goes; `None` for the script of our terms.
         scriptpubkey: Option<Vec<u8>>,
     },
+    /// Gives up our additions that no commitment holds yet. Not while messages flow: the peer was told of them, and only
+    /// forgets them with the connection.
+    DropAdditions,
     /// The connection is lost.
     Disconnected,
     /// There is a new connection, both `init` messages exchanged: sends `channel_reestablish`.
@@ -132,6 +135,7 @@ impl Command {
             Command::FailMalformedHtlc { .. } => "fail malformed HTLC",
             Command::UpdateFee { .. } => "update fee",
             Command::Shutdown { .. } => "shutdown",
+            Command::DropAdditions => "drop additions",
             Command::Disconnected => "disconnected",
             Command::Connected => "connected",
             Command::Fail { .. } => "fail",

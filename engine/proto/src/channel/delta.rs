@@ -141,6 +141,8 @@ pub enum Delta {
         /// The transaction, signed by both.
         transaction: Box<Transaction>,
     },
+    /// We gave up those of our additions that no commitment holds. The peer has forgotten them, or will hear no more.
+    AdditionsDropped,
     /// The connection was lost: uncommitted updates of the peer are forgotten.
     Disconnected,
     /// There is a new connection: `channel_reestablish` was sent.

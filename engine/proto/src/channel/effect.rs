@@ -141,6 +141,11 @@ pub enum ChannelEvent {
         /// The preimage, checked against the payment hash.
         preimage: PaymentPreimage,
     },
+    /// An HTLC of ours was given up before any commitment held it: fail the incoming one. Its id may be used again.
+    AddDropped {
+        /// The HTLC's id.
+        id: u64,
+    },
     /// The peer's failure of an HTLC of ours is irrevocably committed: fail the incoming one.
     FailLockedIn {
         /// The HTLC's id.

@@ -215,6 +215,7 @@ impl Funded {
                     Side::Remote => self.shutdown.received = Some(scriptpubkey),
                 }
             }
+            Delta::AdditionsDropped => self.updates.drop_unsigned_additions(&mut effects.events),
             Delta::Disconnected => {
                 self.updates.forget_proposals_of_peer();
                 self.link = Link::Down;

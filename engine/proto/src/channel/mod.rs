@@ -25,7 +25,7 @@
 //!
 //! The peer's updates that it did not sign are forgotten on disconnection. Ours are all kept, signed or not, and sent
 //! again with the same ids in the same order when the channel is reestablished: what a command was accepted for
-//! happens, additions included. `commitment_signed` is made again rather than stored: signing is deterministic. Fulfil
+//! happens, additions included, unless [`Command::DropAdditions`] gives up those not yet signed. `commitment_signed` is made again rather than stored: signing is deterministic. Fulfil
 //! and fail commands, and shutdown, are taken while disconnected.
 //!
 //! Invariants: `plan*` change nothing; `apply` cannot fail; folding the deltas of all plans gives the same channel
@@ -188,6 +188,10 @@ impl Channel {
                 plan.send.push(fulmen_wire::message::Warning::new(self.id(), &error.to_string()).into());
             }
             Reaction::Close => {
+                // What was never signed will never be on chain.
+                if self.has_unsigned_additions() {
+                    plan.deltas.push(Delta::AdditionsDropped);
+                }
                 plan.deltas.push(Delta::Failed { error: error.clone() });
                 if !matches!(error, ChannelError::PeerError(_) | ChannelError::DisconnectedWhileOpening) {
                     plan.send.push(error_message(self.id(), error));
@@ -246,6 +250,10 @@ impl Channel {
             self.fold(delta, &mut effects);
         }
         effects
+    }
+
+    fn has_unsigned_additions(&self) -> bool {
+        self.funded().is_some_and(|funded| funded.updates.any_add_at(Side::Local, Stage::Proposed))
     }
 
     fn check_channel_id(&self, message: &Message) -> Result<(), ChannelError> {

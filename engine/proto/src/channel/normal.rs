@@ -182,6 +182,8 @@ impl Funded {
             ),
             Command::UpdateFee { feerate } => self.plan_update_fee(*feerate, command, state),
             Command::Shutdown { scriptpubkey } => self.plan_shutdown_wanted(scriptpubkey.as_deref()),
+            Command::DropAdditions if self.link == Link::Up => Err(not_possible(command, state)),
+            Command::DropAdditions => Ok(Plan::of(Delta::AdditionsDropped)),
             Command::Disconnected => Ok(Plan::of(Delta::Disconnected)),
             Command::Connected => Ok(self.plan_connected()),
             Command::Fund { .. } | Command::Fail { .. } => Err(not_possible(command, state)),

@@ -326,6 +326,16 @@ impl Updates {
         }
     }
 
+    /// Forgets what we offered without signing it.
+    pub(super) fn drop_unsigned_additions(&mut self, events: &mut Vec<ChannelEvent>) {
+        // Additions are signed in the order of their ids, so that these carry the latest.
+        let first = self.offered.values().find(|entry| entry.added == Stage::Proposed);
+        let Some(first) = first.map(|entry| entry.htlc.id) else { return };
+        let dropped = self.offered.split_off(&first);
+        self.next_offered_id = first;
+        events.extend(dropped.into_keys().map(|id| ChannelEvent::AddDropped { id }));
+    }
+
     fn order(&mut self) -> u64 {
         self.next_order += 1;
         self.next_order

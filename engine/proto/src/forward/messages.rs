@@ -151,7 +151,7 @@ impl Shard {
     }
 
     /// Breaks the connection to a peer: what it says until it is connected again is not heard.
-    fn drop_peer(&mut self, work: &mut Work, peer: NodeId) {
+    pub(super) fn drop_peer(&mut self, work: &mut Work, peer: NodeId) {
         self.end_connection(work, peer);
         work.turn.disconnect.push(peer);
     }

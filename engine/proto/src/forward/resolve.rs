@@ -13,6 +13,7 @@ use crate::channel::{self, Removal};
 use crate::onion::{Failure, create_failure, wrap_failure};
 
 use super::circuit::{Forward, Origin, Stage};
+use super::error::LocalFailure;
 use super::handoff::{Handoff, HandoffStep, HtlcRef, Resolution};
 use super::output::{Event, FailureReason};
 use super::record::Change;
@@ -96,6 +97,22 @@ impl Shard {
                 work.turn.events.push(forwarded(forward, outgoing));
                 self.end_taken(work, forward.incoming, Resolution::Fulfil(preimage));
             }
+        }
+    }
+
+    /// An HTLC we offered was given up before any commitment held it.
+    pub(super) fn outgoing_dropped(&mut self, work: &mut Work, outgoing: HtlcRef) {
+        let Some(origin) = self.state.circuits.origin(outgoing) else { return };
+        self.change(work, Change::OfferEnded { outgoing });
+        let resolution = Resolution::Fail(Failure::TemporaryChannelFailure);
+        match origin {
+            Origin::Attempt { attempt_id } => {
+                let (channel_id, error) = (outgoing.channel_id, channel::CommandError::NotConnected);
+                let reason = FailureReason::Local(LocalFailure::Refused { channel_id, error });
+                work.turn.events.push(Event::HtlcFailed { attempt_id, reason });
+            }
+            Origin::Forward(forward) => self.resolve(work, forward.incoming, resolution),
+            Origin::Handoff(forward) => self.end_taken(work, forward.incoming, resolution),
         }
     }
 

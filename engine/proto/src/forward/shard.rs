@@ -12,7 +12,9 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, Scid, Signature};
 use secp256k1::SecretKey;
 
-use crate::channel::{self, Channel, ChannelEvent, Context, Created, Effects, Htlc, Plan, SignJob};
+use crate::channel::{
+    self, Channel, ChannelEvent, Context, Created, Effects, Htlc, HtlcEntry, Plan, Side, SignJob,
+};
 use crate::keys::{NodeSeed, secp};
 
 use super::config::{ForwardingPolicy, NodeConfig};
@@ -298,6 +300,7 @@ impl Shard {
                 work.locked_in.push(LockedIn { incoming: htlc_ref(htlc.id), htlc, over_dust_exposure });
             }
             ChannelEvent::Fulfilled { id, preimage } => self.outgoing_fulfilled(work, htlc_ref(id), preimage),
+            ChannelEvent::AddDropped { id } => self.outgoing_dropped(work, htlc_ref(id)),
             ChannelEvent::FailLockedIn { id, removal } => self.outgoing_failed(work, htlc_ref(id), removal),
             ChannelEvent::FulfillLockedIn { .. } | ChannelEvent::ShutdownStarted => {}
             ChannelEvent::RemovalLockedIn { id, .. } => {
@@ -359,6 +362,29 @@ impl Shard {
             self.confirm(work, confirmation);
         }
         self.forget_unconfirmed(work);
+        self.drop_late_additions(work);
+    }
+
+    /// Gives up the HTLCs that were offered but could not be signed until their expiry came too near: the peer was slow
+    /// to answer, or away. Signed later they might be claimed when those they were offered for have timed out.
+    fn drop_late_additions(&mut self, work: &mut Work) {
+        let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);
+        let is_late = |entry: &HtlcEntry| {
+            entry.offered_by == Side::Local
+                && entry.added == channel::Stage::Proposed
+                && entry.htlc.cltv_expiry <= near
+        };
+        let late = self.state.channels.iter().filter(|(_, entry)| entry.channel.htlcs().any(is_late));
+        let late: Vec<(ChannelId, NodeId)> =
+            late.map(|(channel_id, entry)| (*channel_id, entry.peer)).collect();
+        for (channel_id, peer) in late {
+            let is_connected =
+                self.state.channels.get(&channel_id).is_some_and(|entry| entry.channel.is_connected());
+            if is_connected {
+                self.drop_peer(work, peer);
+            }
+            self.tell(work, channel_id, channel::Command::DropAdditions);
+        }
     }
 
     /// The channels that peers opened and whose funding was not seen to confirm.

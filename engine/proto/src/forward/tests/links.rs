@@ -3,6 +3,7 @@
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::channel::Stage;
 
 /// Sends a payment over four hops and breaks one link after `steps` rounds of delivery.
 fn interrupted(link: (usize, usize), steps: usize) -> (Net, u64, bool) {
@@ -218,4 +219,59 @@ fn books_balance_after_anything() {
     for seed in 0..3 {
         soak(seed);
     }
+}
+
+/// Node 1 has signed one forward to node 2 and offered a second, and node 2 does not answer. Gives the second's sender
+/// its attempt, and a payment of node 1's own that waits likewise.
+fn unanswered() -> (Net, [u64; 3]) {
+    let mut net = Net::line(3);
+    let mut attempts = Vec::new();
+    for (number, nodes) in [(1, &[0, 1, 2][..]), (2, &[0, 1, 2]), (3, &[1, 2])] {
+        let (hash, recipient) = net.invoice(2, number, Msat(1_000_000));
+        let route = net.route(nodes, Msat(1_000_000), 18);
+        attempts.push(net.queue(nodes[0], hash, &route, &recipient));
+        for _ in 0..12 {
+            net.step();
+            net.wires.remove(&(2, 1));
+        }
+    }
+    let channel_id = net.channel(1, 2).channel_id;
+    let channel = net.shards[1].channel(ChannelRef::Id(channel_id)).expect("it lives");
+    let stages: Vec<Stage> = channel.htlcs().map(|entry| entry.added).collect();
+    assert_eq!(stages, [Stage::InReceiver, Stage::Proposed, Stage::Proposed]);
+    net.dropped = Some(Vec::new());
+    (net, [attempts[0], attempts[1], attempts[2]])
+}
+
+#[test]
+fn what_could_not_be_signed_in_time_is_given_up() {
+    let (mut net, [signed, forward, own]) = unanswered();
+    let last = BlockHeight(net.height.0 + 14);
+    net.mine(last, &[]);
+    assert_eq!((net.outcome(0, forward), net.outcome(1, own)), (None, None));
+    net.mine(BlockHeight(last.0 + 1), &[]);
+    assert_eq!(net.dropped, Some(vec![(1, net.ids[2])]));
+    assert_eq!(net.outcome(0, forward), Some(Outcome::Failed(0, Failure::TemporaryChannelFailure)));
+    assert_eq!(net.outcome(1, own), Some(Outcome::Local));
+    assert_eq!(net.outcome(0, signed), None);
+    net.cut(1, 2);
+    net.restart(1);
+    net.connect(1, 2);
+    assert!(matches!(net.outcome(0, signed), Some(Outcome::Failed(1, _))), "it comes too late by now");
+    let (hash, recipient) = net.invoice(2, 4, Msat(1_000_000));
+    let attempt = net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+    net.check_at_rest();
+}
+
+#[test]
+fn what_was_not_signed_fails_with_its_channel() {
+    let (mut net, [signed, forward, own]) = unanswered();
+    let about = net.channel(1, 2).channel_id;
+    let error = fulmen_wire::message::ErrorMessage::new(about, "enough");
+    net.inputs[1].push(Input::Message { peer: net.ids[2], message: error.into() });
+    net.pump();
+    assert_eq!(net.outcome(0, forward), Some(Outcome::Failed(0, Failure::TemporaryChannelFailure)));
+    assert_eq!(net.outcome(1, own), Some(Outcome::Local));
+    assert_eq!(net.outcome(0, signed), None, "only the chain can settle what was signed");
 }
