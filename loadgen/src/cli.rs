@@ -54,11 +54,11 @@ pub(crate) struct RunArgs {
     pub(crate) topology: String,
 
     /// How many payments to make, faulty ones included.
-    #[arg(long, value_name = "COUNT", default_value = "2400", value_parser = payments)]
+    #[arg(long, value_name = "COUNT", default_value = "2200", value_parser = payments)]
     pub(crate) payments: u64,
 
     /// How many payments may be in flight at once over the whole network.
-    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = in_flight)]
+    #[arg(long, value_name = "COUNT", default_value = "50", value_parser = in_flight)]
     pub(crate) in_flight: usize,
 
     /// The amount of a payment, drawn evenly between the two: MIN..MAX, or one number.
