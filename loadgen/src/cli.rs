@@ -49,7 +49,7 @@ pub(crate) enum Command {
 /// The flags of `run`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunArgs {
-    /// The network: a generator and its parameters, or file:PATH[,core:K] for an lnd describegraph export.
+    /// The network: a generator and its parameters, or `file:PATH[,core:K]` for an lnd describegraph export.
     #[arg(long, value_name = "SPEC", default_value = DEFAULT_TOPOLOGY)]
     pub(crate) topology: String,
 
