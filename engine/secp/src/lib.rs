@@ -35,7 +35,8 @@ pub use derive::{
     DeriveJob, derive_pubkeys, derive_pubkeys_with, derive_revocation_pubkeys, derive_revocation_pubkeys_with,
 };
 pub use keys::{KeyError, parse_keys, parse_keys_with};
-pub use verify::{Batch, Verdicts, VerifyJob, verify_all, verify_all_with};
+pub use verifier::{CHUNK_MAX, Verifier};
+pub use verify::{Batch, Verdicts, VerifyJob, verify_all};
 
 mod backend;
 mod derive;
@@ -49,4 +50,5 @@ mod scalar;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod verifier;
 mod verify;

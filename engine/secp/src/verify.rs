@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use secp256k1::PublicKey;
 
-use crate::{Backend, fallback};
+use crate::Backend;
+use crate::verifier::verify_here;
 
 /// One signature to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,10 @@ impl Batch {
 }
 
 impl Verdicts {
+    pub(crate) fn new(valid: Vec<bool>) -> Verdicts {
+        Verdicts { valid }
+    }
+
     /// Whether job `index` carried a valid signature; an index never pushed did not.
     #[must_use]
     pub fn is_valid(&self, index: usize) -> bool {
@@ -101,18 +106,11 @@ pub fn verify_all(jobs: &[VerifyJob]) -> Verdicts {
     verify_all_with(Backend::selected(), jobs)
 }
 
-/// As [`verify_all`], with a backend of the caller's choice; one the processor lacks is [`Backend::Libsecp256k1`].
-pub fn verify_all_with(backend: Backend, jobs: &[VerifyJob]) -> Verdicts {
-    #[cfg(target_arch = "x86_64")]
-    if jobs.len() > 1
-        && let Some(ifma) = backend.ifma()
-    {
-        let mut valid = vec![false; jobs.len()];
-        crate::simd::verify(ifma, jobs, &mut valid);
-        return Verdicts { valid };
-    }
-    let _ = backend;
-    Verdicts { valid: jobs.iter().map(fallback::verify).collect() }
+/// As [`verify_all`], with a backend of the caller's choice.
+pub(crate) fn verify_all_with(backend: Backend, jobs: &[VerifyJob]) -> Verdicts {
+    let mut valid = vec![false; jobs.len()];
+    verify_here(backend, jobs, &mut valid);
+    Verdicts { valid }
 }
 
 #[cfg(test)]

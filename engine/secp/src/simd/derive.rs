@@ -15,6 +15,7 @@ use super::lanes::{Ifma, LaneMask};
 use super::multiply::{Splits, Terms, chain, join, lanes_of, sum_groups};
 use super::point::{Accumulator, Affine, Jacobian};
 use super::table::{DIGITS, Entry, G_DIGITS, Table, Workspace, build, generator, load_points};
+use crate::CHUNK_MAX;
 use crate::scalar::{Scalar, bytes};
 
 /// Room that derivation works in, kept from one batch to the next.
@@ -44,15 +45,12 @@ pub(crate) struct Combination {
     pub(crate) terms: [Offset; 2],
 }
 
-/// How many keys are derived at once.
-const CHUNK: usize = 64;
-
 impl Deriver {
     /// Appends `point + scalar * G`, uncompressed, of each job, or `None` where libsecp256k1 has to say.
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(crate) fn offsets(&mut self, ifma: Ifma, jobs: &[Offset], keys: &mut Vec<Option<[u8; 65]>>) {
         let generator = generator(ifma);
-        for jobs in jobs.chunks(CHUNK) {
+        for jobs in jobs.chunks(CHUNK_MAX) {
             let Deriver { points, terms, sums, joined, room, exceptional, .. } = self;
             terms.clear();
             exceptional.clear();
@@ -83,7 +81,7 @@ impl Deriver {
         jobs: &[Combination],
         keys: &mut Vec<Option<[u8; 65]>>,
     ) {
-        for jobs in jobs.chunks(CHUNK) {
+        for jobs in jobs.chunks(CHUNK_MAX) {
             self.add_terms(ifma, jobs);
             self.accumulated.clear();
             let groups = self.exceptional.len();

@@ -208,8 +208,9 @@ impl Fe {
 impl Factor {
     #[inline(always)]
     fn new(limbs: [Lanes; 5]) -> Factor {
-        #[cfg(debug_assertions)]
-        assert_top(&limbs[4]);
+        if cfg!(debug_assertions) {
+            assert_top(&limbs[4]);
+        }
         Factor(limbs)
     }
 
@@ -612,7 +613,6 @@ fn select(a: &[Lanes; 5], mask: LaneMask, b: &[Lanes; 5]) -> [Lanes; 5] {
 }
 
 /// Checks the bound of limb 4, in each lane.
-#[cfg(debug_assertions)]
 #[inline(never)]
 fn assert_top(limb: &Lanes) {
     for value in limb.to_array() {

@@ -15,10 +15,12 @@ use std::cell::RefCell;
 pub(crate) use lanes::Ifma;
 
 use crate::VerifyJob;
+pub(crate) use cache::{KeyCache, KeyTable};
 use derive::Deriver;
 pub(crate) use derive::{Combination, Offset};
 use verify::Verifier;
 
+mod cache;
 mod derive;
 mod field;
 mod invert;
@@ -35,6 +37,18 @@ mod verify;
 pub(crate) fn verify(ifma: Ifma, jobs: &[VerifyJob], valid: &mut [bool]) {
     // SAFETY: `ifma` proves the features that `Verifier::verify` is compiled for.
     VERIFIER.with_borrow_mut(|verifier| unsafe { verifier.verify(ifma, jobs, valid) });
+}
+
+/// The slot of each job's key in the cache, if it has one; builds the tables that are earned.
+pub(crate) fn assign(ifma: Ifma, cache: &mut KeyCache, jobs: &[VerifyJob]) -> Vec<Option<usize>> {
+    // SAFETY: `ifma` proves the features that `KeyCache::assign` is compiled for.
+    unsafe { cache.assign(ifma, jobs) }
+}
+
+/// Writes whether each signature is valid, given the tables of its keys.
+pub(crate) fn verify_with_tables(ifma: Ifma, jobs: &[VerifyJob], tables: &[&KeyTable], valid: &mut [bool]) {
+    // SAFETY: `ifma` proves the features that `Verifier::verify_with_tables` is compiled for.
+    VERIFIER.with_borrow_mut(|verifier| unsafe { verifier.verify_with_tables(ifma, jobs, tables, valid) });
 }
 
 /// The uncompressed form of each compressed key, if it is a key; what comes of others is no point.

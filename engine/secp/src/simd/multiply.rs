@@ -10,6 +10,7 @@
 //! Operations a verification: 106 M + 26 S half sums and look-ups of Q, 78 M + 13 S of G, 78 M + 13 S joins, 704 M +
 //! 579 S chain; and the tables' 100.
 
+use super::cache::KeyTable;
 use super::field::{Factor, Fe, product, product_plus, square};
 use super::invert::invert_all;
 use super::lanes::{Ifma, LaneMask};
@@ -78,6 +79,19 @@ impl Terms {
         for position in 0..G_DIGITS {
             let plain = look_up(ifma, tables, &splits.plain.digits::<G_DIGIT_BITS>(position));
             let by_lambda = look_up(ifma, lambda_tables, &splits.by_lambda.digits::<G_DIGIT_BITS>(position));
+            self.pairs.push((plain, by_lambda));
+        }
+    }
+
+    /// Looks up the terms of a group of points with tables for every position: [`DIGITS`] half sums.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(crate) fn push_known_points(&mut self, ifma: Ifma, tables: [&KeyTable; 8], splits: &Splits) {
+        let beta = beta(ifma);
+        for position in 0..DIGITS {
+            let tables = tables.map(|table| table.at(position));
+            let plain = look_up(ifma, tables, &splits.plain.digits::<DIGIT_BITS>(position));
+            let mut by_lambda = look_up(ifma, tables, &splits.by_lambda.digits::<DIGIT_BITS>(position));
+            by_lambda.x = product(&by_lambda.x, &beta).reduce();
             self.pairs.push((plain, by_lambda));
         }
     }

@@ -1,4 +1,4 @@
-//! ECDSA verification of up to 64 signatures at a time.
+//! ECDSA verification of up to 64 signatures at a time: more share an inversion, fewer stay in the cache.
 //!
 //! A signature (r, s) of digest m under Q is valid if r and s are in range and the x-coordinate of
 //! (m / s) G + (r / s) Q, modulo n, is r. Ranges are checked first, and what fails there takes no lane.
@@ -10,16 +10,14 @@
 //!
 //! Budget: 2.8 us a signature from 64 on, 4.2 us at 8 (bench `verify/fresh`); about 1 MB of room a thread.
 
+use super::cache::KeyTable;
 use super::field::Fe;
 use super::lanes::{Ifma, LaneMask};
-use super::multiply::{Splits, Terms, chain, compare_x, join, lanes_of};
+use super::multiply::{Splits, Terms, chain, compare_x, join, lanes_of, sum_groups};
 use super::point::{Accumulator, Affine, Jacobian};
 use super::table::{DIGITS, Entry, G_DIGITS, Table, Workspace, build, generator, load_points};
 use crate::scalar::{Montgomery, Scalar, Split, invert_all};
-use crate::{VerifyJob, fallback};
-
-/// How many signatures are worked on at once: more share an inversion, fewer stay in the cache.
-pub(crate) const CHUNK: usize = 64;
+use crate::{CHUNK_MAX, VerifyJob, fallback};
 
 /// Room that verification works in, kept from one batch to the next.
 #[derive(Default)]
@@ -51,7 +49,8 @@ impl Verifier {
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(crate) fn verify(&mut self, ifma: Ifma, jobs: &[VerifyJob], valid: &mut [bool]) {
         assert_eq!(jobs.len(), valid.len(), "one verdict a job");
-        for (jobs, valid) in even_chunks(jobs, valid) {
+        let size = even_chunk(jobs.len());
+        for (jobs, valid) in jobs.chunks(size).zip(valid.chunks_mut(size)) {
             self.verify_chunk(ifma, jobs, valid);
         }
     }
@@ -59,10 +58,7 @@ impl Verifier {
     #[target_feature(enable = "avx512f,avx512ifma")]
     fn verify_chunk(&mut self, ifma: Ifma, jobs: &[VerifyJob], valid: &mut [bool]) {
         self.prepare(jobs, valid);
-        if self.prepared.len() < 2 {
-            for prepared in &self.prepared {
-                valid[prepared.index] = fallback::verify(&jobs[prepared.index]);
-            }
+        if self.verify_single(jobs, valid) {
             return;
         }
         self.build_tables(ifma, jobs);
@@ -76,6 +72,63 @@ impl Verifier {
                 _ => self.finish::<1>(ifma, group, jobs, valid),
             };
         }
+    }
+
+    /// Writes whether each signature is valid, given the tables of its keys.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(crate) fn verify_with_tables(
+        &mut self,
+        ifma: Ifma,
+        jobs: &[VerifyJob],
+        tables: &[&KeyTable],
+        valid: &mut [bool],
+    ) {
+        assert!(jobs.len() == valid.len() && jobs.len() == tables.len(), "one table and one verdict a job");
+        let size = even_chunk(jobs.len());
+        for ((jobs, tables), valid) in jobs.chunks(size).zip(tables.chunks(size)).zip(valid.chunks_mut(size))
+        {
+            self.verify_chunk_with_tables(ifma, jobs, tables, valid);
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn verify_chunk_with_tables(
+        &mut self,
+        ifma: Ifma,
+        jobs: &[VerifyJob],
+        tables: &[&KeyTable],
+        valid: &mut [bool],
+    ) {
+        self.prepare(jobs, valid);
+        if self.verify_single(jobs, valid) {
+            return;
+        }
+        let Verifier { prepared, terms, sums, joined, room, exceptional, .. } = self;
+        let generator = generator(ifma);
+        terms.clear();
+        exceptional.clear();
+        for group in prepared.chunks(8) {
+            let lanes = lanes_of(group);
+            let tables = lanes.map(|lane| tables[lane.index]);
+            terms.push_known_points(ifma, tables, &Splits::new(ifma, &lanes.map(|lane| lane.u2)));
+            terms.push_comb(ifma, generator, &Splits::new(ifma, &lanes.map(|lane| lane.u1)));
+            exceptional.push(LaneMask::NONE);
+        }
+        terms.sum(ifma, room, sums);
+        sum_groups(ifma, room, sums, joined, exceptional);
+        for ((group, point), exceptional) in prepared.chunks(8).zip(sums.iter()).zip(exceptional.iter()) {
+            let r = Fe::from_lanes(ifma, &lanes_of(group).map(|lane| *lane.r.words()));
+            let difference = point.x.lazy().plus::<2, 3>(r.lazy().negated()).reduce();
+            write_verdicts(group, *exceptional, difference.zeros(), jobs, valid);
+        }
+    }
+
+    /// Leaves to libsecp256k1 what would be alone in its lanes; returns whether that is all there is.
+    fn verify_single(&self, jobs: &[VerifyJob], valid: &mut [bool]) -> bool {
+        if let [prepared] = &self.prepared[..] {
+            valid[prepared.index] = fallback::verify(&jobs[prepared.index]);
+        }
+        self.prepared.len() < 2
     }
 
     /// Checks ranges and computes the scalars of what passes.
@@ -170,14 +223,7 @@ impl Verifier {
             }
             let r = Fe::from_lanes(ifma, &lanes_of(group).map(|lane| *lane.r.words()));
             let (equal, infinite) = compare_x(&point.x[at], &point.z[at], &r);
-            let exceptional = self.exceptional[first + at].union(infinite);
-            for (lane, prepared) in group.iter().enumerate() {
-                valid[prepared.index] = if exceptional.contains(lane) {
-                    fallback::verify(&jobs[prepared.index])
-                } else {
-                    equal.contains(lane)
-                };
-            }
+            write_verdicts(group, self.exceptional[first + at].union(infinite), equal, jobs, valid);
         }
         N
     }
@@ -186,12 +232,25 @@ impl Verifier {
 /// The sums of a group: those of the key, then those of the generator.
 const STRIDE: usize = DIGITS + G_DIGITS;
 
-/// Chunks of at most [`CHUNK`], as even as whole groups of eight allow.
-fn even_chunks<'a>(
-    jobs: &'a [VerifyJob],
-    valid: &'a mut [bool],
-) -> impl Iterator<Item = (&'a [VerifyJob], &'a mut [bool])> {
-    let groups = jobs.len().div_ceil(8);
-    let size = 8 * groups.div_ceil(jobs.len().div_ceil(CHUNK).max(1)).max(1);
-    jobs.chunks(size).zip(valid.chunks_mut(size))
+/// Writes a group's verdicts: libsecp256k1's in exceptional lanes, whether the x-coordinates are equal in the others.
+fn write_verdicts(
+    group: &[Prepared],
+    exceptional: LaneMask,
+    equal: LaneMask,
+    jobs: &[VerifyJob],
+    valid: &mut [bool],
+) {
+    for (lane, prepared) in group.iter().enumerate() {
+        valid[prepared.index] = if exceptional.contains(lane) {
+            fallback::verify(&jobs[prepared.index])
+        } else {
+            equal.contains(lane)
+        };
+    }
+}
+
+/// The size of chunks of at most [`CHUNK_MAX`] that are as even as whole groups of eight allow.
+fn even_chunk(jobs: usize) -> usize {
+    let chunks = jobs.div_ceil(CHUNK_MAX).max(1);
+    8 * jobs.div_ceil(8).div_ceil(chunks).max(1)
 }

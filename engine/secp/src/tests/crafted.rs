@@ -64,23 +64,22 @@ fn special() -> Vec<Big> {
     numbers
 }
 
-/// Q = k G for special k, with scalars special, equal, opposite or zero: doublings, infinity, sums at every step.
-#[test]
-fn special_keys_and_scalars() {
+/// Q = k G for special k, with scalars special, equal, opposite or zero: doublings, infinity, sums at every step. Each
+/// equation is followed by one with another digest.
+pub(super) fn special_jobs(source: &mut Source, count: usize) -> Vec<VerifyJob> {
     let special = special();
-    let mut source = Source::new(21);
     let mut jobs = Vec::new();
-    for round in 0..count(1_500, 30_000) {
+    for round in 0..count {
         let pick = |source: &mut Source| special[source.below(special.len())];
-        let k = pick(&mut source);
-        let u2 = if round % 3 == 0 { source.nonzero(N) } else { pick(&mut source) };
+        let k = pick(source);
+        let u2 = if round % 3 == 0 { source.nonzero(N) } else { pick(source) };
         let u2_k = oracle::multiply(u2, k, N);
         let u1 = match round % 6 {
-            0 => pick(&mut source),
+            0 => pick(source),
             1 => u2_k,
             2 => oracle::negate(u2_k, N),
             3 => ZERO,
-            4 => oracle::add(u2_k, pick(&mut source), N),
+            4 => oracle::add(u2_k, pick(source), N),
             _ => source.number(N),
         };
         let sum = oracle::add(u1, u2_k, N);
@@ -90,6 +89,12 @@ fn special_keys_and_scalars() {
         jobs.push(job);
         jobs.push(VerifyJob { digest: source.bytes(), ..job });
     }
+    jobs
+}
+
+#[test]
+fn special_keys_and_scalars() {
+    let jobs = special_jobs(&mut Source::new(21), count(1_500, 30_000));
     let valid = agree(&jobs);
     assert!(
         valid > jobs.len() / 3,

@@ -5,12 +5,14 @@
 use secp256k1::{Message, PublicKey, Secp256k1, SecretKey};
 
 use crate::oracle::{Big, N, Source};
-use crate::{Backend, VerifyJob, fallback, verify_all_with};
+use crate::verify::verify_all_with;
+use crate::{Backend, VerifyJob, fallback};
 
 mod crafted;
 mod derive;
 mod differential;
 mod keys;
+mod verifier;
 mod wycheproof;
 
 const BACKENDS: [Backend; 2] = [Backend::Avx512Ifma, Backend::Libsecp256k1];

@@ -1,0 +1,153 @@
+//! A verifier that is set up: its backend, tables of the keys it meets often, and the threads it may use.
+//!
+//! Owns the choice of what runs where: signatures by keys with tables and by others apart, in chunks that threads share.
+//! Neither tables nor threads change an answer.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::{Backend, Verdicts, VerifyJob, fallback};
+
+/// Verifies batches with a backend of the caller's choice, tables of the keys met often, and on the threads of a pool.
+///
+/// ```
+/// use fulmen_secp::Verifier;
+///
+/// let mut verifier = Verifier::new().with_key_cache(64 << 20);
+/// let verdicts = verifier.verify(&[]);
+/// assert!(verdicts.all_valid());
+/// ```
+#[derive(Debug)]
+pub struct Verifier {
+    backend: Backend,
+    #[cfg(target_arch = "x86_64")]
+    cache: Option<crate::simd::KeyCache>,
+    pool: Option<Arc<rayon::ThreadPool>>,
+}
+
+impl Verifier {
+    /// A verifier on this thread, with the backend selected for the process and no tables.
+    #[must_use]
+    pub fn new() -> Verifier {
+        Verifier {
+            backend: Backend::selected(),
+            #[cfg(target_arch = "x86_64")]
+            cache: None,
+            pool: None,
+        }
+    }
+
+    /// Uses another backend; one the processor lacks is [`Backend::Libsecp256k1`].
+    #[must_use]
+    pub fn with_backend(self, backend: Backend) -> Verifier {
+        Verifier { backend, ..self }
+    }
+
+    /// Keeps tables of keys met often, in no more than this much memory: 26 KiB a key. A key gets one with its ninth
+    /// signature, and verifies twice as fast from then on. Only [`Backend::Avx512Ifma`] has use for tables.
+    #[must_use]
+    pub fn with_key_cache(self, memory_max_bytes: usize) -> Verifier {
+        #[cfg(target_arch = "x86_64")]
+        return Verifier { cache: Some(crate::simd::KeyCache::new(memory_max_bytes)), ..self };
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = memory_max_bytes;
+            self
+        }
+    }
+
+    /// Splits batches of more than [`CHUNK_MAX`] over the threads of a pool.
+    #[must_use]
+    pub fn with_pool(self, pool: Arc<rayon::ThreadPool>) -> Verifier {
+        Verifier { pool: Some(pool), ..self }
+    }
+
+    /// Checks every job. Accepts exactly what libsecp256k1's `ecdsa_verify` accepts: a signature with a high s is
+    /// invalid.
+    pub fn verify(&mut self, jobs: &[VerifyJob]) -> Verdicts {
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(ifma), Some(cache)) = (self.backend.ifma(), &mut self.cache) {
+            let slots = crate::simd::assign(ifma, cache, jobs);
+            return verify_apart(self.backend, ifma, cache, self.pool.as_deref(), jobs, &slots);
+        }
+        Verdicts::new(verify_shared(self.backend, self.pool.as_deref(), jobs))
+    }
+}
+
+impl Default for Verifier {
+    fn default() -> Self {
+        Verifier::new()
+    }
+}
+
+/// The most jobs that one thread takes at once.
+pub const CHUNK_MAX: usize = 64;
+
+/// Whether each signature is valid, by one thread.
+pub(crate) fn verify_here(backend: Backend, jobs: &[VerifyJob], valid: &mut [bool]) {
+    #[cfg(target_arch = "x86_64")]
+    if jobs.len() > 1
+        && let Some(ifma) = backend.ifma()
+    {
+        return crate::simd::verify(ifma, jobs, valid);
+    }
+    let _ = backend;
+    for (job, valid) in jobs.iter().zip(valid) {
+        *valid = fallback::verify(job);
+    }
+}
+
+/// Whether each signature is valid, by the threads of the pool if there are any.
+fn verify_shared(backend: Backend, pool: Option<&rayon::ThreadPool>, jobs: &[VerifyJob]) -> Vec<bool> {
+    let mut valid = vec![false; jobs.len()];
+    share(pool, &mut valid, |start, valid| {
+        verify_here(backend, &jobs[start..start + valid.len()], valid);
+    });
+    valid
+}
+
+/// Jobs whose keys have tables apart from the others.
+#[cfg(target_arch = "x86_64")]
+fn verify_apart(
+    backend: Backend,
+    ifma: crate::simd::Ifma,
+    cache: &crate::simd::KeyCache,
+    pool: Option<&rayon::ThreadPool>,
+    jobs: &[VerifyJob],
+    slots: &[Option<usize>],
+) -> Verdicts {
+    let (mut known, mut tables, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
+    for (job, slot) in jobs.iter().zip(slots) {
+        match slot {
+            Some(slot) => {
+                known.push(*job);
+                tables.push(cache.table(*slot));
+            }
+            None => fresh.push(*job),
+        }
+    }
+    let mut known_valid = vec![false; known.len()];
+    share(pool, &mut known_valid, |start, valid| {
+        let range = start..start + valid.len();
+        crate::simd::verify_with_tables(ifma, &known[range.clone()], &tables[range], valid);
+    });
+    let fresh_valid = verify_shared(backend, pool, &fresh);
+    let (mut known_valid, mut fresh_valid) = (known_valid.into_iter(), fresh_valid.into_iter());
+    let valid = slots.iter().map(|slot| {
+        let next = if slot.is_some() { known_valid.next() } else { fresh_valid.next() };
+        next.expect("one verdict for each job of its kind")
+    });
+    Verdicts::new(valid.collect())
+}
+
+/// Calls `work` with parts of `valid` and where each starts, on the threads of the pool if there is more than one part.
+fn share(pool: Option<&rayon::ThreadPool>, valid: &mut [bool], work: impl Fn(usize, &mut [bool]) + Sync) {
+    match pool {
+        Some(pool) if valid.len() > CHUNK_MAX => pool.install(|| {
+            let parts = valid.par_chunks_mut(CHUNK_MAX).enumerate();
+            parts.for_each(|(index, valid)| work(index * CHUNK_MAX, valid));
+        }),
+        _ => work(0, valid),
+    }
+}
