@@ -53,7 +53,8 @@ impl Machine {
             let line = info.lines().find(|line| line.starts_with(name));
             line.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown").trim().to_owned()
         };
-        let cpu = format!("{} (family {}, model {})", field("model name"), field("cpu family"), field("model\t"));
+        let cpu =
+            format!("{} (family {}, model {})", field("model name"), field("cpu family"), field("model\t"));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Machine { cpu, cores, backend }
     }
