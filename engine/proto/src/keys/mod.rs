@@ -73,7 +73,7 @@ pub(crate) mod tests {
 
     /// The vectors of appendices D and E.
     pub(crate) fn vectors() -> serde_json::Value {
-        serde_json::from_str(include_str!("../../../tests/vectors/bolt3-keys.json")).unwrap()
+        serde_json::from_str(include_str!("../../../tests/vectors/bolt03-keys.json")).unwrap()
     }
 
     /// Decodes a vector's hexadecimal string.

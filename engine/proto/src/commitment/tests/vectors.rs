@@ -87,7 +87,7 @@ struct HtlcTxVector {
 }
 
 fn file() -> File {
-    serde_json::from_str(include_str!("../../../../tests/vectors/bolt3-transactions.json")).unwrap()
+    serde_json::from_str(include_str!("../../../../tests/vectors/bolt03-transactions.json")).unwrap()
 }
 
 fn at<'a>(value: &'a serde_json::Value, name: &str) -> &'a str {
