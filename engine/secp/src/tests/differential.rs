@@ -1,5 +1,5 @@
 //! Random signatures, valid and corrupted, in batches of every size. A million of them:
-//! `FULMEN_SECP_FULL=1 cargo test --release -p fulmen-secp differential`.
+//! `FULMEN_SECP_FULL=1 cargo test -p fulmen-secp differential`.
 
 use secp256k1::SecretKey;
 
