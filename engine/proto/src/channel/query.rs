@@ -188,7 +188,7 @@ impl Channel {
         self.funded()?.updates.entry(offered_by, id)
     }
 
-    /// The id that the next [`Command::AddHtlc`] gets.
+    /// The id that the next [`Command::AddHtlc`](super::command::Command::AddHtlc) gets.
     #[must_use]
     pub fn next_htlc_id(&self) -> u64 {
         self.funded().map_or(0, |funded| funded.updates.next_id(Side::Local))
