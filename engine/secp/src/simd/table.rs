@@ -16,7 +16,7 @@ use secp256k1::{PublicKey, Scalar, Secp256k1};
 use super::field::{Factor, Fe, product};
 use super::invert::invert_all;
 use super::lanes::{Ifma, LaneMask, Lanes, transpose};
-use super::point::{Affine, Signed, Term, each, sum, sum_4, sum_denominator};
+use super::point::{Accumulator, Affine, Jacobian, Signed, Term, each, sum, sum_4, sum_denominator};
 use crate::scalar::{Half, words};
 
 /// Bits of a digit of a variable point's scalar, and how many digits a half scalar has.
@@ -65,6 +65,7 @@ pub(crate) struct Workspace {
     odd: Vec<Affine>,
     even: Vec<Affine>,
     sums: Vec<Affine>,
+    row: Vec<Jacobian<1>>,
 }
 
 /// Half of the x-coordinate is as good as all of it to tell points apart, and the hasher is keyed.
@@ -173,7 +174,10 @@ pub(crate) fn build<const SIZE: usize>(
     tables: &mut Vec<Table<SIZE>>,
 ) {
     let groups = points.len();
-    odd_multiples(ifma, points, SIZE, room);
+    match points {
+        [point] => odd_multiples_in_a_row(ifma, point, SIZE, room),
+        _ => odd_multiples(ifma, points, SIZE, room),
+    }
     if tables.len() < 8 * groups {
         tables.resize(8 * groups, Table::EMPTY);
     }
@@ -188,7 +192,7 @@ pub(crate) fn build<const SIZE: usize>(
 /// from the first 2^k odd multiples of Q, adding 2^(k + 1) Q gives the next 2^k.
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn odd_multiples(ifma: Ifma, points: &[Affine], count: usize, room: &mut Workspace) {
-    let Workspace { denominators, products, odd, even, sums } = room;
+    let Workspace { denominators, products, odd, even, sums, .. } = room;
     let groups = points.len();
     odd.clear();
     odd.extend_from_slice(points);
@@ -216,6 +220,31 @@ fn odd_multiples(ifma: Ifma, points: &[Affine], count: usize, room: &mut Workspa
             *point = point.double(inverse);
         }
         done = (2 * done).max(1);
+    }
+}
+
+/// The same for a single group, where an inversion costs more than the products it saves: two of them instead of one for
+/// each doubling of `count`. Adding 2 Q over and over is never exceptional, and no multiple met is at infinity.
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn odd_multiples_in_a_row(ifma: Ifma, point: &Affine, count: usize, room: &mut Workspace) {
+    let Workspace { denominators, products, odd, row, .. } = room;
+    denominators.clear();
+    denominators.push(point.double_denominator());
+    invert_all(ifma, denominators, products, |_, _| debug_assert!(false, "a point of prime order"));
+    let double = point.double(&denominators[0]);
+    row.clear();
+    denominators.clear();
+    let mut multiple = Jacobian::<1>::start(ifma, [point]);
+    for _ in 1..count {
+        multiple = multiple.plus([&double]);
+        row.push(multiple);
+        denominators.push(multiple.z[0]);
+    }
+    invert_all(ifma, denominators, products, |_, _| debug_assert!(false, "a point of prime order"));
+    odd.clear();
+    odd.push(*point);
+    for (multiple, inverse) in row.iter().zip(denominators.iter()) {
+        odd.push(multiple.to_affine(ifma, inverse));
     }
 }
 
