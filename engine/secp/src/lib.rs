@@ -1,7 +1,7 @@
 //! secp256k1 over public data, in batches: signature verification, key parsing and BOLT 3 key derivation.
 //!
-//! Two backends give the same answers: [`Backend::Avx512Ifma`], eight jobs side by side, ten times faster in batches of 16
-//! and more; and [`Backend::Libsecp256k1`], one after the other, on every other processor. The first is taken wherever
+//! Two backends give the same answers: [`Backend::Avx512Ifma`], eight jobs side by side, several times faster from
+//! batches of eight on; and [`Backend::Libsecp256k1`], one after the other, on every other processor. The first is taken wherever
 //! the processor has it, at run time; no compiler flag is needed.
 //!
 //! **Public data only.** Both backends' time depends on what they work on. Signing, ECDH and per-commitment secrets use

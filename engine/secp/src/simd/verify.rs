@@ -5,8 +5,8 @@
 //!
 //! Three things send a signature to libsecp256k1 instead, whose answer then stands: an exceptional sum on the way, a
 //! point at infinity at the end (both leave a mark, see `multiply`), and an r below p - n, for which there are two
-//! x-coordinates to compare. Signatures can be made to do so, each at the cost of lanes and libsecp256k1 both, a seventh
-//! more than libsecp256k1 alone; those beside it in the batch pay at most a second pass of the products in `invert`.
+//! x-coordinates to compare. Signatures can be made to do so, each at the cost of lanes and libsecp256k1 both, about a
+//! fifth more than libsecp256k1 alone; those beside it in the batch pay at most a second pass of the products in `invert`.
 //!
 //! Budget: 2.8 us a signature from 64 on, 4.2 us at 8 (bench `verify/fresh`); about 1 MB of room a thread.
 
