@@ -229,7 +229,9 @@ impl Funded {
         ready.into()
     }
 
-    fn plan_offer(&self, htlc: Htlc, command: &Command, state: State) -> Result<Plan, CommandError> {
+    /// Additions and fee changes want an open channel and a live link; past both `shutdown`s the peer may be agreeing
+    /// on the closing transaction by the time one arrives.
+    fn check_open_for_proposals(&self, command: &Command, state: State) -> Result<(), CommandError> {
         if self.is_shutting_down() {
             return Err(CommandError::ShuttingDown);
         }
@@ -239,6 +241,11 @@ impl Funded {
         if self.link != Link::Up {
             return Err(CommandError::NotConnected);
         }
+        Ok(())
+    }
+
+    fn plan_offer(&self, htlc: Htlc, command: &Command, state: State) -> Result<Plan, CommandError> {
+        self.check_open_for_proposals(command, state)?;
         if htlc.cltv_expiry >= CLTV_EXPIRY_LIMIT {
             return Err(CommandError::CltvExpiryNotAHeight(htlc.cltv_expiry));
         }
@@ -272,16 +279,7 @@ impl Funded {
         command: &Command,
         state: State,
     ) -> Result<Plan, CommandError> {
-        // Past both `shutdown`s the peer may be agreeing on the closing transaction by the time this arrives.
-        if self.is_shutting_down() {
-            return Err(CommandError::ShuttingDown);
-        }
-        if !self.is_ready() {
-            return Err(not_possible(command, state));
-        }
-        if self.link != Link::Up {
-            return Err(CommandError::NotConnected);
-        }
+        self.check_open_for_proposals(command, state)?;
         self.check_fee_out(feerate)?;
         let mut plan = Plan::of(Delta::FeeUpdated { feerate });
         plan.send.push(self.update_fee(feerate));
