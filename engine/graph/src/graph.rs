@@ -240,6 +240,31 @@ impl ChannelGraph {
         Ok(())
     }
 
+    /// Sets the policy of one direction; `None` makes it unknown again.
+    ///
+    /// # Errors
+    /// When there is no such channel.
+    pub fn set_policy_of(
+        &mut self,
+        scid: Scid,
+        direction: Direction,
+        policy: Option<Policy>,
+    ) -> Result<(), GraphError> {
+        let position = *self.channel_positions.get(&scid).ok_or(GraphError::UnknownChannel { scid })?;
+        self.channels[position as usize].policies[direction.origin()] = policy;
+        Ok(())
+    }
+
+    /// Sets what is known of the funding output's value.
+    ///
+    /// # Errors
+    /// When there is no such channel.
+    pub fn set_capacity(&mut self, scid: Scid, capacity: Sat) -> Result<(), GraphError> {
+        let position = *self.channel_positions.get(&scid).ok_or(GraphError::UnknownChannel { scid })?;
+        self.channels[position as usize].capacity = capacity;
+        Ok(())
+    }
+
     /// Removes a channel and gives it back.
     ///
     /// # Errors

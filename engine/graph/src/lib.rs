@@ -7,6 +7,7 @@
 //! Invariant: every answer is a function of the arguments alone. Visible order comes from ids, never from hash maps or
 //! from the order in which channels arrived.
 
+pub mod gossip;
 mod graph;
 pub mod path;
 
