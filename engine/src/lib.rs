@@ -43,6 +43,7 @@
 
 pub mod chain;
 pub mod node;
+pub mod store;
 
 pub use fulmen_graph as graph;
 pub use fulmen_proto as proto;
