@@ -119,7 +119,7 @@ mod tests {
         assert_eq!((live.snapshot().channel_count(), before.channel_count()), (2, 1));
 
         let removed = GraphChange::PolicyRemoved { scid: Scid(1), direction: Direction::OneToTwo };
-        live.apply(&[removed.clone()]).unwrap();
+        live.apply(std::slice::from_ref(&removed)).unwrap();
         assert_eq!((live.snapshot().policy(one), live.snapshot().policy(two)), (None, Some(policy)));
         live.apply(&[removed, GraphChange::ChannelRemoved { scid: Scid(1) }]).unwrap();
         assert_eq!(live.snapshot().channel_count(), 1);
