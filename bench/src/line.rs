@@ -1,0 +1,353 @@
+//! A forwarder between a sender and a receiver, in memory and in lockstep; only the forwarder's turns are timed.
+//!
+//! Owns the driver of the `forward` bench and of the example `turn`. Does not store, connect or use threads.
+//!
+//! Each step delivers all that is under way and gives every node with something to do one turn: the schedule that
+//! `bench/peers` uses, so that batch sizes compare.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use fulmen_proto::channel::Side;
+use fulmen_proto::forward::{
+    ChannelRef, Command, Confirmation, Event, Input, NodeConfig, Now, OpenChannel, SendHtlc, Shard, Turn,
+    local_features,
+};
+use fulmen_proto::keys::NodeSeed;
+use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
+use fulmen_wire::message::Message;
+use fulmen_wire::units::{
+    BlockHeight, ChainHash, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid, Txid,
+};
+use rustix::time::{ClockId, clock_gettime};
+use secp256k1::SecretKey;
+use sha2::{Digest, Sha256};
+
+const CAPACITY: Sat = Sat(100_000_000);
+const NOW: Now = Now { unix_ms: 1 };
+const HEIGHT: BlockHeight = BlockHeight(100);
+/// The slots of a channel: HTLCs whose removal is under way keep theirs.
+const SLOTS: usize = 483;
+/// The node that forwards; the others are the sender, the receiver, and the peer of the idle channels.
+const FORWARDER: usize = 1;
+
+/// How payments follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// A new payment for each one done.
+    ClosedLoop,
+    /// All at once, and the next ones when nothing moves any more.
+    Waves,
+}
+
+/// What one run has cost the forwarder.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// Payments made.
+    pub payments: u64,
+    /// The forwarder's time on its thread.
+    pub spent: Duration,
+    /// HTLC signatures that it checked.
+    pub htlcs_verified: u64,
+    /// HTLC signatures that it made.
+    pub htlcs_signed: u64,
+    /// `commitment_signed` that it took.
+    pub commitments_in: u64,
+    /// `commitment_signed` that it sent.
+    pub commitments_out: u64,
+    /// Its turns.
+    pub turns: u64,
+}
+
+/// Sender, forwarder, receiver, and whoever has idle channels with the forwarder.
+#[derive(Debug)]
+pub struct Line {
+    shards: Vec<Shard>,
+    ids: Vec<NodeId>,
+    inputs: Vec<Vec<Input>>,
+    wires: VecDeque<(usize, usize, Message)>,
+    events: Vec<Event>,
+    scids: [Scid; 2],
+    amount: Msat,
+    /// Attempts ever made: each has its own preimage and session key.
+    attempts: u64,
+    settled: u64,
+    cost: Cost,
+    /// What the forwarder was given, if that is kept.
+    record: Option<Vec<Vec<Input>>>,
+}
+
+impl Line {
+    /// Opens the two channels that carry payments of `amount`, and `idle` others of the forwarder.
+    #[must_use]
+    pub fn new(amount: Msat, idle: u32) -> Line {
+        Line::recorded(amount, idle, false)
+    }
+
+    /// As [`Line::new`]; keeps all inputs of the forwarder for [`Line::into_record`] if asked.
+    #[must_use]
+    pub fn recorded(amount: Msat, idle: u32, record: bool) -> Line {
+        let shards: Vec<Shard> = (0..4).map(new_shard).collect();
+        let nodes = shards.len();
+        let mut line = Line {
+            ids: shards.iter().map(Shard::node_id).collect(),
+            inputs: vec![vec![Input::Block { height: HEIGHT, confirmations: Vec::new() }]; nodes],
+            shards,
+            wires: VecDeque::new(),
+            events: Vec::new(),
+            scids: [scid(0), scid(1)],
+            amount,
+            attempts: 0,
+            settled: 0,
+            cost: Cost::default(),
+            record: record.then(Vec::new),
+        };
+        for (one, other) in [(0, 1), (1, 2), (1, 3)] {
+            for (from, to) in [(one, other), (other, one)] {
+                let peer = line.ids[to];
+                line.inputs[from].push(Input::PeerConnected { peer, features: local_features() });
+            }
+        }
+        line.open(0, 1, 0..1);
+        line.open(1, 2, 1..2);
+        line.open(1, 3, 2..2 + idle);
+        line
+    }
+
+    /// Opens channels, numbered from `numbers`, in batches.
+    fn open(&mut self, one: usize, other: usize, numbers: std::ops::Range<u32>) {
+        let mut numbers = numbers.peekable();
+        while numbers.peek().is_some() {
+            let batch: Vec<u32> = numbers.by_ref().take(500).collect();
+            for number in &batch {
+                let (peer, push) = (self.ids[other], Msat(CAPACITY.to_msat().0 / 2));
+                let open =
+                    OpenChannel { peer, user_id: u64::from(*number), capacity: CAPACITY, push, policy: None };
+                self.inputs[one].push(Input::Command(Command::OpenChannel(open)));
+            }
+            self.rest();
+            let mut confirmations = Vec::new();
+            for event in std::mem::take(&mut self.events) {
+                if let Event::FundingNeeded { temporary_channel_id, user_id, amount, script, .. } = event {
+                    let transaction = funding_transaction(user_id, amount, script);
+                    confirmations.push(Confirmation {
+                        txid: Txid(transaction.compute_txid().to_byte_array()),
+                        scid: scid(u32::try_from(user_id).expect("a channel's number")),
+                        depth: 6,
+                        output: transaction.output[0].clone(),
+                    });
+                    let fund = Command::FundingTransaction { temporary_channel_id, transaction };
+                    self.inputs[one].push(Input::Command(fund));
+                }
+            }
+            assert_eq!(confirmations.len(), batch.len(), "the peer accepts");
+            self.rest();
+            for node in [one, other] {
+                let confirmations = confirmations.clone();
+                self.inputs[node].push(Input::Block { height: HEIGHT, confirmations });
+            }
+            self.rest();
+        }
+    }
+
+    fn rest(&mut self) {
+        while self.step() {}
+    }
+
+    /// Delivers what is under way and gives each shard with something to do a turn.
+    fn step(&mut self) -> bool {
+        for (from, to, message) in self.wires.drain(..) {
+            self.inputs[to].push(Input::Message { peer: self.ids[from], message });
+        }
+        let mut busy = false;
+        for node in 0..self.shards.len() {
+            let inputs = std::mem::take(&mut self.inputs[node]);
+            if inputs.is_empty() {
+                continue;
+            }
+            busy = true;
+            if node == FORWARDER {
+                let messages = inputs.iter().filter_map(|input| match input {
+                    Input::Message { message: Message::CommitmentSigned(message), .. } => Some(message),
+                    _ => None,
+                });
+                for message in messages {
+                    self.cost.commitments_in += 1;
+                    self.cost.htlcs_verified += message.htlc_signatures.len() as u64;
+                }
+                self.cost.turns += 1;
+                if let Some(record) = &mut self.record {
+                    record.push(inputs.clone());
+                }
+            }
+            let start = thread_time();
+            let turn = self.shards[node].turn(inputs, NOW);
+            if node == FORWARDER {
+                self.cost.spent += thread_time() - start;
+            }
+            self.take(node, turn);
+        }
+        busy
+    }
+
+    fn take(&mut self, node: usize, turn: Turn) {
+        for (peer, message) in turn.send {
+            if let (FORWARDER, Message::CommitmentSigned(message)) = (node, &message) {
+                self.cost.commitments_out += 1;
+                self.cost.htlcs_signed += message.htlc_signatures.len() as u64;
+            }
+            let to = self.ids.iter().position(|id| *id == peer).expect("one of the nodes");
+            self.wires.push_back((node, to, message));
+        }
+        for event in turn.events {
+            match event {
+                Event::HtlcSettled { .. } => self.settled += 1,
+                Event::HtlcFailed { .. } => panic!("{event:?}"),
+                Event::FundingNeeded { .. } => self.events.push(event),
+                _ => {}
+            }
+        }
+    }
+
+    fn pay(&mut self, left_to_right: bool) {
+        let mut bytes = [0x21; 32];
+        bytes[24..].copy_from_slice(&self.attempts.to_be_bytes());
+        let preimage = PaymentPreimage(bytes);
+        let payment_hash = PaymentHash(Sha256::digest(bytes).into());
+        let session_key = SecretKey::from_slice(&bytes).expect("a scalar");
+        let (from, to, scids) = match left_to_right {
+            true => (0, 2, self.scids),
+            false => (2, 0, [self.scids[1], self.scids[0]]),
+        };
+        let route = [
+            RouteHop {
+                node_id: self.ids[FORWARDER],
+                short_channel_id: scids[0],
+                amount: Msat(self.amount.0 + 2_000),
+                cltv_expiry: BlockHeight(HEIGHT.0 + 60),
+            },
+            RouteHop {
+                node_id: self.ids[to],
+                short_channel_id: scids[1],
+                amount: self.amount,
+                cltv_expiry: BlockHeight(HEIGHT.0 + 20),
+            },
+        ];
+        let recipient = Recipient { keysend_preimage: Some(preimage), ..Recipient::default() };
+        let payment =
+            OutgoingPayment::new(&session_key, payment_hash, &route, &recipient).expect("two hops fit");
+        self.inputs[from].push(Input::Command(Command::SendHtlc(SendHtlc {
+            attempt_id: self.attempts,
+            channel: ChannelRef::Scid(payment.short_channel_id),
+            amount: payment.amount,
+            cltv_expiry: payment.cltv_expiry,
+            payment_hash,
+            onion: payment.packet.into_bytes(),
+        })));
+        self.attempts += 1;
+    }
+
+    /// How many more HTLCs may be sent: less than `in_flight` allow where slots are short.
+    fn room(&self, begun: u64, done: u64, in_flight: u64) -> u64 {
+        let room = in_flight.saturating_sub((self.attempts - begun) - (self.settled - done));
+        if in_flight < 200 {
+            return room;
+        }
+        let taken = self.shards[FORWARDER]
+            .channels()
+            .take(2)
+            .map(|channel| channel.in_flight(Side::Local).0.max(channel.in_flight(Side::Remote).0));
+        room.min(SLOTS.min(in_flight as usize).saturating_sub(taken.max().unwrap_or(0)) as u64)
+    }
+
+    /// How many turns are recorded.
+    #[must_use]
+    pub fn recorded_turns(&self) -> usize {
+        self.record.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Makes `payments`, `in_flight` at a time, and says what that cost the forwarder.
+    pub fn forward(
+        &mut self,
+        payments: u64,
+        in_flight: u64,
+        schedule: Schedule,
+        left_to_right: bool,
+    ) -> Cost {
+        let (begun, done) = (self.attempts, self.settled);
+        self.cost = Cost { payments, ..Cost::default() };
+        while self.settled - done < payments {
+            let at_rest = self.attempts - begun == self.settled - done;
+            if schedule == Schedule::ClosedLoop || at_rest {
+                let room = self.room(begun, done, in_flight).min(payments - (self.attempts - begun));
+                for _ in 0..room {
+                    self.pay(left_to_right);
+                }
+            }
+            assert!(self.step(), "the line came to rest with payments open");
+            if schedule == Schedule::Waves {
+                self.rest();
+            }
+        }
+        self.rest();
+        self.cost
+    }
+
+    /// All turns of the forwarder so far: what each was given.
+    #[must_use]
+    pub fn into_record(self) -> Vec<Vec<Input>> {
+        self.record.unwrap_or_default()
+    }
+}
+
+/// Gives a new forwarder the turns of another, as [`Line::into_record`] has them, and says how long those from `from` on
+/// took: the place to profile, since nobody else works.
+#[must_use]
+pub fn replay(record: Vec<Vec<Input>>, from: usize) -> Duration {
+    let mut shard = new_shard(FORWARDER);
+    let mut start = thread_time();
+    for (number, inputs) in record.into_iter().enumerate() {
+        if number == from {
+            start = thread_time();
+        }
+        let _executed_by_nobody = shard.turn(inputs, NOW);
+    }
+    thread_time() - start
+}
+
+/// A node that knows nobody yet.
+fn new_shard(node: usize) -> Shard {
+    let seed = [node as u8 + 1; 32];
+    let script = [[0, 20].as_slice(), &seed[..20]].concat();
+    let mut config = NodeConfig::new(ChainHash::REGTEST, script);
+    config.channel.minimum_depth = 1;
+    config.channels_per_peer_max = usize::MAX;
+    config.unconfirmed_channels_max = usize::MAX;
+    Shard::new(NodeSeed::new(seed), config)
+}
+
+/// The place of the channel with this number.
+const fn scid(number: u32) -> Scid {
+    Scid((number as u64 + 1) << 40)
+}
+
+/// What this thread has used of its processor.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+fn funding_transaction(number: u64, amount: Sat, script: ScriptBuf) -> Transaction {
+    let mut previous = [1; 32];
+    previous[..8].copy_from_slice(&number.to_be_bytes());
+    let previous_output = OutPoint::new(bitcoin::Txid::from_byte_array(previous), 0);
+    let (script_sig, witness) = (ScriptBuf::new(), Witness::new());
+    Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![TxIn { previous_output, script_sig, sequence: Sequence::MAX, witness }],
+        output: vec![TxOut { value: Amount::from_sat(amount.0), script_pubkey: script }],
+    }
+}
