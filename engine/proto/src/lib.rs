@@ -5,7 +5,10 @@
 
 pub mod channel;
 pub mod commitment;
+mod durable;
 pub mod forward;
 pub mod keys;
 pub mod onion;
 pub mod payment;
+
+pub use durable::RecordError;

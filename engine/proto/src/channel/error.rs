@@ -455,6 +455,16 @@ pub enum ChannelError {
         /// Our latest commitment.
         ours: CommitmentNumber,
     },
+
+    // After a restart.
+    /// The error of a channel that failed before a restart: what its record keeps of it.
+    #[error("{text}")]
+    Recorded {
+        /// What the error said.
+        text: String,
+        /// What [`ChannelError::broadcast_allowed`] said.
+        broadcast_allowed: bool,
+    },
 }
 
 impl ChannelError {
@@ -474,6 +484,10 @@ impl ChannelError {
     /// Whether our latest commitment may be broadcast when the channel fails for this reason.
     #[must_use]
     pub fn broadcast_allowed(&self) -> bool {
-        !matches!(self, ChannelError::WeFellBehind { .. } | ChannelError::FundingOutputWrong { .. })
+        match self {
+            ChannelError::WeFellBehind { .. } | ChannelError::FundingOutputWrong { .. } => false,
+            ChannelError::Recorded { broadcast_allowed, .. } => *broadcast_allowed,
+            _ => true,
+        }
     }
 }

@@ -14,6 +14,7 @@
 //! every HTLC received is fulfilled if the one offered for it was, and failed only once that one is irrevocably gone.
 
 mod circuit;
+mod codec;
 mod commands;
 mod config;
 mod decide;

@@ -10,6 +10,7 @@ mod hostile;
 mod links;
 mod payments;
 mod receiving;
+mod records;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -230,7 +231,7 @@ impl Net {
             self.inputs[to].extend([Input::Handoff(handoff.clone()), Input::Handoff(handoff)]);
         }
         if !turn.record.is_empty() {
-            self.records[node].push(turn.record);
+            self.records[node].push(records::through_bytes(&turn.record));
         }
         for (peer, message) in turn.send {
             let linked = |to: &usize| self.ids[*to] == peer && self.up.contains(&(node, *to));

@@ -1,0 +1,13 @@
+//! A record from any bytes: what is read is written back as bytes that read alike.
+#![no_main]
+
+use fulmen_proto::forward::Record;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(record) = Record::decode(bytes) {
+        let mut written = Vec::new();
+        record.encode(&mut written);
+        assert_eq!(Record::decode(&written), Ok(record));
+    }
+});

@@ -1,0 +1,111 @@
+//! The byte form of a channel's deltas.
+//!
+//! Owns: how each [`Delta`] and what it holds is written; `FORMAT.md` says it in words. Does not fold anything.
+//!
+//! Invariant: tags are never used again for something else, and a field is only ever added under a new tag.
+
+use super::config::{ChannelConfig, NegotiatedFeatures, PeerLimits};
+use super::delta::Delta;
+use super::error::ChannelError;
+use super::htlc::{Htlc, Removal, Side, Stage};
+#[cfg(test)]
+use crate::durable::sample::Sampler;
+use crate::durable::{Decoder, Durable, Encoder, RecordError, durable_enum, durable_struct};
+
+durable_enum!(Delta, "delta" {
+    0 => Opened { config, features, open },
+    1 => Accepted { config, features, open, accept },
+    2 => AcceptReceived { accept },
+    3 => FundingCreatedSent { transaction, output },
+    4 => FundingCreatedReceived { outpoint, signature },
+    5 => FundingSignedReceived { signature },
+    6 => FundingLocked { scid },
+    7 => ChannelReadyReceived { second_per_commitment_point },
+    8 => Added { by, htlc, over_dust_exposure },
+    9 => Removed { by, id, removal },
+    10 => FeeUpdated { feerate },
+    11 => CommitmentSent,
+    12 => CommitmentReceived { signature, htlc_signatures },
+    13 => RevocationReceived { per_commitment_secret, next_per_commitment_point },
+    14 => ShutdownWanted { scriptpubkey },
+    15 => Shutdown { by, scriptpubkey },
+    16 => ClosingOffered { fee, range },
+    17 => ClosingReceived { fee },
+    18 => ClosingAgreed { fee, transaction },
+    19 => AdditionsDropped,
+    20 => Disconnected,
+    21 => Connected,
+    22 => Reestablished,
+    23 => Failed { error },
+});
+
+durable_enum!(Side, "side" {
+    0 => Local,
+    1 => Remote,
+});
+
+durable_enum!(Stage, "stage" {
+    0 => Proposed,
+    1 => InReceiver,
+    2 => Acknowledged,
+    3 => InSender,
+    4 => Irrevocable,
+});
+
+durable_enum!(Removal, "removal" {
+    0 => Fulfill(preimage),
+    1 => Fail(reason),
+    2 => FailMalformed { sha256_of_onion, failure_code },
+});
+
+durable_struct! {
+    Htlc { id, amount, payment_hash, cltv_expiry, onion_routing_packet, path_key }
+    NegotiatedFeatures { large_channel, upfront_shutdown_script, shutdown_anysegwit }
+    ChannelConfig {
+        chain_hash, channel_type, announce_channel, dust_limit, max_htlc_value_in_flight,
+        channel_reserve_millionths, htlc_minimum, to_self_delay, max_accepted_htlcs, minimum_depth,
+        max_dust_htlc_exposure, shutdown_scriptpubkey, commit_shutdown_script, limits,
+    }
+    PeerLimits {
+        funding_min, dust_limit_max, to_self_delay_max, channel_reserve_millionths_max, htlc_minimum_max,
+        max_htlc_value_in_flight_min, max_accepted_htlcs_min, minimum_depth_max, feerate_min, feerate_max,
+    }
+}
+
+/// Only what counts after a restart is kept of an error: its words, and whether our commitment may be broadcast.
+impl Durable for ChannelError {
+    fn write(&self, out: &mut Encoder<'_>) {
+        match self {
+            ChannelError::PeerError(text) => {
+                out.raw().u8(0);
+                text.write(out);
+            }
+            other => {
+                out.raw().u8(1);
+                other.to_string().write(out);
+                other.broadcast_allowed().write(out);
+            }
+        }
+    }
+
+    fn read(input: &mut Decoder<'_>) -> Result<Self, RecordError> {
+        match input.tag()? {
+            (_, 0) => Durable::read(input).map(ChannelError::PeerError),
+            (_, 1) => {
+                let text = Durable::read(input)?;
+                Ok(ChannelError::Recorded { text, broadcast_allowed: Durable::read(input)? })
+            }
+            (offset, tag) => Err(RecordError::UnknownTag { offset, what: "channel error", tag }),
+        }
+    }
+
+    #[cfg(test)]
+    fn sample(sampler: &mut Sampler) -> Self {
+        let text = Durable::sample(sampler);
+        if bool::sample(sampler) {
+            ChannelError::PeerError(text)
+        } else {
+            ChannelError::Recorded { text, broadcast_allowed: Durable::sample(sampler) }
+        }
+    }
+}

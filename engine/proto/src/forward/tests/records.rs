@@ -1,0 +1,123 @@
+//! Records as bytes: every variant, damaged ones, and how many bytes a forward costs. That records of real runs survive
+//! the way through bytes is checked by the harness, turn by turn and at every restart.
+
+use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
+
+use super::*;
+use crate::channel::{ChannelError, Delta};
+use crate::durable::sample::Sampler;
+use crate::durable::{Durable, RecordError};
+use crate::forward::Change;
+
+/// A record of any changes.
+fn record(seed: u64, most: usize) -> Record {
+    let mut sampler = Sampler::new(seed);
+    let changes = (0..sampler.below(most + 1)).map(|_| Change::sample(&mut sampler)).collect();
+    Record { changes }
+}
+
+pub(super) fn bytes(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes);
+    bytes
+}
+
+/// The record after its way through bytes, which must change nothing but the form of errors.
+pub(super) fn through_bytes(record: &Record) -> Record {
+    let written = bytes(record);
+    let read = Record::decode(&written).expect("what was written can be read");
+    let kept = |change: &Change| match change {
+        Change::Channel { channel_id, delta: Delta::Failed { error } } => {
+            let error = match error {
+                ChannelError::PeerError(_) => error.clone(),
+                error => ChannelError::Recorded {
+                    text: error.to_string(),
+                    broadcast_allowed: error.broadcast_allowed(),
+                },
+            };
+            Change::Channel { channel_id: *channel_id, delta: Delta::Failed { error } }
+        }
+        change => change.clone(),
+    };
+    assert_eq!(read.changes, record.changes.iter().map(kept).collect::<Vec<_>>());
+    assert_eq!(bytes(&read), written);
+    read
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_record_survives_the_way_through_bytes(seed: u64) {
+        through_bytes(&record(seed, 40));
+    }
+
+    #[test]
+    fn a_cut_record_is_refused_or_ends_between_two_changes(seed: u64) {
+        let whole = record(seed, 4);
+        let bytes = bytes(&whole);
+        for length in 0..bytes.len() {
+            if let Ok(read) = Record::decode(&bytes[..length]) {
+                prop_assert!(whole.changes.starts_with(&read.changes));
+                prop_assert!(read.changes.len() < whole.changes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn flipped_bits_make_another_record_or_none(seed: u64, at in any::<proptest::sample::Index>(), bit in 0u8..8) {
+        let mut damaged = bytes(&record(seed, 4));
+        let at = at.index(damaged.len());
+        damaged[at] ^= 1u8 << bit;
+        if let Ok(read) = Record::decode(&damaged) {
+            prop_assert_eq!(Record::decode(&bytes(&read)), Ok(read));
+        }
+    }
+
+    #[test]
+    fn bytes_of_nobody_do_no_harm(mut bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = Record::decode(&bytes);
+        if let Some(version) = bytes.first_mut() {
+            *version = 1;
+        }
+        let _ = Record::decode(&bytes);
+    }
+}
+
+#[test]
+fn errors_say_what_and_where() {
+    let known = 1;
+    assert_eq!(Record::decode(&[9]), Err(RecordError::Version { what: "record", found: 9, known }));
+    assert_eq!(
+        Record::decode(&[1, 200]),
+        Err(RecordError::UnknownTag { offset: 1, what: "change", tag: 200 })
+    );
+    let unheard = RecordError::UnknownReference { offset: 2, reference: 1, known: 0 };
+    assert_eq!(Record::decode(&[1, 5, 1]), Err(unheard));
+    let too_high = RecordError::OutOfRange { offset: 2, value: 1 << 32, max: u64::from(u32::MAX) };
+    assert_eq!(Record::decode(&[1, 0, 0xff, 0, 0, 0, 1, 0, 0, 0, 0]), Err(too_high));
+    assert!(matches!(Record::decode(&[]), Err(RecordError::Field(_))));
+}
+
+/// What a node in the middle writes for each of `count` payments that pass through it together.
+fn bytes_a_forward(count: usize) -> usize {
+    let mut net = Net::line(3);
+    let amount = Msat(30_000_000);
+    net.records.iter_mut().for_each(Vec::clear);
+    for _ in 0..count {
+        let (hash, recipient) = net.invoice(2, net.attempts.len() as u8, amount);
+        net.queue(0, hash, &net.route(&[0, 1, 2], amount, 18), &recipient);
+    }
+    net.pump();
+    for attempt in 0..count as u64 {
+        assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+    }
+    net.records[1].iter().map(|record| bytes(record).len()).sum::<usize>() / count
+}
+
+#[test]
+fn bytes_of_a_forward() {
+    let counts = [1, 10, 100].map(|count| (count, bytes_a_forward(count)));
+    println!("in flight, bytes a forward: {counts:?}");
+    assert!(counts[2].1 <= 3_200, "{counts:?}");
+}
