@@ -48,7 +48,7 @@ fn signatures(criterion: &mut Criterion) {
     for keys in [10, 100] {
         let often = signed(1_000, keys);
         let mut verifier = Verifier::new().with_key_cache(64 << 20);
-        for _ in 0..10 {
+        for _ in 0..17 {
             assert!(verifier.verify(&often).all_valid());
         }
         group.throughput(Throughput::Elements(often.len() as u64));

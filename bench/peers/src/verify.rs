@@ -132,7 +132,7 @@ impl Rows<'_> {
         let mut verifier = Verifier::new().with_key_cache(512 << 20);
         let mut seed = Seed(8);
         let warming: Vec<VerifyJob> = secrets.iter().map(|secret| seed.signed(secret).job).collect();
-        for _ in 0..10 {
+        for _ in 0..17 {
             assert!(verifier.verify(&warming).all_valid());
         }
         let jobs: Vec<VerifyJob> = signed.iter().map(|signed| signed.job).collect();

@@ -44,7 +44,7 @@ impl Verifier {
         Verifier { backend, ..self }
     }
 
-    /// Keeps tables of keys met often, in no more than this much memory: 26 KiB a key. A key gets one with its ninth
+    /// Keeps tables of keys met often, in no more than this much memory: 44 KiB a key. A key gets one with its sixteenth
     /// signature, and verifies twice as fast from then on. Only [`Backend::Avx512Ifma`] has use for tables.
     #[must_use]
     pub fn with_key_cache(self, memory_max_bytes: usize) -> Verifier {

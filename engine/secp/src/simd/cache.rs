@@ -7,23 +7,26 @@
 //!
 //! Invariant: a table is that of the key it is found under.
 //!
-//! Budget: 26 KiB and 13 us a table.
+//! Budget: 44 KiB a table; building it takes 50 us where keys come together, 100 us for one alone.
 
 use std::collections::HashMap;
 
+use super::field::Factor;
 use super::invert::invert_all;
 use super::lanes::Ifma;
 use super::multiply::lanes_of;
 use super::point::{Accumulator, Affine, Jacobian};
-use super::table::{DIGITS, Entry, Table, Workspace, build, load_points};
+use super::table::{
+    Entry, KEY_DIGIT_BITS, KEY_DIGITS, KEY_ENTRIES, Table, Workspace, build, load_points, store_points,
+};
 use crate::VerifyJob;
 
 /// Signatures by a key after which a table pays.
-const USES_BEFORE_TABLE: u32 = 9;
+const USES_BEFORE_TABLE: u32 = 16;
 
-/// The tables of 32^j Q, for all positions j.
+/// The tables of 64^j Q, for all positions j.
 #[derive(Debug)]
-pub(crate) struct KeyTable(Box<[Table; DIGITS]>);
+pub(crate) struct KeyTable(Box<[Table<KEY_ENTRIES>; KEY_DIGITS]>);
 
 /// Keys with tables, and those on the way to one.
 #[derive(Debug)]
@@ -35,6 +38,17 @@ pub(crate) struct KeyCache {
     batch: u64,
 }
 
+/// Room that tables are built in, kept from one to the next.
+#[derive(Default)]
+pub(crate) struct Builder {
+    multiples: Vec<Jacobian<1>>,
+    inverses: Vec<Factor>,
+    bases: Vec<Entry>,
+    points: Vec<Affine>,
+    tables: Vec<Table<KEY_ENTRIES>>,
+    room: Workspace,
+}
+
 #[derive(Debug)]
 struct Slot {
     key: Entry,
@@ -44,9 +58,9 @@ struct Slot {
 }
 
 impl KeyTable {
-    /// The table of 32^position Q.
+    /// The table of 64^position Q.
     #[inline(always)]
-    pub(crate) fn at(&self, position: usize) -> &Table {
+    pub(crate) fn at(&self, position: usize) -> &Table<KEY_ENTRIES> {
         &self.0[position]
     }
 }
@@ -55,7 +69,8 @@ impl KeyCache {
     /// A cache of as many tables as the memory allows.
     pub(crate) fn new(memory_max_bytes: usize) -> KeyCache {
         KeyCache {
-            tables_max: memory_max_bytes / (size_of::<[Table; DIGITS]>() + size_of::<Slot>() + 64),
+            tables_max: memory_max_bytes
+                / (size_of::<[Table<KEY_ENTRIES>; KEY_DIGITS]>() + size_of::<Slot>() + 64),
             slots: HashMap::new(),
             tables: Vec::new(),
             uses: HashMap::new(),
@@ -65,7 +80,12 @@ impl KeyCache {
 
     /// The slot of each job's key, if it has one; builds the tables that are earned.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(crate) fn assign(&mut self, ifma: Ifma, jobs: &[VerifyJob]) -> Vec<Option<usize>> {
+    pub(crate) fn assign(
+        &mut self,
+        ifma: Ifma,
+        builder: &mut Builder,
+        jobs: &[VerifyJob],
+    ) -> Vec<Option<usize>> {
         self.batch += 1;
         let keys: Vec<Entry> = jobs.iter().map(|job| Entry::of(&job.key)).collect();
         let mut earned = Vec::new();
@@ -79,7 +99,7 @@ impl KeyCache {
             }
             assigned.push(slot);
         }
-        if self.build_tables(ifma, &earned) {
+        if self.build_tables(ifma, builder, &earned) {
             for (slot, key) in assigned.iter_mut().zip(&keys).filter(|(slot, _)| slot.is_none()) {
                 *slot = self.slots.get(key).copied();
             }
@@ -107,10 +127,9 @@ impl KeyCache {
 
     /// Gives tables to keys while there is room; returns whether any got one.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    fn build_tables(&mut self, ifma: Ifma, keys: &[Entry]) -> bool {
-        let mut room = Workspace::default();
+    fn build_tables(&mut self, ifma: Ifma, builder: &mut Builder, keys: &[Entry]) -> bool {
         for keys in keys.chunks(8) {
-            for (key, table) in keys.iter().zip(key_tables(ifma, keys, &mut room)) {
+            for (key, table) in keys.iter().zip(builder.build(ifma, keys)) {
                 self.uses.remove(key);
                 let slot = Slot { key: *key, table, used: self.batch };
                 if self.tables.len() < self.tables_max {
@@ -131,30 +150,36 @@ impl KeyCache {
     }
 }
 
-/// The tables of one to eight keys.
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn key_tables(ifma: Ifma, keys: &[Entry], room: &mut Workspace) -> Vec<KeyTable> {
-    let base = load_points(ifma, &lanes_of(keys));
-    let mut multiples = vec![Jacobian::<1>::start(ifma, [&base])];
-    for position in 1..DIGITS {
-        multiples.push(multiples[position - 1].times_32());
-    }
-    let mut inverses = multiples.iter().map(|point| point.z[0]).collect();
-    let finite = |_, _| debug_assert!(false, "a multiple of a point of prime order is not at infinity");
-    invert_all(ifma, &mut inverses, &mut room.products, finite);
-    let mut points: Vec<Affine> = Vec::with_capacity(DIGITS);
-    for (point, inverse) in multiples.iter().zip(&inverses) {
-        points.push(point.to_affine(ifma, inverse));
-    }
-    let mut tables = Vec::new();
-    build(ifma, &points, room, &mut tables);
-    (0..keys.len())
-        .map(|lane| {
-            let mut table = Box::new([Table::EMPTY; DIGITS]);
-            for (position, table) in table.iter_mut().enumerate() {
-                *table = tables[8 * position + lane];
+impl Builder {
+    /// The tables of one to eight keys.
+    ///
+    /// The keys' multiples are doubled side by side, and then packed into lanes anew: a key that comes alone fills them
+    /// with its own multiples.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn build(&mut self, ifma: Ifma, keys: &[Entry]) -> Vec<KeyTable> {
+        let Builder { multiples, inverses, bases, points, tables, room } = self;
+        multiples.clear();
+        multiples.push(Jacobian::start(ifma, [&load_points(ifma, &lanes_of(keys))]));
+        for position in 1..KEY_DIGITS {
+            multiples.push(multiples[position - 1].doubled::<KEY_DIGIT_BITS>());
+        }
+        inverses.clear();
+        inverses.extend(multiples.iter().map(|point| point.z[0]));
+        let finite = |_, _| debug_assert!(false, "a multiple of a point of prime order is not at infinity");
+        invert_all(ifma, inverses, &mut room.products, finite);
+        bases.clear();
+        bases.resize(keys.len() * KEY_DIGITS, Entry::ZERO);
+        for (position, (point, inverse)) in multiples.iter().zip(inverses.iter()).enumerate() {
+            let mut entries = [Entry::ZERO; 8];
+            store_points(&point.to_affine(ifma, inverse), entries.each_mut());
+            for (lane, entry) in entries.iter().take(keys.len()).enumerate() {
+                bases[lane * KEY_DIGITS + position] = *entry;
             }
-            KeyTable(table)
-        })
-        .collect()
+        }
+        points.clear();
+        points.extend(bases.chunks(8).map(|bases| load_points(ifma, &lanes_of(bases))));
+        build(ifma, points, room, tables);
+        let (of_keys, _) = tables[..bases.len()].as_chunks::<KEY_DIGITS>();
+        of_keys.iter().map(|tables| KeyTable(Box::new(*tables))).collect()
+    }
 }

@@ -12,11 +12,12 @@
 #![allow(unsafe_code, reason = "instructions are unsafe to name; each use rests on the proof types above")]
 
 use core::arch::x86_64::{
-    __m512i, _mm_cvtsi64_si128, _mm512_add_epi64, _mm512_alignr_epi64, _mm512_and_si512,
-    _mm512_cmpeq_epi64_mask, _mm512_loadu_si512, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,
-    _mm512_mask_mov_epi64, _mm512_or_si512, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_i64x2,
-    _mm512_sll_epi64, _mm512_slli_epi64, _mm512_srl_epi64, _mm512_srli_epi64, _mm512_storeu_si512,
-    _mm512_sub_epi64, _mm512_test_epi64_mask, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64, _mm512_xor_si512,
+    __m512i, _MM_HINT_T0, _mm_cvtsi64_si128, _mm_prefetch, _mm512_add_epi64, _mm512_alignr_epi64,
+    _mm512_and_si512, _mm512_cmpeq_epi64_mask, _mm512_loadu_si512, _mm512_madd52hi_epu64,
+    _mm512_madd52lo_epu64, _mm512_mask_mov_epi64, _mm512_or_si512, _mm512_set1_epi64, _mm512_setzero_si512,
+    _mm512_shuffle_i64x2, _mm512_sll_epi64, _mm512_slli_epi64, _mm512_srl_epi64, _mm512_srli_epi64,
+    _mm512_storeu_si512, _mm512_sub_epi64, _mm512_test_epi64_mask, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 use core::ops::{Add, BitAnd, BitOr, BitXor, Sub};
 
@@ -52,6 +53,13 @@ impl Ifma {
     pub(crate) fn splat(self, value: u64) -> Lanes {
         // SAFETY: `self` proves AVX-512 F.
         Lanes(unsafe { _mm512_set1_epi64(value.cast_signed()) })
+    }
+
+    /// Brings the cache line of `values` near.
+    #[inline(always)]
+    pub(crate) fn prefetch(self, values: &[u64; 8]) {
+        // SAFETY: every x86-64 processor has the instruction, which changes nothing that can be observed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast()) }
     }
 
     /// Lane `i` gets `values[i]`.

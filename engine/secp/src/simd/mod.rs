@@ -15,6 +15,7 @@ use std::cell::RefCell;
 pub(crate) use lanes::Ifma;
 
 use crate::VerifyJob;
+use cache::Builder;
 pub(crate) use cache::{KeyCache, KeyTable};
 use derive::Deriver;
 pub(crate) use derive::{Combination, Offset};
@@ -42,7 +43,7 @@ pub(crate) fn verify(ifma: Ifma, jobs: &[VerifyJob], valid: &mut [bool]) {
 /// The slot of each job's key in the cache, if it has one; builds the tables that are earned.
 pub(crate) fn assign(ifma: Ifma, cache: &mut KeyCache, jobs: &[VerifyJob]) -> Vec<Option<usize>> {
     // SAFETY: `ifma` proves the features that `KeyCache::assign` is compiled for.
-    unsafe { cache.assign(ifma, jobs) }
+    BUILDER.with_borrow_mut(|builder| unsafe { cache.assign(ifma, builder, jobs) })
 }
 
 /// Writes whether each signature is valid, given the tables of its keys.
@@ -76,6 +77,7 @@ pub(crate) fn combinations(ifma: Ifma, jobs: &[Combination]) -> Vec<Option<[u8; 
 }
 
 thread_local! {
+    static BUILDER: RefCell<Builder> = RefCell::default();
     static DERIVER: RefCell<Deriver> = RefCell::default();
     static VERIFIER: RefCell<Verifier> = RefCell::default();
 }

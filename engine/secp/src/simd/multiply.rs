@@ -16,7 +16,8 @@ use super::invert::invert_all;
 use super::lanes::{Ifma, LaneMask};
 use super::point::{Accumulator, Affine, Jacobian, Signed, sum_denominator};
 use super::table::{
-    DIGIT_BITS, DIGITS, G_DIGIT_BITS, G_DIGITS, Generator, Halves, Table, Workspace, beta, look_up, sum_all,
+    DIGIT_BITS, DIGITS, Digits, G_DIGIT_BITS, G_DIGITS, Generator, Halves, KEY_DIGIT_BITS, KEY_DIGITS, Table,
+    Workspace, beta, look_up, prefetch, sum_all,
 };
 use crate::scalar::Split;
 
@@ -25,6 +26,29 @@ use crate::scalar::Split;
 pub(crate) struct Splits {
     plain: Halves,
     by_lambda: Halves,
+}
+
+/// Eight points with tables for every position, and their scalars.
+#[derive(Clone, Copy)]
+pub(crate) struct KnownPoints<'a> {
+    tables: [&'a KeyTable; 8],
+    splits: Splits,
+}
+
+impl<'a> KnownPoints<'a> {
+    /// Lane i gets `tables[i]` and `splits[i]`.
+    #[inline(always)]
+    pub(crate) fn new(ifma: Ifma, tables: [&'a KeyTable; 8], splits: &[Split; 8]) -> KnownPoints<'a> {
+        let Splits { plain, by_lambda } = Splits::new(ifma, splits);
+        let splits = Splits { plain: plain.for_key_digits(), by_lambda: by_lambda.for_key_digits() };
+        KnownPoints { tables, splits }
+    }
+
+    #[inline(always)]
+    fn digits(&self, position: usize) -> [Digits; 2] {
+        let Splits { plain, by_lambda } = &self.splits;
+        [plain.digits::<KEY_DIGIT_BITS>(position), by_lambda.digits::<KEY_DIGIT_BITS>(position)]
+    }
 }
 
 /// Room for the terms of half sums.
@@ -83,14 +107,21 @@ impl Terms {
         }
     }
 
-    /// Looks up the terms of a group of points with tables for every position: [`DIGITS`] half sums.
+    /// Looks up the terms of a group of points with tables for every position: [`KEY_DIGITS`] half sums.
+    ///
+    /// The tables of a hundred keys are larger than the nearer caches: the entries of the `next` group are sent for.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(crate) fn push_known_points(&mut self, ifma: Ifma, tables: [&KeyTable; 8], splits: &Splits) {
+    pub(crate) fn push_known_points(&mut self, ifma: Ifma, group: &KnownPoints<'_>, next: &KnownPoints<'_>) {
         let beta = beta(ifma);
-        for position in 0..DIGITS {
-            let tables = tables.map(|table| table.at(position));
-            let plain = look_up(ifma, tables, &splits.plain.digits::<DIGIT_BITS>(position));
-            let mut by_lambda = look_up(ifma, tables, &splits.by_lambda.digits::<DIGIT_BITS>(position));
+        for position in 0..KEY_DIGITS {
+            let [plain, by_lambda] = next.digits(position);
+            let tables = next.tables.map(|table| table.at(position));
+            prefetch(ifma, tables, &plain);
+            prefetch(ifma, tables, &by_lambda);
+            let [plain, by_lambda] = group.digits(position);
+            let tables = group.tables.map(|table| table.at(position));
+            let plain = look_up(ifma, tables, &plain);
+            let mut by_lambda = look_up(ifma, tables, &by_lambda);
             by_lambda.x = product(&by_lambda.x, &beta).reduce();
             self.pairs.push((plain, by_lambda));
         }
@@ -154,8 +185,11 @@ pub(crate) fn sum_groups(
     exceptional: &mut [LaneMask],
 ) {
     let groups = exceptional.len();
-    while points.len() > groups {
-        let len = points.len() / groups;
+    let mut len = points.len() / groups;
+    // Point k of group g stands at k * by_point + g * by_group. After the first round, the groups' k-th points stand
+    // together, so that one left over of an odd number only has to be put behind the sums.
+    let (mut by_point, mut by_group) = (1, len);
+    while len > 1 {
         let half = len / 2;
         joined.clear();
         let from: &[Affine] = points;
@@ -165,22 +199,17 @@ pub(crate) fn sum_groups(
             room,
             joined,
             |index| {
-                let at = len * (index / half) + index % half;
-                (&from[at], &from[at + half])
+                let at = by_point * (index / groups) + by_group * (index % groups);
+                (&from[at], &from[at + by_point * half])
             },
-            |index, lanes| exceptional[index / half] = exceptional[index / half].union(lanes),
+            |index, lanes| exceptional[index % groups] = exceptional[index % groups].union(lanes),
         );
-        // One of an odd number is left over: it stays behind those of its group.
-        let rest = len % 2;
-        for group in 0..groups {
-            let to = (half + rest) * group;
-            let left_over = points[len * group + len - 1];
-            points[to..to + half].copy_from_slice(&joined[half * group..half * (group + 1)]);
-            if rest == 1 {
-                points[to + half] = left_over;
-            }
+        if len % 2 == 1 {
+            joined.extend((0..groups).map(|group| from[by_point * (len - 1) + by_group * group]));
         }
-        points.truncate((half + rest) * groups);
+        core::mem::swap(points, joined);
+        len = len.div_ceil(2);
+        (by_point, by_group) = (groups, 1);
     }
 }
 
@@ -197,7 +226,7 @@ where
 {
     let mut point = Jacobian::start(ifma, sums(DIGITS - 1));
     for position in (0..DIGITS - 1).rev() {
-        point = point.times_32().plus(sums(position));
+        point = point.doubled::<5>().plus(sums(position));
     }
     point
 }

@@ -51,8 +51,8 @@ pub(crate) trait Term {
 pub(crate) trait Accumulator<const N: usize>: Copy {
     /// The points as they are.
     fn start(ifma: Ifma, points: [&Affine; N]) -> Self;
-    /// Thirty-two times the points.
-    fn times_32(self) -> Self;
+    /// Two to the power of `TIMES` times the points.
+    fn doubled<const TIMES: u32>(self) -> Self;
     /// The sum with affine points; Z becomes zero where they are equal or opposite.
     fn plus(self, points: [&Affine; N]) -> Self;
 }
@@ -234,9 +234,9 @@ macro_rules! accumulator {
                 start!($n, ifma, points)
             }
             #[inline(always)]
-            fn times_32(self) -> Self {
+            fn doubled<const TIMES: u32>(self) -> Self {
                 let mut point = self;
-                for _ in 0..5 {
+                for _ in 0..TIMES {
                     point = double!($n, point);
                 }
                 point
@@ -258,10 +258,10 @@ impl Accumulator<4> for Jacobian<4> {
         start!(4, ifma, points)
     }
     #[inline(always)]
-    fn times_32(self) -> Self {
+    fn doubled<const TIMES: u32>(self) -> Self {
         let Jacobian { x: [x0, x1, x2, x3], y_twice: [y0, y1, y2, y3], z: [z0, z1, z2, z3] } = self;
-        let first = Jacobian { x: [x0, x1], y_twice: [y0, y1], z: [z0, z1] }.times_32();
-        let second = Jacobian { x: [x2, x3], y_twice: [y2, y3], z: [z2, z3] }.times_32();
+        let first = Jacobian { x: [x0, x1], y_twice: [y0, y1], z: [z0, z1] }.doubled::<TIMES>();
+        let second = Jacobian { x: [x2, x3], y_twice: [y2, y3], z: [z2, z3] }.doubled::<TIMES>();
         Jacobian {
             x: [first.x[0], first.x[1], second.x[0], second.x[1]],
             y_twice: [first.y_twice[0], first.y_twice[1], second.y_twice[0], second.y_twice[1]],

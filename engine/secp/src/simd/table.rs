@@ -24,6 +24,10 @@ pub(crate) const DIGIT_BITS: u32 = 5;
 pub(crate) const DIGITS: usize = 26;
 /// Entries of a variable point's table: one for each odd digit's size.
 pub(crate) const ENTRIES: usize = 1 << (DIGIT_BITS - 1);
+/// The same for a key with tables for every position: fewer digits, each from a larger table.
+pub(crate) const KEY_DIGIT_BITS: u32 = 6;
+pub(crate) const KEY_DIGITS: usize = 22;
+pub(crate) const KEY_ENTRIES: usize = 1 << (KEY_DIGIT_BITS - 1);
 /// The same for the generator.
 pub(crate) const G_DIGIT_BITS: u32 = 10;
 pub(crate) const G_DIGITS: usize = 13;
@@ -77,7 +81,7 @@ impl Hash for Entry {
 }
 
 impl Entry {
-    const ZERO: Entry = Entry([0; 8]);
+    pub(crate) const ZERO: Entry = Entry([0; 8]);
 
     /// The coordinates of a key.
     pub(crate) fn of(key: &PublicKey) -> Entry {
@@ -103,6 +107,15 @@ impl Halves {
             }
         }
         Halves([ifma.load(&words[0]), ifma.load(&words[1]), ifma.load(&words[2])])
+    }
+
+    /// The same halves, to be read in [`KEY_DIGITS`] digits: 132 bits instead of 130, so that what is stored,
+    /// (h + 2^130 - 1) / 2, grows by 2^131 - 2^129, which is six in the top word.
+    #[inline(always)]
+    pub(crate) fn for_key_digits(self) -> Halves {
+        let [low, middle, top] = self.0;
+        let six = top.proof().splat(6);
+        Halves([low, middle, top + six])
     }
 
     /// Digit `position` in radix 2^`BITS`.
@@ -143,6 +156,15 @@ pub(crate) fn look_up<const SIZE: usize>(ifma: Ifma, tables: [&Table<SIZE>; 8], 
     let [x0, x1, x2, x3, y0, y1, y2, y3] = transpose(rows);
     let y = Fe::from_words(&[y0, y1, y2, y3]).lazy().negated_in(digits.negative);
     Signed { x: Fe::from_words(&[x0, x1, x2, x3]), y }
+}
+
+/// Sends for what [`look_up`] will read, into the nearest cache.
+#[inline(always)]
+pub(crate) fn prefetch<const SIZE: usize>(ifma: Ifma, tables: [&Table<SIZE>; 8], digits: &Digits) {
+    const { assert!(SIZE.is_power_of_two()) }
+    for (table, index) in tables.iter().zip(digits.index) {
+        ifma.prefetch(&table.0[index as usize & (SIZE - 1)].0);
+    }
 }
 
 /// Appends the sum of each pair, given the inverses of their denominators.

@@ -205,7 +205,7 @@ fn chains_are_the_oracles_and_mark_what_is_exceptional() {
         let mut q: [Points; N] = core::array::from_fn(|_| Points::random(ifma, source));
         let fast = |q: &[Points; N]| {
             let start = Jacobian::start(ifma, p.each_ref().map(|p| &p.fast));
-            start.times_32().plus(q.each_ref().map(|q| &q.fast))
+            start.doubled::<5>().plus(q.each_ref().map(|q| &q.fast))
         };
         let thirty_two =
             |group: usize, lane: usize| oracle::multiply_point(Big([32, 0, 0, 0]), p[group].slow[lane]);
@@ -223,7 +223,7 @@ fn chains_are_the_oracles_and_mark_what_is_exceptional() {
         slow[5] = oracle::negate_point(thirty_two(N - 1, 5));
         q[N - 1] = Points::new(ifma, slow);
         let marked = fast(&q);
-        let later = marked.times_32().plus(q.each_ref().map(|q| &q.fast));
+        let later = marked.doubled::<5>().plus(q.each_ref().map(|q| &q.fast));
         for found in [marked, later] {
             assert_eq!(found.z[N - 1].reduce().zeros(), LaneMask(0b0010_0100));
             assert!(found.z[..N - 1].iter().all(|z| z.reduce().zeros().is_empty()));

@@ -13,7 +13,7 @@
 use super::cache::KeyTable;
 use super::field::Fe;
 use super::lanes::{Ifma, LaneMask};
-use super::multiply::{Splits, Terms, chain, compare_x, join, lanes_of, sum_groups};
+use super::multiply::{KnownPoints, Splits, Terms, chain, compare_x, join, lanes_of, sum_groups};
 use super::point::{Accumulator, Affine, Jacobian};
 use super::table::{DIGITS, Entry, G_DIGITS, Table, Workspace, build, generator, load_points};
 use crate::scalar::{Montgomery, Scalar, Split, invert_all};
@@ -107,10 +107,15 @@ impl Verifier {
         let generator = generator(ifma);
         terms.clear();
         exceptional.clear();
-        for group in prepared.chunks(8) {
+        let known = |group: &[Prepared]| {
             let lanes = lanes_of(group);
-            let tables = lanes.map(|lane| tables[lane.index]);
-            terms.push_known_points(ifma, tables, &Splits::new(ifma, &lanes.map(|lane| lane.u2)));
+            KnownPoints::new(ifma, lanes.map(|lane| tables[lane.index]), &lanes.map(|lane| lane.u2))
+        };
+        let mut groups = prepared.chunks(8).peekable();
+        while let Some(group) = groups.next() {
+            let lanes = lanes_of(group);
+            let next = groups.peek().unwrap_or(&group);
+            terms.push_known_points(ifma, &known(group), &known(next));
             terms.push_comb(ifma, generator, &Splits::new(ifma, &lanes.map(|lane| lane.u1)));
             exceptional.push(LaneMask::NONE);
         }
