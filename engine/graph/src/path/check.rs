@@ -1,6 +1,6 @@
 //! The judge of routes: whether one may be used for a query, and whether its figures are right (BOLT 7, "HTLC Fees").
 //!
-//! Shares no code with the searches beyond the fee formula and [`Cost::of_hop`]: it walks a finished route and computes
+//! Shares no code with the searches beyond the formulas for fees, prices and payload sizes: it walks a finished route and computes
 //! each figure anew. It does not judge whether a better route exists.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,9 @@ use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Scid};
 use thiserror::Error;
 
 use crate::graph::{Channel, ChannelGraph, Policy};
+use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
 use crate::path::{Cost, Hop, Query, Route};
+use crate::scoring::{Bits, PricedHop, Prices, Role};
 
 /// What is wrong with a route.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -65,6 +67,12 @@ pub enum RouteError {
         hop: usize,
         /// The channel.
         scid: Scid,
+    },
+    /// The payloads do not fit into an onion.
+    #[error("the payloads take {bytes} bytes, an onion has room for {ONION_ROOM}")]
+    OnionTooLarge {
+        /// Their size.
+        bytes: u32,
     },
     /// A hop's direction has no policy, or a disabled one.
     #[error("hop {hop}: channel {scid} has no enabled policy that way")]
@@ -137,6 +145,10 @@ pub fn check(graph: &ChannelGraph, route: &Route, query: &Query<'_>) -> Result<(
     let mut amount = query.amount;
     let mut blocks = u32::from(query.final_cltv_delta.0);
     let mut cost = Cost::default();
+    let mut unlikely = Vec::new();
+    let prices = Prices::new(query);
+    let expiry = |blocks: u32| query.height.0.saturating_add(blocks);
+    let mut onion = payee_bytes(amount, expiry(blocks), query.payee_extra_bytes);
     for (index, hop) in route.hops.iter().enumerate().rev() {
         let channel =
             graph.channel(hop.scid).filter(|channel| channel.direction_from(hop.from) == Some(hop.direction));
@@ -148,22 +160,39 @@ pub fn check(graph: &ChannelGraph, route: &Route, query: &Query<'_>) -> Result<(
             Some(policy) => (policy.fee(amount).unwrap_or(Msat(u64::MAX)), policy.cltv_expiry_delta),
             None => (Msat::ZERO, CltvDelta(0)),
         };
-        let cltv_expiry = BlockHeight(query.height.0.saturating_add(blocks));
+        let cltv_expiry = BlockHeight(expiry(blocks));
         let expected = Figures { amount, cltv_expiry, fee };
         let found = Figures { amount: hop.amount, cltv_expiry: hop.cltv_expiry, fee: hop.fee };
         if found != expected {
             return Err(RouteError::WrongFigures { hop: index, expected, found });
         }
-        cost = cost.saturating_add(Cost::of_hop(fee, amount, delta, query.risk_billionths));
+        let role = match (index, policy) {
+            (0, None) => Role::Known,
+            (0, Some(_)) => Role::First,
+            _ => Role::Forward,
+        };
+        let capacity = channel.capacity();
+        let priced = PricedHop { directed: hop.directed(), from: hop.from, capacity, amount, fee, delta };
+        let price = prices.cost(&priced, role);
+        cost = cost.saturating_add(price.ok_or(RouteError::Excluded { hop: index, scid: hop.scid })?);
+        unlikely.push(prices.bits(hop.directed(), capacity, amount, role));
+        if index > 0 {
+            onion = onion.saturating_add(forward_bytes(amount, cltv_expiry.0));
+        }
         amount = amount.saturating_add(fee);
         blocks = blocks.saturating_add(u32::from(delta.0));
     }
     let fee = amount.saturating_sub(query.amount);
-    if (route.total_amount, route.fee, route.total_cltv_blocks, route.cost) != (amount, fee, blocks, cost) {
+    let success = Bits::sum(unlikely.into_iter()).probability();
+    let found = (route.total_amount, route.fee, route.total_cltv_blocks, route.cost, route.success);
+    if found != (amount, fee, blocks, cost, success) {
         return Err(RouteError::WrongTotals);
     }
     if fee > query.limits.max_fee {
         return Err(RouteError::FeeOverLimit { fee, max: query.limits.max_fee });
+    }
+    if onion > ONION_ROOM {
+        return Err(RouteError::OnionTooLarge { bytes: onion });
     }
     if blocks > query.limits.max_cltv_blocks {
         return Err(RouteError::CltvOverLimit { blocks, max: query.limits.max_cltv_blocks });

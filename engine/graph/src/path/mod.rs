@@ -5,6 +5,7 @@
 //! towards the payer by each forwarding node's own fee and `cltv_expiry_delta`.
 
 pub mod check;
+pub mod onion_room;
 pub mod plain;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +14,10 @@ use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Scid};
 use thiserror::Error;
 
 use crate::graph::{DirectedChannel, Direction};
+use crate::scoring::{Probability, Scorer, Weights};
 
-/// Twenty hops: the most an onion of BOLT 4 was long made for, and more than any sensible payment needs.
-pub const HOPS_MAX: usize = 20;
+/// More hops than this fit into no onion of BOLT 4, however short their payloads ([`onion_room`] counts exactly).
+pub const HOPS_MAX: usize = 26;
 
 /// What a payer asks for.
 #[derive(Clone, Debug)]
@@ -37,13 +39,26 @@ pub struct Query<'a> {
     /// What a block of delay costs on each forwarded millisatoshi, in billionths: it turns `cltv_expiry_delta`s into
     /// money when routes are compared. It never changes what is paid.
     pub risk_billionths: u32,
+    /// What success and few hops are worth when routes are compared.
+    pub weights: Weights,
+    /// What has been learned of channels, and what the operator thinks of them.
+    pub scorer: Option<&'a Scorer>,
+    /// The time by which what was learned has faded, in seconds on the scorer's clock.
+    pub now_seconds: u64,
+    /// The bytes of the TLVs in the payee's payload beyond amount and expiry: `payment_data`, `payment_metadata` and the
+    /// like.
+    pub payee_extra_bytes: u32,
 }
 
 impl<'a> Query<'a> {
+    /// What `payment_data` takes at most: type, length, secret, total.
+    pub const PAYMENT_DATA_BYTES: u32 = 2 + 32 + 8;
+
     /// The price of delay when nobody says otherwise: a block costs 15 billionths of the amount it locks.
     pub const RISK_BILLIONTHS: u32 = 15;
 
-    /// A query with the default limits and price of delay, a final delta of 18 blocks, and heights counted from zero.
+    /// A query with the default limits and price of delay, a final delta of 18 blocks, and heights counted from zero, to
+    /// which only fees and delay matter.
     #[must_use]
     pub fn new(from: NodeId, to: NodeId, amount: Msat, knowledge: &'a Knowledge) -> Query<'a> {
         Query {
@@ -55,6 +70,10 @@ impl<'a> Query<'a> {
             limits: Limits::default(),
             knowledge,
             risk_billionths: Query::RISK_BILLIONTHS,
+            weights: Weights::FEES,
+            scorer: None,
+            now_seconds: 0,
+            payee_extra_bytes: Query::PAYMENT_DATA_BYTES,
         }
     }
 }
@@ -66,7 +85,7 @@ pub struct Limits {
     pub max_fee: Msat,
     /// The most blocks the first HTLC may be locked for: its `cltv_expiry` less the current height.
     pub max_cltv_blocks: u32,
-    /// The most channels a route may have.
+    /// The most channels a route may have; that its payloads fit into an onion is checked in any case.
     pub max_hops: usize,
 }
 
@@ -124,6 +143,8 @@ pub struct Route {
     pub total_cltv_blocks: u32,
     /// What the search minimised.
     pub cost: Cost,
+    /// How likely the liquidity is thought to be there on every hop.
+    pub success: Probability,
 }
 
 /// One channel of a route.
@@ -153,23 +174,16 @@ impl Hop {
     }
 }
 
-/// What routes are compared by: fees plus the price of delay, in billionths of a millisatoshi, so that no rounding
-/// hides a difference.
-///
-/// Each hop after the first adds its fee, and its amount times its `cltv_expiry_delta` times the query's
-/// `risk_billionths`.
+/// What routes are compared by, in thousandths of a millisatoshi: fees, the price of delay, and what
+/// [`crate::scoring`] adds. Held at `u64::MAX`, which is more than 180,000 bitcoin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cost(pub u128);
+pub struct Cost(pub u64);
 
 impl Cost {
-    /// What forwarding `amount` for `fee` with `delta` adds.
-    #[must_use]
-    pub fn of_hop(fee: Msat, amount: Msat, delta: CltvDelta, risk_billionths: u32) -> Cost {
-        let delay = u128::from(amount.0) * u128::from(delta.0) * u128::from(risk_billionths);
-        Cost(u128::from(fee.0) * 1_000_000_000 + delay)
-    }
+    /// A millisatoshi.
+    pub const PER_MSAT: u64 = 1000;
 
-    /// The sum. Twenty hops of the largest values stay far below `u128::MAX`; the bound only keeps it total.
+    /// The sum, held at `u64::MAX`.
     #[must_use]
     pub const fn saturating_add(self, other: Cost) -> Cost {
         Cost(self.0.saturating_add(other.0))
@@ -220,6 +234,22 @@ pub enum NoRoute {
         hops: usize,
         /// Its blocks.
         cltv_blocks: u32,
+    },
+    /// Channels lead to the payee, but every route breaks a limit. Each figure is the least that one limit would have to be
+    /// for a route to be found while the others stay as they are; `None` when no value of that limit alone suffices, or
+    /// the search for it was given up.
+    #[error(
+        "no route carries {amount} within the limits; it would take a fee of {max_fee:?}, {max_cltv_blocks:?} blocks, or {max_hops:?} hops"
+    )]
+    Limited {
+        /// What the payee was to receive.
+        amount: Msat,
+        /// The least [`Limits::max_fee`] that would do.
+        max_fee: Option<Msat>,
+        /// The least [`Limits::max_cltv_blocks`] that would do.
+        max_cltv_blocks: Option<u32>,
+        /// The least [`Limits::max_hops`] that would do.
+        max_hops: Option<usize>,
     },
     /// The search was cut off: whether there is a route, or one better than `best`, is not known.
     #[error("the search for a route was given up after {comparisons} comparisons of partial routes")]

@@ -26,7 +26,9 @@ use std::collections::{BTreeSet, BinaryHeap};
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat};
 
 use crate::graph::{Channel, ChannelGraph, DirectedChannel, Direction, Policy};
+use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
 use crate::path::{Cost, Hop, NoRoute, Query, Route};
+use crate::scoring::{Bits, PricedHop, Prices, Role};
 
 /// After how many comparisons of partial routes a search is given up: a fraction of a second.
 pub const COMPARISONS_MAX: usize = 1 << 22;
@@ -39,15 +41,16 @@ pub fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
     let problem = Problem::new(graph, query)?;
     let amount = query.amount;
     let unlimited = Search::new(&problem, amount, None).run()?;
-    let mut best = unlimited.clone().filter(|route| problem.within_limits(route));
+    let within = |(route, onion): &(Route, u32)| problem.within_limits(route, *onion);
+    let mut best = unlimited.clone().filter(within).map(|(route, _)| route);
     if unlimited.is_some() && best.is_none() {
         let limited =
             Limited { bounds: Bounds::new(&problem, amount), highest_minimum: None, cost_max: None };
-        best = Search::new(&problem, amount, Some(limited)).run()?;
+        best = Search::new(&problem, amount, Some(limited)).run()?.map(|(route, _)| route);
     }
     let cost_max = best.as_ref().map(|route| route.cost);
     // A better route has a lower cost, and so a fee of no more than that.
-    let fee_max = cost_max.map_or(u64::MAX, |cost| u64::try_from(cost.0 / 1_000_000_000).unwrap_or(u64::MAX));
+    let fee_max = cost_max.map_or(u64::MAX, |cost| cost.0 / Cost::PER_MSAT);
     let amount_max = amount.saturating_add(query.limits.max_fee.min(Msat(fee_max)));
     if let Some(highest_minimum) = problem.highest_minimum(amount_max) {
         let bounds = Bounds::new(&problem, highest_minimum);
@@ -56,11 +59,11 @@ pub fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
             Err(NoRoute::GivenUp { comparisons, .. }) => {
                 return Err(NoRoute::GivenUp { comparisons, best: best.map(Box::new) });
             }
-            better => better?.or(best),
+            better => better?.map(|(route, _)| route).or(best),
         };
     }
     best.ok_or(match unlimited {
-        Some(route) => NoRoute::OverLimits {
+        Some((route, _)) => NoRoute::OverLimits {
             amount,
             fee: route.fee,
             hops: route.hops.len(),
@@ -74,6 +77,7 @@ pub fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
 struct Problem<'a> {
     graph: &'a ChannelGraph,
     query: &'a Query<'a>,
+    prices: Prices<'a>,
     payer: u32,
     payee: u32,
 }
@@ -84,6 +88,7 @@ struct Terms<'a> {
     maximum: Msat,
     /// Absent on the payer's own channels, which cost it nothing.
     price: Option<&'a Policy>,
+    role: Role,
 }
 
 impl Terms<'_> {
@@ -108,7 +113,7 @@ impl<'a> Problem<'a> {
         if query.amount == Msat::ZERO {
             return Err(NoRoute::ZeroAmount);
         }
-        Ok(Problem { graph, query, payer, payee })
+        Ok(Problem { graph, query, prices: Prices::new(query), payer, payee })
     }
 
     /// The terms of a direction, or `None` when it may not be used at all.
@@ -127,14 +132,15 @@ impl<'a> Problem<'a> {
         if let Some(first_hops) = known.first_hops.as_ref().filter(|_| own) {
             let first = first_hops.get(&channel.scid())?;
             let maximum = maximum.min(first.spendable);
-            return Some(Terms { minimum: first.htlc_minimum, maximum, price: None });
+            return Some(Terms { minimum: first.htlc_minimum, maximum, price: None, role: Role::Known });
         }
         if known.excluded_nodes.contains(&channel.origin(direction)) {
             return None;
         }
         let policy = channel.policy(direction).filter(|policy| !policy.disabled)?;
         let maximum = maximum.min(policy.htlc_maximum);
-        Some(Terms { minimum: policy.htlc_minimum, maximum, price: (!own).then_some(policy) })
+        let role = if own { Role::First } else { Role::Forward };
+        Some(Terms { minimum: policy.htlc_minimum, maximum, price: (!own).then_some(policy), role })
     }
 
     /// The highest minimum above the payment's amount that an HTLC of at most `amount_max` could be lifted over, if any.
@@ -186,9 +192,29 @@ impl<'a> Problem<'a> {
         })
     }
 
-    fn within_limits(&self, route: &Route) -> bool {
+    /// The cost of a hop, or `None` when it is banned.
+    fn cost(
+        &self,
+        (channel, direction): (&Channel, Direction),
+        terms: &Terms<'_>,
+        amount: Msat,
+        fee: Msat,
+    ) -> Option<Cost> {
+        let hop = PricedHop {
+            directed: DirectedChannel { scid: channel.scid(), direction },
+            from: channel.origin(direction),
+            capacity: channel.capacity(),
+            amount,
+            fee,
+            delta: terms.price.map_or(CltvDelta(0), |policy| policy.cltv_expiry_delta),
+        };
+        self.prices.cost(&hop, terms.role)
+    }
+
+    fn within_limits(&self, route: &Route, onion: u32) -> bool {
         let limits = self.query.limits;
-        route.fee <= limits.max_fee
+        onion <= ONION_ROOM
+            && route.fee <= limits.max_fee
             && route.total_cltv_blocks <= limits.max_cltv_blocks
             && route.hops.len() <= limits.max_hops
     }
@@ -200,6 +226,8 @@ struct Label {
     amount: Msat,
     cltv_blocks: u32,
     hops: usize,
+    /// What the payloads of the nodes after the payer take in the onion.
+    onion: u32,
     cost: Cost,
     /// The channel that leads on from here, and the label at its far end; absent at the payee.
     next: Option<(DirectedChannel, usize)>,
@@ -255,12 +283,15 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn run(mut self) -> Result<Option<Route>, NoRoute> {
+    fn run(mut self) -> Result<Option<(Route, u32)>, NoRoute> {
+        let query = self.problem.query;
+        let blocks = u32::from(query.final_cltv_delta.0);
         self.offer(Label {
             node: self.problem.payee,
-            amount: self.problem.query.amount,
-            cltv_blocks: u32::from(self.problem.query.final_cltv_delta.0),
+            amount: query.amount,
+            cltv_blocks: blocks,
             hops: 0,
+            onion: payee_bytes(query.amount, query.height.0.saturating_add(blocks), query.payee_extra_bytes),
             cost: Cost::default(),
             next: None,
             replaced: false,
@@ -270,7 +301,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             if self.labels[at].node == self.problem.payer {
-                return Ok(Some(self.route(at)));
+                return Ok(Some((self.route(at), self.labels[at].onion)));
             }
             self.extend(at);
             if self.comparisons > COMPARISONS_MAX {
@@ -302,12 +333,15 @@ impl<'a> Search<'a> {
             None => (Msat::ZERO, CltvDelta(0)),
         };
         let amount = label.amount.checked_add(fee).filter(|amount| *amount <= Msat::MAX_MONEY)?;
-        let hop_cost = Cost::of_hop(fee, label.amount, delta, self.problem.query.risk_billionths);
+        let hop_cost = self.problem.cost((channel, direction), &terms, label.amount, fee)?;
+        let expiry = self.problem.query.height.0.saturating_add(label.cltv_blocks);
+        let payload = terms.price.map_or(0, |_| forward_bytes(label.amount, expiry));
         Some(Label {
             node: channel.origin_index(direction),
             amount,
             cltv_blocks: label.cltv_blocks.checked_add(u32::from(delta.0))?,
             hops: label.hops + 1,
+            onion: label.onion.saturating_add(payload),
             cost: label.cost.saturating_add(hop_cost),
             next: Some((DirectedChannel { scid: channel.scid(), direction }, at)),
             replaced: false,
@@ -352,7 +386,7 @@ impl<'a> Search<'a> {
             return (one.cost, one.amount) != (other.cost, other.amount)
                 || (one.cltv_blocks, one.hops) <= (other.cltv_blocks, other.hops);
         };
-        if one.cltv_blocks > other.cltv_blocks || one.hops > other.hops {
+        if one.cltv_blocks > other.cltv_blocks || one.hops > other.hops || one.onion > other.onion {
             return false;
         }
         // Where a minimum may bind, the larger amount may pass what the smaller does not; and a way on that crosses the
@@ -394,7 +428,14 @@ impl<'a> Search<'a> {
                 fee: label.amount.saturating_sub(next.amount),
             })
         });
+        let unlikely = self.way(first).filter_map(|label| {
+            let (directed, next) = label.next?;
+            let channel = self.problem.graph.channel(directed.scid)?;
+            let role = self.problem.terms(channel, directed.direction)?.role;
+            Some(self.problem.prices.bits(directed, channel.capacity(), self.labels[next].amount, role))
+        });
         Route {
+            success: Bits::sum(unlikely).probability(),
             hops: hops.collect(),
             total_amount: first.amount,
             fee: first.amount.saturating_sub(query.amount),
@@ -412,8 +453,9 @@ impl Limited {
         let amount_max = u128::from(problem.query.amount.0) + u128::from(limits.max_fee.0);
         let keeps = u128::from(label.amount.0) + left.fee <= amount_max
             && u128::from(label.cltv_blocks) + left.cltv_blocks <= u128::from(limits.max_cltv_blocks)
-            && label.hops as u128 + left.hops <= limits.max_hops as u128;
-        keeps.then_some(Cost(left.cost))
+            && label.hops as u128 + left.hops <= limits.max_hops as u128
+            && label.onion <= ONION_ROOM;
+        keeps.then_some(Cost(u64::try_from(left.cost).unwrap_or(u64::MAX)))
     }
 }
 
@@ -433,17 +475,18 @@ impl Bounds {
     /// Computes the bounds as if every channel carried the payment's bare amount, which underestimates each.
     fn new(problem: &Problem<'_>, minimum_max: Msat) -> Bounds {
         let amount = problem.query.amount;
-        let risk = problem.query.risk_billionths;
         let fee = |policy: &Policy| policy.fee(amount).unwrap_or(Msat(u64::MAX));
-        let cost = distances(problem, minimum_max, |policy| {
-            policy.map_or(0, |policy| Cost::of_hop(fee(policy), amount, policy.cltv_expiry_delta, risk).0)
+        let cost = distances(problem, minimum_max, |way, terms| {
+            let fee = terms.price.map_or(Msat::ZERO, fee);
+            Some(u128::from(problem.cost(way, terms, amount, fee)?.0))
         });
-        let fees =
-            distances(problem, minimum_max, |policy| policy.map_or(0, |policy| u128::from(fee(policy).0)));
-        let blocks = distances(problem, minimum_max, |policy| {
-            policy.map_or(0, |policy| u128::from(policy.cltv_expiry_delta.0))
+        let fees = distances(problem, minimum_max, |_, terms| {
+            Some(terms.price.map_or(0, |policy| u128::from(fee(policy).0)))
         });
-        let hops = distances(problem, minimum_max, |_| 1);
+        let blocks = distances(problem, minimum_max, |_, terms| {
+            Some(terms.price.map_or(0, |policy| u128::from(policy.cltv_expiry_delta.0)))
+        });
+        let hops = distances(problem, minimum_max, |_, _| Some(1));
         let least = (0..problem.graph.node_count()).map(|node| {
             Some(Least { cost: cost[node]?, fee: fees[node]?, cltv_blocks: blocks[node]?, hops: hops[node]? })
         });
@@ -455,7 +498,7 @@ impl Bounds {
 fn distances(
     problem: &Problem<'_>,
     minimum_max: Msat,
-    weight: impl Fn(Option<&Policy>) -> u128,
+    weight: impl Fn((&Channel, Direction), &Terms<'_>) -> Option<u128>,
 ) -> Vec<Option<u128>> {
     let mut least: Vec<Option<u128>> = vec![None; problem.graph.node_count()];
     let mut open = BinaryHeap::from([Reverse((0_u128, problem.payer))]);
@@ -468,9 +511,9 @@ fn distances(
             let direction = inward.reversed();
             let terms = problem.terms(channel, direction);
             let terms = terms.filter(|terms| terms.can_carry(problem.query.amount, minimum_max));
-            if let Some(terms) = terms {
+            if let Some(weight) = terms.and_then(|terms| weight((channel, direction), &terms)) {
                 let far = channel.origin_index(direction.reversed());
-                open.push(Reverse((distance + weight(terms.price), far)));
+                open.push(Reverse((distance + weight, far)));
             }
         }
     }

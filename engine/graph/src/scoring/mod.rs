@@ -1,0 +1,422 @@
+//! What a hop costs beyond its fee, and how likely it is to work: prices, learned liquidity, penalties and bans.
+//!
+//! Owns: [`Weights`] (what unlikeliness and length are worth in money), [`Scorer`] (what our own payments have shown, and
+//! what the operator thinks of nodes and channels), and the one formula by which every search, and the checker, price a
+//! hop. Does not search, and reads no clock: whoever asks says what time it is.
+//!
+//! The cost of a hop is its fee, plus the price of its delay ([`crate::path::Query::risk_billionths`]), plus
+//! [`Weights::hop`], plus [`Weights::halving`] for each bit of unlikeliness (minus the binary logarithm of the probability
+//! that the liquidity is there), plus penalties. Without observations, liquidity is thought to be anywhere between nothing
+//! and the capacity with equal probability; the capacity is rounded up by at most a thousandth. Observations move the
+//! bounds and leave a history; both fade ([`Fading`]).
+//!
+//! Invariant: every part of the cost is a whole number and never falls as the amount grows, on which the searches rely.
+
+mod bytes;
+mod liquidity;
+mod logarithm;
+
+use std::collections::BTreeMap;
+
+use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat, Scid};
+
+pub use bytes::ScorerError;
+pub use liquidity::Fading;
+pub(crate) use logarithm::Bits;
+
+use crate::graph::{DirectedChannel, Direction};
+use crate::path::{Cost, Query};
+use crate::scoring::liquidity::{Liquidity, Observation};
+use crate::snapshot::{RoughCapacity, Snapshot};
+
+/// What success and brevity are worth, in money that is compared but never paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// What halving the probability of success costs, whatever the amount.
+    pub halving: Msat,
+    /// What halving the probability of success costs, in millionths of the payment's amount.
+    pub halving_millionths: u32,
+    /// What a forwarding hop costs, whatever the amount.
+    pub hop: Msat,
+    /// What a forwarding hop costs, in millionths of the payment's amount.
+    pub hop_millionths: u32,
+}
+
+impl Weights {
+    /// Only fees and delay count.
+    pub const FEES: Weights =
+        Weights { halving: Msat(0), halving_millionths: 0, hop: Msat(0), hop_millionths: 0 };
+}
+
+impl Default for Weights {
+    /// A balance for a sender who would rather pay a little more than try again.
+    fn default() -> Weights {
+        Weights { halving: Msat(3_000), halving_millionths: 400, hop: Msat(1_000), hop_millionths: 100 }
+    }
+}
+
+/// What an operator thinks of a node or a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Penalty {
+    /// Each use costs this much more, for comparison only.
+    Cost(Msat),
+    /// It is not to be used.
+    Ban,
+}
+
+/// Everything known about channels beyond gossip: learned liquidity, penalties and bans.
+///
+/// Searches read it; results of payments change it. Call [`Scorer::bind`] whenever a new snapshot has other channels than
+/// the last: answers are the same without it, but every query then looks everything up anew.
+#[derive(Clone, Debug, Default)]
+pub struct Scorer {
+    fading: Fading,
+    liquidity: Vec<Liquidity>,
+    /// The places of channels in `liquidity`.
+    places: BTreeMap<Scid, u32>,
+    node_penalties: BTreeMap<NodeId, Penalty>,
+    penalties: BTreeMap<DirectedChannel, Penalty>,
+    bound: Option<(Snapshot, Overlay)>,
+}
+
+/// For every edge of a snapshot, what is to be minded of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overlay {
+    /// A place in `remarks`, or [`Overlay::NONE`].
+    pub(crate) places: Vec<u32>,
+    pub(crate) remarks: Vec<Remark>,
+}
+
+/// What is to be minded of one edge.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remark {
+    /// Its channel's place in the scorer's liquidity.
+    liquidity: Option<u32>,
+    direction: Direction,
+    /// For using it as the payer's own channel.
+    pub(crate) own_penalty: u64,
+    /// For forwarding over it: its own penalty and that of the node it leaves.
+    pub(crate) penalty: u64,
+}
+
+/// A penalty that is a ban.
+pub(crate) const BANNED: u64 = u64::MAX;
+
+impl Overlay {
+    pub(crate) const NONE: u32 = u32::MAX;
+}
+
+impl Scorer {
+    /// Nothing learned yet.
+    #[must_use]
+    pub fn new(fading: Fading) -> Scorer {
+        Scorer { fading, ..Scorer::default() }
+    }
+
+    /// How many channels something has been learned of.
+    #[must_use]
+    pub fn learned_channels(&self) -> usize {
+        self.places.len()
+    }
+
+    /// An HTLC of `amount` went over the direction but failed later on. Seconds are since 1970 or any other start.
+    pub fn passed(&mut self, directed: DirectedChannel, capacity: Sat, amount: Msat, now_seconds: u64) {
+        self.observe(directed, capacity, amount, Observation::Passed, now_seconds);
+    }
+
+    /// An HTLC of `amount` went over the direction and was fulfilled.
+    pub fn settled(&mut self, directed: DirectedChannel, capacity: Sat, amount: Msat, now_seconds: u64) {
+        self.observe(directed, capacity, amount, Observation::Settled, now_seconds);
+    }
+
+    /// The direction could not forward an HTLC of `amount`, for want of liquidity as far as can be told.
+    pub fn failed(&mut self, directed: DirectedChannel, capacity: Sat, amount: Msat, now_seconds: u64) {
+        self.observe(directed, capacity, amount, Observation::Failed, now_seconds);
+    }
+
+    /// Sets or, with `None`, lifts what forwarding through a node costs beyond its fees.
+    pub fn set_node_penalty(&mut self, node: NodeId, penalty: Option<Penalty>) {
+        match penalty {
+            Some(penalty) => self.node_penalties.insert(node, penalty),
+            None => self.node_penalties.remove(&node),
+        };
+        self.bound = None;
+    }
+
+    /// Sets or, with `None`, lifts what using a direction costs beyond its fees.
+    pub fn set_penalty(&mut self, directed: DirectedChannel, penalty: Option<Penalty>) {
+        match penalty {
+            Some(penalty) => self.penalties.insert(directed, penalty),
+            None => self.penalties.remove(&directed),
+        };
+        self.bound = None;
+    }
+
+    /// Forgets all penalties and bans, so that what is left is what was learned.
+    pub fn lift_penalties(&mut self) {
+        self.node_penalties.clear();
+        self.penalties.clear();
+        self.bound = None;
+    }
+
+    /// Prepares for searches of this snapshot and of those that differ from it by policies only.
+    pub fn bind(&mut self, snapshot: &Snapshot) {
+        if !self.is_bound(snapshot) {
+            self.bound = Some((snapshot.clone(), self.overlay(snapshot)));
+        }
+    }
+
+    /// Whether [`Scorer::bind`] has been called for a snapshot with these channels, and no penalty has changed since.
+    #[must_use]
+    pub fn is_bound(&self, snapshot: &Snapshot) -> bool {
+        self.bound.as_ref().is_some_and(|(bound, _)| bound.same_shape(snapshot))
+    }
+
+    /// What has been prepared for the snapshot, if it has.
+    pub(crate) fn prepared(&self, snapshot: &Snapshot) -> Option<&Overlay> {
+        self.bound.as_ref().filter(|(bound, _)| bound.same_shape(snapshot)).map(|(_, overlay)| overlay)
+    }
+
+    /// Looks everything up in the snapshot.
+    pub(crate) fn overlay(&self, snapshot: &Snapshot) -> Overlay {
+        let mut overlay = Overlay { places: vec![Overlay::NONE; snapshot.edge_count()], remarks: Vec::new() };
+        let learned = self.places.keys().copied();
+        let penalised = self.penalties.keys().map(|directed| directed.scid);
+        let of_nodes = self.node_penalties.keys().filter_map(|node| snapshot.node_index(*node));
+        let edges_of_nodes = of_nodes.flat_map(|node| snapshot.incoming(node));
+        let edges = learned.chain(penalised).filter_map(|scid| snapshot.edges_of(scid)).flatten();
+        for edge in edges.chain(edges_of_nodes.map(|edge| snapshot.reverse(edge))) {
+            self.remark(snapshot, &mut overlay, edge);
+        }
+        overlay
+    }
+
+    /// Writes down what is known of an edge.
+    fn remark(&self, snapshot: &Snapshot, overlay: &mut Overlay, edge: u32) {
+        let directed = snapshot.directed(edge);
+        let source = snapshot.node_id(snapshot.edge(edge).source);
+        let remark = Remark {
+            liquidity: self.places.get(&directed.scid).copied(),
+            direction: directed.direction,
+            own_penalty: penalty_cost(self.penalties.get(&directed)),
+            penalty: self.penalty(directed, source),
+        };
+        let place = &mut overlay.places[edge as usize];
+        match overlay.remarks.get_mut(*place as usize) {
+            Some(known) => *known = remark,
+            None => {
+                *place = overlay.remarks.len() as u32;
+                overlay.remarks.push(remark);
+            }
+        }
+    }
+
+    /// What forwarding over a direction costs beyond the rest.
+    fn penalty(&self, directed: DirectedChannel, source: NodeId) -> u64 {
+        let node = penalty_cost(self.node_penalties.get(&source));
+        node.saturating_add(penalty_cost(self.penalties.get(&directed)))
+    }
+
+    fn observe(
+        &mut self,
+        directed: DirectedChannel,
+        capacity: Sat,
+        amount: Msat,
+        observation: Observation,
+        now: u64,
+    ) {
+        let capacity = capacity.to_msat().min(Msat::MAX_MONEY).0;
+        let next = self.liquidity.len() as u32;
+        let place = *self.places.entry(directed.scid).or_insert(next);
+        if place == next {
+            self.liquidity.push(Liquidity::unknown(capacity));
+        }
+        let known = &mut self.liquidity[place as usize];
+        if known.capacity != capacity {
+            // What was learned of another capacity, which may have been a guess, says little of this one.
+            *known = Liquidity::unknown(capacity);
+        }
+        known.observe(directed.direction, amount.0, observation, now, self.fading);
+        if place != next {
+            return;
+        }
+        if let Some((snapshot, mut overlay)) = self.bound.take() {
+            for edge in snapshot.edges_of(directed.scid).into_iter().flatten() {
+                self.remark(&snapshot, &mut overlay, edge);
+            }
+            self.bound = Some((snapshot, overlay));
+        }
+    }
+}
+
+/// What a penalty adds to a cost.
+fn penalty_cost(penalty: Option<&Penalty>) -> u64 {
+    match penalty {
+        None => 0,
+        Some(Penalty::Cost(msat)) => msat.0.saturating_mul(Cost::PER_MSAT).min(BANNED - 1),
+        Some(Penalty::Ban) => BANNED,
+    }
+}
+
+/// What a hop is used for, as far as its price goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The payer's own channel, of which it knows what it can send: it costs nothing and works.
+    Known,
+    /// The channel of a payer whose balances are not known.
+    First,
+    /// A hop that somebody forwards over.
+    Forward,
+}
+
+/// The prices of one query.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prices<'a> {
+    risk_billionths: u64,
+    /// What a bit of unlikeliness costs.
+    halving: u64,
+    hop: u64,
+    scorer: Option<&'a Scorer>,
+    now: u64,
+}
+
+/// The most a bit of unlikeliness may cost, so that no product overflows: 274,877,906 msat.
+const HALVING_MAX: u64 = 1 << 38;
+
+impl<'a> Prices<'a> {
+    pub(crate) fn new(query: &Query<'a>) -> Prices<'a> {
+        let share = |millionths: u32| {
+            u128::from(query.amount.0) * u128::from(millionths) * u128::from(Cost::PER_MSAT) / 1_000_000
+        };
+        let price = |fixed: Msat, millionths| {
+            let price = u128::from(fixed.0) * u128::from(Cost::PER_MSAT) + share(millionths);
+            u64::try_from(price).unwrap_or(u64::MAX).min(HALVING_MAX)
+        };
+        let weights = query.weights;
+        Prices {
+            risk_billionths: u64::from(query.risk_billionths),
+            halving: price(weights.halving, weights.halving_millionths),
+            hop: price(weights.hop, weights.hop_millionths),
+            scorer: query.scorer,
+            now: query.now_seconds,
+        }
+    }
+
+    /// Whether unlikeliness has a price; where it has none, it need not be known.
+    #[inline]
+    pub(crate) fn minds_success(&self) -> bool {
+        self.halving != 0
+    }
+
+    /// The cost of a hop that is forwarded over.
+    #[inline]
+    pub(crate) fn forward(&self, amount: u64, fee: u64, delta: u16, bits: Bits, penalty: u64) -> u64 {
+        let factor = u64::from(delta) * self.risk_billionths;
+        let delay = match amount.checked_mul(factor) {
+            Some(product) => product / (1_000_000_000 / Cost::PER_MSAT),
+            None => {
+                let wide =
+                    u128::from(amount) * u128::from(factor) / u128::from(1_000_000_000 / Cost::PER_MSAT);
+                u64::try_from(wide).unwrap_or(u64::MAX)
+            }
+        };
+        fee.saturating_mul(Cost::PER_MSAT)
+            .saturating_add(delay)
+            .saturating_add(self.hop + self.unlikely(bits))
+            .saturating_add(penalty)
+    }
+
+    /// The cost of a payer's own channel, of which it does not know what it can send.
+    #[inline]
+    pub(crate) fn first(&self, bits: Bits, penalty: u64) -> u64 {
+        self.unlikely(bits).saturating_add(penalty)
+    }
+
+    #[inline]
+    fn unlikely(&self, bits: Bits) -> u64 {
+        (self.halving * u64::from(bits.0)) >> Bits::SHIFT
+    }
+
+    /// How unlikely a hop is while nothing has been learned of it.
+    #[inline]
+    pub(crate) fn prior(amount: u64, capacity: RoughCapacity) -> Bits {
+        let whole = capacity.msat() + 1;
+        Bits::of_ratio(whole.saturating_sub(amount), whole)
+    }
+
+    /// How unlikely a remarked hop is.
+    pub(crate) fn learned(&self, remark: &Remark, amount: u64, capacity: RoughCapacity) -> Bits {
+        let learned =
+            self.scorer.and_then(|scorer| Some((scorer, scorer.liquidity.get(remark.liquidity? as usize)?)));
+        match learned {
+            Some((scorer, liquidity)) => liquidity.bits(remark.direction, amount, self.now, scorer.fading),
+            None => Prices::prior(amount, capacity),
+        }
+    }
+
+    /// How unlikely a hop is, looked up by its channel.
+    pub(crate) fn bits(&self, directed: DirectedChannel, capacity: Sat, amount: Msat, role: Role) -> Bits {
+        if role == Role::Known {
+            return Bits(0);
+        }
+        let learned = self.scorer.and_then(|scorer| {
+            let place = *scorer.places.get(&directed.scid)?;
+            Some((scorer, &scorer.liquidity[place as usize]))
+        });
+        match learned {
+            Some((scorer, liquidity)) => {
+                liquidity.bits(directed.direction, amount.0, self.now, scorer.fading)
+            }
+            None => Prices::prior(amount.0, RoughCapacity::above(capacity)),
+        }
+    }
+
+    /// The cost of a hop, looked up by its channel, or `None` when it is banned. What the searches over snapshots find
+    /// quicker must agree with this.
+    pub(crate) fn cost(&self, hop: &PricedHop, role: Role) -> Option<Cost> {
+        let bits = if self.minds_success() {
+            self.bits(hop.directed, hop.capacity, hop.amount, role)
+        } else {
+            Bits(0)
+        };
+        let own_penalty = self.scorer.map_or(0, |scorer| penalty_cost(scorer.penalties.get(&hop.directed)));
+        let penalty = match role {
+            Role::Known | Role::First => own_penalty,
+            Role::Forward => self.scorer.map_or(0, |scorer| scorer.penalty(hop.directed, hop.from)),
+        };
+        if penalty == BANNED {
+            return None;
+        }
+        Some(Cost(match role {
+            Role::Known => 0,
+            Role::First => self.first(bits, penalty),
+            Role::Forward => self.forward(hop.amount.0, hop.fee.0, hop.delta.0, bits, penalty),
+        }))
+    }
+}
+
+/// What the price of a hop depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PricedHop {
+    pub(crate) directed: DirectedChannel,
+    pub(crate) from: NodeId,
+    pub(crate) capacity: Sat,
+    pub(crate) amount: Msat,
+    pub(crate) fee: Msat,
+    pub(crate) delta: CltvDelta,
+}
+
+/// How likely something is, in billionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Probability(pub u32);
+
+impl Probability {
+    /// Certainty.
+    pub const ONE: Probability = Probability(1_000_000_000);
+
+    /// As a fraction of one.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / 1e9
+    }
+}
