@@ -4,6 +4,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod forward;
 mod measure;
 mod verify;
 
@@ -16,12 +17,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Comparison {
+    /// Forwarding HTLCs against LDK's ChannelManager.
+    Forward(forward::Options),
     /// Signature verification, key parsing and key derivation against libsecp256k1.
     Verify(verify::Options),
 }
 
 fn main() {
     match Arguments::parse().comparison {
+        Comparison::Forward(options) => forward::run(&options),
         Comparison::Verify(options) => verify::run(&options),
     }
 }

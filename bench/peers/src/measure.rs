@@ -6,6 +6,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// What a comparison prints.
 #[derive(Serialize)]
@@ -27,6 +28,9 @@ pub(crate) struct Row {
     pub(crate) fulmen_max: f64,
     /// How many times better Fulmen is.
     pub(crate) ratio: f64,
+    /// What else this case tells, printed beside the rest.
+    #[serde(flatten)]
+    pub(crate) further: Map<String, Value>,
 }
 
 /// What the figures were measured on.
@@ -73,6 +77,9 @@ impl Report {
                 "{:24} {:>4} {:>10.3} {:>10.3} {:>7.2}",
                 row.case, row.unit, row.peer, row.fulmen, row.ratio
             );
+            for (name, value) in &row.further {
+                println!("{:28} {name} {value}", "");
+            }
         }
     }
 }
@@ -99,11 +106,22 @@ pub(crate) fn compare(
     let (fulmen_min, fulmen, fulmen_max) = spread(&mut fulmen_times);
     let (_, ratio, _) = spread(&mut ratios);
     eprintln!("{case}: {ratio:.2}");
-    Row { case, unit: "us", peer, peer_min, peer_max, fulmen, fulmen_min, fulmen_max, ratio }
+    Row {
+        case,
+        unit: "us",
+        peer,
+        peer_min,
+        peer_max,
+        fulmen,
+        fulmen_min,
+        fulmen_max,
+        ratio,
+        further: Map::new(),
+    }
 }
 
 /// The least, the middle and the greatest.
-fn spread(values: &mut [f64]) -> (f64, f64, f64) {
+pub(crate) fn spread(values: &mut [f64]) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     (values[0], values[values.len() / 2], values[values.len() - 1])
 }
