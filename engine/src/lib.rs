@@ -42,9 +42,12 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod engine;
 pub mod node;
 pub mod store;
+mod watch;
 
+pub use engine::Engine;
 pub use fulmen_graph as graph;
 pub use fulmen_proto as proto;
 pub use fulmen_wire as wire;

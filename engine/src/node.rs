@@ -1,29 +1,24 @@
 //! One node: a shard of channels, the bytes its peers send, and the blocks that confirm its channels.
 //!
-//! Owns the step from bytes to messages and from blocks to the depths of funding transactions. Does not hold
-//! connections, keep threads, read a clock or make a record durable: whoever drives the node does, in the order the
-//! fields of [`Outbox`] stand in.
+//! Owns the step from bytes to messages. Does not hold connections, keep threads, read a clock or make a record durable:
+//! whoever drives the node does, in the order the fields of [`Outbox`] stand in.
 //!
 //! Invariant: a peer's bytes reach the shard only as messages that decoded, and only after its `init` was accepted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use bitcoin::hashes::Hash;
-use bitcoin::{Block, OutPoint, Transaction, TxOut};
+use bitcoin::{OutPoint, Transaction};
 use fulmen_proto::forward::{
-    Command, Confirmation, CryptoCounters, Event, InitError, Input, NodeConfig, Now, Occupancy, Record,
-    Shard, Turn, local_init, negotiate,
+    Command, CryptoCounters, Event, InitError, Input, NodeConfig, Now, Occupancy, Record, Shard, Turn,
+    local_init, negotiate,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::codec::DecodeError;
 use fulmen_wire::message::Message;
-use fulmen_wire::units::{BlockHeight, NodeId, Scid, Txid};
+use fulmen_wire::units::NodeId;
 
 use crate::chain::ChainEvent;
-
-/// The depth at which a funding transaction is no longer watched: BOLT 7 announces channels six blocks deep, and a
-/// reorganisation past twice that is beyond what any channel survives.
-const FUNDING_WATCH_BLOCKS: u32 = 12;
+use crate::watch::Watch;
 
 /// A Lightning node without threads, sockets or clock.
 ///
@@ -35,9 +30,7 @@ pub struct Node {
     shard: Shard,
     inbox: Vec<Input>,
     peers: BTreeSet<NodeId>,
-    height: BlockHeight,
-    /// The funding outputs that are watched, and where each stands once it does.
-    fundings: BTreeMap<OutPoint, Option<Place>>,
+    watch: Watch,
 }
 
 /// What a turn asks of the world, to be executed in the order of the fields.
@@ -82,14 +75,6 @@ pub enum ReceiveError {
     Broken(#[from] DecodeError),
 }
 
-/// A funding output in the chain.
-#[derive(Clone, Debug)]
-struct Place {
-    height: BlockHeight,
-    scid: Scid,
-    output: TxOut,
-}
-
 impl Node {
     /// A node without channels, its keys derived from `seed`.
     #[must_use]
@@ -98,8 +83,7 @@ impl Node {
             shard: Shard::new(seed, config),
             inbox: Vec::new(),
             peers: BTreeSet::new(),
-            height: BlockHeight(0),
-            fundings: BTreeMap::new(),
+            watch: Watch::default(),
         }
     }
 
@@ -175,10 +159,8 @@ impl Node {
 
     /// The chain took a step. Steps are given in the order the chain reports them.
     pub fn chain_event(&mut self, event: &ChainEvent) {
-        match event {
-            ChainEvent::Connected { height, block } => self.block_connected(*height, block),
-            ChainEvent::Disconnected { height, .. } => self.block_disconnected(*height),
-        }
+        let told = self.watch.chain_event(event);
+        self.inbox.push(told);
     }
 
     /// Does everything that waits.
@@ -191,8 +173,8 @@ impl Node {
         }
         for event in &events {
             match event {
-                Event::ChannelFunded { funding_outpoint, .. } => self.watch(*funding_outpoint),
-                Event::ChannelFailed { .. } => self.unwatch(),
+                Event::ChannelFunded { funding_outpoint, .. } => self.watch.add(*funding_outpoint),
+                Event::ChannelFailed { .. } => self.watch.retain(&self.fundings()),
                 _ => {}
             }
         }
@@ -206,60 +188,7 @@ impl Node {
         !self.inbox.is_empty()
     }
 
-    /// Looks for a funding output in the blocks to come.
-    fn watch(&mut self, outpoint: OutPoint) {
-        self.fundings.insert(outpoint, None);
+    fn fundings(&self) -> BTreeSet<OutPoint> {
+        self.shard.channels().filter_map(|channel| channel.funding_outpoint()).collect()
     }
-
-    /// Stops looking for what funds no channel any more.
-    fn unwatch(&mut self) {
-        let funding: BTreeSet<OutPoint> =
-            self.shard.channels().filter_map(|channel| channel.funding_outpoint()).collect();
-        self.fundings.retain(|outpoint, _| funding.contains(outpoint));
-    }
-
-    fn block_connected(&mut self, height: BlockHeight, block: &Block) {
-        self.height = height;
-        if !self.fundings.is_empty() {
-            for (index, transaction) in (0..).zip(&block.txdata) {
-                let txid = transaction.compute_txid();
-                let all = OutPoint::new(txid, 0)..=OutPoint::new(txid, u32::MAX);
-                for (outpoint, place) in self.fundings.range_mut(all) {
-                    *place = find(height, index, transaction, outpoint.vout);
-                }
-            }
-        }
-        self.tell_height();
-        self.fundings.retain(|_, place| {
-            place.as_ref().is_none_or(|place| height.blocks_above(place.height) < FUNDING_WATCH_BLOCKS)
-        });
-    }
-
-    fn block_disconnected(&mut self, height: BlockHeight) {
-        self.height = BlockHeight(height.0.saturating_sub(1));
-        for place in self.fundings.values_mut() {
-            *place = place.take().filter(|place| place.height < height);
-        }
-        self.tell_height();
-    }
-
-    /// Tells the shard the height, and how deep the funding transactions that still matter are.
-    fn tell_height(&mut self) {
-        let confirmations = self.fundings.iter().filter_map(|(outpoint, place)| {
-            let Place { height, scid, output } = place.as_ref()?;
-            let depth = self.height.blocks_above(*height) + 1;
-            let txid = Txid(outpoint.txid.to_byte_array());
-            Some(Confirmation { txid, scid: *scid, depth, output: output.clone() })
-        });
-        let confirmations = confirmations.collect();
-        self.inbox.push(Input::Block { height: self.height, confirmations });
-    }
-}
-
-/// What a transaction at this place has at an output that a peer named; it may not be there.
-fn find(height: BlockHeight, index: u32, transaction: &Transaction, vout: u32) -> Option<Place> {
-    let output = transaction.output.get(usize::try_from(vout).ok()?)?;
-    // BOLT 2 carries a funding output's index in 16 bits, so that a larger one never comes to be a channel.
-    let scid = Scid::new(height.0, index, u16::try_from(vout).ok()?)?;
-    Some(Place { height, scid, output: output.clone() })
 }

@@ -7,5 +7,6 @@ mod chain_conformance;
 #[cfg(feature = "kernel")]
 mod kernel_transactions;
 mod ldk;
+mod runtime;
 mod simulation;
 mod tidy;

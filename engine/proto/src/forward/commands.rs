@@ -31,6 +31,9 @@ impl Shard {
                 let scriptpubkey = script.map(bitcoin::ScriptBuf::into_bytes);
                 self.ask(work, channel_id, channel::Command::Shutdown { scriptpubkey })
             }
+            Command::FailChannel { channel_id, reason } => {
+                self.ask(work, channel_id, channel::Command::Fail { reason })
+            }
             Command::UpdateFee { channel_id, feerate } => {
                 self.ask(work, channel_id, channel::Command::UpdateFee { feerate })
             }

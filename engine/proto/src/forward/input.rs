@@ -57,6 +57,8 @@ pub enum Input {
     Handoff(Handoff),
     /// The channels that other shards of this node own, replacing what was said before.
     SiblingChannels(Vec<Scid>),
+    /// One more channel that another shard of this node owns.
+    SiblingChannel(Scid),
     /// Time has passed; nothing else happened. A tick a second keeps multi-part timeouts sharp.
     Tick,
 }
@@ -94,6 +96,13 @@ pub enum Command {
         channel_id: ChannelId,
         /// The script our balance is paid to; that of the channel's terms when `None`.
         script: Option<ScriptBuf>,
+    },
+    /// Gives up a channel: the peer is told, and only the chain can settle it.
+    FailChannel {
+        /// The channel.
+        channel_id: ChannelId,
+        /// Why, as the peer is told.
+        reason: String,
     },
     /// Sets what the channel asks of forwards.
     SetPolicy {

@@ -119,6 +119,7 @@ impl Shard {
         if let Some(siblings) = sorted.siblings {
             self.siblings = siblings.into_iter().collect();
         }
+        self.siblings.extend(sorted.new_siblings);
         for command in sorted.commands {
             self.command(&mut work, command);
         }
@@ -431,6 +432,7 @@ struct Sorted {
     of_peers: Vec<PeerInput>,
     blocks: Vec<(BlockHeight, Vec<Confirmation>)>,
     siblings: Option<Vec<Scid>>,
+    new_siblings: Vec<Scid>,
     commands: Vec<Command>,
     handoffs: Vec<Handoff>,
 }
@@ -469,6 +471,7 @@ impl Sorted {
                 Input::Block { height, confirmations } => sorted.blocks.push((height, confirmations)),
                 Input::Handoff(handoff) => sorted.handoffs.push(handoff),
                 Input::SiblingChannels(scids) => sorted.siblings = Some(scids),
+                Input::SiblingChannel(scid) => sorted.new_siblings.push(scid),
                 Input::Tick => {}
             }
         }

@@ -1,0 +1,81 @@
+//! What the engine wants done: effects, and who does them.
+//!
+//! Owns the types that leave the engine. Does not execute anything.
+//!
+//! Invariant: effects are given to the handler only after the record that justifies them is durable, those of one shard
+//! in the order of its turns, and those of one turn in the order of the fields of [`Effects`].
+
+use bitcoin::Transaction;
+use fulmen_proto::forward::Event;
+use fulmen_wire::units::NodeId;
+
+use super::error::Fatal;
+
+/// One connection to a peer: a peer that comes back has another.
+///
+/// Messages under way when a connection breaks must not be written to the next one, on which nothing may come before the
+/// channels are reestablished. So each message that leaves names its connection, and one that is over is not to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Connection {
+    /// The peer.
+    pub peer: NodeId,
+    /// Which of all the engine's connections it is.
+    pub number: u64,
+}
+
+/// What one turn of one shard asks of the world, to be done in the order of the fields.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Effects {
+    /// The shard whose turn it was.
+    pub shard: u16,
+    /// Serialized messages, in order. One for a connection that is over is dropped.
+    pub send: Vec<(Connection, Vec<u8>)>,
+    /// Connections to close once their messages are sent.
+    pub disconnect: Vec<Connection>,
+    /// Transactions to broadcast.
+    pub broadcast: Vec<Transaction>,
+    /// What the operator is told.
+    pub events: Vec<Event>,
+    /// Connections that were refused messages with [`ReceiveError::WouldBlock`](super::ReceiveError::WouldBlock) and may
+    /// be read from again.
+    pub resume: Vec<Connection>,
+}
+
+impl Effects {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Effects { shard: _, send, disconnect, broadcast, events, resume } = self;
+        send.is_empty()
+            && disconnect.is_empty()
+            && broadcast.is_empty()
+            && events.is_empty()
+            && resume.is_empty()
+    }
+}
+
+/// Does what the engine wants done.
+///
+/// It is called on the engine's threads, by one at a time, and holds up everything that leaves until it returns: it should
+/// put bytes into the buffers of sockets and wake whoever writes them, not wait for a peer. It may feed the engine, whose
+/// feeding calls never wait; it must not call [`Engine::step`](super::Engine::step) or
+/// [`Engine::shutdown`](super::Engine::shutdown).
+///
+/// What a peer that does not read can make pile up is bounded by its channels' slots, since it owes an answer to each
+/// `commitment_signed`, and by what is read from it: an embedder stops reading from a peer to whom much is unwritten.
+pub trait Handler: Send + Sync + 'static {
+    /// Does what a turn asks for.
+    fn effects(&self, effects: Effects);
+
+    /// The engine has stopped for good; nothing comes after this.
+    fn stopped(&self, fatal: &Fatal) {
+        tracing::error!(%fatal, "the engine has stopped");
+    }
+}
+
+impl<F: Fn(Effects) + Send + Sync + 'static> Handler for F {
+    fn effects(&self, effects: Effects) {
+        self(effects);
+    }
+}

@@ -1,0 +1,250 @@
+//! One shard in the runtime: its lock, what waits for it, and the credit of its peers.
+//!
+//! Owns the bounded queue of a shard. Everything that waits is taken by one turn, so nobody waits for more than the turn
+//! that runs. Does not decide who runs a turn when; see [`super::worker`].
+//!
+//! Bounds. A peer has credit for a number of messages and of bytes, and a shard for a sum of bytes over all its peers,
+//! which nobody who has something waiting may exceed; a peer who has nothing waiting may always say one thing. Commands
+//! are bounded by number. Handoffs of other shards are never refused, since a circuit would hang: each belongs to an HTLC
+//! that occupies one of the 483 slots of its incoming channel until it is irrevocably removed, and a circuit has one
+//! handoff under way at a time, so that at most 483 times the channels of the other shards can wait.
+//!
+//! Invariant: a shard is in the ready list, or held by a worker, exactly while `scheduled` is set, so that only one
+//! worker runs it at a time and none is forgotten.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fulmen_proto::forward::{Command, Handoff, Input, Shard};
+use fulmen_wire::features::Features;
+use fulmen_wire::message::Message;
+use fulmen_wire::units::{NodeId, Scid};
+
+use super::clock::Clock;
+use super::effects::Connection;
+use super::error::{ReceiveError, SubmitError};
+use super::stats::SlotCounters;
+use crate::watch::Watch;
+
+/// What may wait for a shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueBounds {
+    pub(super) peer_messages_max: usize,
+    pub(super) peer_bytes_max: usize,
+    pub(super) shard_bytes_max: usize,
+    pub(super) commands_max: usize,
+}
+
+impl Default for QueueBounds {
+    fn default() -> QueueBounds {
+        QueueBounds {
+            // Both sides' 483 HTLCs added and removed at once, with room for their commitments.
+            peer_messages_max: 2_048,
+            peer_bytes_max: 2 << 20,
+            shard_bytes_max: 64 << 20,
+            commands_max: 4_096,
+        }
+    }
+}
+
+/// A shard and what stands around it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) number: u16,
+    pub(super) inbox: Mutex<Inbox>,
+    /// Held by the worker that runs a turn, and by whoever looks into the shard between two turns.
+    pub(super) running: Mutex<Running>,
+    pub(super) watch: Mutex<Watch>,
+    pub(super) counters: SlotCounters,
+}
+
+/// What a turn works on.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) shard: Shard,
+    /// The connections as the shard knows them: those of the inputs it was given.
+    pub(super) connections: HashMap<NodeId, Connection>,
+}
+
+/// Something that waits for a shard's turn.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every item is a message: boxing each would cost more")]
+pub(super) enum Item {
+    Connected {
+        connection: Connection,
+        features: Features,
+    },
+    Disconnected {
+        connection: Connection,
+    },
+    Message {
+        peer: NodeId,
+        message: Message,
+    },
+    Command(Command),
+    /// A block, or time.
+    Told(Input),
+    /// What the shard `from` asks.
+    Handoff {
+        from: u16,
+        handoff: Handoff,
+    },
+    /// Another shard owns this channel.
+    Sibling(Scid),
+}
+
+/// What waits for a shard.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    items: Vec<Item>,
+    pub(super) scheduled: bool,
+    /// When the oldest item came.
+    since: Duration,
+    bytes: usize,
+    commands: usize,
+    links: HashMap<NodeId, Link>,
+    /// Peers that have messages waiting.
+    talking: Vec<NodeId>,
+}
+
+/// A connection, as the feeding side sees it.
+#[derive(Debug)]
+struct Link {
+    connection: Connection,
+    messages: usize,
+    bytes: usize,
+    /// A message was refused for want of credit.
+    blocked: bool,
+}
+
+/// What a turn takes.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) items: Vec<Item>,
+    pub(super) since: Duration,
+    /// Connections that have credit again.
+    pub(super) resume: Vec<Connection>,
+}
+
+impl Slot {
+    pub(super) fn new(number: u16, shard: Shard, watch: Watch) -> Slot {
+        Slot {
+            number,
+            inbox: Mutex::default(),
+            running: Mutex::new(Running { shard, connections: HashMap::new() }),
+            watch: Mutex::new(watch),
+            counters: SlotCounters::default(),
+        }
+    }
+}
+
+impl Inbox {
+    /// Adds an item that is not subject to credit; says whether the shard is to be scheduled.
+    pub(super) fn push(&mut self, item: Item, clock: &dyn Clock) -> bool {
+        if self.items.is_empty() {
+            self.since = clock.elapsed();
+        }
+        self.items.push(item);
+        !std::mem::replace(&mut self.scheduled, true)
+    }
+
+    /// Begins a connection, ending the one before.
+    pub(super) fn connect(&mut self, connection: Connection, features: Features, clock: &dyn Clock) -> bool {
+        let link = Link { connection, messages: 0, bytes: 0, blocked: false };
+        if let Some(old) = self.links.insert(connection.peer, link) {
+            self.push(Item::Disconnected { connection: old.connection }, clock);
+        }
+        self.push(Item::Connected { connection, features }, clock)
+    }
+
+    /// Forgets a connection; false if it was over already.
+    pub(super) fn unlink(&mut self, connection: Connection) -> bool {
+        let is_last = self.links.get(&connection.peer).is_some_and(|link| link.connection == connection);
+        if is_last {
+            self.links.remove(&connection.peer);
+        }
+        is_last
+    }
+
+    /// Adds messages of a peer, each with its length, as far as its credit goes; says whether the shard is to be scheduled.
+    pub(super) fn receive(
+        &mut self,
+        connection: Connection,
+        messages: Vec<(Message, usize)>,
+        bounds: &QueueBounds,
+        clock: &dyn Clock,
+    ) -> (bool, Result<(), ReceiveError>) {
+        let mut schedule = false;
+        for (accepted, (message, bytes)) in messages.into_iter().enumerate() {
+            match self.links.get_mut(&connection.peer) {
+                Some(link) if link.connection == connection => {
+                    let is_over = link.messages >= bounds.peer_messages_max
+                        || link.bytes + bytes > bounds.peer_bytes_max
+                        || self.bytes + bytes > bounds.shard_bytes_max;
+                    if is_over && link.messages > 0 {
+                        link.blocked = true;
+                        return (schedule, Err(ReceiveError::WouldBlock { accepted }));
+                    }
+                    if link.messages == 0 {
+                        self.talking.push(connection.peer);
+                    }
+                    link.messages += 1;
+                    link.bytes += bytes;
+                }
+                _ => return (schedule, Err(ReceiveError::NotConnected(connection))),
+            }
+            self.bytes += bytes;
+            schedule |= self.push(Item::Message { peer: connection.peer, message }, clock);
+        }
+        (schedule, Ok(()))
+    }
+
+    /// Adds a command of the operator; says whether the shard is to be scheduled.
+    pub(super) fn submit(
+        &mut self,
+        command: Command,
+        bounds: &QueueBounds,
+        clock: &dyn Clock,
+    ) -> Result<bool, SubmitError> {
+        if self.commands >= bounds.commands_max {
+            return Err(SubmitError::WouldBlock { waiting: self.commands });
+        }
+        self.commands += 1;
+        Ok(self.push(Item::Command(command), clock))
+    }
+
+    /// Takes everything that waits; all credit is given back.
+    pub(super) fn take(&mut self) -> Taken {
+        let mut resume = Vec::new();
+        for peer in self.talking.drain(..) {
+            if let Some(link) = self.links.get_mut(&peer) {
+                (link.messages, link.bytes) = (0, 0);
+                if std::mem::take(&mut link.blocked) {
+                    resume.push(link.connection);
+                }
+            }
+        }
+        (self.bytes, self.commands) = (0, 0);
+        Taken { items: std::mem::take(&mut self.items), since: self.since, resume }
+    }
+
+    /// Whether something waits; if not, the shard is no longer scheduled.
+    pub(super) fn stays_scheduled(&mut self) -> bool {
+        self.scheduled = !self.items.is_empty();
+        self.scheduled
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Locks; a thread that panicked holding the lock has stopped the engine, and what it left is looked at at most.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

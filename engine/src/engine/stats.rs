@@ -1,0 +1,177 @@
+//! What the engine counts, and what it tells of it.
+//!
+//! Owns counters and the latency histogram. Each shard has its own, so that no two workers write to one cache line for
+//! the sake of counting; they are summed when asked for.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use fulmen_proto::forward::{CryptoCounters, Occupancy};
+
+/// What the engine has done and holds.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Each shard, by number.
+    pub shards: Vec<ShardStats>,
+    /// What all shards' cryptography comes to.
+    pub crypto: CryptoCounters,
+    /// Batches of records made durable: syncs, where the store syncs.
+    pub appends: u64,
+    /// Records made durable; turns that change nothing have none.
+    pub records: u64,
+    /// Bytes of those records.
+    pub record_bytes: u64,
+    /// Turns whose effects wait for their records.
+    pub uncommitted_turns: u64,
+    /// From the arrival of a turn's oldest input to the moment its effects were handed out.
+    pub latency: LatencyHistogram,
+}
+
+/// What a shard has done and holds.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct ShardStats {
+    /// Turns run.
+    pub turns: u64,
+    /// What those turns were given.
+    pub inputs: u64,
+    /// The most that one turn was given.
+    pub inputs_max: u64,
+    /// What waits.
+    pub queued: u64,
+    /// Bytes of messages that wait.
+    pub queued_bytes: u64,
+    /// HTLCs handed to other shards, and the answers to such.
+    pub handoffs: u64,
+    /// What it holds.
+    pub occupancy: Occupancy,
+}
+
+/// How often which latency was met, in steps of at most an eighth.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LatencyHistogram {
+    counts: Vec<u64>,
+}
+
+impl LatencyHistogram {
+    /// How many were counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The latency that a share of all stay within; zero when none was counted.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Duration {
+        let wanted = (self.count() as f64 * share).ceil().max(1.0) as u64;
+        let mut seen = 0;
+        for (bucket, count) in self.counts.iter().enumerate() {
+            seen += count;
+            if seen >= wanted {
+                return Duration::from_micros(bucket_end_us(bucket));
+            }
+        }
+        Duration::ZERO
+    }
+
+    /// The upper ends of the steps that were met, with how often.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+        let met = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        met.map(|(bucket, count)| (Duration::from_micros(bucket_end_us(bucket)), *count))
+    }
+
+    pub(super) fn add(&mut self, counters: &SlotCounters) {
+        self.counts.resize(BUCKETS, 0);
+        for (count, counter) in self.counts.iter_mut().zip(&counters.latency) {
+            *count += counter.load(Relaxed);
+        }
+    }
+}
+
+/// Steps of one power of two.
+const STEPS: usize = 8;
+/// Up to 2^32 microseconds: more than an hour.
+const BUCKETS: usize = 30 * STEPS;
+
+fn bucket(latency: Duration) -> usize {
+    let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+    if us < STEPS as u64 {
+        return us as usize;
+    }
+    let power = us.ilog2() as usize;
+    let step = (us >> (power - 3)) as usize - STEPS;
+    ((power - 2) * STEPS + step).min(BUCKETS - 1)
+}
+
+/// The largest latency of a bucket.
+fn bucket_end_us(bucket: usize) -> u64 {
+    let (power, step) = (bucket / STEPS, (bucket % STEPS) as u64);
+    match power {
+        0 => step,
+        power => ((STEPS as u64 + step + 1) << (power - 1)) - 1,
+    }
+}
+
+/// The counters of one shard.
+#[derive(Debug)]
+pub(super) struct SlotCounters {
+    pub(super) turns: AtomicU64,
+    pub(super) inputs: AtomicU64,
+    pub(super) inputs_max: AtomicU64,
+    pub(super) handoffs: AtomicU64,
+    latency: Box<[AtomicU64]>,
+}
+
+impl Default for SlotCounters {
+    fn default() -> SlotCounters {
+        SlotCounters {
+            turns: AtomicU64::new(0),
+            inputs: AtomicU64::new(0),
+            inputs_max: AtomicU64::new(0),
+            handoffs: AtomicU64::new(0),
+            latency: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}
+
+impl SlotCounters {
+    pub(super) fn turn(&self, inputs: usize, handoffs: usize) {
+        self.turns.fetch_add(1, Relaxed);
+        self.inputs.fetch_add(inputs as u64, Relaxed);
+        self.inputs_max.fetch_max(inputs as u64, Relaxed);
+        self.handoffs.fetch_add(handoffs as u64, Relaxed);
+    }
+
+    pub(super) fn released(&self, latency: Duration) {
+        self.latency[bucket(latency)].fetch_add(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_an_eighth_wide_at_most() {
+        for us in (0..5_000).chain([1 << 20, (1 << 30) + 12_345]) {
+            let end = bucket_end_us(bucket(Duration::from_micros(us)));
+            assert!(end >= us && end - us <= us / 8, "{us} us is counted as {end} us");
+        }
+        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn quantiles_come_from_the_sum_of_all_shards() {
+        let (one, other) = (SlotCounters::default(), SlotCounters::default());
+        (0..99).for_each(|_| one.released(Duration::from_micros(4)));
+        other.released(Duration::from_micros(4_000));
+        let mut histogram = LatencyHistogram::default();
+        assert_eq!(histogram.quantile(0.5), Duration::ZERO);
+        histogram.add(&one);
+        histogram.add(&other);
+        assert_eq!(histogram.count(), 100);
+        assert_eq!(histogram.quantile(0.99), Duration::from_micros(4));
+        assert_eq!(histogram.quantile(1.0), Duration::from_micros(4_095));
+    }
+}

@@ -1,0 +1,276 @@
+//! Workers: who runs which shard's turn when, and what becomes of a turn.
+//!
+//! Owns the ready list and the threads' loops. A shard that has something waiting stands in the list once; a worker takes
+//! the first, runs one turn over everything that waits, and puts the shard at the end again if more has come meanwhile. So
+//! shards take turns round-robin, and inside a shard nobody waits for more than the turn that runs.
+//!
+//! Does not make turns durable itself: they are queued for [`Committer`], and the next turn of the same shard may run
+//! before they are, since nothing leaves until then.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::sync::{Parker, Unparker};
+use fulmen_proto::forward::{
+    ChannelRef, Command, Event, Handoff, HandoffStep, HtlcRef, Input, NodeConfig, Now, Resolution, Turn,
+};
+use fulmen_proto::onion::Failure;
+
+use super::clock::Clock;
+use super::commit::{Committer, Done};
+use super::directory::Directory;
+use super::effects::{Connection, Effects};
+use super::error::{Fatal, FundingTaken};
+use super::slot::{Item, QueueBounds, Running, Slot, Taken, lock};
+
+/// How often the shards are told that time has passed, and what nobody waits for is made durable.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What a worker takes from the ready list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Run a turn of this shard.
+    Shard(u16),
+    /// End.
+    Stop,
+}
+
+/// What all threads of an engine share.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) config: NodeConfig,
+    pub(super) bounds: QueueBounds,
+    pub(super) slots: Box<[Slot]>,
+    pub(super) directory: Directory,
+    pub(super) committer: Committer,
+    pub(super) clock: Box<dyn Clock>,
+    /// Has room for every shard once and every worker's end, so that putting something in never waits.
+    pub(super) ready: (Sender<Next>, Receiver<Next>),
+    /// Wakes the thread that waits for the disk in the workers' stead, if there is one.
+    pub(super) persister: Option<Unparker>,
+    pub(super) workers: usize,
+    pub(super) ending: AtomicBool,
+}
+
+impl Core {
+    pub(super) fn slot(&self, number: u16) -> &Slot {
+        &self.slots[usize::from(number)]
+    }
+
+    /// Puts a shard into the ready list; the caller has just set `scheduled`.
+    pub(super) fn schedule(&self, number: u16) {
+        // The list has room for every shard, and this one is not in it.
+        let _ = self.ready.0.try_send(Next::Shard(number));
+    }
+
+    /// Gives a shard something that is not subject to credit.
+    pub(super) fn push(&self, number: u16, item: Item) {
+        let schedule = lock(&self.slot(number).inbox).push(item, &*self.clock);
+        if schedule {
+            self.schedule(number);
+        }
+    }
+
+    /// A worker's life. The first worker also tells the time.
+    pub(super) fn work(&self, worker: usize) {
+        let mut ticked = self.clock.elapsed();
+        loop {
+            let next = match worker {
+                0 => self.ready.1.recv_timeout(TICK),
+                _ => self.ready.1.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match next {
+                Ok(Next::Shard(number)) => {
+                    self.run(number, self.clock.now());
+                    self.commit();
+                }
+                Ok(Next::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if worker == 0 && self.clock.elapsed().saturating_sub(ticked) >= TICK {
+                ticked = self.clock.elapsed();
+                self.tick();
+            }
+        }
+    }
+
+    /// The life of the thread that waits for the disk while workers have turns to run.
+    pub(super) fn persist(&self, parker: &Parker) {
+        while !self.ending.load(Ordering::SeqCst) {
+            parker.park();
+            self.committer.commit(&self.slots, &*self.clock, || false);
+        }
+    }
+
+    /// Tells all threads to end.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+        for _ in 0..self.workers {
+            let _ = self.ready.0.try_send(Next::Stop);
+        }
+        if let Some(persister) = &self.persister {
+            persister.unpark();
+        }
+    }
+
+    /// Runs turns on the calling thread until nothing waits.
+    pub(super) fn run_all(&self, now: Now) {
+        while let Ok(Next::Shard(number)) = self.ready.1.try_recv() {
+            self.run(number, now);
+            if self.ready.1.is_empty() {
+                self.committer.commit(&self.slots, &*self.clock, || false);
+            }
+        }
+    }
+
+    /// Tells every shard that time has passed, and makes durable what nobody waits for.
+    pub(super) fn tick(&self) {
+        for slot in &self.slots {
+            self.push(slot.number, Item::Told(Input::Tick));
+        }
+        self.committer.flush(&self.slots, &*self.clock);
+    }
+
+    /// Makes durable and releases what waits, or has it done by the thread for that if there are turns to run instead.
+    fn commit(&self) {
+        if !self.committer.is_due() {
+            return;
+        }
+        match &self.persister {
+            Some(persister) if !self.ready.1.is_empty() => persister.unpark(),
+            Some(persister) => self.committer.commit(&self.slots, &*self.clock, || {
+                let leave = !self.ready.1.is_empty();
+                if leave {
+                    persister.unpark();
+                }
+                leave
+            }),
+            None => self.committer.commit(&self.slots, &*self.clock, || false),
+        }
+    }
+
+    /// Runs one turn of a shard over everything that waits for it. The caller holds the shard's place in the ready list.
+    fn run(&self, number: u16, now: Now) {
+        let slot = self.slot(number);
+        let taken = lock(&slot.inbox).take();
+        if !self.committer.has_failed() {
+            let turn = catch_unwind(AssertUnwindSafe(|| self.turn(slot, taken, now)));
+            if let Err(panic) = turn {
+                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                self.committer.fail(Fatal::Panicked { shard: number, message });
+            }
+        }
+        if lock(&slot.inbox).stays_scheduled() {
+            self.schedule(number);
+        }
+    }
+
+    fn turn(&self, slot: &Slot, taken: Taken, now: Now) {
+        let Taken { items, since, resume } = taken;
+        let mut running = lock(&slot.running);
+        let given = items.len();
+        // A `Done` goes to the shard whose `Resolve` it answers in the same turn.
+        let mut askers: HashMap<HtlcRef, u16> = HashMap::new();
+        let connections = &mut running.connections;
+        let inputs: Vec<Input> = items
+            .into_iter()
+            .map(|item| match item {
+                Item::Connected { connection, features } => {
+                    connections.insert(connection.peer, connection);
+                    Input::PeerConnected { peer: connection.peer, features }
+                }
+                Item::Disconnected { connection } => {
+                    connections.remove(&connection.peer);
+                    Input::PeerDisconnected { peer: connection.peer }
+                }
+                Item::Message { peer, message } => Input::Message { peer, message },
+                Item::Command(command) => Input::Command(command),
+                Item::Told(input) => input,
+                Item::Handoff { from, handoff } => {
+                    askers.insert(handoff.incoming, from);
+                    Input::Handoff(handoff)
+                }
+                Item::Sibling(scid) => Input::SiblingChannel(scid),
+            })
+            .collect();
+        let Turn { record, send, disconnect, broadcast, events, handoffs } = running.shard.turn(inputs, now);
+        slot.counters.turn(given, handoffs.len());
+        let connections = &mut running.connections;
+        let send = send.into_iter().filter_map(|(peer, message)| {
+            let connection = *connections.get(&peer)?;
+            Some((connection, message.encode()))
+        });
+        let send = send.collect();
+        let disconnect: Vec<Connection> =
+            disconnect.into_iter().filter_map(|peer| connections.remove(&peer)).collect();
+        if !disconnect.is_empty() {
+            let mut inbox = lock(&slot.inbox);
+            for connection in &disconnect {
+                inbox.unlink(*connection);
+            }
+        }
+        for event in &events {
+            self.note(slot, &running, event);
+        }
+        let effects = Effects { shard: slot.number, send, disconnect, broadcast, events, resume };
+        self.committer.queue(Done { record, effects, since });
+        drop(running);
+        for handoff in handoffs {
+            self.hand_over(slot.number, handoff, &askers);
+        }
+    }
+
+    /// Takes down what an event says about where channels are.
+    fn note(&self, slot: &Slot, running: &Running, event: &Event) {
+        match event {
+            Event::FundingNeeded { temporary_channel_id, .. } => {
+                self.directory.add(*temporary_channel_id, slot.number);
+            }
+            Event::ChannelFunded { channel_id, peer, funding_outpoint, .. } => {
+                lock(&slot.watch).add(*funding_outpoint);
+                if self.directory.add(*channel_id, slot.number).is_some() {
+                    let (channel_id, peer) = (*channel_id, *peer);
+                    let reason = FundingTaken { channel_id, peer }.to_string();
+                    self.push(slot.number, Item::Command(Command::FailChannel { channel_id, reason }));
+                }
+            }
+            Event::ChannelReady { scid, .. } if self.directory.place(*scid, slot.number) => {
+                for other in self.slots.iter().filter(|other| other.number != slot.number) {
+                    self.push(other.number, Item::Sibling(*scid));
+                }
+            }
+            Event::ChannelFailed { channel_id, .. } => {
+                if running.shard.channel(ChannelRef::Id(*channel_id)).is_none() {
+                    self.directory.forget(*channel_id, slot.number);
+                }
+                let fundings =
+                    running.shard.channels().filter_map(|channel| channel.funding_outpoint()).collect();
+                lock(&slot.watch).retain(&fundings);
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives what one shard asks of another to that other.
+    fn hand_over(&self, from: u16, handoff: Handoff, askers: &HashMap<HtlcRef, u16>) {
+        let incoming = handoff.incoming;
+        let to = match &handoff.step {
+            HandoffStep::Offer(offer) => self.directory.shard_of(ChannelRef::Scid(offer.scid)),
+            HandoffStep::Resolve(_) => self.directory.shard_of(ChannelRef::Id(incoming.channel_id)),
+            HandoffStep::Done => askers.get(&incoming).copied(),
+        };
+        match (to, &handoff.step) {
+            (Some(to), _) => self.push(to, Item::Handoff { from, handoff }),
+            (None, HandoffStep::Offer(_)) => {
+                // No shard has the channel any more: it is as if the one that had it refused.
+                let step = HandoffStep::Resolve(Resolution::Fail(Failure::UnknownNextPeer));
+                self.push(from, Item::Handoff { from, handoff: Handoff { incoming, step } });
+            }
+            (None, step) => tracing::debug!(?incoming, ?step, "nobody to hand over to"),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The runtime under its public interface: forwards that cross shards, with and without threads.
+//!
+//! Owns the networks of engines and what they are asked to do; `runtime/net.rs` carries messages and blocks between them.
+//! Money is counted on the channels, before and after, on all nodes.
+
+mod net;
+
+use fulmen::proto::forward::Event;
+use fulmen::wire::units::Msat;
+
+use net::{Drive, Line, Settled};
+
+const AMOUNT: Msat = Msat(2_000_000);
+
+/// Pays `payments` back and forth over a line whose middle has `shards` shards, and counts the money.
+fn pays_both_ways(drive: Drive, shards: u16, payments: u64, in_flight: u64) {
+    let mut line = Line::new(drive, shards);
+    let before = line.balances();
+    for left_to_right in [true, false] {
+        let Settled { settled, failed } = line.pay(payments, in_flight, AMOUNT, left_to_right);
+        assert_eq!((settled, failed), (payments, 0));
+    }
+    let after = line.balances();
+    assert_eq!(
+        before.into_iter().sum::<Msat>(),
+        after.into_iter().sum::<Msat>(),
+        "no millisatoshi comes or goes"
+    );
+    let fees = 2 * payments * net::FEE.0;
+    assert_eq!(after[1], Msat(before[1].0 + fees), "the middle earned its fees and nothing else");
+    let forwards = line.events(1).filter(|event| matches!(event, Event::Forwarded { .. })).count();
+    assert_eq!(forwards as u64, 2 * payments);
+    let handoffs: u64 = line.engine(1).stats().shards.iter().map(|shard| shard.handoffs).sum();
+    if shards == 1 {
+        assert_eq!(handoffs, 0);
+    } else {
+        assert_eq!(handoffs, 3 * 2 * payments, "an offer, its end and the thanks for it, each forward");
+    }
+    for unfinished in line.shutdown() {
+        assert_eq!(unfinished, Default::default(), "everything is resolved");
+    }
+}
+
+#[test]
+fn forwards_cross_shards_without_threads() {
+    pays_both_ways(Drive::Inline, 2, 20, 5);
+    pays_both_ways(Drive::Inline, 1, 3, 1);
+}
+
+#[test]
+fn forwards_cross_shards_on_threads() {
+    pays_both_ways(Drive::Threads(2), 2, 60, 20);
+    pays_both_ways(Drive::Threads(1), 1, 20, 10);
+}

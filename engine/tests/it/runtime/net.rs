@@ -1,0 +1,332 @@
+//! Three engines in a line, and what carries messages and blocks between them.
+//!
+//! Owns delivery: in the order of a plain loop for engines without threads, as it comes for those with. The chain has no
+//! consensus: a block holds what was broadcast.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bitcoin::block::{Header, Version};
+use bitcoin::hashes::Hash;
+use bitcoin::{
+    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
+    TxOut, Txid, Witness,
+};
+use crossbeam::channel::{Receiver, unbounded};
+use fulmen::Engine;
+use fulmen::chain::ChainEvent;
+use fulmen::engine::{Connection, Effects, ReceiveError, Unfinished};
+use fulmen::proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
+use fulmen::proto::keys::NodeSeed;
+use fulmen::proto::payment::{OutgoingPayment, Recipient, RouteHop};
+use fulmen::wire::units::{
+    BlockHeight, ChainHash, ChannelId, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid,
+};
+use secp256k1::SecretKey;
+use sha2::{Digest, Sha256};
+
+/// What the middle earns by each payment.
+pub(super) const FEE: Msat = Msat(2_000);
+const CAPACITY: Sat = Sat(100_000_000);
+const NOW: Now = Now { unix_ms: 1_700_000_000_000 };
+/// How long nothing may happen in a network that has something to do.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How the engines run.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Drive {
+    /// On the test's thread.
+    Inline,
+    /// On this many workers each.
+    Threads(usize),
+}
+
+/// What became of payments.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Settled {
+    pub(super) settled: u64,
+    pub(super) failed: u64,
+}
+
+/// An engine and everything it has said.
+struct Member {
+    engine: Engine,
+    effects: Receiver<Effects>,
+    events: Vec<Event>,
+    /// Its connections with the others, by index.
+    connections: [Option<Connection>; 3],
+    /// Bytes that it had no credit for yet, by whoever said them.
+    refused: VecDeque<(usize, Vec<u8>)>,
+}
+
+/// Three nodes, the middle one with a channel to each of the others.
+pub(super) struct Line {
+    drive: Drive,
+    members: Vec<Member>,
+    mempool: Vec<Transaction>,
+    height: u32,
+    channels: Vec<ChannelId>,
+    scids: Vec<Scid>,
+    attempts: u64,
+}
+
+impl Line {
+    /// Opens both channels, half of each on either side.
+    pub(super) fn new(drive: Drive, shards: u16) -> Line {
+        let member = |seed, shards| {
+            let script = [[0x00, 0x14].as_slice(), &[seed; 20]].concat();
+            let mut config = NodeConfig::new(ChainHash::REGTEST, script);
+            config.channel.minimum_depth = 1;
+            let (sender, effects) = unbounded();
+            let handler = move |effects| sender.send(effects).unwrap_or_default();
+            let builder = Engine::builder(NodeSeed::new([seed; 32]), config).shards(shards);
+            let engine = match drive {
+                Drive::Inline => builder.inline(handler),
+                Drive::Threads(workers) => builder.workers(workers).start(handler),
+            };
+            let (events, connections, refused) = (Vec::new(), [None; 3], VecDeque::new());
+            Member { engine: engine.unwrap(), effects, events, connections, refused }
+        };
+        // The ids of the first and the third node fall into different shards of the middle one, if it has two.
+        let members = vec![member(1, 1), member(2, shards), member(4, 1)];
+        let (mempool, channels, scids) = (Vec::new(), Vec::new(), Vec::new());
+        let mut line = Line { drive, members, mempool, height: 100, channels, scids, attempts: 0 };
+        for left in 0..2 {
+            line.connect(left, left + 1);
+            line.open(left);
+        }
+        line
+    }
+
+    pub(super) fn engine(&self, member: usize) -> &Engine {
+        &self.members[member].engine
+    }
+
+    pub(super) fn events(&self, member: usize) -> impl Iterator<Item = &Event> {
+        self.members[member].events.iter()
+    }
+
+    fn id(&self, member: usize) -> NodeId {
+        self.members[member].engine.id()
+    }
+
+    /// Connects two members, or connects them again.
+    pub(super) fn connect(&mut self, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            let (peer, init) = (self.id(from), self.members[from].engine.init());
+            let connection = self.members[to].engine.connected(peer, &init).unwrap();
+            self.members[to].connections[from] = Some(connection);
+            self.members[to].refused.retain(|(said_by, _)| *said_by != from);
+        }
+    }
+
+    fn open(&mut self, left: usize) {
+        let (peer, push) = (self.id(left + 1), Msat(CAPACITY.to_msat().0 / 2));
+        let open = OpenChannel { peer, user_id: 1, capacity: CAPACITY, push, policy: None };
+        self.members[left].engine.command(Command::OpenChannel(open)).unwrap();
+        self.settle();
+        let needed = self.members[left].events.iter().rev().find_map(|event| match event {
+            Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {
+                Some((*temporary_channel_id, funding_transaction(left, *amount, script.clone())))
+            }
+            _ => None,
+        });
+        let (temporary_channel_id, transaction) = needed.unwrap();
+        let fund = Command::FundingTransaction { temporary_channel_id, transaction };
+        self.members[left].engine.command(fund).unwrap();
+        self.settle();
+        self.mine();
+        self.settle();
+        let ready = self.members[left].events.iter().rev().find_map(|event| match event {
+            Event::ChannelReady { channel_id, scid, .. } => Some((*channel_id, *scid)),
+            _ => None,
+        });
+        let (channel_id, scid) = ready.unwrap();
+        self.channels.push(channel_id);
+        self.scids.push(scid);
+    }
+
+    /// Everybody hears of a block with what was broadcast.
+    pub(super) fn mine(&mut self) {
+        self.height += 1;
+        let header = Header {
+            version: Version::TWO,
+            prev_blockhash: BlockHash::all_zeros(),
+            merkle_root: TxMerkleNode::all_zeros(),
+            time: self.height,
+            bits: CompactTarget::from_consensus(0x207f_ffff),
+            nonce: 0,
+        };
+        let block = Block { header, txdata: std::mem::take(&mut self.mempool) };
+        let event = ChainEvent::Connected { height: BlockHeight(self.height), block: block.into() };
+        self.members.iter().for_each(|member| member.engine.chain_event(&event));
+    }
+
+    /// What each member has in its channels, HTLCs counted for whoever offered them.
+    pub(super) fn balances(&self) -> [Msat; 3] {
+        let local = |member: usize, channel: usize| {
+            let channel = ChannelRef::Id(self.channels[channel]);
+            self.engine(member).channel(channel, |channel| channel.balances().unwrap().0).unwrap()
+        };
+        [local(0, 0), local(1, 0).saturating_add(local(1, 1)), local(2, 1)]
+    }
+
+    /// Makes payments from one end to the other, `in_flight` at a time.
+    pub(super) fn pay(
+        &mut self,
+        payments: u64,
+        in_flight: u64,
+        amount: Msat,
+        left_to_right: bool,
+    ) -> Settled {
+        let from = if left_to_right { 0 } else { 2 };
+        let (mut begun, mut done, mut seen) = (0, Settled::default(), self.members[from].events.len());
+        let mut moved = Instant::now();
+        while done.settled + done.failed < payments {
+            while begun < payments && begun - done.settled - done.failed < in_flight {
+                self.begin(amount, left_to_right);
+                begun += 1;
+            }
+            if self.carry() {
+                moved = Instant::now();
+            }
+            assert!(moved.elapsed() < PATIENCE, "{done:?} of {begun} payments are over, and nothing moves");
+            for event in &self.members[from].events[seen..] {
+                match event {
+                    Event::HtlcSettled { .. } => done.settled += 1,
+                    Event::HtlcFailed { .. } => done.failed += 1,
+                    _ => {}
+                }
+            }
+            seen = self.members[from].events.len();
+        }
+        self.settle();
+        done
+    }
+
+    fn begin(&mut self, amount: Msat, left_to_right: bool) {
+        self.attempts += 1;
+        let mut bytes = [0x21; 32];
+        bytes[24..].copy_from_slice(&self.attempts.to_be_bytes());
+        let payment_hash = PaymentHash(Sha256::digest(bytes).into());
+        let (from, to, scids) = match left_to_right {
+            true => (0, 2, [self.scids[0], self.scids[1]]),
+            false => (2, 0, [self.scids[1], self.scids[0]]),
+        };
+        let hop = |node_id, short_channel_id, amount, blocks| {
+            let cltv_expiry = BlockHeight(self.height + blocks);
+            RouteHop { node_id, short_channel_id, amount, cltv_expiry }
+        };
+        let route = [
+            hop(self.id(1), scids[0], amount.saturating_add(FEE), 60),
+            hop(self.id(to), scids[1], amount, 20),
+        ];
+        let recipient = Recipient { keysend_preimage: Some(PaymentPreimage(bytes)), ..Recipient::default() };
+        let session_key = SecretKey::from_slice(&bytes).unwrap();
+        let payment = OutgoingPayment::new(&session_key, payment_hash, &route, &recipient).unwrap();
+        let send = SendHtlc {
+            attempt_id: self.attempts,
+            channel: ChannelRef::Scid(payment.short_channel_id),
+            amount: payment.amount,
+            cltv_expiry: payment.cltv_expiry,
+            payment_hash,
+            onion: payment.packet.into_bytes(),
+        };
+        self.members[from].engine.command(Command::SendHtlc(send)).unwrap();
+    }
+
+    /// Carries on until nothing is under way.
+    pub(super) fn settle(&mut self) {
+        let mut moved = Instant::now();
+        loop {
+            // An engine at work may still say something: what it has said is looked at after that.
+            let idle = !self.members.iter().any(|member| member.engine.has_work());
+            if self.carry() {
+                moved = Instant::now();
+            } else if idle {
+                return;
+            }
+            assert!(moved.elapsed() < PATIENCE, "an engine has work and does none");
+        }
+    }
+
+    /// Carries what was said; says whether there was anything.
+    fn carry(&mut self) -> bool {
+        let mut moved = false;
+        for from in 0..3 {
+            if let Drive::Inline = self.drive {
+                self.members[from].engine.step(NOW);
+            }
+            let effects: Vec<Effects> = self.members[from].effects.try_iter().collect();
+            for effects in effects {
+                moved = true;
+                self.execute(from, effects);
+            }
+            moved |= self.deliver_refused(from);
+        }
+        if !moved {
+            std::thread::yield_now();
+        }
+        moved
+    }
+
+    fn execute(&mut self, from: usize, effects: Effects) {
+        let Effects { send, disconnect, broadcast, events, .. } = effects;
+        for (connection, bytes) in send {
+            let to = (0..3).find(|to| self.id(*to) == connection.peer).unwrap();
+            if self.members[from].connections[to] == Some(connection) {
+                self.deliver(from, to, bytes);
+            }
+        }
+        assert_eq!(disconnect, [], "nobody here has a reason to hang up");
+        self.mempool.extend(broadcast);
+        for event in &events {
+            let is_trouble = matches!(
+                event,
+                Event::ChannelFailed { .. } | Event::CommandRefused { .. } | Event::PeerWarning { .. }
+            );
+            assert!(!is_trouble, "node {from}: {event:?}");
+        }
+        self.members[from].events.extend(events);
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
+        let member = &mut self.members[to];
+        let waits = member.refused.iter().any(|(said_by, _)| *said_by == from);
+        let connection = member.connections[from].unwrap();
+        match if waits {
+            Err(ReceiveError::WouldBlock { accepted: 0 })
+        } else {
+            member.engine.receive(connection, &bytes)
+        } {
+            Ok(()) => {}
+            Err(ReceiveError::WouldBlock { accepted: 0 }) => member.refused.push_back((from, bytes)),
+            Err(error) => panic!("node {to} does not take what node {from} says: {error}"),
+        }
+    }
+
+    /// Offers again what there was no credit for.
+    fn deliver_refused(&mut self, to: usize) -> bool {
+        let refused = std::mem::take(&mut self.members[to].refused);
+        let waiting = refused.len();
+        for (from, bytes) in refused {
+            self.deliver(from, to, bytes);
+        }
+        self.members[to].refused.len() < waiting
+    }
+
+    pub(super) fn shutdown(self) -> Vec<Unfinished> {
+        self.members.into_iter().map(|member| member.engine.shutdown().unwrap()).collect()
+    }
+}
+
+fn funding_transaction(number: usize, amount: Sat, script_pubkey: ScriptBuf) -> Transaction {
+    let previous_output = OutPoint::new(Txid::from_byte_array([number as u8 + 1; 32]), 0);
+    let (script_sig, witness) = (ScriptBuf::new(), Witness::new());
+    Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![TxIn { previous_output, script_sig, sequence: Sequence::MAX, witness }],
+        output: vec![TxOut { value: Amount::from_sat(amount.0), script_pubkey }],
+    }
+}
