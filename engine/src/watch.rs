@@ -35,6 +35,11 @@ struct Place {
 }
 
 impl Watch {
+    /// Nothing is watched yet; the chain was last heard of at this height.
+    pub(crate) fn new(height: BlockHeight) -> Watch {
+        Watch { height, ..Watch::default() }
+    }
+
     /// Looks for a funding output in the blocks to come.
     pub(crate) fn add(&mut self, outpoint: OutPoint) {
         self.fundings.insert(outpoint, None);
@@ -46,7 +51,8 @@ impl Watch {
     }
 
     /// Takes a step of the chain, and gives what the shard is to be told: the height, and how deep the funding outputs
-    /// that still matter are.
+    /// that still matter are. A block at a height that was passed already, without its having been disconnected, is given
+    /// again after a restart to those who look for what it holds, and does not change the height.
     pub(crate) fn chain_event(&mut self, event: &ChainEvent) -> Input {
         match event {
             ChainEvent::Connected { height, block } => self.block_connected(*height, block),
@@ -55,7 +61,7 @@ impl Watch {
     }
 
     fn block_connected(&mut self, height: BlockHeight, block: &Block) -> Input {
-        self.height = height;
+        self.height = self.height.max(height);
         if !self.fundings.is_empty() {
             for (index, transaction) in (0..).zip(&block.txdata) {
                 let txid = transaction.compute_txid();
@@ -66,6 +72,7 @@ impl Watch {
             }
         }
         let told = self.tell_height();
+        let height = self.height;
         self.fundings.retain(|_, place| {
             place.as_ref().is_none_or(|place| height.blocks_above(place.height) < FUNDING_WATCH_BLOCKS)
         });

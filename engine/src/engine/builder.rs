@@ -1,22 +1,26 @@
 //! From settings to an engine that runs.
 //!
-//! Owns the settings and their defaults, and the start of threads. What a setting means is said where it is set.
+//! Owns the settings and their defaults, and the start: what the store kept is restored, and what shards owe each other is
+//! delivered again. What a setting means is said where it is set.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crossbeam::channel::bounded;
 use crossbeam::sync::Parker;
-use fulmen_proto::forward::{NodeConfig, Shard};
+use fulmen_proto::forward::{Input, NodeConfig, Shard};
 use fulmen_proto::keys::NodeSeed;
+use fulmen_wire::units::Scid;
 
 use super::Engine;
 use super::clock::{Clock, SystemClock};
-use super::commit::Committer;
+use super::commit::{Committer, Done};
 use super::directory::Directory;
-use super::effects::Handler;
+use super::effects::{Effects, Handler};
 use super::error::StartError;
-use super::slot::{QueueBounds, Slot};
+use super::slot::{Item, QueueBounds, Slot, lock};
+use super::storage::{ENGINE_SHARD, Opened, Storage};
 use super::worker::Core;
 use crate::watch::Watch;
 
@@ -26,6 +30,7 @@ use crate::watch::Watch;
 pub struct Builder {
     seed: NodeSeed,
     config: NodeConfig,
+    storage: Storage,
     workers: Option<usize>,
     shards: Option<u16>,
     bounds: QueueBounds,
@@ -33,9 +38,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new(seed: NodeSeed, config: NodeConfig) -> Builder {
+    pub(super) fn new(seed: NodeSeed, config: NodeConfig, storage: Storage) -> Builder {
         let clock = Box::new(SystemClock::default());
-        Builder { seed, config, workers: None, shards: None, bounds: QueueBounds::default(), clock }
+        Builder { seed, config, storage, workers: None, shards: None, bounds: QueueBounds::default(), clock }
     }
 
     /// How many threads run turns: one a core unless set.
@@ -47,7 +52,8 @@ impl Builder {
     /// between two peers of one shard takes one turn and one record, one between two shards takes two of each; so more
     /// shards than workers only cost.
     ///
-    /// Where a channel is kept is for ever: a store that has channels already decides, not this.
+    /// Where a channel is kept is for ever: an engine without this setting takes as many shards as its storage has, and
+    /// one that asks for another number does not start.
     pub fn shards(self, shards: u16) -> Builder {
         Builder { shards: Some(shards), ..self }
     }
@@ -72,12 +78,12 @@ impl Builder {
     /// Starts the engine on threads of its own, whose names begin with `fulmen-`.
     ///
     /// # Errors
-    /// When it cannot run.
+    /// When the storage cannot be read, or a thread not be started.
     pub fn start(self, handler: impl Handler) -> Result<Engine, StartError> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.workers.unwrap_or_else(cores).max(1);
-        let parker: Option<Parker> = None;
         let mut core = self.core(handler, workers)?;
+        let parker = core.keeps_records.then(Parker::new);
         core.persister = parker.as_ref().map(|parker| parker.unparker().clone());
         Engine::spawn(Arc::new(core), workers, parker)
     }
@@ -86,32 +92,73 @@ impl Builder {
     /// the same order.
     ///
     /// # Errors
-    /// When it cannot run.
+    /// When the storage cannot be read.
     pub fn inline(self, handler: impl Handler) -> Result<Engine, StartError> {
-        let shards = self.shards.unwrap_or(1);
-        Ok(Engine::without_threads(Arc::new(Builder { shards: Some(shards), ..self }.core(handler, 0)?)))
+        Ok(Engine::without_threads(Arc::new(self.core(handler, 0)?)))
     }
 
     fn core(self, handler: impl Handler, workers: usize) -> Result<Core, StartError> {
-        let shards = self.shards.unwrap_or(u16::try_from(workers).unwrap_or(u16::MAX));
-        if shards == 0 {
-            return Err(StartError::NoShards);
+        let wanted = self.shards.unwrap_or(u16::try_from(workers.max(1)).unwrap_or(ENGINE_SHARD));
+        if wanted == 0 || wanted > ENGINE_SHARD {
+            return Err(StartError::ShardCount { wanted });
         }
-        let slot = |number| {
-            let config = NodeConfig { shard: number, ..self.config.clone() };
-            Slot::new(number, Shard::new(self.seed.clone(), config), Watch::default())
-        };
-        Ok(Core {
-            slots: (0..shards).map(slot).collect(),
+        let opened = self.storage.open(&self.seed, &self.config, wanted, self.shards.is_some())?;
+        let Opened { store, shards, broadcast } = opened;
+        let keeps_records = store.is_some();
+        let core = Core {
+            ready: bounded(shards.len() + workers),
+            slots: (0..).zip(shards).map(|(number, shard)| slot(number, shard)).collect(),
             config: self.config,
             bounds: self.bounds,
             directory: Directory::default(),
-            committer: Committer::new(Box::new(handler)),
+            committer: Committer::new(Box::new(handler), store),
             clock: self.clock,
-            ready: bounded(usize::from(shards) + workers),
             workers,
+            keeps_records,
             persister: None,
             ending: AtomicBool::new(false),
-        })
+        };
+        introduce(&core);
+        if !broadcast.is_empty() {
+            let effects = Effects { broadcast, ..Effects::default() };
+            core.committer.queue(Done { record: Vec::new(), effects, since: core.clock.elapsed() });
+        }
+        Ok(core)
+    }
+}
+
+/// A shard that has a runtime.
+fn slot(number: u16, shard: Shard) -> Slot {
+    let mut watch = Watch::new(shard.occupancy().height);
+    let unplaced = shard.channels().filter(|channel| channel.scid().is_none());
+    unplaced.filter_map(|channel| channel.funding_outpoint()).for_each(|outpoint| watch.add(outpoint));
+    Slot::new(number, shard, watch)
+}
+
+/// Tells the shards of each other's channels, and delivers again what they owe each other.
+fn introduce(core: &Core) {
+    let mut owned: Vec<(u16, Scid)> = Vec::new();
+    let mut owed = Vec::new();
+    for slot in &core.slots {
+        let running = lock(&slot.running);
+        for channel in running.shard.channels() {
+            core.directory.add(channel.id(), slot.number);
+            if let Some(scid) = channel.scid()
+                && core.directory.place(scid, slot.number)
+            {
+                owned.push((slot.number, scid));
+            }
+        }
+        owed.extend(running.shard.owed_handoffs().map(|handoff| (slot.number, handoff)));
+    }
+    for slot in &core.slots {
+        let others = owned.iter().filter(|(shard, _)| *shard != slot.number);
+        let others: Vec<Scid> = others.map(|(_, scid)| *scid).collect();
+        if !others.is_empty() {
+            core.push(slot.number, Item::Told(Input::SiblingChannels(others)));
+        }
+    }
+    for (from, handoff) in owed {
+        core.hand_over(from, handoff, &HashMap::new());
     }
 }

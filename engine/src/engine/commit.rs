@@ -17,17 +17,16 @@
 //! Invariants: effects are released only after every record queued before them is durable; those of one shard in the
 //! order of its turns. After a failure nothing is released any more.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
-
-use crossbeam::queue::SegQueue;
-use fulmen_proto::forward::Record;
 
 use super::clock::Clock;
 use super::effects::{Effects, Handler};
 use super::error::Fatal;
 use super::slot::{Slot, lock};
+use crate::store::{Entry, Store, StoreError, StoreStats};
+use crossbeam::queue::SegQueue;
 
 /// Turns that may wait for the disk; past that, those who run them wait too.
 const UNCOMMITTED_TURNS_MAX: usize = 256;
@@ -35,7 +34,8 @@ const UNCOMMITTED_TURNS_MAX: usize = 256;
 /// A turn that was run.
 #[derive(Debug)]
 pub(super) struct Done {
-    pub(super) record: Record,
+    /// What it changed, encoded; empty if nothing.
+    pub(super) record: Vec<u8>,
     pub(super) effects: Effects,
     /// When the oldest of its inputs came.
     pub(super) since: Duration,
@@ -53,15 +53,18 @@ pub(super) struct Committer {
     waiting: AtomicUsize,
     urgent: AtomicUsize,
     /// Held from the moment turns are taken from the queue until they are durable.
-    journal: Mutex<()>,
+    journal: Mutex<Journal>,
     /// Taken before the journal is given up, so that effects are released in its order.
     release: Mutex<()>,
     handler: Box<dyn Handler>,
-    appends: AtomicU64,
-    records: AtomicU64,
-    record_bytes: AtomicU64,
     failed: AtomicBool,
     fatal: OnceLock<Arc<Fatal>>,
+}
+
+/// The store.
+#[derive(Debug)]
+struct Journal {
+    store: Option<Box<dyn Store>>,
 }
 
 impl std::fmt::Debug for Committer {
@@ -74,17 +77,14 @@ impl std::fmt::Debug for Committer {
 }
 
 impl Committer {
-    pub(super) fn new(handler: Box<dyn Handler>) -> Committer {
+    pub(super) fn new(handler: Box<dyn Handler>, store: Option<Box<dyn Store>>) -> Committer {
         Committer {
             queue: SegQueue::new(),
             waiting: AtomicUsize::new(0),
             urgent: AtomicUsize::new(0),
-            journal: Mutex::new(()),
+            journal: Mutex::new(Journal { store }),
             release: Mutex::new(()),
             handler,
-            appends: AtomicU64::new(0),
-            records: AtomicU64::new(0),
-            record_bytes: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             fatal: OnceLock::new(),
         }
@@ -137,7 +137,7 @@ impl Committer {
     }
 
     /// The journal, if nobody has it; waited for when so much is in it that nobody may add more.
-    fn enter(&self) -> Option<MutexGuard<'_, ()>> {
+    fn enter(&self) -> Option<MutexGuard<'_, Journal>> {
         if self.waiting() > UNCOMMITTED_TURNS_MAX {
             return Some(lock(&self.journal));
         }
@@ -148,15 +148,11 @@ impl Committer {
         }
     }
 
-    fn write_and_release(&self, journal: MutexGuard<'_, ()>, slots: &[Slot], clock: &dyn Clock) {
+    fn write_and_release(&self, mut journal: MutexGuard<'_, Journal>, slots: &[Slot], clock: &dyn Clock) {
         let mut batch = Vec::new();
-        while let Some(done) = self.queue.pop() {
-            batch.push(done);
-        }
-        let records = batch.iter().filter(|done| !done.record.is_empty()).count();
-        if records > 0 {
-            self.appends.fetch_add(1, Ordering::Relaxed);
-            self.records.fetch_add(records as u64, Ordering::Relaxed);
+        if let Err(error) = self.append(&mut journal, &mut batch) {
+            drop(journal);
+            return self.fail(error.into());
         }
         let release = lock(&self.release);
         drop(journal);
@@ -175,6 +171,21 @@ impl Committer {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
         drop(release);
+    }
+
+    /// Appends all turns in the queue, and adds them to the batch.
+    fn append(&self, journal: &mut Journal, batch: &mut Vec<Done>) -> Result<(), StoreError> {
+        let begun = batch.len();
+        while let Some(done) = self.queue.pop() {
+            batch.push(done);
+        }
+        let Some(store) = &mut journal.store else { return Ok(()) };
+        let entries: Vec<Entry<'_>> = batch[begun..]
+            .iter()
+            .filter(|done| !done.record.is_empty())
+            .map(|done| Entry { shard: done.effects.shard, record: &done.record })
+            .collect();
+        if entries.is_empty() { Ok(()) } else { store.append(&entries) }
     }
 
     /// Stops everything: nothing is released from here on.
@@ -202,8 +213,8 @@ impl Committer {
         self.fatal.get().cloned()
     }
 
-    pub(super) fn counts(&self) -> (u64, u64, u64) {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (load(&self.appends), load(&self.records), load(&self.record_bytes))
+    /// What the store has done; waits for what it is doing.
+    pub(super) fn store_stats(&self) -> StoreStats {
+        lock(&self.journal).store.as_ref().map(|store| store.stats()).unwrap_or_default()
     }
 }

@@ -5,14 +5,16 @@
 
 use std::sync::Arc;
 
-use fulmen_proto::forward::InitError;
+use fulmen_proto::RecordError;
+use fulmen_proto::forward::{InitError, RestoreError};
 use fulmen_wire::codec::DecodeError;
 use fulmen_wire::units::{ChannelId, NodeId};
 
 use super::effects::Connection;
+use crate::store::StoreError;
 
 /// A peer that cannot be talked to: the connection is to be closed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// Its first message does not decode.
@@ -30,7 +32,7 @@ pub enum ConnectError {
 }
 
 /// Messages that were not all taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReceiveError {
     /// The connection is not the peer's last one, or was ended by the engine.
@@ -57,7 +59,7 @@ pub enum ReceiveError {
 }
 
 /// A command that was not taken up.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
     /// No channel has this id, temporary or permanent.
@@ -75,7 +77,7 @@ pub enum SubmitError {
 }
 
 /// The engine takes nothing more.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Stopped {
     /// It was shut down.
@@ -87,7 +89,7 @@ pub enum Stopped {
 }
 
 /// What the engine cannot go on after. Nothing leaves it any more; a restart takes up from what is durable.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fatal {
     /// A turn panicked: a bug. What the turn would have changed is not durable.
@@ -98,6 +100,9 @@ pub enum Fatal {
         /// What it said.
         message: String,
     },
+    /// The store failed: what the last turns changed may not be durable, and nothing of it has left.
+    #[error("the store failed: {0}")]
+    Store(#[from] StoreError),
 }
 
 /// Why an engine does not start.
@@ -113,9 +118,55 @@ pub enum StartError {
         #[source]
         error: std::io::Error,
     },
-    /// The shards asked for are none.
-    #[error("an engine needs at least one shard")]
-    NoShards,
+    /// The shards asked for are none, or more than there can be.
+    #[error("an engine has from 1 to {} shards, not {wanted}", u16::MAX)]
+    ShardCount {
+        /// How many were asked for.
+        wanted: u16,
+    },
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store's channels are dealt out to another number of shards than was asked for.
+    #[error("the store has {kept} shards, not {wanted}: a channel cannot change its shard")]
+    OtherShards {
+        /// How many there are.
+        kept: u16,
+        /// How many were asked for.
+        wanted: u16,
+    },
+    /// The record that says how many shards there are is missing or is of a version not known here.
+    #[error("the engine's own record in the store is missing or unknown: {found:?}")]
+    EngineRecord {
+        /// Its bytes.
+        found: Vec<u8>,
+    },
+    /// The store has records of a shard that there is none of.
+    #[error("the store has records of shard {shard}, and there are {shards} shards")]
+    NoSuchShard {
+        /// Whose records.
+        shard: u16,
+        /// How many shards there are.
+        shards: u16,
+    },
+    /// A record does not decode.
+    #[error("a record of shard {shard}: {error}")]
+    Record {
+        /// Whose record.
+        shard: u16,
+        /// What is wrong with it.
+        #[source]
+        error: RecordError,
+    },
+    /// The records do not make a shard.
+    #[error("shard {shard}: {error}")]
+    Restore {
+        /// Which shard.
+        shard: u16,
+        /// What is wrong.
+        #[source]
+        error: RestoreError,
+    },
 }
 
 /// Two channels of different peers named one funding output.

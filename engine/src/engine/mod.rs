@@ -23,6 +23,7 @@ mod effects;
 mod error;
 mod slot;
 mod stats;
+mod storage;
 mod worker;
 
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub use clock::{Clock, SystemClock};
 pub use effects::{Connection, Effects, Handler};
 pub use error::{ConnectError, Fatal, ReceiveError, StartError, Stopped, SubmitError};
 pub use stats::{LatencyHistogram, ShardStats, Stats};
+pub use storage::Storage;
 
 use crate::chain::ChainEvent;
 use directory::shard_of_peer;
@@ -81,9 +83,9 @@ pub struct Unfinished {
 }
 
 impl Engine {
-    /// Settings of an engine whose keys all derive from `seed`.
-    pub fn builder(seed: NodeSeed, config: NodeConfig) -> Builder {
-        Builder::new(seed, config)
+    /// Settings of an engine whose keys all derive from `seed`, and which keeps what must survive it in `storage`.
+    pub fn builder(seed: NodeSeed, config: NodeConfig, storage: Storage) -> Builder {
+        Builder::new(seed, config, storage)
     }
 
     fn without_threads(core: Arc<Core>) -> Engine {
@@ -266,9 +268,9 @@ impl Engine {
     /// What the engine has done and holds. Waits for the turn that each shard is in.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let (appends, records, record_bytes) = self.core.committer.counts();
-        let uncommitted_turns = self.core.committer.waiting() as u64;
-        let mut stats = Stats { appends, records, record_bytes, uncommitted_turns, ..Stats::default() };
+        let committer = &self.core.committer;
+        let (store, uncommitted_turns) = (committer.store_stats(), committer.waiting() as u64);
+        let mut stats = Stats { store, uncommitted_turns, ..Stats::default() };
         for slot in &self.core.slots {
             let (occupancy, crypto) = {
                 let running = lock(&slot.running);

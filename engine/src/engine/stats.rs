@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use fulmen_proto::forward::{CryptoCounters, Occupancy};
 
+use crate::store::StoreStats;
+
 /// What the engine has done and holds.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -16,12 +18,8 @@ pub struct Stats {
     pub shards: Vec<ShardStats>,
     /// What all shards' cryptography comes to.
     pub crypto: CryptoCounters,
-    /// Batches of records made durable: syncs, where the store syncs.
-    pub appends: u64,
-    /// Records made durable; turns that change nothing have none.
-    pub records: u64,
-    /// Bytes of those records.
-    pub record_bytes: u64,
+    /// What the store has done: its syncs, and the bytes written.
+    pub store: StoreStats,
     /// Turns whose effects wait for their records.
     pub uncommitted_turns: u64,
     /// From the arrival of a turn's oldest input to the moment its effects were handed out.

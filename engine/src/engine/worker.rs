@@ -52,6 +52,8 @@ pub(super) struct Core {
     /// Wakes the thread that waits for the disk in the workers' stead, if there is one.
     pub(super) persister: Option<Unparker>,
     pub(super) workers: usize,
+    /// Whether there is a store.
+    pub(super) keeps_records: bool,
     pub(super) ending: AtomicBool,
 }
 
@@ -217,7 +219,11 @@ impl Core {
             self.note(slot, &running, event);
         }
         let effects = Effects { shard: slot.number, send, disconnect, broadcast, events, resume };
-        self.committer.queue(Done { record, effects, since });
+        let mut bytes = Vec::new();
+        if self.keeps_records && !record.is_empty() {
+            record.encode(&mut bytes);
+        }
+        self.committer.queue(Done { record: bytes, effects, since });
         drop(running);
         for handoff in handoffs {
             self.hand_over(slot.number, handoff, &askers);
@@ -256,7 +262,7 @@ impl Core {
     }
 
     /// Gives what one shard asks of another to that other.
-    fn hand_over(&self, from: u16, handoff: Handoff, askers: &HashMap<HtlcRef, u16>) {
+    pub(super) fn hand_over(&self, from: u16, handoff: Handoff, askers: &HashMap<HtlcRef, u16>) {
         let incoming = handoff.incoming;
         let to = match &handoff.step {
             HandoffStep::Offer(offer) => self.directory.shard_of(ChannelRef::Scid(offer.scid)),

@@ -15,7 +15,7 @@ use bitcoin::{
 use crossbeam::channel::{Receiver, unbounded};
 use fulmen::Engine;
 use fulmen::chain::ChainEvent;
-use fulmen::engine::{Connection, Effects, ReceiveError, Unfinished};
+use fulmen::engine::{Connection, Effects, ReceiveError, Storage, Unfinished};
 use fulmen::proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
 use fulmen::proto::keys::NodeSeed;
 use fulmen::proto::payment::{OutgoingPayment, Recipient, RouteHop};
@@ -79,7 +79,7 @@ impl Line {
             config.channel.minimum_depth = 1;
             let (sender, effects) = unbounded();
             let handler = move |effects| sender.send(effects).unwrap_or_default();
-            let builder = Engine::builder(NodeSeed::new([seed; 32]), config).shards(shards);
+            let builder = Engine::builder(NodeSeed::new([seed; 32]), config, Storage::Nowhere).shards(shards);
             let engine = match drive {
                 Drive::Inline => builder.inline(handler),
                 Drive::Threads(workers) => builder.workers(workers).start(handler),
