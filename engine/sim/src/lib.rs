@@ -16,6 +16,7 @@
 mod agenda;
 mod chain;
 mod dance;
+mod disk;
 mod draw;
 mod events;
 mod flow;
@@ -27,5 +28,6 @@ mod store;
 mod trace;
 mod violation;
 
+pub use disk::{SimDisk, Survival};
 pub use scenario::{Options, Report, run};
 pub use violation::{Checker, Failure, Violation};

@@ -127,3 +127,15 @@ impl fmt::Display for Operation {
         })
     }
 }
+impl StoreError {
+    /// The error for what the system said of an operation.
+    pub(super) fn io(operation: Operation, file: impl Into<String>, source: io::Error) -> StoreError {
+        let file = file.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                StoreError::DiskFull { operation, file, source }
+            }
+            _ => StoreError::Io { operation, file, source },
+        }
+    }
+}

@@ -138,7 +138,7 @@ impl CheckpointWriter for Writer {
     fn finish(self: Box<Self>) -> Result<WrittenCheckpoint, StoreError> {
         let Writer { shard, attempt, chunks } = *self;
         let bytes = chunks.iter().map(Vec::len).sum::<usize>() as u64;
-        Ok(WrittenCheckpoint { shard, attempt, bytes, chunks })
+        Ok(WrittenCheckpoint { shard, attempt, bytes, _alive: None, chunks })
     }
 }
 

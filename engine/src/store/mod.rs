@@ -7,13 +7,21 @@
 //! for survives as a prefix of its batch, or not at all. After an error nothing is durable that was not before, and the
 //! store takes nothing more: the engine has to stop and be started again.
 
+mod checkpoint;
+mod disk;
 mod error;
+mod format;
+mod log;
 mod memory;
+mod recover;
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
+pub use disk::{Directory, Disk, DiskFile};
 pub use error::{Operation, StoreError};
+pub use log::{LogOptions, LogStore};
 pub use memory::MemoryStore;
 
 /// One record of one shard: what one of its turns changed, encoded.
@@ -134,6 +142,8 @@ pub struct WrittenCheckpoint {
     /// Which of the shard's checkpoints it is, counted since the store was opened.
     attempt: u64,
     bytes: u64,
+    /// Tells the store, as long as there is one, that the checkpoint may still be finished.
+    _alive: Option<Arc<()>>,
     /// The chunks, where the store keeps them in memory.
     chunks: Vec<Vec<u8>>,
 }

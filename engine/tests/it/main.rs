@@ -9,4 +9,5 @@ mod kernel_transactions;
 mod ldk;
 mod runtime;
 mod simulation;
+mod store;
 mod tidy;

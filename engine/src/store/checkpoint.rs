@@ -1,0 +1,102 @@
+//! Writing a checkpoint of one shard, apart from the log.
+//!
+//! Owns the file being written, under a name that recovery does not look at. Does not give it its name: the log does,
+//! once the file is durable.
+
+use std::sync::Arc;
+
+use super::disk::{Disk, DiskFile};
+use super::error::{Operation, StoreError};
+use super::format::{FileHeader, check_body, checkpoint_name, encode_frame, partial_name};
+use super::{CheckpointWriter, WrittenCheckpoint};
+
+/// How many bytes are gathered before they are given to the file.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// A checkpoint that is durable.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogCheckpoint {
+    /// How many records of its shard it stands for.
+    pub(super) covers: u64,
+    pub(super) bytes: u64,
+}
+
+impl LogCheckpoint {
+    pub(super) fn name(&self, shard: u16) -> String {
+        checkpoint_name(shard, self.covers)
+    }
+}
+
+/// A checkpoint being written. Dropped before it is finished, it deletes its file.
+#[derive(Debug)]
+pub(super) struct Writer {
+    disk: Arc<dyn Disk>,
+    file: Box<dyn DiskFile>,
+    name: String,
+    shard: u16,
+    attempt: u64,
+    salt: u64,
+    /// The sequence number of the next chunk.
+    sequence: u64,
+    buffer: Vec<u8>,
+    bytes: u64,
+    /// Tells the log that the checkpoint may still come. Gone once it is finished.
+    alive: Option<Arc<()>>,
+}
+
+impl Writer {
+    pub(super) fn begin(
+        disk: Arc<dyn Disk>,
+        header: &FileHeader,
+        attempt: u64,
+        alive: Arc<()>,
+    ) -> Result<Writer, StoreError> {
+        let FileHeader { shard, salt, .. } = *header;
+        let name = partial_name(shard, attempt);
+        let file = disk.create(&name).map_err(|error| StoreError::io(Operation::Create, &name, error))?;
+        let (buffer, alive) = (header.encode(), Some(alive));
+        Ok(Writer { disk, file, name, shard, attempt, salt, sequence: 1, buffer, bytes: 0, alive })
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        self.bytes += self.buffer.len() as u64;
+        let written = self.file.append(&self.buffer);
+        self.buffer.clear();
+        written.map_err(|error| StoreError::io(Operation::Write, &self.name, error))
+    }
+}
+
+impl CheckpointWriter for Writer {
+    fn chunk(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
+        check_body(chunk.len())?;
+        if chunk.is_empty() {
+            // An empty frame ends a checkpoint, and an empty chunk says nothing.
+            return Ok(());
+        }
+        encode_frame(&mut self.buffer, self.salt, self.sequence, |body| body.extend(chunk));
+        self.sequence += 1;
+        if self.buffer.len() >= WRITE_BYTES {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<WrittenCheckpoint, StoreError> {
+        encode_frame(&mut self.buffer, self.salt, self.sequence, |_| {});
+        self.write()?;
+        self.file.sync().map_err(|error| StoreError::io(Operation::Sync, &self.name, error))?;
+        let Writer { shard, attempt, bytes, .. } = *self;
+        Ok(WrittenCheckpoint { shard, attempt, bytes, _alive: self.alive.take(), chunks: Vec::new() })
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.alive.is_some()
+            && let Err(error) = self.disk.remove(&self.name)
+        {
+            // It does no harm: the next start deletes it.
+            tracing::warn!(file = self.name, %error, "cannot delete a checkpoint that was given up");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The embedded store: one append-only log for all shards of a node, in segments, with a checkpoint file a shard.
+//!
+//! Owns appending, when a segment is full, which shard is due for a checkpoint, and the reclaiming of space. Does not
+//! encode (`format`), open what a crash left (`recover`) or write checkpoints (`checkpoint`). `FORMAT.md` gives the bytes.
+//!
+//! Invariants: a batch is one frame, and no frame is written before the one before it is durable, so that a crash can
+//! tear the last frame only; a segment is deleted only after checkpoints that stand for all its records are durable,
+//! their names included; after an error nothing more is written.
+//!
+//! Budget: one write and one sync a batch, 35 bytes of framing for a batch of one record.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use fulmen_wire::units::NodeId;
+
+use super::checkpoint::{self, LogCheckpoint};
+use super::disk::{Directory, Disk, DiskFile};
+use super::error::{Operation, StoreError};
+use super::format::{
+    BODY_BYTES_MAX, ENTRY_HEADER_BYTES, FileHeader, FileKind, check_body, encode_entry, encode_frame,
+    encode_positions, encode_records, partial_name, segment_name,
+};
+use super::recover;
+use super::{CheckpointWriter, Entry, Replayed, Store, StoreStats, WrittenCheckpoint};
+
+/// How a log uses its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// How long a segment gets before the next is begun: the unit in which space is reclaimed.
+    pub segment_bytes: u64,
+    /// How long the log gets before checkpoints are due, and so what a restart has to read besides checkpoints. A log
+    /// shorter than the checkpoints themselves is left alone too.
+    pub log_bytes_max: u64,
+    /// Makes the checksums of this store's frames unlike any that a peer could have us write inside a record. Any value
+    /// that peers cannot guess.
+    pub salt: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        use std::hash::{BuildHasher, RandomState};
+        // The standard library keys its hash maps from the system's source of randomness.
+        let salt = RandomState::new().hash_one(0);
+        LogOptions { segment_bytes: 16 << 20, log_bytes_max: 64 << 20, salt }
+    }
+}
+
+/// The embedded store.
+#[derive(Debug)]
+pub struct LogStore {
+    disk: Arc<dyn Disk>,
+    node_id: NodeId,
+    options: LogOptions,
+    /// Oldest first.
+    segments: VecDeque<Segment>,
+    /// The last segment, once this process has begun it.
+    file: Option<Box<dyn DiskFile>>,
+    /// The sequence number of the next frame.
+    next_sequence: u64,
+    shards: BTreeMap<u16, ShardLog>,
+    /// Checkpoints begun since the store was opened.
+    attempts: u64,
+    /// The first failure.
+    stopped: Option<String>,
+    buffer: Vec<u8>,
+    stats: StoreStats,
+}
+
+/// A segment of the log.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// The sequence number of its first frame.
+    pub(super) first: u64,
+    pub(super) bytes: u64,
+    /// The last record of each shard in it.
+    pub(super) last: BTreeMap<u16, u64>,
+}
+
+/// What the log knows of a shard.
+#[derive(Debug, Default)]
+pub(super) struct ShardLog {
+    /// How many records it has appended, ever.
+    pub(super) appended: u64,
+    pub(super) checkpoint: Option<LogCheckpoint>,
+    begun: Option<Begun>,
+}
+
+/// A checkpoint being written.
+#[derive(Debug)]
+struct Begun {
+    attempt: u64,
+    covers: u64,
+    /// Gone when its writer was dropped or failed.
+    alive: Weak<()>,
+    /// The length of the log when it was begun.
+    log_bytes: u64,
+}
+
+impl ShardLog {
+    /// How many of its records the last checkpoint stands for.
+    pub(super) fn covered(&self) -> u64 {
+        self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.covers)
+    }
+}
+
+impl LogStore {
+    /// Opens the store of a node in a directory of its own, made if there is none.
+    ///
+    /// # Errors
+    /// When another process has it open, it belongs to another node, or it is damaged.
+    pub fn open(directory: impl Into<PathBuf>, node_id: NodeId) -> Result<LogStore, StoreError> {
+        LogStore::open_on(Arc::new(Directory::open(directory)?), node_id, LogOptions::default())
+    }
+
+    /// Opens the store of a node on any disk. A frame that a crash has torn is cut off; nothing of it was ever durable.
+    ///
+    /// # Errors
+    /// When it belongs to another node or is damaged.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        node_id: NodeId,
+        options: LogOptions,
+    ) -> Result<LogStore, StoreError> {
+        let found = recover::recover(&*disk, node_id)?;
+        let mut store = LogStore {
+            disk,
+            node_id,
+            options,
+            segments: found.segments,
+            file: None,
+            next_sequence: found.next_sequence,
+            shards: found.shards,
+            attempts: 0,
+            stopped: None,
+            buffer: Vec::new(),
+            stats: StoreStats { syncs: found.syncs, ..StoreStats::default() },
+        };
+        store.reclaim()?;
+        Ok(store)
+    }
+
+    /// Does something that leaves the log unusable if it fails.
+    fn or_stop<T>(
+        &mut self,
+        work: impl FnOnce(&mut LogStore) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if let Some(cause) = &self.stopped {
+            return Err(StoreError::Stopped { cause: cause.clone() });
+        }
+        let done = work(self);
+        if let Err(error) = &done {
+            tracing::error!(%error, "the store stops");
+            self.stopped = Some(error.to_string());
+        }
+        done
+    }
+
+    /// Appends what fits into one frame, durably.
+    fn append_frame(&mut self, entries: &[Entry<'_>]) -> Result<(), StoreError> {
+        if self.file.is_none() || self.segment_is_full() {
+            self.begin_segment()?;
+        }
+        let (file, segment) = match (self.file.as_mut(), self.segments.back_mut()) {
+            (Some(file), Some(segment)) => (file, segment),
+            _ => unreachable!("a segment was just begun"),
+        };
+        self.buffer.clear();
+        let shards = &mut self.shards;
+        encode_frame(&mut self.buffer, self.options.salt, self.next_sequence, |body| {
+            encode_records(body);
+            for Entry { shard, record } in entries {
+                let log = shards.entry(*shard).or_default();
+                log.appended += 1;
+                encode_entry(body, *shard, log.appended, record);
+                segment.last.insert(*shard, log.appended);
+            }
+        });
+        let name = || segment_name(segment.first);
+        file.append(&self.buffer).map_err(|error| StoreError::io(Operation::Write, name(), error))?;
+        file.sync().map_err(|error| StoreError::io(Operation::Sync, name(), error))?;
+        self.next_sequence += 1;
+        segment.bytes += self.buffer.len() as u64;
+        self.stats.syncs += 1;
+        self.stats.records += entries.len() as u64;
+        self.stats.record_bytes += self.buffer.len() as u64;
+        Ok(())
+    }
+
+    fn segment_is_full(&self) -> bool {
+        self.segments.back().is_some_and(|segment| segment.bytes >= self.options.segment_bytes)
+    }
+
+    /// Begins the next segment: it says how many records of each shard came before it, so that a segment that is missing
+    /// is missed.
+    fn begin_segment(&mut self) -> Result<(), StoreError> {
+        let LogOptions { salt, .. } = self.options;
+        let first = self.next_sequence;
+        let name = segment_name(first);
+        let header =
+            FileHeader { kind: FileKind::Segment, node_id: self.node_id, shard: 0, number: first, salt };
+        let mut bytes = header.encode();
+        let begun = self.shards.iter().filter(|(_, log)| log.appended > 0);
+        let positions = begun.map(|(shard, log)| (*shard, log.appended));
+        encode_frame(&mut bytes, salt, first, |body| encode_positions(body, positions));
+        let at = |operation: Operation| move |error| StoreError::io(operation, segment_name(first), error);
+        let mut file = self.disk.create(&name).map_err(at(Operation::Create))?;
+        file.append(&bytes).map_err(at(Operation::Write))?;
+        file.sync().map_err(at(Operation::Sync))?;
+        self.disk.sync_names().map_err(at(Operation::Sync))?;
+        self.stats.syncs += 2;
+        self.stats.record_bytes += bytes.len() as u64;
+        self.next_sequence += 1;
+        self.segments.push_back(Segment { first, bytes: bytes.len() as u64, last: BTreeMap::new() });
+        self.file = Some(file);
+        // The one before may have been all that checkpoints did not free yet.
+        self.reclaim()
+    }
+
+    fn take_up(&mut self, written: WrittenCheckpoint) -> Result<(), StoreError> {
+        let WrittenCheckpoint { shard, attempt, bytes, .. } = written;
+        let partial = partial_name(shard, attempt);
+        let log = self.shards.entry(shard).or_default();
+        let Some(begun) = log.begun.take_if(|begun| begun.attempt == attempt) else {
+            return self.remove(&partial);
+        };
+        let checkpoint = LogCheckpoint { covers: begun.covers, bytes };
+        let name = checkpoint.name(shard);
+        let before = log.checkpoint.replace(checkpoint).map(|before| before.name(shard));
+        let at = |operation: Operation| move |error| StoreError::io(operation, &partial, error);
+        self.disk.rename(&partial_name(shard, attempt), &name).map_err(at.clone()(Operation::Rename))?;
+        self.disk.sync_names().map_err(at(Operation::Sync))?;
+        self.stats.syncs += 2;
+        self.stats.checkpoints += 1;
+        self.stats.checkpoint_bytes += bytes;
+        if let Some(before) = before.filter(|before| *before != name) {
+            self.remove(&before)?;
+        }
+        self.reclaim()
+    }
+
+    /// Deletes the segments that checkpoints stand for, oldest first, up to the one that is written to.
+    fn reclaim(&mut self) -> Result<(), StoreError> {
+        while self.segments.len() > 1
+            && let Some(oldest) = self.segments.front()
+            && pinning(oldest, &self.shards).next().is_none()
+        {
+            let name = segment_name(oldest.first);
+            self.segments.pop_front();
+            self.remove(&name)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.disk.remove(name).map_err(|error| StoreError::io(Operation::Remove, name, error))
+    }
+
+    fn log_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    fn checkpoint_bytes(&self) -> u64 {
+        let checkpoints = self.shards.values().filter_map(|log| log.checkpoint.as_ref());
+        checkpoints.map(|checkpoint| checkpoint.bytes).sum()
+    }
+}
+
+/// The shards with records in a segment that no checkpoint stands for.
+fn pinning<'a>(
+    segment: &'a Segment,
+    shards: &'a BTreeMap<u16, ShardLog>,
+) -> impl Iterator<Item = (u16, &'a ShardLog)> {
+    segment.last.iter().filter_map(|(shard, last)| {
+        let log = shards.get(shard)?;
+        (log.covered() < *last).then_some((*shard, log))
+    })
+}
+
+impl Store for LogStore {
+    fn append(&mut self, batch: &[Entry<'_>]) -> Result<(), StoreError> {
+        let stored = |entry: &Entry<'_>| ENTRY_HEADER_BYTES + entry.record.len();
+        for entry in batch {
+            check_body(1 + stored(entry))?;
+        }
+        self.or_stop(|store| {
+            let mut rest = batch;
+            while !rest.is_empty() {
+                let mut bytes = 1;
+                let fit = rest.iter().take_while(|entry| {
+                    bytes += stored(entry);
+                    bytes <= BODY_BYTES_MAX
+                });
+                let (frame, left) = rest.split_at(fit.count());
+                store.append_frame(frame)?;
+                rest = left;
+            }
+            store.stats.batches += u64::from(!batch.is_empty());
+            Ok(())
+        })
+    }
+
+    fn replay(&mut self, visit: &mut dyn FnMut(Replayed<'_>) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.or_stop(|store| recover::replay(&*store.disk, &store.segments, &store.shards, visit))
+    }
+
+    fn begin_checkpoint(&mut self, shard: u16) -> Result<Box<dyn CheckpointWriter>, StoreError> {
+        if let Some(cause) = &self.stopped {
+            return Err(StoreError::Stopped { cause: cause.clone() });
+        }
+        self.attempts += 1;
+        let (attempt, log_bytes) = (self.attempts, self.log_bytes());
+        let log = self.shards.entry(shard).or_default();
+        let alive = Arc::new(());
+        let covers = log.appended;
+        log.begun = Some(Begun { attempt, covers, alive: Arc::downgrade(&alive), log_bytes });
+        let header = FileHeader {
+            kind: FileKind::Checkpoint,
+            node_id: self.node_id,
+            shard,
+            number: covers,
+            salt: self.options.salt,
+        };
+        Ok(Box::new(checkpoint::Writer::begin(Arc::clone(&self.disk), &header, attempt, alive)?))
+    }
+
+    fn finish_checkpoint(&mut self, written: WrittenCheckpoint) -> Result<(), StoreError> {
+        self.or_stop(|store| store.take_up(written))
+    }
+
+    fn checkpoint_due(&self) -> Option<u16> {
+        let (log_bytes, most) = (self.log_bytes(), self.options.log_bytes_max.max(self.checkpoint_bytes()));
+        let oldest = self.segments.front()?;
+        if log_bytes <= most || self.segments.len() < 2 || self.stopped.is_some() {
+            return None;
+        }
+        // One that failed is tried again when the log has grown by another part: its disk may be full.
+        let is_free = |log: &ShardLog| {
+            log.begun.as_ref().is_none_or(|begun| {
+                begun.alive.strong_count() == 0 && log_bytes >= begun.log_bytes + self.options.segment_bytes
+            })
+        };
+        pinning(oldest, &self.shards).find(|(_, log)| is_free(log)).map(|(shard, _)| shard)
+    }
+
+    fn stats(&self) -> StoreStats {
+        StoreStats { file_bytes: self.log_bytes() + self.checkpoint_bytes(), ..self.stats }
+    }
+}
