@@ -1,8 +1,8 @@
 //! The channel graph and path-finding over it (BOLT 7, "HTLC Fees" and "Recommendations for Routing").
 //!
 //! Owns: the public view of the network ([`ChannelGraph`]: who is joined to whom, with which capacity and under which
-//! policy), its layout for searching ([`snapshot`], [`live`]) and the search for routes in it ([`path`]). Does not verify
-//! gossip signatures yet, knows nothing of channel state, keys or the chain, and reads no clock.
+//! policy), its layout for searching ([`snapshot`], [`live`]), the search for routes in it ([`path`]), and the keeping of
+//! what makes it ([`gossip`]). Knows nothing of channel state, secrets or the chain, does no I/O, and reads no clock.
 //!
 //! Invariant: every answer is a function of the arguments alone. Visible order comes from ids, never from hash maps or
 //! from the order in which channels arrived.

@@ -44,6 +44,12 @@ impl Verifier {
         Verifier { backend, ..self }
     }
 
+    /// The backend it uses.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
     /// Keeps tables of keys met often, in no more than this much memory: 44 KiB a key. A key gets one with its sixteenth
     /// signature, and verifies twice as fast from then on. Only [`Backend::Avx512Ifma`] has use for tables.
     #[must_use]

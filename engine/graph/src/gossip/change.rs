@@ -22,11 +22,11 @@ pub enum GraphChange {
         scid: Scid,
         /// Its two nodes, the lower id first.
         nodes: [NodeId; 2],
-        /// The value of its funding output where that was looked up; else the largest `htlc_maximum_msat` heard of so
-        /// far, which is zero before the first update.
+        /// The value of its funding output where that was looked up; else the larger `htlc_maximum_msat` of its last
+        /// updates, which is zero before the first.
         capacity: Sat,
     },
-    /// The funding output was looked up later, or an update allows more than was thought to be there.
+    /// The funding output was looked up later, or an update speaks for more or less than was thought to be there.
     CapacityChanged {
         /// The channel.
         scid: Scid,

@@ -1,0 +1,128 @@
+//! Rewriting the store when too much of it is dead.
+//!
+//! Invariant: what is alive keeps its order, so that an announcement still stands before what depends on it, and whoever
+//! was told everything up to a place in the old log knows where to go on in the new one.
+
+use std::io;
+
+use fulmen_wire::message::Message;
+
+use super::index::Update;
+use super::store::{FILE_HEADER, Kind, Place, Record, file_header, place_of, write_record};
+use super::{Gossip, Log};
+use crate::Direction;
+
+/// A store with less dead than this is left alone.
+const DEAD_BYTES_MIN: u64 = 4 << 20;
+/// How much is read at a time.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// A message that moves.
+enum Moved {
+    Announcement(usize, Place),
+    Update(usize, Direction, Place),
+    Node(u32, Place),
+}
+
+impl<L: Log> Gossip<L> {
+    /// Rewrites the store if more than a third of it is dead; says whether it was.
+    ///
+    /// # Errors
+    /// When the log cannot be read or replaced; all is as it was then.
+    pub fn compact(&mut self) -> io::Result<bool> {
+        let dead = self.store.dead_bytes();
+        if dead < DEAD_BYTES_MIN || dead * 3 < self.store.end() {
+            return Ok(false);
+        }
+        self.rewrite()?;
+        Ok(true)
+    }
+
+    /// Rewrites the store with what is alive.
+    pub(super) fn rewrite(&mut self) -> io::Result<()> {
+        let mut contents = file_header(self.store.chain_hash()).to_vec();
+        for node in &self.banned {
+            write_record(&mut contents, Record { kind: Kind::Banned, at: 0, payload: &node.0 });
+        }
+        let mut moves = Vec::new();
+        let mut offset = FILE_HEADER as u64;
+        while offset < self.store.end() {
+            let mut window = self.store.window(offset, WINDOW_BYTES)?;
+            while let Some((at, record)) = window.next() {
+                let Some(moved) = self.alive(at, record, contents.len() as u64) else { continue };
+                write_record(&mut contents, record);
+                if let Moved::Announcement(position, _) = moved {
+                    self.write_channel_state(&mut contents, position);
+                }
+                moves.push((at, moved));
+            }
+            if window.offset() == offset {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a record of the store is damaged"));
+            }
+            offset = window.offset();
+        }
+        self.store.replace(&contents)?;
+        for (_, moved) in moves {
+            self.follow(moved);
+        }
+        Ok(())
+    }
+
+    /// Where a record goes, if it is a message that is alive.
+    fn alive(&self, offset: u64, record: Record<'_>, to: u64) -> Option<Moved> {
+        if record.kind != Kind::Message {
+            return None;
+        }
+        let (from, to) = (place_of(offset, record.payload), place_of(to, record.payload));
+        match Message::decode(record.payload).ok()? {
+            Message::ChannelAnnouncement(message) => {
+                let position = self.index.position(message.short_channel_id)?;
+                let alive = self.index.channel_at(position).announcement == from;
+                alive.then_some(Moved::Announcement(position, to))
+            }
+            Message::ChannelUpdate(message) => {
+                let position = self.index.position(message.short_channel_id)?;
+                let direction = Direction::of(&message);
+                let update = self.index.channel_at(position).updates[direction.origin()]?;
+                (update.place == from).then_some(Moved::Update(position, direction, to))
+            }
+            Message::NodeAnnouncement(message) => {
+                let position = self.index.node_position(message.node_id)?;
+                let alive = self.index.node_at(position).announcement == Some(from);
+                alive.then_some(Moved::Node(position, to))
+            }
+            _ => None,
+        }
+    }
+
+    /// What is known of a channel beside its messages.
+    fn write_channel_state(&self, contents: &mut Vec<u8>, position: usize) {
+        let channel = self.index.channel_at(position);
+        let scid = channel.scid.0.to_le_bytes();
+        if let Some(value) = channel.funding {
+            let mut payload = [0; 16];
+            payload[..8].copy_from_slice(&scid);
+            payload[8..].copy_from_slice(&value.0.to_le_bytes());
+            write_record(contents, Record { kind: Kind::Funded, at: 0, payload: &payload });
+        }
+        if let Some(at) = channel.spent_at {
+            write_record(contents, Record { kind: Kind::Spent, at: at.0, payload: &scid });
+        }
+    }
+
+    fn follow(&mut self, moved: Moved) {
+        match moved {
+            Moved::Announcement(position, place) => {
+                let channel = self.index.channel_at_mut(position);
+                channel.announcement = place;
+                // All its updates stand behind it.
+                channel.public_at = channel.public_at.map(|_| place.offset());
+            }
+            Moved::Update(position, direction, place) => {
+                let update = &mut self.index.channel_at_mut(position).updates[direction.origin()];
+                *update = update.map(|update| Update { place, ..update });
+            }
+            Moved::Node(position, place) => self.index.node_at_mut(position).announcement = Some(place),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Opening a store: the index and the graph from its records, without verifying a signature again.
+//!
+//! Owns how records are read back. What a record says was true when it was written, so each is taken at its word; one that
+//! does not fit what came before (a message of a channel that is gone) says nothing.
+//!
+//! Invariant: an opened store is as the one that was closed: same channels, same nodes, same graph.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fulmen_secp::Verifier;
+use fulmen_wire::features::Features;
+use fulmen_wire::message::{ChannelAnnouncement, ChannelUpdate, Message, NodeAnnouncement};
+use fulmen_wire::units::{BlockHeight, NodeId, Sat, Scid};
+
+use super::held::Held;
+use super::index::Index;
+use super::ingest::update_of;
+use super::policy::is_usable;
+use super::store::{FILE_HEADER, Kind, OpenError, Place, Record, Store, place_of};
+use super::{Gossip, GossipConfig, GraphChange, Log};
+use crate::{Direction, Policy};
+
+impl<L: Log> Gossip<L> {
+    /// Opens a store, or starts one in an empty log. The whole graph comes out as changes of an empty one: channels in
+    /// ascending order of their ids, each with its policies, then what nodes say of themselves.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or is no store of this version and chain. A damaged store is no error: it is cut where
+    /// the damage starts.
+    pub fn open(
+        config: GossipConfig,
+        verifier: Verifier,
+        log: L,
+        mut apply: impl FnMut(GraphChange),
+    ) -> Result<Gossip<L>, OpenError> {
+        // Some 700 bytes of the file are a channel; one guess instead of growing by and by.
+        let channels = usize::try_from(log.len()? / 700).unwrap_or(0).min(1 << 20);
+        let mut loading = Loading { index: Index::with_capacity(channels), ..Loading::default() };
+        let store = Store::open(log, config.chain_hash, |offset, record| loading.take(offset, record))?;
+        let mut store = store;
+        let dead = (store.end() - FILE_HEADER as u64).saturating_sub(loading.live_bytes());
+        store.set_dead_bytes(dead);
+        loading.tell(&mut apply);
+        Ok(Gossip {
+            config,
+            verifier,
+            index: loading.index,
+            store,
+            held: Held::default(),
+            parked: BTreeMap::new(),
+            banned: loading.banned,
+            peers: BTreeMap::new(),
+        })
+    }
+}
+
+/// What the records up to now have made.
+#[derive(Default)]
+struct Loading {
+    index: Index,
+    /// For each channel, by its position, what its updates state.
+    policies: Vec<[Option<Policy>; 2]>,
+    features: BTreeMap<NodeId, Features>,
+    banned: BTreeSet<NodeId>,
+}
+
+impl Loading {
+    fn take(&mut self, offset: u64, record: Record<'_>) {
+        let scid = || record.payload.first_chunk().map(|bytes| Scid(u64::from_le_bytes(*bytes)));
+        match record.kind {
+            Kind::Message => match Message::decode(record.payload) {
+                Ok(Message::ChannelAnnouncement(message)) => {
+                    self.announcement(&message, place_of(offset, record.payload), record.at);
+                }
+                Ok(Message::ChannelUpdate(message)) => self.update(&message, offset, record.payload),
+                Ok(Message::NodeAnnouncement(message)) => {
+                    self.node(message, place_of(offset, record.payload));
+                }
+                _ => {}
+            },
+            Kind::Funded => {
+                let value = record.payload.last_chunk().map(|bytes| Sat(u64::from_le_bytes(*bytes)));
+                if let (Some(position), Some(value)) =
+                    (scid().and_then(|scid| self.index.position(scid)), value)
+                {
+                    self.index.channel_at_mut(position).funding = Some(value);
+                }
+            }
+            Kind::Spent | Kind::Unspent => {
+                if let Some(position) = scid().and_then(|scid| self.index.position(scid)) {
+                    let spent_at = (record.kind == Kind::Spent).then_some(BlockHeight(record.at));
+                    self.index.channel_at_mut(position).spent_at = spent_at;
+                }
+            }
+            Kind::Removed => {
+                if let Some(removed) = scid().and_then(|scid| self.index.remove(scid)) {
+                    self.policies.swap_remove(removed.position);
+                    removed.nodes.iter().for_each(|node| drop(self.features.remove(&node.id)));
+                }
+            }
+            Kind::Banned => {
+                self.banned.extend(record.payload.first_chunk().map(|bytes| NodeId(*bytes)));
+            }
+        }
+    }
+
+    fn announcement(&mut self, message: &ChannelAnnouncement, place: Place, at: u32) {
+        let nodes = [message.node_id_1, message.node_id_2];
+        if self.index.channel(message.short_channel_id).is_some() || nodes[0] >= nodes[1] {
+            return;
+        }
+        let position = self.index.add(message.short_channel_id, nodes, place, at);
+        self.index.channel_at_mut(position).routable = message.features.unknown_required().is_none();
+        self.policies.push([None; 2]);
+    }
+
+    fn update(&mut self, message: &ChannelUpdate, offset: u64, bytes: &[u8]) {
+        let Some(position) = self.index.position(message.short_channel_id) else { return };
+        let direction = Direction::of(message);
+        let channel = self.index.channel_at_mut(position);
+        let place = place_of(offset, bytes);
+        channel.updates[direction.origin()] = Some(update_of(message, bytes, place));
+        self.policies[position][direction.origin()] = Some(Policy::of(message));
+        self.index.publish(position, offset);
+    }
+
+    fn node(&mut self, message: NodeAnnouncement, place: Place) {
+        let Some(position) = self.index.node_position(message.node_id) else { return };
+        let node = self.index.node_at_mut(position);
+        node.announcement = Some(place);
+        node.timestamp = message.timestamp;
+        node.routable = message.features.unknown_required().is_none();
+        self.features.insert(message.node_id, message.features);
+    }
+
+    /// How many bytes of the records still say something.
+    fn live_bytes(&self) -> u64 {
+        let channels = self.index.channels().iter().map(|channel| {
+            let updates: u64 =
+                channel.updates.iter().flatten().map(|update| update.place.record_length()).sum();
+            channel.announcement.record_length() + updates + 28 * u64::from(channel.funding.is_some())
+        });
+        let nodes = self.features.keys().filter_map(|node| self.index.node(*node)?.announcement);
+        channels.sum::<u64>() + nodes.map(Place::record_length).sum::<u64>()
+    }
+
+    /// Tells the whole graph.
+    fn tell(&mut self, apply: &mut impl FnMut(GraphChange)) {
+        let scids = self.index.sorted().to_vec();
+        for scid in scids {
+            let position = self.index.position(scid).expect("the list is of known channels");
+            let channel = self.index.channel_at(position);
+            if !channel.routable {
+                continue;
+            }
+            let (nodes, capacity) = (self.index.ends(channel), channel.capacity());
+            apply(GraphChange::ChannelAdded { scid, nodes, capacity });
+            let usable = Direction::BOTH.map(|direction| {
+                let policy = self.policies[position][direction.origin()];
+                let policy = policy.filter(|policy| is_usable(&self.index, channel, direction, policy));
+                policy.into_iter().for_each(|policy| {
+                    apply(GraphChange::PolicySet { scid, direction, policy });
+                });
+                policy.is_some()
+            });
+            self.index.channel_at_mut(position).policy_set = usable;
+        }
+        for (node, features) in std::mem::take(&mut self.features) {
+            apply(GraphChange::NodeAnnounced { node, features });
+        }
+    }
+}

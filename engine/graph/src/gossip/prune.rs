@@ -1,0 +1,111 @@
+//! What is forgotten, and what the chain says of funding outputs (BOLT 7, "Pruning the Network View").
+//!
+//! Invariant: a channel goes from index, store and graph together, and a node with its last channel.
+
+use std::collections::BTreeSet;
+
+use fulmen_wire::units::{BlockHeight, Sat, Scid};
+
+use super::ingest::Turn;
+use super::outcome::{FundingAnswer, FundingLookup, Outcome};
+use super::store::{Kind, Record};
+use super::{Gossip, GraphChange, Log, Now};
+use crate::Direction;
+
+impl<L: Log> Gossip<L> {
+    /// Forgets what has grown old: channels without news for two weeks, channels spent 72 blocks ago, messages held too
+    /// long, announcements whose lookup nobody answered, peers that have left.
+    pub fn prune(&mut self, now: Now) -> Outcome {
+        let mut outcome = Outcome::default();
+        let stale_before = now.unix_seconds.saturating_sub(u64::from(self.config.stale_after_seconds));
+        let spent_until =
+            now.tip.and_then(|tip| tip.0.checked_sub(self.config.forget_spent_after_blocks)).map(BlockHeight);
+        let channels = self.index.channels().iter();
+        let old = channels.filter(|channel| {
+            let last = |direction: Direction| {
+                let update = channel.updates[direction.origin()];
+                // A direction that has never said anything is as old as the announcement is to us.
+                u64::from(update.map_or(channel.announced_at, |update| update.timestamp))
+            };
+            let stale = Direction::BOTH.into_iter().any(|direction| last(direction) < stale_before);
+            stale || channel.spent_at.is_some_and(|at| spent_until.is_some_and(|until| at <= until))
+        });
+        let scids: BTreeSet<Scid> = old.map(|channel| channel.scid).collect();
+        scids.into_iter().for_each(|scid| self.remove_channel(&mut outcome, scid));
+        let held_since = now.unix_seconds.saturating_sub(u64::from(self.config.held_seconds_max));
+        self.held.expire(held_since);
+        self.parked.retain(|_, parked| parked.since_seconds >= held_since);
+        let (messages, faults) = (self.config.messages, self.config.faults);
+        self.peers.retain(|_, peer| {
+            peer.connected
+                || !peer.messages.is_full(messages, now.unix_seconds)
+                || !peer.faults.is_full(faults, now.unix_seconds)
+        });
+        outcome
+    }
+
+    /// Takes the answer to a lookup of [`Outcome::lookups`]; one that was not asked for changes nothing.
+    pub fn funding_answered(&mut self, lookup: FundingLookup, answer: FundingAnswer, now: Now) -> Outcome {
+        let mut turn = Turn::new(now);
+        if let Some(parked) = self.parked.remove(&lookup) {
+            if let FundingAnswer::Unspent { value } = answer {
+                self.accept_parked(&mut turn, parked, value);
+            }
+            return self.finish(turn);
+        }
+        let Some(position) = self.index.position(lookup.scid) else { return turn.outcome };
+        if self.index.channel_at(position).funding.is_some() {
+            return turn.outcome;
+        }
+        match answer {
+            FundingAnswer::Missing => self.remove_channel(&mut turn.outcome, lookup.scid),
+            FundingAnswer::Unspent { value } => self.set_funded(&mut turn.outcome, position, value),
+        }
+        turn.outcome
+    }
+
+    /// The channel's funding output was spent in this block: closed, or spliced.
+    pub fn funding_spent(&mut self, scid: Scid, at: BlockHeight) {
+        if let Some(position) = self.index.position(scid) {
+            self.index.channel_at_mut(position).spent_at = Some(at);
+            self.store.append(Record { kind: Kind::Spent, at: at.0, payload: &scid.0.to_le_bytes() });
+        }
+    }
+
+    /// The block that spent the channel's funding output is no longer of the chain.
+    pub fn funding_restored(&mut self, scid: Scid) {
+        if let Some(position) = self.index.position(scid) {
+            self.index.channel_at_mut(position).spent_at = None;
+            self.store.append(Record { kind: Kind::Unspent, at: 0, payload: &scid.0.to_le_bytes() });
+        }
+    }
+
+    fn set_funded(&mut self, outcome: &mut Outcome, position: usize, value: Sat) {
+        self.note_funding(position, value);
+        let channel = self.index.channel_at(position);
+        if channel.routable {
+            outcome.changes.push(GraphChange::CapacityChanged { scid: channel.scid, capacity: value });
+            for direction in Direction::BOTH {
+                self.review_policy(outcome, position, direction);
+            }
+        }
+    }
+
+    /// Forgets a channel.
+    pub(super) fn remove_channel(&mut self, outcome: &mut Outcome, scid: Scid) {
+        let Some(removed) = self.index.remove(scid) else { return };
+        self.store.append(Record { kind: Kind::Removed, at: 0, payload: &scid.0.to_le_bytes() });
+        let channel = removed.channel;
+        self.store.bury(channel.announcement);
+        channel.updates.into_iter().flatten().for_each(|update| self.store.bury(update.place));
+        if channel.routable {
+            outcome.changes.push(GraphChange::ChannelRemoved { scid });
+        }
+        for node in removed.nodes {
+            node.announcement.into_iter().for_each(|place| self.store.bury(place));
+            if node.timestamp != 0 {
+                outcome.changes.push(GraphChange::NodeForgotten { node: node.id });
+            }
+        }
+    }
+}
