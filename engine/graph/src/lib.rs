@@ -11,9 +11,7 @@ pub mod gossip;
 mod graph;
 pub mod live;
 pub mod path;
-#[allow(dead_code, reason = "the searches that use it are being built")]
 pub mod scoring;
-#[allow(dead_code, reason = "the searches over it are being built")]
 pub mod snapshot;
 
 pub use graph::{Channel, ChannelGraph, DirectedChannel, Direction, GraphError, Policy};

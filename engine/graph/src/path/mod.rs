@@ -1,12 +1,13 @@
 //! What a route is asked for and what it looks like: the words shared by every path-finder and by the checker.
 //!
-//! Implements no search itself: [`plain`] is the simple, exact one, and [`check`] judges routes without knowing how
-//! they were found. Amounts and expiries follow BOLT 7 ("HTLC Fees", "Routing Example"): they grow from the payee
-//! towards the payer by each forwarding node's own fee and `cltv_expiry_delta`.
+//! Implements no search itself: [`search`] is the fast one, [`plain`] the simple one it is held to, and [`check`] judges
+//! routes without knowing how they were found. Amounts and expiries follow BOLT 7 ("HTLC Fees", "Routing Example"): they
+//! grow from the payee towards the payer by each forwarding node's own fee and `cltv_expiry_delta`.
 
 pub mod check;
 pub mod onion_room;
 pub mod plain;
+pub mod search;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -522,4 +522,4 @@ fn distances(
 
 #[cfg(test)]
 #[path = "plain_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -4,13 +4,14 @@
 use super::*;
 use crate::path::check::check;
 use crate::path::{FirstHop, Knowledge, Limits};
+use crate::scoring::Weights;
 use fulmen_wire::units::{NodeId, Sat, Scid};
 
-fn node(tag: u8) -> NodeId {
+pub(crate) fn node(tag: u8) -> NodeId {
     NodeId([tag; 33])
 }
 
-fn policy(base: u64, millionths: u32, delta: u16) -> Policy {
+pub(crate) fn policy(base: u64, millionths: u32, delta: u16) -> Policy {
     Policy {
         fee_base: Msat(base),
         fee_proportional_millionths: millionths,
@@ -76,7 +77,7 @@ fn bolt7_routing_example() {
 }
 
 /// A graph from lines of (scid, from, to, policy), each of one direction, over channels of one bitcoin.
-fn one_way(directions: &[(u64, u8, u8, Policy)]) -> ChannelGraph {
+pub(crate) fn one_way(directions: &[(u64, u8, u8, Policy)]) -> ChannelGraph {
     let mut graph = ChannelGraph::new();
     for (scid, from, to, policy) in directions {
         graph.add_channel(Scid(*scid), [node(*from), node(*to)], Sat(100_000_000)).unwrap();
@@ -85,12 +86,12 @@ fn one_way(directions: &[(u64, u8, u8, Policy)]) -> ChannelGraph {
     graph
 }
 
-fn scids(answer: &Result<Route, NoRoute>) -> Vec<u64> {
+pub(crate) fn scids(answer: &Result<Route, NoRoute>) -> Vec<u64> {
     answer.as_ref().unwrap().hops.iter().map(|hop| hop.scid.0).collect()
 }
 
 /// From 1 to 9: over 2 (cheapest, slow), over 3 (dearer, quick), over 4 and 5 (cheap, quick, long).
-fn three_ways() -> ChannelGraph {
+pub(crate) fn three_ways() -> ChannelGraph {
     one_way(&[
         (12, 1, 2, policy(0, 0, 0)),
         (29, 2, 9, policy(10, 0, 300)),
@@ -299,13 +300,13 @@ fn the_checker_refuses_what_is_not_quite_right() {
 }
 
 /// Every simple path judged one by one: what the searches must agree with.
-mod brute_force {
+pub(crate) mod brute_force {
     use super::*;
     use proptest::prelude::*;
 
-    const PAYER: u8 = 1;
-    const PAYEE: u8 = 2;
-    const AMOUNT: u64 = 1000;
+    pub(crate) const PAYER: u8 = 1;
+    pub(crate) const PAYEE: u8 = 2;
+    pub(crate) const AMOUNT: u64 = 1000;
 
     fn small_policy() -> impl Strategy<Value = Policy> {
         let fee_base = prop_oneof![Just(0), 0..30_u64, 0..400_u64];
@@ -324,7 +325,7 @@ mod brute_force {
     }
 
     prop_compose! {
-        fn small_graph()(
+        pub(crate) fn small_graph()(
             channels in prop::collection::vec(
                 (
                     (1..7_u8, 1..6_u8),
@@ -355,7 +356,7 @@ mod brute_force {
     }
 
     prop_compose! {
-        fn knowledge()(
+        pub(crate) fn knowledge()(
             first_hops in prop::option::weighted(0.3, prop::collection::btree_map(
                 (1..13_u64).prop_map(Scid),
                 (AMOUNT - 10..AMOUNT + 400, prop_oneof![3 => Just(1), 1 => AMOUNT..AMOUNT + 50]).prop_map(
@@ -376,7 +377,7 @@ mod brute_force {
 
     /// How the limits are set: each is wide, or just what one of the paths needs, or one less; and which path that is.
     #[derive(Clone, Debug)]
-    struct Tightness {
+    pub(crate) struct Tightness {
         path: prop::sample::Index,
         fee: Option<u64>,
         cltv_blocks: Option<u32>,
@@ -384,7 +385,7 @@ mod brute_force {
     }
 
     prop_compose! {
-        fn tightness()(
+        pub(crate) fn tightness()(
             path: prop::sample::Index,
             fee in prop::option::of(prop_oneof![4 => Just(0_u64), 1 => Just(1)]),
             cltv_blocks in prop::option::of(prop_oneof![4 => Just(0_u32), 1 => Just(1)]),
@@ -396,7 +397,7 @@ mod brute_force {
 
     impl Tightness {
         /// The limits, set by a path that could be used if there were none.
-        fn limits(&self, graph: &ChannelGraph, query: &Query<'_>) -> Limits {
+        pub(crate) fn limits(&self, graph: &ChannelGraph, query: &Query<'_>) -> Limits {
             let wide = Limits::default();
             let routes: Vec<Route> = usable(graph, &Query { limits: wide, ..query.clone() });
             if routes.is_empty() {
@@ -414,7 +415,7 @@ mod brute_force {
     }
 
     /// The routes along all paths that satisfy the query.
-    fn usable(graph: &ChannelGraph, query: &Query<'_>) -> Vec<Route> {
+    pub(crate) fn usable(graph: &ChannelGraph, query: &Query<'_>) -> Vec<Route> {
         let routes = paths(graph).into_iter().filter_map(|path| along(graph, &path, query));
         routes.filter(|route| check(graph, route, query).is_ok()).collect()
     }
@@ -453,8 +454,10 @@ mod brute_force {
     fn along(graph: &ChannelGraph, path: &[(Scid, Direction)], query: &Query<'_>) -> Option<Route> {
         let mut amount = query.amount.0;
         let mut blocks = u32::from(query.final_cltv_delta.0);
-        let mut cost = 0;
+        let (mut cost, mut fees_and_delay) = (0, 0);
+        let mut unlikely = Vec::new();
         let mut hops = Vec::new();
+        let prices = Prices::new(query);
         for (at, (scid, direction)) in path.iter().enumerate().rev() {
             let channel = graph.channel(*scid)?;
             let mut hop = Hop {
@@ -466,33 +469,44 @@ mod brute_force {
                 cltv_expiry: BlockHeight(query.height.0 + blocks),
                 fee: Msat(0),
             };
+            let mut delta = 0;
             if at > 0 {
                 let policy = channel.policy(*direction)?;
-                let fee =
-                    policy.fee_base.0 + amount * u64::from(policy.fee_proportional_millionths) / 1_000_000;
-                let delta = u32::from(policy.cltv_expiry_delta.0);
-                cost += fee * 1000 + amount * u64::from(delta) * u64::from(query.risk_billionths) / 1_000_000;
-                hop.fee = Msat(fee);
-                amount += fee;
-                blocks += delta;
+                let millionths = u64::from(policy.fee_proportional_millionths);
+                hop.fee = Msat(policy.fee_base.0 + amount * millionths / 1_000_000);
+                delta = policy.cltv_expiry_delta.0;
             }
+            let role = match (at, &query.knowledge.first_hops) {
+                (0, Some(_)) => Role::Known,
+                (0, None) => Role::First,
+                _ => Role::Forward,
+            };
+            let priced = PricedHop {
+                directed: hop.directed(),
+                from: hop.from,
+                capacity: channel.capacity(),
+                amount: hop.amount,
+                fee: hop.fee,
+                delta: CltvDelta(delta),
+            };
+            cost += prices.cost(&priced, role)?.0;
+            let delay = amount * u64::from(delta) * u64::from(query.risk_billionths) / 1_000_000;
+            fees_and_delay += hop.fee.0 * 1000 + delay;
+            unlikely.push(prices.bits(hop.directed(), channel.capacity(), hop.amount, role));
+            amount += hop.fee.0;
+            blocks += u32::from(delta);
             hops.insert(0, hop);
         }
-        let prices = Prices::new(query);
-        let unlikely = hops.iter().enumerate().map(|(at, hop)| {
-            let known = at == 0 && query.knowledge.first_hops.is_some();
-            let role = if known { Role::Known } else { Role::Forward };
-            prices.bits(hop.directed(), graph.channel(hop.scid).unwrap().capacity(), hop.amount, role)
-        });
-        let unlikely: Vec<Bits> = unlikely.collect();
-        let unlikely = unlikely.into_iter();
+        if query.weights == Weights::FEES && query.scorer.is_none() {
+            assert_eq!(cost, fees_and_delay);
+        }
         Some(Route {
             hops,
             total_amount: Msat(amount),
             fee: Msat(amount - query.amount.0),
             total_cltv_blocks: blocks,
             cost: Cost(cost),
-            success: Bits::sum(unlikely).probability(),
+            success: Bits::sum(unlikely.into_iter()).probability(),
         })
     }
 

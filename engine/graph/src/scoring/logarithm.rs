@@ -91,7 +91,7 @@ fn log2(number: u64) -> u32 {
     let step = (digits >> (64 - STEPS_SHIFT)) as usize;
     let between = (digits << STEPS_SHIFT) >> 32;
     let (low, high) = (u64::from(TABLE[step]), u64::from(TABLE[step + 1]));
-    (whole << Bits::SHIFT) + (low + ((high - low) * between >> 32)) as u32
+    (whole << Bits::SHIFT) + (low + (((high - low) * between) >> 32)) as u32
 }
 
 #[cfg(test)]

@@ -1,0 +1,433 @@
+//! The search itself: partial routes from the payee backward, cheapest first, until one reaches the payer.
+//!
+//! Owns labels (what must arrive at a node so that the payee gets its amount) and which of them may be dropped for which
+//! others. Does not decide how strict a search has to be; [`super`] does.
+//!
+//! A label may be dropped for one that can do whatever it can, and what that takes depends on [`Rules`]:
+//!
+//! - Always: no dearer and no larger. Fees, costs and HTLC maximums then favour it on any way on.
+//! - For each limit that binds: no more blocks, hops, or bytes in the onion.
+//! - Where an `htlc_minimum` above the payment's amount may bind ([`Rules::lift`]): of the same amount or above all such
+//!   minimums, and passing no other nodes, since a larger amount then does what a smaller one cannot.
+//!
+//! Invariant: labels are taken up in the order of their cost plus a consistent lower bound on the rest, ties by age, so
+//! that the first to reach the payer is the cheapest, and always the same one.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use fulmen_wire::units::Msat;
+
+use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
+use crate::path::search::bounds::Bounds;
+use crate::path::search::task::{AMOUNT_MAX, Task};
+use crate::snapshot::Edge;
+
+/// No label.
+const NONE: u32 = u32::MAX;
+
+/// At a node that may not be passed.
+const BLOCKED: u32 = u32::MAX - 1;
+
+/// What a search has to mind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// The most the first HTLC may carry.
+    pub(super) amount_max: u64,
+    /// Limits that bind, beyond the fee's; the others are left out of account.
+    pub(super) blocks_max: Option<u32>,
+    pub(super) hops_max: Option<u32>,
+    pub(super) minds_onion: bool,
+    /// The highest `htlc_minimum` that the fees of later hops may lift the amount over. Without, directions with a minimum
+    /// above the payment's amount are left out.
+    pub(super) lift: Option<u64>,
+    /// Only lower costs are of interest.
+    pub(super) cost_max: u64,
+}
+
+impl Rules {
+    /// Whether cost and amount are all that labels are compared by.
+    fn are_plain(&self) -> bool {
+        self.blocks_max.is_none() && self.hops_max.is_none() && !self.minds_onion && self.lift.is_none()
+    }
+}
+
+/// Bounds on what lies between the payer and a node, for each of what a search minds.
+#[derive(Debug, Default)]
+pub(super) struct Guides {
+    pub(super) cost: Bounds,
+    pub(super) blocks: Bounds,
+    pub(super) hops: Bounds,
+}
+
+/// A partial route.
+#[derive(Clone, Copy, Debug)]
+struct Label {
+    cost: u64,
+    /// What must arrive at `node`, in millisatoshi.
+    amount: u64,
+    node: u32,
+    /// The edge that leads on, and the label at its far end; [`NONE`] at the payee.
+    edge: u32,
+    next: u32,
+    /// Another label at the same node.
+    sibling: u32,
+    blocks: u32,
+    onion: u16,
+    hops: u8,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    Taken,
+    Replaced,
+}
+
+/// The labels at one node. The cheapest one's figures are here, so that most newcomers are turned away at a glance.
+#[derive(Clone, Copy, Debug)]
+struct Front {
+    cost: u64,
+    amount: u64,
+    first: u32,
+    search: u32,
+}
+
+/// The route a search found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    label: u32,
+    pub(super) cost: u64,
+    pub(super) amount: u64,
+    pub(super) blocks: u32,
+    pub(super) hops: u32,
+    pub(super) onion: u32,
+}
+
+/// One hop of a found route.
+pub(super) struct FoundHop {
+    pub(super) edge: u32,
+    pub(super) from: u32,
+    pub(super) to: u32,
+    /// What the hop carries and what its first node is given.
+    pub(super) amount: u64,
+    pub(super) amount_in: u64,
+    pub(super) blocks: u32,
+}
+
+/// The search's memory, used again from query to query.
+#[derive(Debug, Default)]
+pub(super) struct Labels {
+    labels: Vec<Label>,
+    fronts: Vec<Front>,
+    search: u32,
+    open: BinaryHeap<Reverse<(u64, u32)>>,
+    /// The least `htlc_minimum` above the payment's amount that was met.
+    pub(super) least_minimum: u64,
+    /// How many partial routes have been compared, over all searches of a query.
+    pub(super) comparisons: usize,
+    /// Only estimates below this are of interest: the cheapest way to the payer so far.
+    cost_max: u64,
+    payer: u32,
+}
+
+/// The search was cut off.
+pub(super) struct Exhausted;
+
+impl Labels {
+    /// Finds the cheapest way that keeps the rules.
+    pub(super) fn run(
+        &mut self,
+        task: &Task<'_>,
+        rules: &Rules,
+        guides: &Guides,
+        blocked: &[u32],
+        comparisons_max: usize,
+    ) -> Result<Option<Found>, Exhausted> {
+        self.start(task, rules, blocked);
+        if rules.are_plain() {
+            self.sweep::<true>(task, rules, guides, comparisons_max)
+        } else {
+            self.sweep::<false>(task, rules, guides, comparisons_max)
+        }
+    }
+
+    fn start(&mut self, task: &Task<'_>, rules: &Rules, blocked: &[u32]) {
+        let fresh = Front { cost: 0, amount: 0, first: NONE, search: 0 };
+        self.fronts.resize(task.snapshot.node_count(), fresh);
+        self.search = self.search.wrapping_add(1);
+        if self.search == 0 {
+            self.fronts.fill(fresh);
+            self.search = 1;
+        }
+        self.labels.clear();
+        self.open.clear();
+        self.least_minimum = u64::MAX;
+        self.cost_max = rules.cost_max;
+        self.payer = task.payer;
+        for node in blocked {
+            self.fronts[*node as usize] = Front { first: BLOCKED, search: self.search, ..fresh };
+        }
+        let blocks = u32::from(task.query.final_cltv_delta.0);
+        let expiry = task.query.height.0.saturating_add(blocks);
+        let onion = payee_bytes(Msat(task.amount), expiry, task.query.payee_extra_bytes);
+        let label = Label {
+            cost: 0,
+            amount: task.amount,
+            node: task.payee,
+            edge: NONE,
+            next: NONE,
+            sibling: NONE,
+            blocks,
+            onion: u16::try_from(onion).unwrap_or(u16::MAX),
+            hops: 0,
+            stage: Stage::Open,
+        };
+        self.insert(label, 0);
+    }
+
+    fn sweep<const PLAIN: bool>(
+        &mut self,
+        task: &Task<'_>,
+        rules: &Rules,
+        guides: &Guides,
+        comparisons_max: usize,
+    ) -> Result<Option<Found>, Exhausted> {
+        while let Some(Reverse((_, at))) = self.open.pop() {
+            let label = &mut self.labels[at as usize];
+            if label.stage != Stage::Open {
+                continue;
+            }
+            label.stage = Stage::Taken;
+            let label = *label;
+            if label.node == task.payer {
+                return Ok(Some(Found {
+                    label: at,
+                    cost: label.cost,
+                    amount: label.amount,
+                    blocks: label.blocks,
+                    hops: u32::from(label.hops),
+                    onion: u32::from(label.onion),
+                }));
+            }
+            self.extend::<PLAIN>(task, rules, guides, at, &label);
+            if self.comparisons > comparisons_max {
+                return Err(Exhausted);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Offers every label that is one channel longer.
+    #[inline]
+    fn extend<const PLAIN: bool>(
+        &mut self,
+        task: &Task<'_>,
+        rules: &Rules,
+        guides: &Guides,
+        at: u32,
+        label: &Label,
+    ) {
+        let least = if rules.lift.is_some() { label.amount } else { task.amount };
+        let expiry = task.query.height.0.saturating_add(label.blocks);
+        for (first, run) in task.snapshot.runs(task.snapshot.incoming(label.node)) {
+            for (number, edge) in (first..).zip(run) {
+                let front = &self.fronts[edge.source as usize];
+                if front.search == self.search
+                    && (front.first == BLOCKED
+                        || (PLAIN && front.cost <= label.cost && front.amount <= label.amount))
+                {
+                    continue;
+                }
+                let longer = Label {
+                    edge: number,
+                    next: at,
+                    node: edge.source,
+                    hops: label.hops.saturating_add(1),
+                    stage: Stage::Open,
+                    ..*label
+                };
+                if edge.source == task.payer {
+                    self.arrive::<PLAIN>(task, rules, guides, edge, longer, least);
+                    continue;
+                }
+                if edge.minimum > least {
+                    self.least_minimum = self.least_minimum.min(edge.minimum);
+                    continue;
+                }
+                let Some(step) = task.forward(number, edge, label.amount) else { continue };
+                let amount = label.amount.saturating_add(step.fee);
+                if amount > rules.amount_max {
+                    continue;
+                }
+                let payload = forward_bytes(Msat(label.amount), expiry) as u16;
+                let longer = Label {
+                    cost: label.cost.saturating_add(step.cost),
+                    amount,
+                    blocks: label.blocks.saturating_add(step.delta),
+                    onion: label.onion.saturating_add(payload),
+                    ..longer
+                };
+                self.offer::<PLAIN>(rules, guides, longer);
+            }
+        }
+    }
+
+    /// Offers a label at the payer, who pays nobody for its own channel.
+    fn arrive<const PLAIN: bool>(
+        &mut self,
+        task: &Task<'_>,
+        rules: &Rules,
+        guides: &Guides,
+        edge: &Edge,
+        label: Label,
+        least: u64,
+    ) {
+        let minimum = task.minimum(label.edge, edge, task.payer);
+        if minimum > least {
+            self.least_minimum = self.least_minimum.min(minimum);
+            return;
+        }
+        let Some(cost) = task.first(label.edge, edge, label.amount) else { return };
+        self.offer::<PLAIN>(rules, guides, Label { cost: label.cost.saturating_add(cost), ..label });
+    }
+
+    /// Takes a label in, unless it cannot lead to the payer or another does all it could; replaces those it outdoes.
+    #[inline]
+    fn offer<const PLAIN: bool>(&mut self, rules: &Rules, guides: &Guides, label: Label) {
+        let rest = guides.cost.of(label.node);
+        let estimate = label.cost.saturating_add(rest);
+        if estimate >= self.cost_max || rest == u64::MAX {
+            return;
+        }
+        if !PLAIN && (!keeps(rules, guides, &label) || (rules.lift.is_some() && self.passes_twice(&label))) {
+            return;
+        }
+        self.comparisons += 1;
+        let front = self.fronts[label.node as usize];
+        if front.search == self.search {
+            let mut previous = NONE;
+            let mut other = front.first;
+            while other != NONE {
+                self.comparisons += 1;
+                let known = self.labels[other as usize];
+                if self.outdoes::<PLAIN>(rules, &known, &label) {
+                    return;
+                }
+                if self.outdoes::<PLAIN>(rules, &label, &known) {
+                    self.remove(label.node, previous, other);
+                } else {
+                    previous = other;
+                }
+                other = known.sibling;
+            }
+        }
+        if label.node == self.payer {
+            self.cost_max = estimate;
+        }
+        self.insert(label, estimate);
+    }
+
+    /// Takes a label out of its node's list.
+    fn remove(&mut self, node: u32, previous: u32, label: u32) {
+        let sibling = self.labels[label as usize].sibling;
+        self.labels[label as usize].stage = Stage::Replaced;
+        match self.labels.get_mut(previous as usize) {
+            Some(previous) => previous.sibling = sibling,
+            None => self.fronts[node as usize].first = sibling,
+        }
+    }
+
+    /// Puts a label into its node's list, the cheapest first.
+    fn insert(&mut self, mut label: Label, estimate: u64) {
+        let at = self.labels.len() as u32;
+        let front = &mut self.fronts[label.node as usize];
+        let empty = front.search != self.search || front.first == NONE;
+        if empty || label.cost < front.cost {
+            label.sibling = if empty { NONE } else { front.first };
+            *front = Front { cost: label.cost, amount: label.amount, first: at, search: self.search };
+        } else {
+            let first = &mut self.labels[front.first as usize];
+            (front.cost, front.amount) = (first.cost, first.amount);
+            label.sibling = first.sibling;
+            first.sibling = at;
+        }
+        self.labels.push(label);
+        self.open.push(Reverse((estimate, at)));
+    }
+
+    /// Whether `one` can do everything that `other`, at the same node, can.
+    #[inline]
+    fn outdoes<const PLAIN: bool>(&self, rules: &Rules, one: &Label, other: &Label) -> bool {
+        if one.cost > other.cost || one.amount > other.amount {
+            return false;
+        }
+        if PLAIN {
+            return true;
+        }
+        if (rules.blocks_max.is_some() && one.blocks > other.blocks)
+            || (rules.hops_max.is_some() && one.hops > other.hops)
+            || (rules.minds_onion && one.onion > other.onion)
+        {
+            return false;
+        }
+        rules.lift.is_none_or(|highest| {
+            (one.amount == other.amount || one.amount >= highest) && self.passes_no_more(one, other)
+        })
+    }
+
+    /// Whether every node on the way of `one` is also on that of `other`.
+    fn passes_no_more(&self, one: &Label, other: &Label) -> bool {
+        self.way(one).all(|label| self.way(other).any(|passed| passed.node == label.node))
+    }
+
+    /// Whether the label's node is already on its own way to the payee.
+    fn passes_twice(&self, label: &Label) -> bool {
+        self.way(label).skip(1).any(|passed| passed.node == label.node)
+    }
+
+    /// A label and those after it up to the payee's.
+    fn way<'s>(&'s self, label: &'s Label) -> impl Iterator<Item = &'s Label> {
+        std::iter::successors(Some(label), |label| self.labels.get(label.next as usize))
+    }
+
+    /// The hops of a found route, from payer to payee.
+    pub(super) fn hops(&self, found: &Found) -> impl Iterator<Item = FoundHop> {
+        self.way(&self.labels[found.label as usize]).filter_map(|label| {
+            let next = self.labels.get(label.next as usize)?;
+            Some(FoundHop {
+                edge: label.edge,
+                from: label.node,
+                to: next.node,
+                amount: next.amount,
+                amount_in: label.amount,
+                blocks: next.blocks,
+            })
+        })
+    }
+}
+
+/// Whether a label can still keep the limits that bind.
+fn keeps(rules: &Rules, guides: &Guides, label: &Label) -> bool {
+    let within = |used: u32, bounds: &Bounds, max: u32| {
+        u64::from(used).saturating_add(bounds.of(label.node)) <= u64::from(max)
+    };
+    rules.blocks_max.is_none_or(|max| within(label.blocks, &guides.blocks, max))
+        && rules.hops_max.is_none_or(|max| within(u32::from(label.hops), &guides.hops, max))
+        && (!rules.minds_onion || u32::from(label.onion) <= ONION_ROOM)
+}
+
+impl Rules {
+    /// Nothing but the bound on the fee.
+    pub(super) fn plain(task: &Task<'_>, max_fee: Msat) -> Rules {
+        Rules {
+            amount_max: task.amount.saturating_add(max_fee.0).min(AMOUNT_MAX),
+            blocks_max: None,
+            hops_max: None,
+            minds_onion: false,
+            lift: None,
+            cost_max: u64::MAX,
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! One query over one snapshot, with every name turned into a number.
+//!
+//! Owns what may be used and what it costs: [`Task`] resolves ends, own channels, exclusions and learned liquidity once, so
+//! that the searches meet only numbers. Does not search.
+//!
+//! Invariant: says of every edge what [`crate::path::plain`] and [`crate::path::check`] say of its direction.
+
+use fulmen_wire::units::{Msat, NodeId};
+
+use crate::graph::DirectedChannel;
+use crate::path::{Cost, NoRoute, Query};
+use crate::scoring::{BANNED, Bits, Overlay, Prices, Role};
+use crate::snapshot::{Edge, Snapshot};
+
+/// No amount is larger.
+pub(super) const AMOUNT_MAX: u64 = Msat::MAX_MONEY.0;
+
+/// One query, ready to be searched for.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) query: &'a Query<'a>,
+    pub(super) prices: Prices<'a>,
+    pub(super) payer: u32,
+    pub(super) payee: u32,
+    /// What the payee is to receive.
+    pub(super) amount: u64,
+    pub(super) objective: Objective,
+    minds_success: bool,
+    overlay: Option<&'a Overlay>,
+    marks: &'a Marks,
+    /// Whether any edge is marked.
+    marked: bool,
+}
+
+/// What a search minimises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Objective {
+    /// What the query prices.
+    Cost,
+    /// The fee alone, in the unit of costs.
+    Fee,
+    /// The blocks of the first HTLC.
+    Blocks,
+    /// The channels.
+    Hops,
+}
+
+/// What one query forbids, and what its payer knows of its own channels; memory used again from query to query.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// One bit an edge: whether `bounds` says something of it.
+    bits: Vec<u64>,
+    /// The most each marked edge may carry, sorted by edge.
+    bounds: Vec<(u32, u64)>,
+    /// The payer's usable channels when it has said which: edge, least and most amount, sorted by edge.
+    own: Vec<(u32, u64, u64)>,
+    /// Nodes that may not forward.
+    blocked: Vec<u32>,
+    /// What the scorer knows, looked up for this query alone.
+    overlay: Overlay,
+}
+
+/// What crossing an edge takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) cost: u64,
+    pub(super) fee: u64,
+    pub(super) delta: u32,
+}
+
+impl Marks {
+    /// Forgets the last query and notes what this one forbids.
+    pub(super) fn set(&mut self, snapshot: &Snapshot, query: &Query<'_>, payer: u32) {
+        for (edge, _) in self.bounds.drain(..) {
+            self.bits[edge as usize / 64] = 0;
+        }
+        self.own.clear();
+        self.blocked.clear();
+        let known = query.knowledge;
+        let channels = known.excluded_channels.iter().filter_map(|scid| snapshot.edges_of(*scid)).flatten();
+        let directions = known.excluded_directions.iter().filter_map(|way| snapshot.edge_index(*way));
+        self.bounds.extend(channels.chain(directions).map(|edge| (edge, 0)));
+        for (directed, failed) in &known.failed_amounts {
+            // With the smallest amount failed, nothing is left: an edge that carries at most zero carries nothing.
+            let edge = snapshot.edge_index(*directed);
+            self.bounds.extend(edge.map(|edge| (edge, failed.0.saturating_sub(1))));
+        }
+        self.bounds.sort_unstable();
+        self.bounds.dedup_by_key(|(edge, _)| *edge);
+        self.bits.resize(snapshot.edge_count().div_ceil(64), 0);
+        for (edge, _) in &self.bounds {
+            self.bits[*edge as usize / 64] |= 1 << (edge % 64);
+        }
+        self.blocked.extend(known.excluded_nodes.iter().filter_map(|node| snapshot.node_index(*node)));
+        for (scid, hop) in known.first_hops.iter().flatten() {
+            let edges = snapshot.edges_of(*scid).into_iter().flatten();
+            let own = edges.filter(|edge| snapshot.edge(*edge).source == payer);
+            self.own.extend(own.map(|edge| {
+                let most = hop.spendable.min(snapshot.capacity_of(edge).to_msat()).min(Msat::MAX_MONEY);
+                (edge, hop.htlc_minimum.0, most.0)
+            }));
+        }
+        self.own.sort_unstable();
+        let unprepared = query.scorer.filter(|scorer| scorer.prepared(snapshot).is_none());
+        if let Some(scorer) = unprepared {
+            self.overlay = scorer.overlay(snapshot);
+        }
+    }
+
+    /// The most a marked edge may carry.
+    fn bound(&self, edge: u32) -> u64 {
+        match self.bounds.binary_search_by_key(&edge, |(edge, _)| *edge) {
+            Ok(at) => self.bounds[at].1,
+            Err(_) => u64::MAX,
+        }
+    }
+}
+
+/// The numbers of payer and payee, when a payment between them makes sense.
+pub(super) fn ends(snapshot: &Snapshot, query: &Query<'_>) -> Result<(u32, u32), NoRoute> {
+    let end = |node: NodeId| {
+        if query.knowledge.excluded_nodes.contains(&node) {
+            return Err(NoRoute::ExcludedNode { node });
+        }
+        snapshot.node_index(node).ok_or(NoRoute::UnknownNode { node })
+    };
+    let (payer, payee) = (end(query.from)?, end(query.to)?);
+    if payer == payee {
+        return Err(NoRoute::SelfPayment { node: query.from });
+    }
+    if query.amount == Msat::ZERO {
+        return Err(NoRoute::ZeroAmount);
+    }
+    Ok((payer, payee))
+}
+
+impl<'a> Task<'a> {
+    pub(super) fn new(
+        snapshot: &'a Snapshot,
+        query: &'a Query<'a>,
+        (payer, payee): (u32, u32),
+        marks: &'a Marks,
+    ) -> Task<'a> {
+        let prices = Prices::new(query);
+        Task {
+            snapshot,
+            query,
+            prices,
+            payer,
+            payee,
+            amount: query.amount.0,
+            objective: Objective::Cost,
+            minds_success: prices.minds_success(),
+            overlay: query.scorer.map(|scorer| scorer.prepared(snapshot).unwrap_or(&marks.overlay)),
+            marks,
+            marked: !marks.bounds.is_empty(),
+        }
+    }
+
+    /// The same with another objective.
+    pub(super) fn minimising(self, objective: Objective) -> Task<'a> {
+        Task { objective, ..self }
+    }
+
+    /// What it takes to forward `amount` over an edge that does not leave the payer; `None` when it cannot carry it. The
+    /// edge's minimum is the caller's to check.
+    #[inline]
+    pub(super) fn forward(&self, number: u32, edge: &Edge, amount: u64) -> Option<Step> {
+        if amount > edge.maximum || (self.marked && self.forbids(number, amount)) {
+            return None;
+        }
+        let fee = edge.fee(amount);
+        let (mut bits, mut penalty) = (Bits(0), 0);
+        let place = self.overlay.map_or(Overlay::NONE, |overlay| overlay.places[number as usize]);
+        if place != Overlay::NONE {
+            (bits, penalty) = self.remarked(place, edge, amount, Role::Forward)?;
+        } else if self.minds_success {
+            bits = Prices::prior(amount, edge.capacity);
+        }
+        let cost = match self.objective {
+            Objective::Cost => self.prices.forward(amount, fee, edge.cltv_expiry_delta, bits, penalty),
+            Objective::Fee => fee.saturating_mul(Cost::PER_MSAT),
+            Objective::Blocks => u64::from(edge.cltv_expiry_delta),
+            Objective::Hops => 1,
+        };
+        Some(Step { cost, fee, delta: u32::from(edge.cltv_expiry_delta) })
+    }
+
+    /// What it costs to offer `amount` over one of the payer's own channels; `None` when it cannot carry it.
+    pub(super) fn first(&self, number: u32, edge: &Edge, amount: u64) -> Option<u64> {
+        if amount > self.own_range(number, edge)?.1 || (self.marked && self.forbids(number, amount)) {
+            return None;
+        }
+        let role = self.first_role();
+        let mut cost = 0;
+        let place = self.overlay.map_or(Overlay::NONE, |overlay| overlay.places[number as usize]);
+        if place != Overlay::NONE {
+            let (bits, penalty) = self.remarked(place, edge, amount, role)?;
+            cost = if role == Role::First { self.prices.first(bits, penalty) } else { 0 };
+        } else if self.minds_success && role == Role::First {
+            cost = self.prices.first(Prices::prior(amount, edge.capacity), 0);
+        }
+        Some(match self.objective {
+            Objective::Cost => cost,
+            Objective::Fee | Objective::Blocks => 0,
+            Objective::Hops => 1,
+        })
+    }
+
+    /// The least amount an edge out of `node` takes; above all amounts when it is not usable at all.
+    #[inline]
+    pub(super) fn minimum(&self, number: u32, edge: &Edge, node: u32) -> u64 {
+        if node == self.payer {
+            self.own_range(number, edge).map_or(u64::MAX, |(least, _)| least)
+        } else {
+            edge.minimum
+        }
+    }
+
+    /// Nodes that may not forward.
+    pub(super) fn blocked(&self) -> &'a [u32] {
+        &self.marks.blocked
+    }
+
+    /// The highest minimum of any direction that is above the payment's amount and no more than `amount_max`.
+    pub(super) fn highest_minimum(&self, amount_max: u64) -> u64 {
+        let all = 0..self.snapshot.edge_count() as u32;
+        let edges = self.snapshot.runs(all).flat_map(|(_, run)| run.iter().map(|edge| edge.minimum));
+        let own = self.marks.own.iter().map(|(_, minimum, _)| *minimum);
+        let above = edges.chain(own).filter(|minimum| *minimum > self.amount && *minimum <= amount_max);
+        above.max().unwrap_or(self.amount)
+    }
+
+    /// What the payer's own channels are to the price of a route.
+    pub(super) fn first_role(&self) -> Role {
+        if self.query.knowledge.first_hops.is_some() { Role::Known } else { Role::First }
+    }
+
+    /// How unlikely a hop is to work.
+    pub(super) fn unlikely(&self, directed: DirectedChannel, edge: u32, amount: u64, role: Role) -> Bits {
+        self.prices.bits(directed, self.snapshot.capacity_of(edge), Msat(amount), role)
+    }
+
+    /// Least and most amount of one of the payer's own channels.
+    fn own_range(&self, number: u32, edge: &Edge) -> Option<(u64, u64)> {
+        if self.query.knowledge.first_hops.is_none() {
+            return edge.enabled().then_some((edge.minimum, edge.maximum));
+        }
+        let at = self.marks.own.binary_search_by_key(&number, |(edge, _, _)| *edge).ok()?;
+        let (_, least, most) = self.marks.own[at];
+        Some((least, most))
+    }
+
+    #[inline]
+    fn forbids(&self, number: u32, amount: u64) -> bool {
+        self.marks.bits[number as usize / 64] >> (number % 64) & 1 == 1 && amount > self.marks.bound(number)
+    }
+
+    /// Unlikeliness and penalty of an edge that the scorer knows something of; `None` when it is banned.
+    fn remarked(&self, place: u32, edge: &Edge, amount: u64, role: Role) -> Option<(Bits, u64)> {
+        let remark = &self.overlay?.remarks[place as usize];
+        let penalty = if role == Role::Forward { remark.penalty } else { remark.own_penalty };
+        if penalty == BANNED {
+            return None;
+        }
+        let bits = if self.minds_success && role != Role::Known {
+            self.prices.learned(remark, amount, edge.capacity)
+        } else {
+            Bits(0)
+        };
+        Some((bits, penalty))
+    }
+}
