@@ -265,13 +265,13 @@ impl Core {
     pub(super) fn hand_over(&self, from: u16, handoff: Handoff, askers: &HashMap<HtlcRef, u16>) {
         let incoming = handoff.incoming;
         let to = match &handoff.step {
-            HandoffStep::Offer(offer) => self.directory.shard_of(ChannelRef::Scid(offer.scid)),
+            HandoffStep::Offer { offer, .. } => self.directory.shard_of(ChannelRef::Scid(offer.scid)),
             HandoffStep::Resolve(_) => self.directory.shard_of(ChannelRef::Id(incoming.channel_id)),
             HandoffStep::Done => askers.get(&incoming).copied(),
         };
         match (to, &handoff.step) {
             (Some(to), _) => self.push(to, Item::Handoff { from, handoff }),
-            (None, HandoffStep::Offer(_)) => {
+            (None, HandoffStep::Offer { .. }) => {
                 // No shard has the channel any more: it is as if the one that had it refused.
                 let step = HandoffStep::Resolve(Resolution::Fail(Failure::UnknownNextPeer));
                 self.push(from, Item::Handoff { from, handoff: Handoff { incoming, step } });

@@ -59,7 +59,6 @@ durable_enum!(Removal, "removal" {
 });
 
 durable_struct! {
-    Htlc { id, amount, payment_hash, cltv_expiry, onion_routing_packet, path_key }
     NegotiatedFeatures { large_channel, upfront_shutdown_script, shutdown_anysegwit }
     ChannelConfig {
         chain_hash, channel_type, announce_channel, dust_limit, max_htlc_value_in_flight,
@@ -69,6 +68,47 @@ durable_struct! {
     PeerLimits {
         funding_min, dust_limit_max, to_self_delay_max, channel_reserve_millionths_max, htlc_minimum_max,
         max_htlc_value_in_flight_min, max_accepted_htlcs_min, minimum_depth_max, feerate_min, feerate_max,
+    }
+}
+
+impl Durable for Htlc {
+    fn write(&self, out: &mut Encoder<'_>) {
+        self.id.write(out);
+        self.amount.write(out);
+        self.payment_hash.write(out);
+        self.cltv_expiry.write(out);
+        match &self.onion_routing_packet {
+            Some(onion) if !out.omits_onions() => {
+                out.raw().u8(1);
+                out.raw().bytes(&onion[..]);
+            }
+            _ => out.raw().u8(0),
+        }
+        self.path_key.write(out);
+    }
+
+    fn read(input: &mut Decoder<'_>) -> Result<Self, RecordError> {
+        Ok(Htlc {
+            // The largest id has none after it.
+            id: input.number(u64::MAX - 1)?,
+            amount: Durable::read(input)?,
+            payment_hash: Durable::read(input)?,
+            cltv_expiry: Durable::read(input)?,
+            onion_routing_packet: Durable::read(input)?,
+            path_key: Durable::read(input)?,
+        })
+    }
+
+    #[cfg(test)]
+    fn sample(sampler: &mut Sampler) -> Self {
+        Htlc {
+            id: sampler.number(u64::MAX - 1),
+            amount: Durable::sample(sampler),
+            payment_hash: Durable::sample(sampler),
+            cltv_expiry: Durable::sample(sampler),
+            onion_routing_packet: Durable::sample(sampler),
+            path_key: Durable::sample(sampler),
+        }
     }
 }
 

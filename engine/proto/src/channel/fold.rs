@@ -1,19 +1,21 @@
 //! Folding deltas into a channel: the only place where its state changes.
 //!
 //! Owns: what each [`Delta`] does, the events that follow, and the changes of phase. Does not: check anything; plans
-//! did. Invariant: folding is deterministic, so the same deltas give the same channel, whenever they are folded.
+//! did, and only a record that no plan wrote does not fold. Invariant: folding is deterministic, so the same deltas give the same channel, whenever they are folded.
 
 use fulmen_wire::units::Point;
 use secp256k1::PublicKey;
 use thiserror::Error;
 
+use super::config::channel_type_from_features;
 use super::effect::{ChannelEvent, Effects};
 use super::funded::{Funded, Link};
 use super::htlc::{Removal, Side};
 use super::negotiate::{Negotiating, Offer};
 use super::opening::{self, AwaitingAccept, AwaitingFundingCreated};
+use super::terms::{accept_points, open_points};
 use super::{Channel, Delta, Failed, Phase};
-use crate::keys::{ChannelSecrets, PerCommitmentSecret, parse_point};
+use crate::keys::{ChannelSecrets, CommitmentNumber, InvalidPoint, PerCommitmentSecret, parse_point};
 
 /// A record that cannot be replayed.
 #[non_exhaustive]
@@ -22,6 +24,15 @@ pub enum ReplayError {
     /// A record begins with [`Delta::Opened`] or [`Delta::Accepted`]; this one does not.
     #[error("the record does not begin with a channel's opening")]
     NoBeginning,
+    /// A message of the opening has fields that no plan would have let pass.
+    #[error("the record opens the channel with a message that is not acceptable")]
+    Opening,
+    /// A point is none of the curve.
+    #[error(transparent)]
+    Point(#[from] InvalidPoint),
+    /// A revocation without a commitment to revoke, or with a secret that is not its.
+    #[error("the record revokes commitment {0} with a secret that is not its")]
+    Revocation(CommitmentNumber),
 }
 
 impl Channel {
@@ -33,18 +44,32 @@ impl Channel {
     ) -> Result<Channel, ReplayError> {
         let mut record = record.into_iter();
         let first = record.next().ok_or(ReplayError::NoBeginning)?;
-        let mut channel = Channel::begin(secrets, first).ok_or(ReplayError::NoBeginning)?;
-        let mut forgotten = Effects::default();
+        let mut channel = Channel::begin(secrets, first)?;
         for delta in record {
-            channel.fold(delta, &mut forgotten);
-            forgotten = Effects::default();
+            channel.replay_delta(delta)?;
         }
-        channel.fold(Delta::Disconnected, &mut forgotten);
+        channel.replay_end();
         Ok(channel)
     }
 
+    /// Folds one more delta of a record.
+    pub(crate) fn replay_delta(&mut self, delta: Delta) -> Result<(), ReplayError> {
+        self.fold(delta, &mut Effects::default())
+    }
+
+    /// Ends a record: the channel comes back without a connection.
+    pub(crate) fn replay_end(&mut self) {
+        let ended = self.fold(Delta::Disconnected, &mut Effects::default());
+        debug_assert!(ended.is_ok(), "a connection can be lost at any time");
+    }
+
     /// The channel that a record's first delta stands for.
-    pub(super) fn begin(secrets: ChannelSecrets, first: Delta) -> Option<Channel> {
+    pub(crate) fn begin(secrets: ChannelSecrets, first: Delta) -> Result<Channel, ReplayError> {
+        if let Delta::Opened { open, .. } | Delta::Accepted { open, .. } = &first {
+            open_points(open)?;
+            let channel_type = open.channel_type.as_ref().and_then(channel_type_from_features);
+            channel_type.ok_or(ReplayError::Opening)?;
+        }
         let phase = match first {
             Delta::Opened { config, features, open } => Phase::AwaitingAccept(Box::new(AwaitingAccept {
                 config: *config,
@@ -53,6 +78,7 @@ impl Channel {
                 open: *open,
             })),
             Delta::Accepted { config, features, open, accept } => {
+                accept_points(&accept)?;
                 Phase::AwaitingFundingCreated(Box::new(AwaitingFundingCreated {
                     config: *config,
                     features,
@@ -61,32 +87,36 @@ impl Channel {
                     accept: *accept,
                 }))
             }
-            _ => return None,
+            _ => return Err(ReplayError::NoBeginning),
         };
-        Some(Channel { phase })
+        Ok(Channel { phase })
     }
 
     /// Folds one delta and adds the events that follow from it.
-    pub(super) fn fold(&mut self, delta: Delta, effects: &mut Effects) {
+    pub(super) fn fold(&mut self, delta: Delta, effects: &mut Effects) -> Result<(), ReplayError> {
         match delta {
             Delta::Opened { .. }
             | Delta::Accepted { .. }
             | Delta::AcceptReceived { .. }
             | Delta::FundingCreatedSent { .. }
             | Delta::FundingCreatedReceived { .. }
-            | Delta::FundingSignedReceived { .. } => self.fold_opening(delta, effects),
+            | Delta::FundingSignedReceived { .. } => self.fold_opening(delta, effects)?,
             Delta::ClosingOffered { .. } | Delta::ClosingReceived { .. } | Delta::ClosingAgreed { .. } => {
                 if let Phase::Negotiating(negotiating) = &mut self.phase {
                     negotiating.fold(delta, effects);
                 }
             }
             Delta::Failed { error } => self.fail(error, effects),
-            _ => self.fold_funded(delta, effects),
+            _ => self.fold_funded(delta, effects)?,
         }
         self.advance_phase(effects);
+        Ok(())
     }
 
-    fn fold_opening(&mut self, delta: Delta, effects: &mut Effects) {
+    fn fold_opening(&mut self, delta: Delta, effects: &mut Effects) -> Result<(), ReplayError> {
+        if let Delta::AcceptReceived { accept } = &delta {
+            accept_points(accept)?;
+        }
         let phase = std::mem::replace(&mut self.phase, Phase::Changing);
         self.phase = match (phase, delta) {
             (Phase::AwaitingAccept(phase), Delta::AcceptReceived { accept }) => {
@@ -118,18 +148,19 @@ impl Channel {
             }
             (phase, _) => phase,
         };
+        Ok(())
     }
 
-    fn fold_funded(&mut self, delta: Delta, effects: &mut Effects) {
+    fn fold_funded(&mut self, delta: Delta, effects: &mut Effects) -> Result<(), ReplayError> {
         match &mut self.phase {
             Phase::Confirming(funded) | Phase::Normal(funded) => funded.fold(delta, effects),
             Phase::Negotiating(negotiating) => {
                 if matches!(delta, Delta::Disconnected | Delta::Connected) {
                     negotiating.restart();
                 }
-                negotiating.funded.fold(delta, effects);
+                negotiating.funded.fold(delta, effects)
             }
-            _ => {}
+            _ => Ok(()),
         }
     }
 
@@ -167,7 +198,7 @@ impl Channel {
 }
 
 impl Funded {
-    fn fold(&mut self, delta: Delta, effects: &mut Effects) {
+    fn fold(&mut self, delta: Delta, effects: &mut Effects) -> Result<(), ReplayError> {
         match delta {
             Delta::FundingLocked { scid } => {
                 self.scid = Some(scid);
@@ -175,7 +206,7 @@ impl Funded {
             }
             Delta::ChannelReadyReceived { second_per_commitment_point } => {
                 self.ready_received = true;
-                self.remote_next_point = Some(checked_point(&second_per_commitment_point));
+                self.remote_next_point = Some(point(&second_per_commitment_point)?);
             }
             Delta::Added { by, htlc, over_dust_exposure } => self.updates.add(by, htlc, over_dust_exposure),
             Delta::Removed { by, id, removal } => {
@@ -201,7 +232,7 @@ impl Funded {
                 self.commitment_sent_last = false;
             }
             Delta::RevocationReceived { per_commitment_secret, next_per_commitment_point } => {
-                self.fold_revocation(&per_commitment_secret, &next_per_commitment_point);
+                self.fold_revocation(&per_commitment_secret, &next_per_commitment_point)?;
                 self.updates.revoke(Side::Remote, &mut effects.events);
             }
             Delta::ShutdownWanted { scriptpubkey } => {
@@ -228,17 +259,19 @@ impl Funded {
             // The rest is folded by the phases it belongs to.
             _ => {}
         }
+        Ok(())
     }
 
-    fn fold_revocation(&mut self, secret: &[u8; 32], next_point: &Point) {
-        let secret = PerCommitmentSecret::from_bytes(secret).expect("the plan parsed the secret");
+    fn fold_revocation(&mut self, secret: &[u8; 32], next_point: &Point) -> Result<(), ReplayError> {
         let number = self.revealed.next();
-        self.revealed.insert(number, &secret).expect("the plan checked the secret against the store");
-        let next = self.remote_next_point.expect("a commitment was signed for this point");
-        self.remote_point = next;
-        self.remote_next_point = Some(checked_point(next_point));
+        let wrong = ReplayError::Revocation(number);
+        let secret = PerCommitmentSecret::from_bytes(secret).ok_or(wrong)?;
+        self.revealed.insert(number, &secret).map_err(|_| wrong)?;
+        self.remote_point = self.remote_next_point.ok_or(wrong)?;
+        self.remote_next_point = Some(point(next_point)?);
         self.remote_next_keys.take();
         self.awaiting_revocation = false;
+        Ok(())
     }
 
     fn announce_shutdown(&self, effects: &mut Effects) {
@@ -263,7 +296,6 @@ impl Negotiating {
     }
 }
 
-/// A point that the plan has parsed before.
-fn checked_point(point: &Point) -> PublicKey {
-    parse_point("per_commitment_point", point).expect("the plan parsed the point")
+fn point(point: &Point) -> Result<PublicKey, InvalidPoint> {
+    parse_point("per_commitment_point", point)
 }

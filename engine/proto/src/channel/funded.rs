@@ -8,8 +8,9 @@
 
 use std::sync::OnceLock;
 
+use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Transaction};
-use fulmen_wire::units::{ChannelId, CltvDelta, FeeratePerKw, Msat, Sat, Scid, Signature};
+use fulmen_wire::units::{ChannelId, CltvDelta, FeeratePerKw, Msat, Sat, Scid, Signature, Txid};
 use secp256k1::PublicKey;
 
 use super::config::{ChannelConfig, NegotiatedFeatures};
@@ -17,7 +18,7 @@ use super::htlc::{HtlcEntry, Side, Stage};
 use super::updates::{Updates, View};
 use crate::commitment::{
     ANCHOR_OUTPUT, ChannelType, CommitmentError, CommitmentParams, CommitmentSpec, CommitmentTx, Htlc,
-    HtlcDirection, commitment_fee, trim_threshold,
+    HtlcDirection, commitment_fee, funding_script, obscure_factor, trim_threshold,
 };
 use crate::keys::{Basepoints, ChannelSecrets, CommitmentKeys, CommitmentNumber, SecretStore};
 
@@ -61,7 +62,92 @@ pub(super) struct Params {
     pub(super) remote_commitment: CommitmentParams,
 }
 
+/// What both sides agreed on when the channel was opened, and where its funding output stands: all that [`Params`]
+/// follow from, given our keys.
+#[derive(Clone, Debug)]
+pub(super) struct Agreed {
+    pub(super) opener: Side,
+    pub(super) channel_type: ChannelType,
+    pub(super) funding: Sat,
+    pub(super) outpoint: OutPoint,
+    pub(super) announce: bool,
+    pub(super) minimum_depth: u32,
+    pub(super) config: ChannelConfig,
+    pub(super) features: NegotiatedFeatures,
+    pub(super) local_terms: Terms,
+    pub(super) remote_terms: Terms,
+    pub(super) remote_basepoints: Basepoints,
+    pub(super) remote_shutdown_scriptpubkey: Option<Vec<u8>>,
+}
+
 impl Params {
+    /// The parameters of the channel with our keys `local` that `agreed` describes.
+    pub(super) fn new(agreed: Agreed, local: &Basepoints) -> Params {
+        let Agreed { opener, channel_type, funding, outpoint, local_terms, remote_terms, .. } = agreed;
+        let remote = agreed.remote_basepoints;
+        let (openers, acceptors) = match opener {
+            Side::Local => (&local.payment, &remote.payment),
+            Side::Remote => (&remote.payment, &local.payment),
+        };
+        let local_commitment = CommitmentParams {
+            channel_type,
+            funding_outpoint: outpoint,
+            funding_amount: funding,
+            local_funding_pubkey: local.funding,
+            remote_funding_pubkey: remote.funding,
+            local_is_opener: opener == Side::Local,
+            dust_limit: local_terms.dust_limit,
+            to_self_delay: remote_terms.to_self_delay,
+            obscure_factor: obscure_factor(openers, acceptors),
+            funding_script: funding_script(&local.funding, &remote.funding),
+        };
+        let remote_commitment = CommitmentParams {
+            local_funding_pubkey: remote.funding,
+            remote_funding_pubkey: local.funding,
+            local_is_opener: opener == Side::Remote,
+            dust_limit: remote_terms.dust_limit,
+            to_self_delay: local_terms.to_self_delay,
+            ..local_commitment.clone()
+        };
+        // The output index fits: both `funding_created` and our own transaction give it as 16 bits.
+        let output = u16::try_from(outpoint.vout).unwrap_or(u16::MAX);
+        Params {
+            channel_id: ChannelId::from_funding(Txid(outpoint.txid.to_byte_array()), output),
+            opener,
+            channel_type,
+            funding,
+            outpoint,
+            announce: agreed.announce,
+            minimum_depth: agreed.minimum_depth,
+            config: agreed.config,
+            features: agreed.features,
+            local_terms,
+            remote_terms,
+            remote_basepoints: remote,
+            remote_shutdown_scriptpubkey: agreed.remote_shutdown_scriptpubkey,
+            local_commitment,
+            remote_commitment,
+        }
+    }
+
+    /// What the parameters follow from.
+    pub(super) fn agreed(&self) -> Agreed {
+        Agreed {
+            opener: self.opener,
+            channel_type: self.channel_type,
+            funding: self.funding,
+            outpoint: self.outpoint,
+            announce: self.announce,
+            minimum_depth: self.minimum_depth,
+            config: self.config.clone(),
+            features: self.features,
+            local_terms: self.local_terms,
+            remote_terms: self.remote_terms,
+            remote_basepoints: self.remote_basepoints,
+            remote_shutdown_scriptpubkey: self.remote_shutdown_scriptpubkey.clone(),
+        }
+    }
+
     /// What one side announced.
     pub(super) fn terms(&self, side: Side) -> &Terms {
         match side {

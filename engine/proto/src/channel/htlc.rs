@@ -53,8 +53,9 @@ pub struct Htlc {
     pub payment_hash: PaymentHash,
     /// Its `cltv_expiry`.
     pub cltv_expiry: BlockHeight,
-    /// Its `onion_routing_packet`, opaque to the channel.
-    pub onion_routing_packet: Box<[u8; 1366]>,
+    /// Its `onion_routing_packet`, opaque to the channel. `None` in an HTLC of ours that the peer has acknowledged, since
+    /// it is not sent again, and in a record from which it can be derived.
+    pub onion_routing_packet: Option<Box<[u8; 1366]>>,
     /// Its `blinded_path` TLV, passed through.
     pub path_key: Option<Point>,
 }

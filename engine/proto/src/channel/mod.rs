@@ -49,6 +49,7 @@ mod opening;
 mod query;
 mod reestablish;
 mod shutdown;
+mod snapshot;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -248,7 +249,7 @@ impl Channel {
         let mut effects = Effects { send: plan.send, ..Effects::default() };
         effect::fill_signatures(&mut effects.send, signatures);
         for delta in plan.deltas {
-            self.fold(delta, &mut effects);
+            self.fold(delta, &mut effects).expect("what was planned on this very state folds into it");
         }
         effects
     }

@@ -108,7 +108,7 @@ impl Funded {
             amount: message.amount_msat,
             payment_hash: message.payment_hash,
             cltv_expiry: message.cltv_expiry,
-            onion_routing_packet: message.onion_routing_packet.clone(),
+            onion_routing_packet: Some(message.onion_routing_packet.clone()),
             path_key: message.path_key,
         };
         Ok(Plan::of(Delta::Added { by: Side::Remote, htlc, over_dust_exposure }))
@@ -156,7 +156,7 @@ impl Funded {
                     amount: *amount,
                     payment_hash: *payment_hash,
                     cltv_expiry: *cltv_expiry,
-                    onion_routing_packet: onion_routing_packet.clone(),
+                    onion_routing_packet: Some(onion_routing_packet.clone()),
                     path_key: *path_key,
                 };
                 self.plan_offer(htlc, command, state)
@@ -288,13 +288,14 @@ impl Funded {
 
     /// The `update_add_htlc` of an HTLC of ours.
     pub(super) fn update_add_htlc(&self, htlc: &Htlc) -> Message {
+        let onion = htlc.onion_routing_packet.clone();
         let message = UpdateAddHtlc {
             channel_id: self.params.channel_id,
             id: htlc.id,
             amount_msat: htlc.amount,
             payment_hash: htlc.payment_hash,
             cltv_expiry: htlc.cltv_expiry,
-            onion_routing_packet: htlc.onion_routing_packet.clone(),
+            onion_routing_packet: onion.expect("an HTLC of ours keeps its onion until it is acknowledged"),
             path_key: htlc.path_key,
             unknown: UnknownTlvs::default(),
         };

@@ -19,7 +19,7 @@ use super::config::{ChannelConfig, NegotiatedFeatures, channel_type_features, ch
 use super::delta::Delta;
 use super::effect::{ChannelEvent, Created, Effects, Plan};
 use super::error::ChannelError;
-use super::funded::{Funded, Params};
+use super::funded::{Agreed, Funded, Params};
 use super::htlc::Side;
 use super::terms::{
     RESERVE_MIN, accept_points, accept_terms, check_open, check_reserve, check_terms, check_upfront_script,
@@ -27,7 +27,7 @@ use super::terms::{
 };
 use super::updates::Updates;
 use super::{Channel, Phase};
-use crate::commitment::{CommitmentParams, funding_output_script, funding_script, obscure_factor};
+use crate::commitment::funding_output_script;
 use crate::keys::{Basepoints, ChannelSecrets, CommitmentNumber, InvalidPoint, to_point};
 
 /// As opener: `open_channel` is sent.
@@ -162,6 +162,14 @@ impl AwaitingFunding {
         self.opening.id()
     }
 
+    pub(super) fn opening(&self) -> &AwaitingAccept {
+        &self.opening
+    }
+
+    pub(super) fn accept(&self) -> &AcceptChannel {
+        &self.accept
+    }
+
     pub(super) fn funding_needed(&self) -> ChannelEvent {
         ChannelEvent::FundingNeeded {
             script_pubkey: self.script_pubkey().into_bytes(),
@@ -260,7 +268,8 @@ impl AwaitingFundingCreated {
 
 /// A channel just begun, with its first message.
 fn created(secrets: ChannelSecrets, first: Delta, message: Message) -> Created {
-    let channel = Channel::begin(secrets, first.clone()).expect("the delta begins a record");
+    let channel =
+        Channel::begin(secrets, first.clone()).expect("an opening that was checked begins a record");
     Created { channel, deltas: vec![first], effects: Effects { send: vec![message], ..Effects::default() } }
 }
 
@@ -352,39 +361,14 @@ fn new_funded(
         Side::Remote => (checked(open_points(open)), &open.upfront_shutdown_script),
     };
     let (pushed, kept) = (open.push_msat, open.funding_satoshis.to_msat().saturating_sub(open.push_msat));
-    let (local, openers, acceptors) = match opener {
-        Side::Local => (kept, &secrets.basepoints().payment, &remote_basepoints.payment),
-        Side::Remote => (pushed, &remote_basepoints.payment, &secrets.basepoints().payment),
+    let local = match opener {
+        Side::Local => kept,
+        Side::Remote => pushed,
     };
     let channel_type = open.channel_type.as_ref().and_then(channel_type_from_features);
-    let channel_type = channel_type.expect("the plan checked the channel type");
-    let ours = secrets.basepoints().funding;
-    let local_commitment = CommitmentParams {
-        channel_type,
-        funding_outpoint: outpoint,
-        funding_amount: open.funding_satoshis,
-        local_funding_pubkey: ours,
-        remote_funding_pubkey: remote_basepoints.funding,
-        local_is_opener: opener == Side::Local,
-        dust_limit: local_terms.dust_limit,
-        to_self_delay: remote_terms.to_self_delay,
-        obscure_factor: obscure_factor(openers, acceptors),
-        funding_script: funding_script(&ours, &remote_basepoints.funding),
-    };
-    let remote_commitment = CommitmentParams {
-        local_funding_pubkey: remote_basepoints.funding,
-        remote_funding_pubkey: ours,
-        local_is_opener: opener == Side::Remote,
-        dust_limit: remote_terms.dust_limit,
-        to_self_delay: local_terms.to_self_delay,
-        ..local_commitment.clone()
-    };
-    // The output index fits: both `funding_created` and our own transaction give it as 16 bits.
-    let output = u16::try_from(outpoint.vout).unwrap_or(u16::MAX);
-    let params = Params {
-        channel_id: ChannelId::from_funding(Txid(outpoint.txid.to_byte_array()), output),
+    let agreed = Agreed {
         opener,
-        channel_type,
+        channel_type: channel_type.expect("the plan checked the channel type"),
         funding: open.funding_satoshis,
         outpoint,
         announce: open.announce_channel(),
@@ -395,9 +379,8 @@ fn new_funded(
         remote_terms,
         remote_basepoints,
         remote_shutdown_scriptpubkey: remote_script.clone().filter(|script| !script.is_empty()),
-        local_commitment,
-        remote_commitment,
     };
+    let params = Params::new(agreed, secrets.basepoints());
     let updates = Updates::new(open.funding_satoshis.to_msat(), opener, local, open.feerate_per_kw);
     Funded::begin(params, secrets.clone(), updates, remote_point)
 }

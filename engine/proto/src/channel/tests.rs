@@ -164,7 +164,7 @@ impl Node {
     fn check_record(&self) {
         let replayed = Channel::replay(self.secrets.clone(), self.record.clone()).expect("a record");
         let mut live = self.channel.clone();
-        live.fold(Delta::Disconnected, &mut Effects::default());
+        live.replay_end();
         assert_eq!(describe(replayed), describe(live));
         if let Some((commitment, signed)) = self.channel.signed_local_commitment() {
             let paid: u64 = signed.output.iter().map(|output| output.value.to_sat()).sum();

@@ -15,10 +15,10 @@ use super::htlc::{Htlc, HtlcEntry, PendingRemoval, Removal, Side, Stage};
 
 /// A change of the fee rate on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FeeUpdate {
-    feerate: FeeratePerKw,
-    stage: Stage,
-    order: u64,
+pub(super) struct FeeUpdate {
+    pub(super) feerate: FeeratePerKw,
+    pub(super) stage: Stage,
+    pub(super) order: u64,
 }
 
 /// From which stage on updates count, per sender: what defines one commitment, or one way to look at the channel.
@@ -119,18 +119,18 @@ pub(super) enum Unacknowledged<'a> {
 /// The update log of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Updates {
-    capacity: Msat,
-    opener: Side,
+    pub(super) capacity: Msat,
+    pub(super) opener: Side,
     /// Our balance if no HTLC of the log existed.
-    settled_local: Msat,
+    pub(super) settled_local: Msat,
     /// The fee rate if no fee update of the log existed.
-    feerate: FeeratePerKw,
-    fees: Vec<FeeUpdate>,
-    offered: BTreeMap<u64, HtlcEntry>,
-    received: BTreeMap<u64, HtlcEntry>,
-    next_offered_id: u64,
-    next_received_id: u64,
-    next_order: u64,
+    pub(super) feerate: FeeratePerKw,
+    pub(super) fees: Vec<FeeUpdate>,
+    pub(super) offered: BTreeMap<u64, HtlcEntry>,
+    pub(super) received: BTreeMap<u64, HtlcEntry>,
+    pub(super) next_offered_id: u64,
+    pub(super) next_received_id: u64,
+    pub(super) next_order: u64,
 }
 
 impl Updates {
@@ -349,6 +349,9 @@ impl Updates {
         };
         for entry in adds.values_mut().filter(|entry| entry.added == from) {
             entry.added = to;
+            if by == Side::Local && to >= Stage::Acknowledged {
+                entry.htlc.onion_routing_packet = None;
+            }
         }
         for removal in removals.values_mut().filter_map(|entry| entry.removal.as_mut()) {
             if removal.stage == from {

@@ -120,6 +120,7 @@ pub(crate) trait Durable: Sized {
 pub(crate) struct Encoder<'a> {
     writer: Writer<'a>,
     known: HashMap<[u8; 32], u64>,
+    omits_onions: bool,
 }
 
 impl<'a> Encoder<'a> {
@@ -127,12 +128,22 @@ impl<'a> Encoder<'a> {
     pub(crate) fn new(out: &'a mut Vec<u8>, version: u8) -> Encoder<'a> {
         let mut writer = Writer::new(out);
         writer.u8(version);
-        Encoder { writer, known: HashMap::new() }
+        Encoder { writer, known: HashMap::new(), omits_onions: false }
     }
 
     /// Where fields without a meaning of their own are written.
     pub(crate) const fn raw(&mut self) -> &mut Writer<'a> {
         &mut self.writer
+    }
+
+    /// Has the onions of HTLCs left out from here on, or not.
+    pub(crate) const fn omit_onions(&mut self, omit: bool) {
+        self.omits_onions = omit;
+    }
+
+    /// Whether onions are left out.
+    pub(crate) const fn omits_onions(&self) -> bool {
+        self.omits_onions
     }
 
     /// Bytes behind their length.
@@ -190,6 +201,11 @@ impl<'a> Decoder<'a> {
     /// Whether every byte was read.
     pub(crate) const fn is_empty(&self) -> bool {
         self.reader.is_empty()
+    }
+
+    /// The error of parts that do not belong together, the last of which ends here.
+    pub(crate) const fn inconsistent(&self, what: &'static str) -> RecordError {
+        RecordError::Inconsistent { offset: self.offset(), what }
     }
 
     /// Bytes behind their length.

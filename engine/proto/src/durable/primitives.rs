@@ -10,6 +10,7 @@ use fulmen_wire::units::{
     BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, NodeId, PaymentHash, PaymentPreimage,
     PaymentSecret, Point, Sat, Scid, Signature,
 };
+use secp256k1::PublicKey;
 
 #[cfg(test)]
 use super::sample::{self, Sampler};
@@ -326,6 +327,23 @@ macro_rules! messages {
 messages! {
     OpenChannel = 32, sample::open_channel;
     AcceptChannel = 33, sample::accept_channel;
+}
+
+impl Durable for PublicKey {
+    fn write(&self, out: &mut Encoder<'_>) {
+        out.raw().bytes(&self.serialize());
+    }
+
+    fn read(input: &mut Decoder<'_>) -> Result<Self, RecordError> {
+        let offset = input.offset();
+        let bytes = input.raw().array::<33>()?;
+        PublicKey::from_slice(&bytes).map_err(|_| RecordError::NotOnCurve { offset, what: "a point" })
+    }
+
+    #[cfg(test)]
+    fn sample(sampler: &mut Sampler) -> Self {
+        PublicKey::from_slice(&sampler.point().0).expect("a point of the curve")
+    }
 }
 
 impl Durable for ChannelType {

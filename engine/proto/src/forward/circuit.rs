@@ -14,6 +14,7 @@ use crate::onion::SharedSecret;
 
 use super::handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
 use super::record::Change;
+use super::snapshot::Item;
 
 /// A received HTLC on its way to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,19 +112,50 @@ impl Circuits {
         self.offered.len()
     }
 
-    /// What this shard owes others: offers not answered, and ends not acknowledged. Repeating them is harmless.
-    pub(crate) fn owed(&self) -> impl Iterator<Item = Handoff> + '_ {
-        let offers = self.received.iter().filter_map(|(incoming, circuit)| match &circuit.stage {
-            Stage::HandedOff(offer) => {
-                Some(Handoff { incoming: *incoming, step: HandoffStep::Offer(offer.clone()) })
-            }
+    /// The offers that other shards have not answered.
+    pub(crate) fn offers_owed(&self) -> impl Iterator<Item = (HtlcRef, Offer)> + '_ {
+        self.received.iter().filter_map(|(incoming, circuit)| match &circuit.stage {
+            Stage::HandedOff(offer) => Some((*incoming, *offer)),
             _ => None,
-        });
-        let ends = self.taken.iter().filter_map(|(incoming, resolution)| {
+        })
+    }
+
+    /// The ends that other shards have not acknowledged.
+    pub(crate) fn ends_owed(&self) -> impl Iterator<Item = Handoff> + '_ {
+        self.taken.iter().filter_map(|(incoming, resolution)| {
             let step = HandoffStep::Resolve(resolution.clone()?);
             Some(Handoff { incoming: *incoming, step })
+        })
+    }
+
+    /// What a checkpoint says of the circuits.
+    pub(super) fn items(&self) -> impl Iterator<Item = Item> + '_ {
+        let received = self.received.iter();
+        let received = received
+            .map(|(incoming, circuit)| Item::Received { incoming: *incoming, circuit: circuit.clone() });
+        let offered = self.offered.iter();
+        let offered =
+            offered.map(|(outgoing, origin)| Item::Offered { outgoing: *outgoing, origin: *origin });
+        let taken = self.taken.iter();
+        let taken = taken.map(|(incoming, resolution)| Item::Taken {
+            incoming: *incoming,
+            resolution: resolution.clone(),
         });
-        offers.chain(ends)
+        received.chain(offered).chain(taken)
+    }
+
+    /// Takes in what [`Circuits::items`] said; `Taken` comes after `Offered`, which does not know how it ended.
+    pub(super) fn restore(&mut self, item: Item) {
+        match item {
+            Item::Received { incoming, circuit } => {
+                self.received.insert(incoming, circuit);
+            }
+            Item::Offered { outgoing, origin } => self.offer(outgoing, origin),
+            Item::Taken { incoming, resolution } => {
+                self.taken.insert(incoming, resolution);
+            }
+            _ => debug_assert!(false, "not of the circuits"),
+        }
     }
 
     /// Folds a change into the circuits; those of other parts of the state change nothing here.

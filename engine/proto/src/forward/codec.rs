@@ -3,16 +3,19 @@
 //! Owns: how a [`Record`], each [`Change`] and what it holds is written; `FORMAT.md` says it in words. Does not store
 //! anything, and adds no checksum: whoever stores does.
 //!
-//! Budget: a forwarded HTLC takes at most 3.2 kB over its whole life where commitments are shared by many, its onion of
-//! 1,366 bytes twice included; the test `bytes_of_a_forward` counts them.
+//! Budget: a forwarded HTLC takes at most 2 kB over its whole life where commitments are shared by many, its onion of
+//! 1,366 bytes included; the test `bytes_of_a_forward` counts them.
 //!
 //! Invariant: tags are never used again for something else, and a field is only ever added under a new tag.
+
+use std::collections::BTreeMap;
 
 use super::circuit::{Circuit, Forward, Origin, Stage};
 use super::config::ForwardingPolicy;
 use super::handoff::{HtlcRef, Offer, Resolution};
 use super::input::{Invoice, Now};
 use super::record::{Change, Record};
+use crate::channel::{Delta, Side};
 use crate::durable::{Decoder, Durable, Encoder, RecordError, durable_enum, durable_struct};
 
 /// The version of records, their first byte.
@@ -22,11 +25,35 @@ impl Record {
     /// Appends the record's byte form to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut out = Encoder::new(out, RECORD_VERSION);
-        self.changes.iter().for_each(|change| change.write(&mut out));
+        for (change, is_derived) in self.changes.iter().zip(self.derived_onions()) {
+            out.omit_onions(is_derived);
+            change.write(&mut out);
+        }
+    }
+
+    /// Of each change whether it adds an HTLC whose onion follows from that of a received one: an onion is stored once.
+    fn derived_onions(&self) -> Vec<bool> {
+        let mut forwards = BTreeMap::new();
+        let mut derived = vec![false; self.changes.len()];
+        for (change, is_derived) in self.changes.iter().zip(&mut derived).rev() {
+            match change {
+                Change::Offered { outgoing, origin } => {
+                    forwards.insert(*outgoing, matches!(origin, Origin::Forward(_)));
+                }
+                // An id given up in this turn may come again: the offer that follows the addition is its own.
+                Change::Channel { channel_id, delta: Delta::Added { by: Side::Local, htlc, .. } } => {
+                    let outgoing = HtlcRef { channel_id: *channel_id, htlc_id: htlc.id };
+                    *is_derived = forwards.remove(&outgoing).unwrap_or(false);
+                }
+                _ => {}
+            }
+        }
+        derived
     }
 
     /// Reads what [`Record::encode`] wrote. A channel's error comes back as
-    /// [`ChannelError::Recorded`](crate::channel::ChannelError::Recorded), all else as it was.
+    /// [`ChannelError::Recorded`](crate::channel::ChannelError::Recorded), an onion that follows from that of a received
+    /// HTLC as `None`, all else as it was.
     ///
     /// # Errors
     /// When the bytes are not a whole record of a known version.
@@ -86,7 +113,7 @@ durable_struct! {
     Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage }
     Forward { incoming, incoming_amount, outgoing_amount }
     HtlcRef { channel_id, htlc_id }
-    Offer { scid, incoming_amount, incoming_cltv_expiry, amount, cltv_expiry, payment_hash, onion }
+    Offer { scid, incoming_amount, incoming_cltv_expiry, amount, cltv_expiry, payment_hash }
     Invoice { payment_hash, preimage, payment_secret, amount, min_final_cltv_expiry_delta, expires_at_unix_ms }
     Now { unix_ms }
     ForwardingPolicy {

@@ -31,7 +31,7 @@ impl Shard {
             .iter()
             .filter(|locked_in| locked_in.htlc.path_key.is_none())
             .map(|locked_in| PeelJob {
-                packet: &locked_in.htlc.onion_routing_packet,
+                packet: onion(&locked_in.htlc),
                 associated_data: &locked_in.htlc.payment_hash.0,
             })
             .collect();
@@ -140,14 +140,13 @@ impl Shard {
             amount: payload.amt_to_forward,
             cltv_expiry: payload.outgoing_cltv_value,
             payment_hash: locked_in.htlc.payment_hash,
-            onion,
         };
         if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
-            self.receive(work, locked_in, Some(secret), Stage::HandedOff(offer.clone()));
-            work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Offer(offer) });
+            self.receive(work, locked_in, Some(secret), Stage::HandedOff(offer));
+            work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
             return Ok(());
         }
-        let outgoing = self.offer_checked(work, &offer).map_err(|failure| {
+        let outgoing = self.offer_checked(work, &offer, onion).map_err(|failure| {
             let outgoing = self.refused_outgoing(&offer);
             Refusal { outgoing, ..Refusal::from(failure) }
         })?;
@@ -165,7 +164,12 @@ impl Shard {
     }
 
     /// Offers an HTLC for one received, if the outgoing channel's policy and means allow.
-    pub(super) fn offer_checked(&mut self, work: &mut Work, offer: &Offer) -> Result<HtlcRef, Failure> {
+    pub(super) fn offer_checked(
+        &mut self,
+        work: &mut Work,
+        offer: &Offer,
+        onion: Box<[u8; 1366]>,
+    ) -> Result<HtlcRef, Failure> {
         let channel_id = *self.state.scids.get(&offer.scid).ok_or(Failure::UnknownNextPeer)?;
         let entry = self.state.channels.get(&channel_id).ok_or(Failure::UnknownNextPeer)?;
         if !matches!(entry.channel.state(), channel::State::Normal) {
@@ -176,7 +180,7 @@ impl Shard {
             amount: offer.amount,
             payment_hash: offer.payment_hash,
             cltv_expiry: offer.cltv_expiry,
-            onion_routing_packet: offer.onion.clone(),
+            onion_routing_packet: onion,
             path_key: None,
         };
         self.add_htlc(work, channel_id, command).map_err(|error| failure_of_add(&error, offer.amount))
@@ -361,5 +365,10 @@ fn failure_of_add(error: &channel::CommandError, amount: Msat) -> Failure {
 }
 
 fn sha256_of_onion(htlc: &Htlc) -> [u8; 32] {
-    Sha256::digest(&htlc.onion_routing_packet[..]).into()
+    Sha256::digest(onion(htlc)).into()
+}
+
+/// The onion of a received HTLC that waits for its decision.
+fn onion(htlc: &Htlc) -> &[u8; 1366] {
+    htlc.onion_routing_packet.as_ref().expect("an HTLC keeps its onion at least until it is decided on")
 }

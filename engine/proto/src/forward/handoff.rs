@@ -35,15 +35,21 @@ pub struct Handoff {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HandoffStep {
     /// To the outgoing channel's shard: offer this HTLC if the channel's policy allows.
-    Offer(Offer),
+    Offer {
+        /// What to offer.
+        offer: Offer,
+        /// With which onion.
+        onion: Box<[u8; 1366]>,
+    },
     /// To the incoming channel's shard: how the offer ended.
     Resolve(Resolution),
     /// To the outgoing channel's shard: the end is known here for good and may be forgotten there.
     Done,
 }
 
-/// An HTLC to offer on another channel in return for one received.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An HTLC to offer on another channel in return for one received: all of it but the onion, which follows from the one
+/// that came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// The channel the sender asked for.
     pub scid: Scid,
@@ -57,8 +63,6 @@ pub struct Offer {
     pub cltv_expiry: BlockHeight,
     /// What locks both.
     pub payment_hash: PaymentHash,
-    /// The onion for the next hop.
-    pub onion: Box<[u8; 1366]>,
 }
 
 impl Offer {

@@ -7,8 +7,8 @@
 //!
 //! Driving contract: [`Shard::turn`] is the only call. Its [`Turn`] is executed in the order of its fields: the record
 //! is made durable, then messages are sent, peers disconnected, transactions broadcast, events told, handoffs
-//! delivered. The same inputs in the same order give the same turn, bit for bit. After a restart, [`Shard::restore`]
-//! brings back the shard that wrote the records.
+//! delivered. The same inputs in the same order give the same turn, bit for bit. After a restart, [`Restoring`]
+//! brings back the shard that wrote the records, from the last [`Shard::snapshot`] on.
 //!
 //! Invariant: no millisatoshi is lost between two channels. An HTLC is offered only for one irrevocably committed in;
 //! every HTLC received is fulfilled if the one offered for it was, and failed only once that one is irrevocably gone.
@@ -31,6 +31,7 @@ mod replay;
 mod resolve;
 mod restore;
 mod shard;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -43,5 +44,5 @@ pub use output::{CryptoCounters, Event, FailureReason, Occupancy, RefusedOutgoin
 pub use peer::{InitError, local_features, local_init, negotiate};
 pub use policy::check_forward;
 pub use record::{Change, Record};
-pub use restore::{RestoreError, Restored};
+pub use restore::{RestoreError, Restored, Restoring};
 pub use shard::Shard;

@@ -82,7 +82,6 @@ mod tests {
             amount: Msat(amount),
             cltv_expiry: BlockHeight(HEIGHT.0 + 60),
             payment_hash: PaymentHash([0; 32]),
-            onion: Box::new([0; 1366]),
         }
     }
 

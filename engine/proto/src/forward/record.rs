@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use bitcoin::hashes::Hash;
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash, Scid, Txid};
 
-use crate::channel::{Channel, Delta, Side};
+use crate::channel::{Channel, Delta, Htlc, Side};
 use crate::onion::ReplayTag;
 
 use super::circuit::{Circuit, Circuits, Origin};
@@ -168,6 +168,8 @@ pub enum Change {
 pub(crate) struct ChannelEntry {
     pub(crate) peer: NodeId,
     pub(crate) user_id: u64,
+    /// Which of the node's channel keys it uses.
+    pub(crate) key_index: u64,
     pub(crate) policy: ForwardingPolicy,
     /// The height at which it was begun.
     pub(crate) begun_at: BlockHeight,
@@ -201,6 +203,12 @@ impl ChannelEntry {
 }
 
 impl State {
+    /// A received HTLC, while its channel has it.
+    pub(crate) fn received_htlc(&self, incoming: HtlcRef) -> Option<&Htlc> {
+        let entry = self.channels.get(&incoming.channel_id)?;
+        entry.channel.htlc(Side::Remote, incoming.htlc_id).map(|entry| &entry.htlc)
+    }
+
     /// The state of a shard without channels. Key indexes carry the shard's number on top, so that two shards of a node
     /// never use one twice.
     pub(crate) fn new(shard: u16) -> State {

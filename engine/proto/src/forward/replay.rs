@@ -13,6 +13,7 @@ use fulmen_wire::units::BlockHeight;
 use crate::onion::ReplayTag;
 
 use super::handoff::HtlcRef;
+use super::snapshot::Item;
 
 /// The onions seen, by tag and by when they may be forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,14 @@ impl ReplayMemory {
             self.by_expiry.pop_first();
             self.owners.remove(&tag);
         }
+    }
+
+    /// What a checkpoint says of the onions.
+    pub(super) fn items(&self) -> impl Iterator<Item = Item> + '_ {
+        self.by_expiry.iter().filter_map(|(cltv_expiry, tag)| {
+            let htlc = *self.owners.get(tag)?;
+            Some(Item::Onion { tag: *tag, htlc, cltv_expiry: *cltv_expiry })
+        })
     }
 
     /// How many onions are remembered.

@@ -151,13 +151,13 @@ impl Shard {
     pub(super) fn handoff(&mut self, work: &mut Work, handoff: Handoff) {
         let incoming = handoff.incoming;
         match handoff.step {
-            HandoffStep::Offer(offer) => match self.state.circuits.taken(incoming) {
+            HandoffStep::Offer { offer, onion } => match self.state.circuits.taken(incoming) {
                 Some(None) => {}
                 Some(Some(resolution)) => {
                     let step = HandoffStep::Resolve(resolution.clone());
                     work.turn.handoffs.push(Handoff { incoming, step });
                 }
-                None => match self.offer_checked(work, &offer) {
+                None => match self.offer_checked(work, &offer, onion) {
                     Ok(outgoing) => {
                         let origin = Origin::Handoff(offer.forward(incoming));
                         self.change(work, Change::Offered { outgoing, origin });

@@ -1,24 +1,34 @@
-//! A shard from its records: what a restart begins with.
+//! A shard from its checkpoint and the records after it: what a restart begins with.
 //!
-//! Owns the replay of records. Does not read them from anywhere, and does not know checkpoints.
+//! Owns [`Restoring`], which folds chunks and records one by one. Does not read them from anywhere.
 //!
-//! Invariant: the shard that comes back is the one that wrote the records, without connections: its channels wait to
-//! be reestablished, its circuits and its memory of onions are those of its last durable turn.
+//! Invariant: the shard that comes back is the one that wrote them, without connections: its channels wait to be
+//! reestablished, its circuits and its memory of onions are those of its last durable turn. Channels that were not yet
+//! funded are forgotten: both sides do that when the connection is lost.
+//!
+//! Budget: 10,000 idle channels in well under a second.
 
 use std::collections::BTreeMap;
 
 use bitcoin::Transaction;
-use fulmen_wire::units::{BlockHeight, ChannelId};
+use fulmen_wire::units::{BlockHeight, ChannelId, NodeId};
 
-use crate::channel::{self, Channel, Delta};
+use crate::RecordError;
+use crate::channel::{self, Channel};
+use crate::durable::{Decoder, Durable};
 use crate::keys::{ChannelSecrets, NodeSeed};
+use crate::onion::{PeelJob, Peeled, peel_batch};
 
+use super::circuit::Origin;
 use super::config::NodeConfig;
+use super::handoff::HtlcRef;
 use super::record::{Change, ChannelEntry, Record};
 use super::shard::{Begun, Shard};
+use super::snapshot::{CHUNK_VERSION, Item};
 
-/// Records that do not make a shard: they are damaged, or not all there.
+/// A checkpoint or records that do not make a shard: they are damaged, or not all there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RestoreError {
     /// A change concerns a channel that was never begun.
     #[error("the records change channel {0}, which they never begin")]
@@ -31,9 +41,37 @@ pub enum RestoreError {
         /// What its machine says.
         error: channel::ReplayError,
     },
+    /// A chunk of the checkpoint does not decode.
+    #[error("chunk {chunk} of the checkpoint: {error}")]
+    Chunk {
+        /// Which, from 0.
+        chunk: u64,
+        /// Why.
+        error: RecordError,
+    },
+    /// The checkpoint is another shard's, or another node's.
+    #[error(
+        "the checkpoint is of shard {found_shard} of node {found}, this is shard {shard} of node {node_id}"
+    )]
+    OtherShard {
+        /// This node.
+        node_id: NodeId,
+        /// This shard.
+        shard: u16,
+        /// Whose checkpoint it is.
+        found: NodeId,
+        /// Which shard's.
+        found_shard: u16,
+    },
+    /// The checkpoint does not begin as one, does not end, or goes on behind its end or among the records.
+    #[error("the checkpoint is not whole, or its chunks are out of order")]
+    NotWhole,
+    /// An HTLC was offered whose onion can neither be found nor derived.
+    #[error("HTLC {} of channel {} was offered without a trace of its onion", .0.htlc_id, .0.channel_id)]
+    OnionMissing(HtlcRef),
 }
 
-/// What records give back.
+/// What a checkpoint and records give back.
 #[derive(Debug)]
 pub struct Restored {
     /// The shard.
@@ -42,15 +80,191 @@ pub struct Restored {
     pub broadcast: Vec<Transaction>,
 }
 
-/// A channel's part of the records.
-struct Written {
-    begun: Begun,
-    begun_at: BlockHeight,
-    deltas: Vec<Delta>,
+/// A shard on its way back: give it the chunks of the latest checkpoint in their order, if there is one, then the
+/// records written since, oldest first, and then ask for the shard.
+#[derive(Debug)]
+pub struct Restoring {
+    shard: Shard,
+    /// Channels begun, of which no delta came yet.
+    begun: BTreeMap<ChannelId, (Begun, BlockHeight)>,
+    chunks: u64,
+    items: u64,
+    at: Progress,
+}
+
+/// Where the restoring of a shard stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Nothing came.
+    Nothing,
+    /// Chunks, not yet the last.
+    Chunks,
+    /// Records may come.
+    Records,
+}
+
+impl Restoring {
+    /// A shard of which nothing is known yet.
+    #[must_use]
+    pub fn new(seed: NodeSeed, config: NodeConfig) -> Restoring {
+        let shard = Shard::new(seed, config);
+        Restoring { shard, begun: BTreeMap::new(), chunks: 0, items: 0, at: Progress::Nothing }
+    }
+
+    /// Folds the next chunk of the checkpoint.
+    ///
+    /// # Errors
+    /// When it is damaged, out of order or another shard's. The restoring is over then.
+    pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let chunk = self.chunks;
+        self.chunks += 1;
+        let wrong = |error| RestoreError::Chunk { chunk, error };
+        let mut input = Decoder::new(bytes, "chunk", CHUNK_VERSION).map_err(wrong)?;
+        while !input.is_empty() {
+            let item = Item::read(&mut input).map_err(wrong)?;
+            self.at = match (self.at, &item) {
+                (Progress::Nothing, Item::Shard { .. }) => Progress::Chunks,
+                (Progress::Chunks, Item::End { items }) if *items == self.items => Progress::Records,
+                (Progress::Chunks, Item::Shard { .. } | Item::End { .. }) => {
+                    return Err(RestoreError::NotWhole);
+                }
+                (Progress::Chunks, _) => Progress::Chunks,
+                _ => return Err(RestoreError::NotWhole),
+            };
+            self.items += 1;
+            self.item(item, &mut input, chunk)?;
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, item: Item, input: &mut Decoder<'_>, chunk: u64) -> Result<(), RestoreError> {
+        let state = &mut self.shard.state;
+        match item {
+            Item::Shard { node_id: found, shard: found_shard, height, next_key_index } => {
+                let (node_id, shard) = (self.shard.node_id, self.shard.config.shard);
+                if (found, found_shard) != (node_id, shard) {
+                    return Err(RestoreError::OtherShard { node_id, shard, found, found_shard });
+                }
+                state.height = height;
+                state.next_key_index = next_key_index;
+            }
+            Item::Channel { peer, user_id, key_index, policy, begun_at, placed } => {
+                let channel = Channel::read_snapshot(input, &self.shard.seed, key_index)
+                    .map_err(|error| RestoreError::Chunk { chunk, error })?;
+                let channel_id = channel.id();
+                if let Some(scid) = channel.scid().filter(|_| placed) {
+                    state.scids.insert(scid, channel_id);
+                }
+                let entry = ChannelEntry { peer, user_id, key_index, policy, begun_at, channel };
+                state.channels.insert(channel_id, entry);
+            }
+            Item::Received { .. } | Item::Offered { .. } | Item::Taken { .. } => state.circuits.restore(item),
+            Item::Invoice { .. } | Item::Set { .. } | Item::Part { .. } => state.receiver.restore(item),
+            Item::Onion { tag, htlc, cltv_expiry } => state.replay.remember(tag, htlc, cltv_expiry),
+            Item::End { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Folds the next record.
+    ///
+    /// # Errors
+    /// When it does not continue what came before. The restoring is over then.
+    pub fn record(&mut self, record: Record) -> Result<(), RestoreError> {
+        if self.at == Progress::Chunks {
+            return Err(RestoreError::NotWhole);
+        }
+        self.at = Progress::Records;
+        record.changes.into_iter().try_for_each(|change| self.change(change))
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), RestoreError> {
+        let state = &mut self.shard.state;
+        let known = |channel_id: &ChannelId| match state.channels.contains_key(channel_id) {
+            true => Ok(()),
+            false => Err(RestoreError::UnknownChannel(*channel_id)),
+        };
+        match &change {
+            Change::ChannelNamed { temporary_channel_id, .. } => known(temporary_channel_id)?,
+            Change::ChannelForgotten { channel_id } | Change::Policy { channel_id, .. } => known(channel_id)?,
+            Change::ChannelBegun { channel_id, peer, user_id, key_index, policy } => {
+                let begun = Begun { peer: *peer, user_id: *user_id, key_index: *key_index, policy: *policy };
+                self.begun.insert(*channel_id, (begun, state.height));
+            }
+            _ => {}
+        }
+        state.apply(&change);
+        let Change::Channel { channel_id, delta } = change else { return Ok(()) };
+        let failed = |error| RestoreError::Channel { channel_id, error };
+        if let Some((begun, begun_at)) = self.begun.remove(&channel_id) {
+            let Begun { peer, user_id, key_index, policy } = begun;
+            let secrets = ChannelSecrets::derive(&self.shard.seed, key_index);
+            let channel = Channel::begin(secrets, delta).map_err(failed)?;
+            let entry = ChannelEntry { peer, user_id, key_index, policy, begun_at, channel };
+            state.channels.insert(channel_id, entry);
+            return Ok(());
+        }
+        let entry = state.channels.get_mut(&channel_id).ok_or(RestoreError::UnknownChannel(channel_id))?;
+        entry.channel.replay_delta(delta).map_err(failed)
+    }
+
+    /// The shard. What it owes other shards, [`Shard::owed_handoffs`] says.
+    ///
+    /// # Errors
+    /// When something is missing that must have been stored.
+    pub fn finish(mut self) -> Result<Restored, RestoreError> {
+        if self.at == Progress::Chunks {
+            return Err(RestoreError::NotWhole);
+        }
+        if let Some((channel_id, _)) = self.begun.pop_first() {
+            let error = channel::ReplayError::NoBeginning;
+            return Err(RestoreError::Channel { channel_id, error });
+        }
+        let mut broadcast = Vec::new();
+        self.shard.state.channels.retain(|_, entry| {
+            entry.channel.replay_end();
+            let owed = entry.channel.closing_transaction().or(entry.channel.funding_transaction());
+            broadcast.extend(owed.cloned());
+            entry.channel.state() != channel::State::Opening
+        });
+        supply_onions(&mut self.shard)?;
+        Ok(Restored { shard: self.shard, broadcast })
+    }
+}
+
+/// Derives the onions that records left out and that may have to be sent again.
+fn supply_onions(shard: &mut Shard) -> Result<(), RestoreError> {
+    let state = &mut shard.state;
+    let mut missing = Vec::new();
+    for (channel_id, entry) in &state.channels {
+        for htlc_id in entry.channel.missing_onions() {
+            let outgoing = HtlcRef { channel_id: *channel_id, htlc_id };
+            let Some(Origin::Forward(forward)) = state.circuits.origin(outgoing) else {
+                return Err(RestoreError::OnionMissing(outgoing));
+            };
+            missing.push((outgoing, forward.incoming));
+        }
+    }
+    let mut jobs = Vec::new();
+    for (outgoing, incoming) in &missing {
+        let htlc = state.received_htlc(*incoming).ok_or(RestoreError::OnionMissing(*outgoing))?;
+        let packet = htlc.onion_routing_packet.as_ref().ok_or(RestoreError::OnionMissing(*outgoing))?;
+        jobs.push(PeelJob { packet, associated_data: &htlc.payment_hash.0 });
+    }
+    let peeled = peel_batch(&shard.node_secret, &jobs);
+    for ((outgoing, _), peeled) in missing.into_iter().zip(peeled) {
+        let Ok(Peeled::Forward { next_packet, .. }) = peeled else {
+            return Err(RestoreError::OnionMissing(outgoing));
+        };
+        if let Some(entry) = state.channels.get_mut(&outgoing.channel_id) {
+            entry.channel.supply_onion(outgoing.htlc_id, next_packet.into_bytes());
+        }
+    }
+    Ok(())
 }
 
 impl Shard {
-    /// Rebuilds a shard from all its records, oldest first. What it owes other shards, [`Shard::owed_handoffs`] says.
+    /// Rebuilds a shard from all its records, oldest first, without a checkpoint.
     ///
     /// # Errors
     /// When the records are not a shard's.
@@ -59,57 +273,8 @@ impl Shard {
         config: NodeConfig,
         records: impl IntoIterator<Item = Record>,
     ) -> Result<Restored, RestoreError> {
-        let mut shard = Shard::new(seed, config);
-        let mut written: BTreeMap<ChannelId, Written> = BTreeMap::new();
-        for change in records.into_iter().flat_map(|record| record.changes) {
-            shard.state.apply(&change);
-            collect(&mut written, change, shard.state.height)?;
-        }
-        let mut broadcast = Vec::new();
-        for (channel_id, Written { begun, begun_at, deltas }) in written {
-            let secrets = ChannelSecrets::derive(&shard.seed, begun.key_index);
-            let channel = Channel::replay(secrets, deltas)
-                .map_err(|error| RestoreError::Channel { channel_id, error })?;
-            let owed = channel.closing_transaction().or(channel.funding_transaction());
-            broadcast.extend(owed.cloned());
-            let Begun { peer, user_id, policy, .. } = begun;
-            shard
-                .state
-                .channels
-                .insert(channel_id, ChannelEntry { peer, user_id, policy, begun_at, channel });
-        }
-        Ok(Restored { shard, broadcast })
+        let mut restoring = Restoring::new(seed, config);
+        records.into_iter().try_for_each(|record| restoring.record(record))?;
+        restoring.finish()
     }
-}
-
-/// Puts a change that concerns a channel where the channel's others are.
-fn collect(
-    written: &mut BTreeMap<ChannelId, Written>,
-    change: Change,
-    height: BlockHeight,
-) -> Result<(), RestoreError> {
-    match change {
-        Change::ChannelBegun { channel_id, peer, user_id, key_index, policy } => {
-            let begun = Begun { peer, user_id, key_index, policy };
-            written.insert(channel_id, Written { begun, begun_at: height, deltas: Vec::new() });
-        }
-        Change::Channel { channel_id, delta } => {
-            let channel = written.get_mut(&channel_id).ok_or(RestoreError::UnknownChannel(channel_id))?;
-            channel.deltas.push(delta);
-        }
-        Change::ChannelNamed { temporary_channel_id, channel_id } => {
-            let unknown = RestoreError::UnknownChannel(temporary_channel_id);
-            let channel = written.remove(&temporary_channel_id).ok_or(unknown)?;
-            written.insert(channel_id, channel);
-        }
-        Change::ChannelForgotten { channel_id } => {
-            written.remove(&channel_id).ok_or(RestoreError::UnknownChannel(channel_id))?;
-        }
-        Change::Policy { channel_id, policy } => {
-            let channel = written.get_mut(&channel_id).ok_or(RestoreError::UnknownChannel(channel_id))?;
-            channel.begun.policy = policy;
-        }
-        _ => {}
-    }
-    Ok(())
 }

@@ -16,9 +16,10 @@ use crate::channel::{
     self, Channel, ChannelEvent, Context, Created, Effects, Htlc, HtlcEntry, Plan, Side, SignJob,
 };
 use crate::keys::{NodeSeed, secp};
+use crate::onion::{Peeled, peel};
 
 use super::config::{ForwardingPolicy, NodeConfig};
-use super::handoff::{Handoff, HtlcRef};
+use super::handoff::{Handoff, HandoffStep, HtlcRef};
 use super::input::{ChannelRef, Command, Confirmation, Input, Now};
 use super::output::{CryptoCounters, Event, Occupancy, Turn};
 use super::record::{Change, ChannelEntry, State};
@@ -191,7 +192,18 @@ impl Shard {
 
     /// The handoffs not yet answered, to be delivered again after a restart.
     pub fn owed_handoffs(&self) -> impl Iterator<Item = Handoff> + '_ {
-        self.state.circuits.owed()
+        let offers = self.state.circuits.offers_owed().filter_map(|(incoming, offer)| {
+            let htlc = self.state.received_htlc(incoming)?;
+            let packet = htlc.onion_routing_packet.as_ref()?;
+            match peel(&self.node_secret, packet, &htlc.payment_hash.0) {
+                Ok(Peeled::Forward { next_packet, .. }) => {
+                    let onion = next_packet.into_bytes();
+                    Some(Handoff { incoming, step: HandoffStep::Offer { offer, onion } })
+                }
+                _ => None,
+            }
+        });
+        offers.chain(self.state.circuits.ends_owed())
     }
 
     pub(super) fn context(&self) -> Context {
@@ -258,7 +270,9 @@ impl Shard {
         let deltas = deltas.into_iter().map(|delta| Change::Channel { channel_id, delta });
         work.turn.record.changes.extend(deltas);
         let begun_at = self.state.height;
-        self.state.channels.insert(channel_id, ChannelEntry { peer, user_id, policy, begun_at, channel });
+        self.state
+            .channels
+            .insert(channel_id, ChannelEntry { peer, user_id, key_index, policy, begun_at, channel });
         self.absorb(work, channel_id, peer, effects);
     }
 

@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     ChannelRef, Command, Confirmation, Event, FailureReason, ForwardingPolicy, Input, Invoice, NodeConfig,
-    Now, OpenChannel, Record, SendHtlc, Shard, Turn, local_features,
+    Now, OpenChannel, Record, Restored, Restoring, SendHtlc, Shard, Turn, local_features,
 };
 use crate::keys::NodeSeed;
 use crate::onion::{Failure, PaymentData, ReturnedFailure};
@@ -48,6 +48,8 @@ struct Net {
     inputs: Vec<Vec<Input>>,
     events: Vec<Vec<Event>>,
     records: Vec<Vec<Record>>,
+    /// Checkpoints of each node, with the number of records they stand for.
+    snapshots: Vec<Vec<(usize, Vec<Vec<u8>>)>>,
     /// Peers that shards asked to be disconnected from, when a scenario expects it.
     dropped: Option<Vec<(usize, NodeId)>>,
     channels: Vec<NetChannel>,
@@ -118,6 +120,7 @@ impl Net {
             inputs: vec![Vec::new(); nodes],
             events: vec![Vec::new(); nodes],
             records: vec![Vec::new(); nodes],
+            snapshots: vec![Vec::new(); nodes],
             dropped: None,
             channels: Vec::new(),
             attempts: BTreeMap::new(),
@@ -232,6 +235,8 @@ impl Net {
         }
         if !turn.record.is_empty() {
             self.records[node].push(records::through_bytes(&turn.record));
+            let snapshot = self.shards[node].snapshot().collect();
+            self.snapshots[node].push((self.records[node].len(), snapshot));
         }
         for (peer, message) in turn.send {
             let linked = |to: &usize| self.ids[*to] == peer && self.up.contains(&(node, *to));
@@ -384,21 +389,39 @@ impl Net {
             }
             self.inputs[*peer].push(Input::PeerDisconnected { peer: self.ids[node] });
         }
-        let seed = self.seeds[node].clone();
-        let config = self.shards[node].config().clone();
-        let records = self.records[node].iter().cloned();
-        self.shards[node] = Shard::restore(seed, config, records).expect("its own records").shard;
+        self.shards[node] = self.restored(node).shard;
         self.inputs[node].insert(0, first);
         for peer in peers {
             self.connect(node, peer);
         }
     }
 
+    /// A node's shard as its records give it back, and as some of its checkpoints and the records after them do.
+    fn restored(&self, node: usize) -> Restored {
+        let config = self.shards[node].config();
+        let mut restored =
+            Shard::restore(self.seeds[node].clone(), config.clone(), self.records[node].clone())
+                .expect("its own records");
+        let expected: Vec<Vec<u8>> = restored.shard.snapshot().collect();
+        let snapshots = &self.snapshots[node];
+        // The last, and a few before it at growing distance.
+        for back in [1, 2, 3, 5, 9, 17].into_iter().filter(|back| *back <= snapshots.len()) {
+            let (count, chunks) = &snapshots[snapshots.len() - back];
+            let mut restoring = Restoring::new(self.seeds[node].clone(), config.clone());
+            chunks.iter().for_each(|chunk| restoring.chunk(chunk).expect("its own checkpoint"));
+            let records = self.records[node][*count..].iter().cloned();
+            records.for_each(|record| restoring.record(record).expect("its own records"));
+            let again = restoring.finish().expect("all that was stored");
+            assert!(again.shard.snapshot().eq(expected.iter().cloned()), "node {node}, {back} back");
+            assert_eq!(again.broadcast, restored.broadcast);
+            restored = again;
+        }
+        restored
+    }
+
     /// Checks that the records of a node give back its shard.
     fn check_restored(&self, node: usize, shard: &Shard) {
-        let seed = self.seeds[node].clone();
-        let records = self.records[node].iter().cloned();
-        let restored = Shard::restore(seed, shard.config().clone(), records).expect("its own records");
+        let restored = self.restored(node);
         assert_eq!(restored.broadcast, [], "node {node}");
         let restored_shard = restored.shard;
         assert_eq!(restored_shard.occupancy(), shard.occupancy(), "node {node}");

@@ -1,0 +1,155 @@
+//! Checkpoints: the whole durable state of a shard as bytes, in chunks.
+//!
+//! Owns: [`Shard::snapshot`] and what its chunks hold. Does not store them, nor say when to take one; `restore` reads
+//! them.
+//!
+//! Each chunk is a version byte and whole items, so that neither side ever holds more than a chunk besides the state
+//! itself. The first item names the shard, the last says how many there were. What is finished leaves no item: resolved
+//! circuits, expired onions and invoices, channels given up. A channel closed by agreement stays until the chain is
+//! watched for good measure, which is not this crate's.
+//!
+//! Invariant: folding the chunks and the records written after them gives what folding all records gives.
+
+use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash};
+
+use super::circuit::{Circuit, Origin, Stage};
+use super::config::ForwardingPolicy;
+use super::handoff::{HtlcRef, Resolution};
+use super::input::{Invoice, Now};
+use super::record::ChannelEntry;
+use super::shard::Shard;
+use crate::durable::{Durable, Encoder, durable_enum};
+use crate::onion::ReplayTag;
+
+/// The version of chunks, their first byte.
+pub(super) const CHUNK_VERSION: u8 = 1;
+/// A chunk is closed when it has at least so many bytes.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// One item of a chunk. A channel's goes on behind it: with the channel itself.
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    Shard {
+        node_id: NodeId,
+        shard: u16,
+        height: BlockHeight,
+        next_key_index: u64,
+    },
+    Channel {
+        peer: NodeId,
+        user_id: u64,
+        key_index: u64,
+        policy: ForwardingPolicy,
+        begun_at: BlockHeight,
+        placed: bool,
+    },
+    Received {
+        incoming: HtlcRef,
+        circuit: Circuit,
+    },
+    Offered {
+        outgoing: HtlcRef,
+        origin: Origin,
+    },
+    Taken {
+        incoming: HtlcRef,
+        resolution: Option<Resolution>,
+    },
+    Invoice {
+        invoice: Invoice,
+        paid: bool,
+    },
+    Set {
+        payment_hash: PaymentHash,
+        total: Msat,
+        deadline: Now,
+    },
+    Part {
+        payment_hash: PaymentHash,
+        incoming: HtlcRef,
+    },
+    Onion {
+        tag: ReplayTag,
+        htlc: HtlcRef,
+        cltv_expiry: BlockHeight,
+    },
+    End {
+        items: u64,
+    },
+}
+
+durable_enum!(Item, "item of a checkpoint" {
+    0 => Shard { node_id, shard, height, next_key_index },
+    1 => Channel { peer, user_id, key_index, policy, begun_at, placed },
+    2 => Received { incoming, circuit },
+    3 => Offered { outgoing, origin },
+    4 => Taken { incoming, resolution },
+    5 => Invoice { invoice, paid },
+    6 => Set { payment_hash, total, deadline },
+    7 => Part { payment_hash, incoming },
+    8 => Onion { tag, htlc, cltv_expiry },
+    9 => End { items },
+});
+
+impl Shard {
+    /// The whole durable state, in chunks of some 64 KiB that are made as they are asked for. They are to be stored in
+    /// this order; [`Restoring`](super::Restoring) reads them.
+    pub fn snapshot(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let mut items = self.items();
+        let mut written = 0;
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            if ended {
+                return None;
+            }
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES + 4096);
+            let mut out = Encoder::new(&mut chunk, CHUNK_VERSION);
+            while out.raw().position() < CHUNK_BYTES {
+                let Some((item, channel)) = items.next() else {
+                    Item::End { items: written }.write(&mut out);
+                    ended = true;
+                    break;
+                };
+                item.write(&mut out);
+                if let Some((channel_id, entry)) = channel {
+                    entry.channel.write_snapshot(&mut out, &|htlc_id| self.keeps_onion(channel_id, htlc_id));
+                }
+                written += 1;
+            }
+            Some(chunk)
+        })
+    }
+
+    /// Whether the onion of a received HTLC may be needed: it is yet to be decided on, or its offer to another shard may
+    /// have to be repeated. What it was offered as on a channel of this shard keeps its own.
+    fn keeps_onion(&self, channel_id: ChannelId, htlc_id: u64) -> bool {
+        let circuit = self.state.circuits.received(HtlcRef { channel_id, htlc_id });
+        circuit.is_none_or(|circuit| matches!(circuit.stage, Stage::HandedOff(_)))
+    }
+
+    /// The items but the last, each channel's with the channel.
+    fn items(&self) -> impl Iterator<Item = (Item, Option<(ChannelId, &ChannelEntry)>)> {
+        let state = &self.state;
+        let head = Item::Shard {
+            node_id: self.node_id,
+            shard: self.config.shard,
+            height: state.height,
+            next_key_index: state.next_key_index,
+        };
+        let channels = state.channels.iter().map(|(channel_id, entry)| {
+            let ChannelEntry { peer, user_id, key_index, policy, begun_at, channel } = entry;
+            let placed = channel.scid().is_some_and(|scid| state.scids.get(&scid) == Some(channel_id));
+            let item = Item::Channel {
+                peer: *peer,
+                user_id: *user_id,
+                key_index: *key_index,
+                policy: *policy,
+                begun_at: *begun_at,
+                placed,
+            };
+            (item, Some((*channel_id, entry)))
+        });
+        let rest = state.circuits.items().chain(state.receiver.items()).chain(state.replay.items());
+        std::iter::once((head, None)).chain(channels).chain(rest.map(|item| (item, None)))
+    }
+}
