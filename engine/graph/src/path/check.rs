@@ -252,7 +252,9 @@ fn check_channel<'g>(
         None => {
             let policy = channel.policy(hop.direction).filter(|policy| !policy.disabled);
             let policy = policy.ok_or(RouteError::Closed { hop: index, scid: hop.scid })?;
-            (Some(policy), policy.htlc_minimum, policy.htlc_maximum)
+            let held = known.in_flight.get(&hop.directed()).copied().unwrap_or_default();
+            let free = channel.capacity().to_msat().saturating_sub(held);
+            (Some(policy), policy.htlc_minimum, policy.htlc_maximum.min(free))
         }
     };
     let maximum = maximum.min(channel.capacity().to_msat()).min(below_failed);

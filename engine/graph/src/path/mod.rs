@@ -5,9 +5,16 @@
 //! grow from the payee towards the payer by each forwarding node's own fee and `cltv_expiry_delta`.
 
 pub mod check;
+pub mod check_parts;
+mod flow;
+mod known;
+mod market;
+pub mod multi;
 pub mod onion_room;
+mod parts;
 pub mod plain;
 pub mod search;
+pub mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -106,6 +113,8 @@ pub struct Knowledge {
     pub first_hops: Option<BTreeMap<Scid, FirstHop>>,
     /// The least amount each direction is known to have failed with: only smaller amounts try it again.
     pub failed_amounts: BTreeMap<DirectedChannel, Msat>,
+    /// What other payments have put on each direction: it is not there for this one.
+    pub in_flight: BTreeMap<DirectedChannel, Msat>,
     /// Channels not to be used in either direction.
     pub excluded_channels: BTreeSet<Scid>,
     /// Directions not to be used.

@@ -137,6 +137,9 @@ impl<'a> Problem<'a> {
         if known.excluded_nodes.contains(&channel.origin(direction)) {
             return None;
         }
+        if let Some(held) = known.in_flight.get(&directed) {
+            maximum = maximum.min(channel.capacity().to_msat().saturating_sub(*held));
+        }
         let policy = channel.policy(direction).filter(|policy| !policy.disabled)?;
         let maximum = maximum.min(policy.htlc_maximum);
         let role = if own { Role::First } else { Role::Forward };

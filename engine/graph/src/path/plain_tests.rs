@@ -367,11 +367,12 @@ pub(crate) mod brute_force {
             failed_amounts in prop::collection::btree_map(
                 directed(), prop_oneof![1 => Just(0), 9 => AMOUNT..AMOUNT + 200].prop_map(Msat), 0..3,
             ),
+            in_flight in prop::collection::btree_map(directed(), (0..2 * AMOUNT).prop_map(Msat), 0..2),
             excluded_channels in prop::collection::btree_set((1..13_u64).prop_map(Scid), 0..2),
             excluded_directions in prop::collection::btree_set(directed(), 0..2),
             excluded_nodes in prop::collection::btree_set((3..12_u8).prop_map(node), 0..2),
         ) -> Knowledge {
-            Knowledge { first_hops, failed_amounts, excluded_channels, excluded_directions, excluded_nodes }
+            Knowledge { first_hops, failed_amounts, in_flight, excluded_channels, excluded_directions, excluded_nodes }
         }
     }
 

@@ -278,6 +278,8 @@ pub(crate) struct Prices<'a> {
     hop: u64,
     scorer: Option<&'a Scorer>,
     now: u64,
+    /// What other payments have put on each direction.
+    in_flight: &'a BTreeMap<DirectedChannel, Msat>,
 }
 
 /// The most a bit of unlikeliness may cost, so that no product overflows: 274,877,906 msat.
@@ -299,6 +301,7 @@ impl<'a> Prices<'a> {
             hop: price(weights.hop, weights.hop_millionths),
             scorer: query.scorer,
             now: query.now_seconds,
+            in_flight: &query.knowledge.in_flight,
         }
     }
 
@@ -363,11 +366,16 @@ impl<'a> Prices<'a> {
             let place = *scorer.places.get(&directed.scid)?;
             Some((scorer, &scorer.liquidity[place as usize]))
         });
-        match learned {
+        let all = |amount: Msat| match learned {
             Some((scorer, liquidity)) => {
                 liquidity.bits(directed.direction, amount.0, self.now, scorer.fading)
             }
             None => Prices::prior(amount.0, RoughCapacity::above(capacity)),
+        };
+        match self.in_flight.get(&directed) {
+            // What is in flight got through: only the rest is in doubt.
+            Some(held) => Bits(all(amount.saturating_add(*held)).0.saturating_sub(all(*held).0)),
+            None => all(amount),
         }
     }
 

@@ -1,0 +1,259 @@
+//! Tests of payments in parts: every answer on thousands of small random graphs is judged, and whether one is found is
+//! compared with brute force over every split.
+
+use fulmen_wire::units::{CltvDelta, NodeId, Sat, Scid};
+
+use super::*;
+use crate::graph::{ChannelGraph, DirectedChannel, Direction, Policy};
+use crate::path::check_parts::check_parts;
+use crate::path::{FirstHop, Limits};
+use crate::scoring::Weights;
+
+/// Numbers that look random and are the same on every machine.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+
+    fn one_in(&mut self, often: u64) -> bool {
+        self.below(often) == 0
+    }
+}
+
+fn node(tag: u64) -> NodeId {
+    NodeId([tag as u8; 33])
+}
+
+/// What a unit is worth; amounts and limits of the random graphs are a few of them.
+const UNIT: u64 = 1_000_000;
+
+/// A graph of a few nodes with capacities of a few units. Without fees, a split exists exactly if one into whole units
+/// does.
+fn small(numbers: &mut Numbers, fees: bool) -> ChannelGraph {
+    let nodes = 3 + numbers.below(4);
+    let mut graph = ChannelGraph::new();
+    for scid in 1..=nodes + numbers.below(6) {
+        let one = numbers.below(nodes);
+        let other = (one + 1 + numbers.below(nodes - 1)) % nodes;
+        let units = 1 + numbers.below(8);
+        graph.add_channel(Scid(scid), [node(one), node(other)], Sat(units * UNIT / 1000)).unwrap();
+        for from in [one, other] {
+            let policy = Policy {
+                fee_base: Msat(if fees { numbers.below(3000) } else { 0 }),
+                fee_proportional_millionths: if fees { numbers.below(20_000) as u32 } else { 0 },
+                cltv_expiry_delta: CltvDelta(numbers.below(40) as u16),
+                htlc_minimum: Msat(if numbers.one_in(6) { 2 * UNIT } else { 1 }),
+                htlc_maximum: Msat(if numbers.one_in(4) {
+                    UNIT * (1 + numbers.below(units))
+                } else {
+                    units * UNIT
+                }),
+                disabled: numbers.one_in(12),
+            };
+            graph.set_policy(Scid(scid), node(from), Some(policy)).unwrap();
+        }
+    }
+    graph
+}
+
+fn knowledge(numbers: &mut Numbers, graph: &ChannelGraph) -> Knowledge {
+    let mut known = Knowledge::default();
+    let directions: Vec<_> = graph
+        .channels()
+        .flat_map(|channel| {
+            Direction::BOTH.map(|direction| DirectedChannel { scid: channel.scid(), direction })
+        })
+        .collect();
+    if numbers.one_in(3) {
+        let own = graph.channels_of(node(0)).map(|channel| {
+            let spendable = Msat(numbers.below(6) * UNIT);
+            (channel.scid(), FirstHop { spendable, htlc_minimum: Msat(1) })
+        });
+        known.first_hops = Some(own.collect());
+    }
+    for directed in directions {
+        match numbers.below(20) {
+            0 => known.note_failure(directed, Msat(numbers.below(4) * UNIT + 1)),
+            1 => drop(known.in_flight.insert(directed, Msat(numbers.below(3) * UNIT))),
+            2 => drop(known.excluded_directions.insert(directed)),
+            _ => {}
+        }
+    }
+    known
+}
+
+fn query<'a>(numbers: &mut Numbers, known: &'a Knowledge, tight: bool) -> (Query<'a>, usize) {
+    let limits = Limits {
+        max_fee: Msat(if tight { numbers.below(60_000) } else { 5 * UNIT }),
+        max_cltv_blocks: if tight { 30 + numbers.below(80) as u32 } else { 2016 },
+        max_hops: if tight { 1 + numbers.below(4) as usize } else { 20 },
+    };
+    let weights = if numbers.one_in(4) { Weights::FEES } else { Weights::default() };
+    let amount = Msat((1 + numbers.below(9)) * UNIT);
+    (Query { limits, weights, ..Query::new(node(0), node(1), amount, known) }, 1 + numbers.below(4) as usize)
+}
+
+#[test]
+fn every_answer_keeps_every_limit() {
+    let mut numbers = Numbers(1);
+    let mut finder = PartFinder::new();
+    let (mut found, mut split) = (0, 0);
+    for _ in 0..6000 {
+        let graph = small(&mut numbers, true);
+        let known = knowledge(&mut numbers, &graph);
+        let tight = numbers.one_in(2);
+        let (query, parts_max) = query(&mut numbers, &known, tight);
+        if let Ok(parts) = finder.find(&Snapshot::new(&graph), &query, parts_max) {
+            found += 1;
+            split += usize::from(parts.routes.len() > 1);
+            let judged = check_parts(&graph, &parts, &query, parts_max);
+            assert_eq!(judged, Ok(()), "{query:?}\n{parts:?}");
+        }
+    }
+    assert!(found > 1000 && split > 150, "{found} found, {split} of them split");
+}
+
+/// What a direction carries in whole units: the least and most of one part, and in all.
+#[derive(Clone, Copy)]
+struct Lane {
+    directed: DirectedChannel,
+    least: u64,
+    most: u64,
+    together: u64,
+}
+
+/// Whether some multiset of at most `parts_max` simple paths carries the amount in whole units.
+struct BruteForce<'a> {
+    graph: &'a ChannelGraph,
+    query: &'a Query<'a>,
+    paths: Vec<Vec<Lane>>,
+}
+
+impl<'a> BruteForce<'a> {
+    fn new(graph: &'a ChannelGraph, query: &'a Query<'a>) -> BruteForce<'a> {
+        let mut brute = BruteForce { graph, query, paths: Vec::new() };
+        brute.walk(&mut vec![query.from], &mut Vec::new(), 18);
+        brute
+    }
+
+    /// Collects the simple paths to the payee.
+    fn walk(&mut self, nodes: &mut Vec<NodeId>, path: &mut Vec<Lane>, blocks: u32) {
+        let at = nodes[nodes.len() - 1];
+        if at == self.query.to {
+            self.paths.push(path.clone());
+            return;
+        }
+        if path.len() == self.query.limits.max_hops {
+            return;
+        }
+        for channel in self.graph.channels_of(at) {
+            let direction = channel.direction_from(at).unwrap();
+            let next = channel.origin(direction.reversed());
+            let directed = DirectedChannel { scid: channel.scid(), direction };
+            let known = self.query.knowledge;
+            if nodes.contains(&next) || known.excluded_directions.contains(&directed) {
+                continue;
+            }
+            let capacity = channel.capacity().to_msat().0;
+            let failed = known.failed_amounts.get(&directed).map_or(u64::MAX, |failed| failed.0 - 1);
+            let first_hops = known.first_hops.as_ref().filter(|_| path.is_empty());
+            let (least, most, together, delta) = if let Some(first_hops) = first_hops {
+                let Some(first) = first_hops.get(&channel.scid()) else { continue };
+                let together = failed.min(capacity).min(first.spendable.0);
+                (first.htlc_minimum.0, together, together, 0)
+            } else {
+                let policy = channel.policy(direction).filter(|policy| !policy.disabled);
+                let Some(policy) = policy else { continue };
+                let held = known.in_flight.get(&directed).map_or(0, |held| held.0);
+                let together = failed.min(capacity.saturating_sub(held));
+                let delta = if path.is_empty() { 0 } else { policy.cltv_expiry_delta.0 };
+                (policy.htlc_minimum.0, policy.htlc_maximum.0.min(together), together, delta)
+            };
+            let blocks = blocks + u32::from(delta);
+            if blocks > self.query.limits.max_cltv_blocks {
+                continue;
+            }
+            nodes.push(next);
+            path.push(Lane {
+                directed,
+                least: least.div_ceil(UNIT),
+                most: most / UNIT,
+                together: together / UNIT,
+            });
+            self.walk(nodes, path, blocks);
+            path.pop();
+            nodes.pop();
+        }
+    }
+
+    fn feasible(
+        &self,
+        first: usize,
+        left: u64,
+        slots: usize,
+        loads: &mut Vec<(DirectedChannel, u64)>,
+    ) -> bool {
+        if left == 0 || slots == 0 {
+            return left == 0;
+        }
+        for at in first..self.paths.len() {
+            for units in 1..=left {
+                let path = &self.paths[at];
+                let fits = path.iter().all(|lane| {
+                    let on_it = loads.iter().filter(|(directed, _)| *directed == lane.directed);
+                    let load: u64 = on_it.map(|(_, load)| load).sum();
+                    units >= lane.least && units <= lane.most && load + units <= lane.together
+                });
+                if !fits {
+                    continue;
+                }
+                let before = loads.len();
+                loads.extend(path.iter().map(|lane| (lane.directed, units)));
+                if self.feasible(at, left - units, slots - 1, loads) {
+                    return true;
+                }
+                loads.truncate(before);
+            }
+        }
+        false
+    }
+}
+
+/// Measures how often a split exists and none is found; an answer where none exists is a failure in any case.
+fn misses(cases: usize, tight: bool) -> (usize, usize) {
+    let mut numbers = Numbers(7);
+    let mut finder = PartFinder::new();
+    let (mut feasible, mut missed) = (0, 0);
+    for _ in 0..cases {
+        let graph = small(&mut numbers, false);
+        let known = knowledge(&mut numbers, &graph);
+        let (query, parts_max) = query(&mut numbers, &known, tight);
+        let query = Query { limits: Limits { max_fee: Msat(0), ..query.limits }, ..query };
+        let answer = finder.find(&Snapshot::new(&graph), &query, parts_max);
+        let exists =
+            BruteForce::new(&graph, &query).feasible(0, query.amount.0 / UNIT, parts_max, &mut Vec::new());
+        match answer {
+            Ok(parts) => {
+                assert_eq!(check_parts(&graph, &parts, &query, parts_max), Ok(()));
+                assert!(exists, "brute force overlooked {parts:?}");
+                feasible += 1;
+            }
+            Err(_) if exists => (feasible, missed) = (feasible + 1, missed + 1),
+            Err(_) => {}
+        }
+    }
+    (feasible, missed)
+}
+
+#[test]
+fn splits_that_exist_are_found() {
+    let (feasible, missed) = misses(3000, false);
+    println!("{missed} of {feasible} feasible payments were not found");
+    assert!(missed * 20 <= feasible, "{missed} of {feasible}");
+    let (feasible, missed) = misses(3000, true);
+    println!("{missed} of {feasible} feasible payments under tight limits were not found");
+    assert!(missed * 10 <= feasible, "{missed} of {feasible}");
+}
