@@ -49,10 +49,12 @@ pub(super) enum Objective {
 /// What one query forbids, and what its payer knows of its own channels; memory used again from query to query.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    /// One bit an edge: whether `bounds` says something of it.
+    /// One bit an edge: whether `bounds` says something of it. It does of every edge in `held`.
     bits: Vec<u64>,
     /// The most each marked edge may carry, sorted by edge.
     bounds: Vec<(u32, u64)>,
+    /// What other payments have in flight, sorted by edge.
+    held: Vec<(u32, u64)>,
     /// The payer's usable channels when it has said which: edge, least and most amount, sorted by edge.
     own: Vec<(u32, u64, u64)>,
     /// Nodes that may not forward.
@@ -75,6 +77,7 @@ impl Marks {
         for (edge, _) in self.bounds.drain(..) {
             self.bits[edge as usize / 64] = 0;
         }
+        self.held.clear();
         self.own.clear();
         self.blocked.clear();
         let known = query.knowledge;
@@ -86,6 +89,15 @@ impl Marks {
             let edge = snapshot.edge_index(*directed);
             self.bounds.extend(edge.map(|edge| (edge, failed.0.saturating_sub(1))));
         }
+        for (directed, held) in &known.in_flight {
+            let Some(edge) = snapshot.edge_index(*directed) else { continue };
+            // What a payer knows to be spendable is so beside what is in flight already.
+            let certain = known.first_hops.is_some() && snapshot.edge(edge).source == payer;
+            let free = snapshot.capacity_of(edge).to_msat().saturating_sub(*held).0;
+            self.bounds.push((edge, if certain { u64::MAX } else { free }));
+            self.held.push((edge, held.0));
+        }
+        self.held.sort_unstable();
         self.bounds.sort_unstable();
         self.bounds.dedup_by_key(|(edge, _)| *edge);
         self.bits.resize(snapshot.edge_count().div_ceil(64), 0);
@@ -171,12 +183,13 @@ impl<'a> Task<'a> {
             return None;
         }
         let fee = edge.fee(amount);
+        let held = self.held(number);
         let (mut bits, mut penalty) = (Bits(0), 0);
         let place = self.overlay.map_or(Overlay::NONE, |overlay| overlay.places[number as usize]);
         if place != Overlay::NONE {
-            (bits, penalty) = self.remarked(place, edge, amount, Role::Forward)?;
+            (bits, penalty) = self.remarked(place, edge, amount, held, Role::Forward)?;
         } else if self.minds_success {
-            bits = Prices::prior(amount, edge.capacity);
+            bits = beside(held, amount, |amount| Prices::prior(amount, edge.capacity));
         }
         let cost = match self.objective {
             Objective::Cost => self.prices.forward(amount, fee, edge.cltv_expiry_delta, bits, penalty),
@@ -196,10 +209,11 @@ impl<'a> Task<'a> {
         let mut cost = 0;
         let place = self.overlay.map_or(Overlay::NONE, |overlay| overlay.places[number as usize]);
         if place != Overlay::NONE {
-            let (bits, penalty) = self.remarked(place, edge, amount, role)?;
+            let (bits, penalty) = self.remarked(place, edge, amount, self.held(number), role)?;
             cost = if role == Role::First { self.prices.first(bits, penalty) } else { 0 };
         } else if self.minds_success && role == Role::First {
-            cost = self.prices.first(Prices::prior(amount, edge.capacity), 0);
+            let held = self.held(number);
+            cost = self.prices.first(beside(held, amount, |amount| Prices::prior(amount, edge.capacity)), 0);
         }
         Some(match self.objective {
             Objective::Cost => cost,
@@ -252,23 +266,42 @@ impl<'a> Task<'a> {
         Some((least, most))
     }
 
+    /// What other payments have in flight on an edge.
+    #[inline]
+    fn held(&self, number: u32) -> u64 {
+        if self.marks.held.is_empty() || (self.marks.bits[number as usize / 64] >> (number % 64)) & 1 == 0 {
+            return 0;
+        }
+        let at = self.marks.held.binary_search_by_key(&number, |(edge, _)| *edge);
+        at.map_or(0, |at| self.marks.held[at].1)
+    }
+
     #[inline]
     fn forbids(&self, number: u32, amount: u64) -> bool {
         self.marks.bits[number as usize / 64] >> (number % 64) & 1 == 1 && amount > self.marks.bound(number)
     }
 
     /// Unlikeliness and penalty of an edge that the scorer knows something of; `None` when it is banned.
-    fn remarked(&self, place: u32, edge: &Edge, amount: u64, role: Role) -> Option<(Bits, u64)> {
+    fn remarked(&self, place: u32, edge: &Edge, amount: u64, held: u64, role: Role) -> Option<(Bits, u64)> {
         let remark = &self.overlay?.remarks[place as usize];
         let penalty = if role == Role::Forward { remark.penalty } else { remark.own_penalty };
         if penalty == BANNED {
             return None;
         }
         let bits = if self.minds_success && role != Role::Known {
-            self.prices.learned(remark, amount, edge.capacity)
+            beside(held, amount, |amount| self.prices.learned(remark, amount, edge.capacity))
         } else {
             Bits(0)
         };
         Some((bits, penalty))
     }
+}
+
+/// How unlikely `amount` is beside what is held already, which got through: only the rest is in doubt.
+#[inline]
+fn beside(held: u64, amount: u64, unlikely: impl Fn(u64) -> Bits) -> Bits {
+    if held == 0 {
+        return unlikely(amount);
+    }
+    Bits(unlikely(amount.saturating_add(held)).0.saturating_sub(unlikely(held).0))
 }
