@@ -13,12 +13,15 @@
 //!
 //! Budget: 2 ms on the mainnet graph, median over connected pairs; `route/multi` in `bench/peers`.
 
+use std::cmp::Reverse;
+
 use fulmen_wire::units::{BlockHeight, Msat};
 
 use crate::path::flow::Solver;
 use crate::path::known::Known;
 use crate::path::market::Market;
-use crate::path::parts::{Frame, Judge, Terms, Verdict, Way, fill, take_apart};
+use crate::path::parts::{Frame, Judge, Terms, Way, fill, take_apart};
+use crate::path::search::{self, Finder};
 use crate::path::{Cost, Hop, Knowledge, NoRoute, Query, Route};
 use crate::scoring::{Bits, Overlay, Prices, Probability};
 use crate::snapshot::Snapshot;
@@ -41,15 +44,10 @@ pub struct Parts {
 /// Finds parts; keeps its memory from query to query.
 #[derive(Debug, Default)]
 pub struct PartFinder {
+    single: Finder,
     solver: Solver,
     known: Known,
     judge: Judge,
-}
-
-/// Ways that break no limit.
-struct Found {
-    ways: Vec<Way>,
-    verdict: Verdict,
 }
 
 impl PartFinder {
@@ -62,9 +60,32 @@ impl PartFinder {
     /// Finds how to pay `query` in at most `parts_max` parts.
     ///
     /// # Errors
-    /// See [`NoRoute`]; [`NoRoute::Unreachable`] means that no parts were found, not that none exist.
+    /// See [`NoRoute`]: why no single part can pay. No split was found either, which does not mean that none exists.
     pub fn find(&mut self, graph: &Snapshot, query: &Query<'_>, parts_max: usize) -> Result<Parts, NoRoute> {
-        let ends = ends(graph, query)?;
+        let ends = search::ends(graph, query)?;
+        let one = self.single.attempt(graph, query);
+        if let Some(route) = &one
+            && (parts_max <= 1 || route.success >= LIKELY_ENOUGH)
+        {
+            return Ok(Parts::of_one(route.clone()));
+        }
+        if parts_max > 1
+            && let Some(parts) = self.split(graph, query, ends, parts_max, one)
+        {
+            return Ok(parts);
+        }
+        self.single.find(graph, query).map(Parts::of_one)
+    }
+
+    /// The better of one part and several.
+    fn split(
+        &mut self,
+        graph: &Snapshot,
+        query: &Query<'_>,
+        ends: (u32, u32),
+        parts_max: usize,
+        one: Option<Route>,
+    ) -> Option<Parts> {
         let overlay = query.scorer.map(|scorer| scorer.prepared(graph).ok_or_else(|| scorer.overlay(graph)));
         let overlay = overlay.as_ref().map(|prepared| match prepared {
             Ok(prepared) => *prepared,
@@ -72,35 +93,23 @@ impl PartFinder {
         });
         self.known.prepare(graph, query);
         let mut search = Search { graph, query, overlay, ends, parts_max, finder: self };
-        let one = search.in_one();
-        if let Some(one) = &one
-            && (parts_max <= 1 || one.verdict.unlikely <= UNLIKELY_ENOUGH)
-        {
-            return Ok(assemble(graph, query, overlay, search.finder, &one.ways));
+        let found = search.by_flow(one.as_ref());
+        match (found, one) {
+            (Some(found), _) => Some(search.assemble(&found)),
+            (None, Some(one)) => Some(Parts::of_one(one)),
+            (None, None) => {
+                let found = search.one_after_the_other()?;
+                Some(search.assemble(&found))
+            }
         }
-        let best = search.by_flow(one);
-        let best = best.or_else(|| search.one_after_the_other());
-        let best = best.ok_or(NoRoute::Unreachable { amount: query.amount })?;
-        Ok(assemble(graph, query, overlay, self, &best.ways))
     }
 }
 
-/// The numbers of payer and payee.
-fn ends(graph: &Snapshot, query: &Query<'_>) -> Result<(u32, u32), NoRoute> {
-    let end = |node| {
-        if query.knowledge.excluded_nodes.contains(&node) {
-            return Err(NoRoute::ExcludedNode { node });
-        }
-        graph.node_index(node).ok_or(NoRoute::UnknownNode { node })
-    };
-    let ends = (end(query.from)?, end(query.to)?);
-    if ends.0 == ends.1 {
-        return Err(NoRoute::SelfPayment { node: query.from });
+impl Parts {
+    fn of_one(route: Route) -> Parts {
+        let Route { total_amount, fee, cost, success, .. } = route;
+        Parts { routes: vec![route], total_amount, fee, cost, success }
     }
-    if query.amount == Msat::ZERO {
-        return Err(NoRoute::ZeroAmount);
-    }
-    Ok(ends)
 }
 
 /// One query being answered.
@@ -142,24 +151,13 @@ impl Search<'_, '_> {
         }
     }
 
-    /// The whole amount over one way.
-    fn in_one(&mut self) -> Option<Found> {
+    /// The best split that a flow leads to, when it is better than `one`: granules are made ever finer until one fits.
+    fn by_flow(&mut self, one: Option<&Route>) -> Option<Vec<Way>> {
         let frame = self.frame();
         let (payer, payee) = self.ends;
-        let PartFinder { solver, known, judge } = &mut *self.finder;
-        let market = market(self.graph, self.query, self.overlay, known, payer, 1);
-        solver.begin(&market, payer, payee)?;
-        solver.push(&market)?;
-        let ways = fill(take_apart(solver.flows(), payer, payee, |_| u32::MAX), self.query.amount.0);
-        let verdict = judge.judge(&market, &frame, &ways);
-        (verdict.over == 0).then_some(Found { ways, verdict })
-    }
-
-    /// The best of flows of ever finer granules, and of `one`.
-    fn by_flow(&mut self, one: Option<Found>) -> Option<Found> {
-        let frame = self.frame();
-        let (payer, payee) = self.ends;
-        let PartFinder { solver, known, judge } = &mut *self.finder;
+        let cost_max = one.map_or(u64::MAX, |one| one.cost.0);
+        let one = one.and_then(|one| way(self.graph, one, Msat(0)));
+        let PartFinder { solver, known, judge, .. } = &mut *self.finder;
         for granules in GRANULES {
             if u64::from(granules) > self.query.amount.0 {
                 break;
@@ -167,9 +165,8 @@ impl Search<'_, '_> {
             let market = market(self.graph, self.query, self.overlay, known, payer, granules.into());
             let Some(least) = solver.begin(&market, payer, payee) else { continue };
             let least = least.saturating_mul(granules.into());
-            if one.as_ref().is_some_and(|one| one.verdict.cost <= least.saturating_add(least / CLOSE_DIVISOR))
-            {
-                return one;
+            if cost_max <= least.saturating_add(least / CLOSE_DIVISOR) {
+                return None;
             }
             let pushed = (0..granules).take_while(|_| solver.push(&market).is_some()).count();
             if pushed < granules as usize {
@@ -180,71 +177,92 @@ impl Search<'_, '_> {
                 u32::try_from(maximum / (market.granule + market.swelling)).unwrap_or(u32::MAX)
             };
             let mut ways = fill(take_apart(solver.flows(), payer, payee, fits), self.query.amount.0);
-            if let Some(one) = &one {
-                ways.extend(one.ways.iter().map(|way| Way { amount: 0, ..way.clone() }));
-            }
+            ways.extend(one.clone());
             let verdict = judge.improve(&market, &frame, &mut ways);
             if verdict.over == 0 {
-                let found = Found { ways, verdict };
-                return Some(match one {
-                    Some(one) if one.verdict.cost <= found.verdict.cost => one,
-                    _ => found,
-                });
+                return (verdict.cost < cost_max).then_some(ways);
             }
             if one.is_some() {
-                return one;
+                return None;
             }
         }
-        one
+        None
     }
 
     /// Parts looked for one by one, each as large as goes.
-    fn one_after_the_other(&mut self) -> Option<Found> {
+    fn one_after_the_other(&mut self) -> Option<Vec<Way>> {
         let mut knowledge = self.query.knowledge.clone();
         let mut ways: Vec<Way> = Vec::new();
         let mut left = self.query.amount.0;
-        let mut fee_left = self.query.limits.max_fee.0;
+        let mut fee_left = self.query.limits.max_fee;
         while left > 0 && ways.len() < self.parts_max {
             let slots = (self.parts_max - ways.len()) as u64;
-            let (mut goes, mut too_much) = (left.div_ceil(slots), left);
-            let mut best = self.part(&knowledge, left, fee_left);
-            if best.is_none() {
-                best = Some(self.part(&knowledge, goes, fee_left)?);
-                for _ in 0..BISECTIONS {
-                    let middle = goes + (too_much - goes) / 2;
-                    match self.part(&knowledge, middle, fee_left) {
-                        Some(part) => (goes, best) = (middle, Some(part)),
-                        None => too_much = middle,
-                    }
-                }
-            }
-            let (way, route) = best?;
-            left -= way.amount;
-            fee_left = fee_left.saturating_sub(route.fee.0);
+            let Some(route) = self.largest(&knowledge, (left.div_ceil(slots), left), fee_left) else { break };
+            fee_left = fee_left.saturating_sub(route.fee);
+            let amount = route.total_amount.saturating_sub(route.fee);
+            left -= amount.0;
             hold(&mut knowledge, &route);
-            ways.push(way);
+            ways.push(way(self.graph, &route, amount)?);
         }
-        self.finder.known.prepare(self.graph, self.query);
-        let market = market(self.graph, self.query, self.overlay, &self.finder.known, self.ends.0, 1);
         // What was left over may find room after all.
         ways.first_mut()?.amount += left;
         let frame = self.frame();
-        let verdict = self.finder.judge.improve(&market, &frame, &mut ways);
-        (verdict.over == 0).then_some(Found { ways, verdict })
+        let PartFinder { known, judge, .. } = &mut *self.finder;
+        let market = market(self.graph, self.query, self.overlay, known, self.ends.0, 1);
+        let verdict = judge.improve(&market, &frame, &mut ways);
+        (verdict.over == 0).then_some(ways)
     }
 
-    /// One part of `amount`, beside what `knowledge` says is in flight.
-    fn part(&mut self, knowledge: &Knowledge, amount: u64, fee_max: u64) -> Option<(Way, Route)> {
-        let mut query = Query { amount: Msat(amount), knowledge, ..self.query.clone() };
-        query.limits.max_fee = Msat(fee_max);
-        self.finder.known.prepare(self.graph, &query);
-        let mut search = Search { query: &query, parts_max: 1, finder: &mut *self.finder, ..*self };
-        let found = search.in_one()?;
-        let way = found.ways.into_iter().next()?;
-        let known = &search.finder.known;
-        let route = route(&market(self.graph, &query, self.overlay, known, self.ends.0, 1), &query, &way);
-        Some((way, route))
+    /// A part of at least and at most so much, as large as goes, beside what `knowledge` says is in flight.
+    fn largest(&mut self, knowledge: &Knowledge, (least, most): (u64, u64), max_fee: Msat) -> Option<Route> {
+        let mut query = Query { knowledge, ..self.query.clone() };
+        query.limits.max_fee = max_fee;
+        let (graph, single) = (self.graph, &mut self.finder.single);
+        let mut attempt = |amount| single.attempt(graph, &Query { amount: Msat(amount), ..query.clone() });
+        if let Some(all) = attempt(most) {
+            return Some(all);
+        }
+        let mut best = attempt(least)?;
+        let (mut goes, mut too_much) = (least, most);
+        for _ in 0..BISECTIONS {
+            let middle = goes + (too_much - goes) / 2;
+            match attempt(middle) {
+                Some(route) => (goes, best) = (middle, route),
+                None => too_much = middle,
+            }
+        }
+        Some(best)
     }
+
+    /// Makes routes of ways.
+    fn assemble(&mut self, ways: &[Way]) -> Parts {
+        let frame = self.frame();
+        let mut routes: Vec<Route> = Vec::with_capacity(ways.len());
+        let PartFinder { known, judge, .. } = &mut *self.finder;
+        for way in ways {
+            let own = Query { amount: Msat(way.amount), ..self.query.clone() };
+            routes.push(route(&market(self.graph, &own, self.overlay, known, self.ends.0, 1), &own, way));
+        }
+        routes.sort_by(|one, other| {
+            let key = |route: &Route| (Reverse(route.total_amount), route.hops.first().map(|hop| hop.scid));
+            key(one).cmp(&key(other))
+        });
+        let market = market(self.graph, self.query, self.overlay, known, self.ends.0, 1);
+        let verdict = judge.judge(&market, &frame, ways);
+        Parts {
+            total_amount: routes.iter().map(|route| route.total_amount).sum(),
+            fee: Msat(verdict.fee),
+            cost: Cost(verdict.cost),
+            success: verdict.unlikely.probability(),
+            routes,
+        }
+    }
+}
+
+/// A route's way.
+fn way(graph: &Snapshot, route: &Route, amount: Msat) -> Option<Way> {
+    let arcs: Option<Vec<u32>> = route.hops.iter().map(|hop| graph.edge_index(hop.directed())).collect();
+    Some(Way { arcs: arcs?, amount: amount.0 })
 }
 
 /// Takes what a route puts on its channels away from what is left.
@@ -258,45 +276,6 @@ fn hold(knowledge: &mut Knowledge, route: &Route) {
             let held = knowledge.in_flight.entry(hop.directed()).or_default();
             *held = held.saturating_add(hop.amount);
         }
-    }
-}
-
-/// Makes routes of ways.
-fn assemble(
-    graph: &Snapshot,
-    query: &Query<'_>,
-    overlay: Option<&Overlay>,
-    finder: &mut PartFinder,
-    ways: &[Way],
-) -> Parts {
-    let payer = ends(graph, query).map_or(0, |ends| ends.0);
-    let mut routes: Vec<Route> = Vec::with_capacity(ways.len());
-    for way in ways {
-        let own = Query { amount: Msat(way.amount), ..query.clone() };
-        routes.push(route(&market(graph, &own, overlay, &finder.known, payer, 1), &own, way));
-    }
-    routes.sort_by(|one, other| {
-        let key =
-            |route: &Route| (std::cmp::Reverse(route.total_amount), route.hops.first().map(|hop| hop.scid));
-        key(one).cmp(&key(other))
-    });
-    let market = market(graph, query, overlay, &finder.known, payer, 1);
-    let unbound = Frame {
-        parts_max: usize::MAX,
-        fee_max: u64::MAX,
-        blocks_max: u32::MAX,
-        hops_max: usize::MAX,
-        final_blocks: query.final_cltv_delta.0.into(),
-        height: query.height.0,
-        payee_extra_bytes: query.payee_extra_bytes,
-    };
-    let verdict = finder.judge.judge(&market, &unbound, ways);
-    Parts {
-        total_amount: routes.iter().map(|route| route.total_amount).sum(),
-        fee: Msat(verdict.fee),
-        cost: Cost(verdict.cost),
-        success: verdict.unlikely.probability(),
-        routes,
     }
 }
 
@@ -335,8 +314,8 @@ fn route(market: &Market<'_>, query: &Query<'_>, way: &Way) -> Route {
     }
 }
 
-/// Below this a single part is certain enough: one in 28 fails.
-const UNLIKELY_ENOUGH: Bits = Bits(Bits::ONE.0 / 20);
+/// From this on a single part is likely enough.
+const LIKELY_ENOUGH: Probability = Probability(970_000_000);
 
 /// A part that costs no more than this fraction above what any split must cost is not worth splitting.
 const CLOSE_DIVISOR: u64 = 20;

@@ -27,6 +27,7 @@ use fulmen_wire::units::{BlockHeight, Msat};
 use crate::path::onion_room::ONION_ROOM;
 use crate::path::search::bounds::Measure;
 use crate::path::search::labels::{Exhausted, Found, Guides, Labels, Rules};
+pub(super) use crate::path::search::task::ends;
 use crate::path::search::task::{Marks, Objective, Task};
 use crate::path::{Cost, HOPS_MAX, Hop, Limits, NoRoute, Query, Route};
 use crate::scoring::{Bits, Role};
@@ -87,6 +88,22 @@ impl Finder {
             Ok(route) => Ok(route),
             Err(Stop::GivenUp(best)) => Err(NoRoute::GivenUp { comparisons: self.labels.comparisons, best }),
             Err(Stop::Nothing) => Err(self.nearest_misses(task)),
+        };
+        self.marks = marks;
+        answer
+    }
+
+    /// Finds the cheapest route for `query`, or the best found when it is given up, without saying why there is none.
+    pub(crate) fn attempt(&mut self, snapshot: &Snapshot, query: &Query<'_>) -> Option<Route> {
+        let ends = task::ends(snapshot, query).ok()?;
+        let mut marks = std::mem::take(&mut self.marks);
+        marks.set(snapshot, query, ends.0);
+        let task = Task::new(snapshot, query, ends, &marks);
+        self.labels.comparisons = 0;
+        let answer = match self.solve(&task, query.limits) {
+            Ok(route) => Some(route),
+            Err(Stop::GivenUp(best)) => best.map(|route| *route),
+            Err(Stop::Nothing) => None,
         };
         self.marks = marks;
         answer

@@ -130,7 +130,7 @@ impl Marks {
 }
 
 /// The numbers of payer and payee, when a payment between them makes sense.
-pub(super) fn ends(snapshot: &Snapshot, query: &Query<'_>) -> Result<(u32, u32), NoRoute> {
+pub(in crate::path) fn ends(snapshot: &Snapshot, query: &Query<'_>) -> Result<(u32, u32), NoRoute> {
     let end = |node: NodeId| {
         if query.knowledge.excluded_nodes.contains(&node) {
             return Err(NoRoute::ExcludedNode { node });
