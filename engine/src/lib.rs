@@ -1,39 +1,52 @@
 //! Fulmen: a Lightning Network engine for routing nodes, to be embedded.
 //!
-//! A [`node::Node`] has no threads, no sockets and no clock. It is fed what peers send, what the chain does and what the
-//! operator wants; each [`turn`](node::Node::turn) gives back what to make durable, then what to send, broadcast and
-//! tell, in that order. Two of them, talking:
+//! An [`Engine`] is fed what peers send, what the chain does and what the operator wants. It runs the node's channels on
+//! threads of its own, makes what they do durable, and only then hands out what is to be sent, broadcast and told:
+//! [`engine::Effects`], to a handler of the embedder's. It holds no sockets. Two of them, here without threads, talking:
 //!
 //! ```
-//! use fulmen::node::Node;
+//! use std::sync::mpsc;
+//!
+//! use fulmen::engine::{Effects, Engine, Storage};
 //! use fulmen::proto::forward::{Command, Event, NodeConfig, Now, OpenChannel};
 //! use fulmen::proto::keys::NodeSeed;
 //! use fulmen::wire::units::{ChainHash, Msat, Sat};
 //!
 //! let closing_script = [&[0x00, 0x14][..], &[7; 20]].concat(); // where our money goes on mutual close
-//! let node = |seed| Node::new(NodeSeed::new([seed; 32]), NodeConfig::new(ChainHash::REGTEST, closing_script.clone()));
-//! let (mut alice, mut bob) = (node(1), node(2));
-//! alice.connected(bob.id(), &bob.init())?;
-//! bob.connected(alice.id(), &alice.init())?;
+//! let config = NodeConfig::new(ChainHash::REGTEST, closing_script);
+//! let node = |seed| {
+//!     let (sender, effects) = mpsc::channel::<Effects>();
+//!     // A real node keeps its records in a directory or a store of the embedder's.
+//!     let builder = Engine::builder(NodeSeed::new([seed; 32]), config.clone(), Storage::Nowhere);
+//!     builder.inline(move |effects| sender.send(effects).unwrap_or_default()).map(|engine| (engine, effects))
+//! };
+//! let ((alice, from_alice), (bob, from_bob)) = (node(1)?, node(2)?);
+//! let to_bob = alice.connected(bob.id(), &bob.init())?;
+//! let to_alice = bob.connected(alice.id(), &alice.init())?;
 //!
 //! let (peer, capacity, push) = (bob.id(), Sat(1_000_000), Msat(0));
-//! alice.command(Command::OpenChannel(OpenChannel { peer, user_id: 1, capacity, push, policy: None }));
+//! alice.command(Command::OpenChannel(OpenChannel { peer, user_id: 1, capacity, push, policy: None }))?;
 //! let asked = loop {
-//!     let outbox = alice.turn(Now { unix_ms: 0 });
-//!     // A real embedder makes `outbox.record` durable here, before anything leaves.
-//!     if let Some(Event::FundingNeeded { amount, .. }) = outbox.events.first() {
+//!     alice.step(Now { unix_ms: 0 });
+//!     let effects = from_alice.recv()?;
+//!     if let Some(Event::FundingNeeded { amount, .. }) = effects.events.first() {
 //!         break *amount; // answered with `Command::FundingTransaction`, which the wallet makes
 //!     }
-//!     for (_, message) in outbox.send {
-//!         bob.receive(alice.id(), &message)?;
+//!     for (connection, message) in &effects.send {
+//!         assert_eq!(*connection, to_bob); // here an embedder looks up the socket
+//!         bob.receive(to_alice, message)?;
 //!     }
-//!     for (_, message) in bob.turn(Now { unix_ms: 0 }).send {
-//!         alice.receive(bob.id(), &message)?;
+//!     bob.step(Now { unix_ms: 0 });
+//!     for (_, message) in &from_bob.recv()?.send {
+//!         alice.receive(to_bob, message)?;
 //!     }
 //! };
 //! assert_eq!(asked, capacity);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! `examples/embed.rs` shows one with threads and sockets. [`node::Node`] is a single shard without any runtime, for
+//! simulators and those who bring their own.
 //!
 //! [`graph`] finds the routes, [`proto::payment`] makes their onions, [`chain`] is the block chain: Bitcoin Core's own
 //! validation engine in process (feature `kernel`) or a bitcoind over JSON-RPC (feature `rpc`). `ARCHITECTURE.md` beside

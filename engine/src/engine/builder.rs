@@ -20,7 +20,7 @@ use super::directory::Directory;
 use super::effects::{Effects, Handler};
 use super::error::StartError;
 use super::slot::{Item, QueueBounds, Slot, lock};
-use super::storage::{ENGINE_SHARD, Opened, Storage};
+use super::storage::{Opened, Storage};
 use super::worker::Core;
 use crate::watch::Watch;
 
@@ -98,9 +98,9 @@ impl Builder {
     }
 
     fn core(self, handler: impl Handler, workers: usize) -> Result<Core, StartError> {
-        let wanted = self.shards.unwrap_or(u16::try_from(workers.max(1)).unwrap_or(ENGINE_SHARD));
-        if wanted == 0 || wanted > ENGINE_SHARD {
-            return Err(StartError::ShardCount { wanted });
+        let wanted = self.shards.unwrap_or(u16::try_from(workers.max(1)).unwrap_or(u16::MAX));
+        if wanted == 0 {
+            return Err(StartError::NoShards);
         }
         let opened = self.storage.open(&self.seed, &self.config, wanted, self.shards.is_some())?;
         let Opened { store, shards, broadcast } = opened;

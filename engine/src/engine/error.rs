@@ -118,12 +118,9 @@ pub enum StartError {
         #[source]
         error: std::io::Error,
     },
-    /// The shards asked for are none, or more than there can be.
-    #[error("an engine has from 1 to {} shards, not {wanted}", u16::MAX)]
-    ShardCount {
-        /// How many were asked for.
-        wanted: u16,
-    },
+    /// The shards asked for are none.
+    #[error("an engine needs at least one shard")]
+    NoShards,
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -26,8 +26,8 @@ mod stats;
 mod storage;
 mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ pub struct Engine {
     node_id: NodeId,
     connections: AtomicU64,
     closing: AtomicBool,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What an engine leaves unfinished: nothing of it is lost, a restart goes on with it.
@@ -91,11 +91,11 @@ impl Engine {
     fn without_threads(core: Arc<Core>) -> Engine {
         let node_id = lock(&core.slot(0).running).shard.node_id();
         let (connections, closing) = (AtomicU64::new(1), AtomicBool::new(false));
-        Engine { core, node_id, connections, closing, threads: Vec::new() }
+        Engine { core, node_id, connections, closing, threads: Mutex::default() }
     }
 
     fn spawn(core: Arc<Core>, workers: usize, parker: Option<Parker>) -> Result<Engine, StartError> {
-        let mut engine = Engine::without_threads(core);
+        let engine = Engine::without_threads(core);
         for worker in 0..workers {
             let core = Arc::clone(&engine.core);
             engine.thread(format!("fulmen-work-{worker}"), move || core.work(worker))?;
@@ -107,9 +107,9 @@ impl Engine {
         Ok(engine)
     }
 
-    fn thread(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    fn thread(&self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
         let spawned = std::thread::Builder::new().name(name.clone()).spawn(run);
-        self.threads.push(spawned.map_err(|error| StartError::Thread { name, error })?);
+        lock(&self.threads).push(spawned.map_err(|error| StartError::Thread { name, error })?);
         Ok(())
     }
 
@@ -126,6 +126,9 @@ impl Engine {
     }
 
     /// A connection to `peer` stands, and `init` is the first message it sent. A connection that stood before is over.
+    ///
+    /// The handler may be given messages for the new connection before this returns: an embedder that looks sockets up by
+    /// connection keeps its table locked meanwhile.
     ///
     /// # Errors
     /// When the connection is to be closed; nothing has changed then.
@@ -288,9 +291,9 @@ impl Engine {
     ///
     /// # Errors
     /// When the engine has stopped itself before.
-    pub fn shutdown(mut self) -> Result<Unfinished, Stopped> {
+    pub fn shutdown(&self) -> Result<Unfinished, Stopped> {
         self.closing.store(true, Ordering::SeqCst);
-        if self.threads.is_empty() {
+        if self.core.workers == 0 {
             self.core.run_all(self.core.clock.now());
         }
         while self.has_work() && !self.core.committer.has_failed() {
@@ -313,9 +316,9 @@ impl Engine {
         Ok(unfinished)
     }
 
-    fn end_threads(&mut self) {
+    fn end_threads(&self) {
         self.core.end();
-        for thread in self.threads.drain(..) {
+        for thread in lock(&self.threads).drain(..) {
             // One that panicked has said so on its own; there is nobody left to tell.
             let _ = thread.join();
         }
@@ -356,7 +359,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if !self.threads.is_empty() {
+        if !lock(&self.threads).is_empty() {
             self.core.committer.abandon();
             self.end_threads();
         }

@@ -316,7 +316,7 @@ impl Line {
     }
 
     pub(super) fn shutdown(self) -> Vec<Unfinished> {
-        self.members.into_iter().map(|member| member.engine.shutdown().unwrap()).collect()
+        self.members.iter().map(|member| member.engine.shutdown().unwrap()).collect()
     }
 }
 

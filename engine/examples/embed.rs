@@ -1,0 +1,99 @@
+//! Two nodes, each an embedded engine with a TCP socket, open a channel: `cargo run -p fulmen --example embed`.
+//!
+//! A real node has the transport of BOLT 8 around each message, a chain (`fulmen::chain`), a wallet and a directory to
+//! keep its records in, where this has a made-up block; and its handler does not wait for a socket.
+
+#![allow(clippy::unwrap_used, reason = "an example has nobody to tell")]
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use bitcoin::{Amount, Network, TxOut, constants::genesis_block};
+use crossbeam::channel::{Receiver, unbounded};
+use fulmen::chain::ChainEvent;
+use fulmen::engine::{Connection, Effects, Engine, Storage};
+use fulmen::proto::forward::{Command, Event, NodeConfig, OpenChannel};
+use fulmen::proto::keys::NodeSeed;
+use fulmen::wire::units::{BlockHeight, ChainHash, Msat, NodeId, Sat};
+
+struct Node {
+    engine: Arc<Engine>,
+    sockets: Arc<Mutex<HashMap<Connection, TcpStream>>>,
+    events: Receiver<Event>,
+}
+
+/// Starts an engine: what it says goes to the sockets, what it tells to `events`.
+fn node(seed: u8) -> Node {
+    let sockets: Arc<Mutex<HashMap<Connection, TcpStream>>> = Arc::default();
+    let (table, (sender, events)) = (Arc::clone(&sockets), unbounded());
+    let handler = move |effects: Effects| {
+        let mut table = table.lock().unwrap();
+        for (connection, message) in &effects.send {
+            // A connection that is over is not in the table, and what was meant for it is dropped.
+            table.get_mut(connection).map(|socket| write(socket, message));
+        }
+        effects.disconnect.iter().for_each(|connection| drop(table.remove(connection)));
+        // `broadcast` would go to the chain; `resume` names whom to read from again after `WouldBlock`.
+        effects.events.into_iter().for_each(|event| sender.send(event).unwrap_or_default());
+    };
+    let mut config = NodeConfig::new(ChainHash::REGTEST, [&[0x00, 0x14][..], &[seed; 20]].concat());
+    config.channel.minimum_depth = 1;
+    let engine = Engine::builder(NodeSeed::new([seed; 32]), config, Storage::Nowhere).start(handler).unwrap();
+    Node { engine: Arc::new(engine), sockets, events }
+}
+
+/// Exchanges `init` with the peer, then feeds the engine what it says, on a thread of its own.
+fn serve(node: &Node, peer: NodeId, mut socket: TcpStream) {
+    write(&mut socket, &node.engine.init()).unwrap();
+    let init = read(&mut socket).unwrap();
+    // Locked until the socket is in the table: the engine may have something to say at once.
+    let mut table = node.sockets.lock().unwrap();
+    let connection = node.engine.connected(peer, &init).unwrap();
+    table.insert(connection, socket.try_clone().unwrap());
+    let engine = Arc::clone(&node.engine);
+    std::thread::spawn(move || {
+        while let Ok(message) = read(&mut socket) {
+            engine.receive(connection, &message).unwrap();
+        }
+        engine.disconnected(connection);
+    });
+}
+
+fn main() {
+    let (alice, bob) = (node(1), node(2));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| serve(&bob, alice.engine.id(), listener.accept().unwrap().0));
+        serve(&alice, bob.engine.id(), TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+    });
+    let (peer, capacity, push) = (bob.engine.id(), Sat(1_000_000), Msat(0));
+    let open = Command::OpenChannel(OpenChannel { peer, user_id: 1, capacity, push, policy: None });
+    alice.engine.command(open).unwrap();
+    let Ok(Event::FundingNeeded { temporary_channel_id, amount, script, .. }) = alice.events.recv() else {
+        panic!("bob does not accept")
+    };
+    let mut block = genesis_block(Network::Regtest);
+    let transaction = &mut block.txdata[0]; // stands for the wallet's
+    transaction.output = vec![TxOut { value: Amount::from_sat(amount.0), script_pubkey: script }];
+    let fund = Command::FundingTransaction { temporary_channel_id, transaction: transaction.clone() };
+    alice.engine.command(fund).unwrap();
+    println!("{:?}\n{:?}", alice.events.recv(), bob.events.recv()); // both have signed: the chain may have it
+    let confirmed = ChainEvent::Connected { height: BlockHeight(1), block: Arc::new(block) };
+    [&alice, &bob].iter().for_each(|node| node.engine.chain_event(&confirmed));
+    println!("{:?}\n{:?}", alice.events.recv(), bob.events.recv()); // it is ready
+    println!("{:?}, {:?}", alice.engine.shutdown(), bob.engine.shutdown());
+}
+
+fn write(socket: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    socket.write_all(&(message.len() as u16).to_be_bytes())?;
+    socket.write_all(message)
+}
+
+fn read(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    socket.read_exact(&mut length)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+    socket.read_exact(&mut message).map(|()| message)
+}
