@@ -111,7 +111,7 @@ impl Builder {
             config: self.config,
             bounds: self.bounds,
             directory: Directory::default(),
-            committer: Committer::new(Box::new(handler), store),
+            committer: Committer::new(Box::new(handler), store, workers > 0),
             clock: self.clock,
             workers,
             keeps_records,

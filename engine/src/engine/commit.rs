@@ -14,22 +14,32 @@
 //! Handoffs do not wait for the disk. What a shard does on one is queued here after the turn that gave it, and a store
 //! keeps a prefix of what was appended: whatever of the second turn survives a crash, the first does too.
 //!
+//! **Checkpoints.** When the store asks for one of a shard, whoever writes has that shard stand still between two turns,
+//! writes all its turns, and takes its snapshot; another thread brings that to the disk.
+//!
 //! Invariants: effects are released only after every record queued before them is durable; those of one shard in the
 //! order of its turns. After a failure nothing is released any more.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::clock::Clock;
 use super::effects::{Effects, Handler};
 use super::error::Fatal;
 use super::slot::{Slot, lock};
-use crate::store::{Entry, Store, StoreError, StoreStats};
+use super::storage::engine_record;
+use crate::store::{Entry, Store, StoreError, StoreStats, WrittenCheckpoint};
 use crossbeam::queue::SegQueue;
 
 /// Turns that may wait for the disk; past that, those who run them wait too.
 const UNCOMMITTED_TURNS_MAX: usize = 256;
+
+/// What is appended at once, if it is more than one record.
+const APPEND_BYTES_MAX: usize = 12 << 20;
+/// What a store may add to a record.
+const ENTRY_BYTES: usize = 64;
 
 /// A turn that was run.
 #[derive(Debug)]
@@ -61,10 +71,13 @@ pub(super) struct Committer {
     fatal: OnceLock<Arc<Fatal>>,
 }
 
-/// The store.
+/// The store, and the checkpoint that is being written.
 #[derive(Debug)]
 struct Journal {
     store: Option<Box<dyn Store>>,
+    checkpoint: Option<JoinHandle<Result<WrittenCheckpoint, StoreError>>>,
+    /// Whether the engine may have threads of its own.
+    has_threads: bool,
 }
 
 impl std::fmt::Debug for Committer {
@@ -77,12 +90,16 @@ impl std::fmt::Debug for Committer {
 }
 
 impl Committer {
-    pub(super) fn new(handler: Box<dyn Handler>, store: Option<Box<dyn Store>>) -> Committer {
+    pub(super) fn new(
+        handler: Box<dyn Handler>,
+        store: Option<Box<dyn Store>>,
+        has_threads: bool,
+    ) -> Committer {
         Committer {
             queue: SegQueue::new(),
             waiting: AtomicUsize::new(0),
             urgent: AtomicUsize::new(0),
-            journal: Mutex::new(Journal { store }),
+            journal: Mutex::new(Journal { store, checkpoint: None, has_threads }),
             release: Mutex::new(()),
             handler,
             failed: AtomicBool::new(false),
@@ -150,7 +167,7 @@ impl Committer {
 
     fn write_and_release(&self, mut journal: MutexGuard<'_, Journal>, slots: &[Slot], clock: &dyn Clock) {
         let mut batch = Vec::new();
-        if let Err(error) = self.append(&mut journal, &mut batch) {
+        if let Err(error) = self.write(&mut journal, slots, &mut batch) {
             drop(journal);
             return self.fail(error.into());
         }
@@ -173,6 +190,23 @@ impl Committer {
         drop(release);
     }
 
+    /// Makes durable what waits, and what a checkpoint needs. `batch` holds the turns that were written.
+    fn write(&self, journal: &mut Journal, slots: &[Slot], batch: &mut Vec<Done>) -> Result<(), StoreError> {
+        self.append(journal, batch)?;
+        let Some(store) = &mut journal.store else { return Ok(()) };
+        if let Some(thread) = journal.checkpoint.take_if(|thread| thread.is_finished()) {
+            match thread.join() {
+                Ok(Ok(written)) => store.finish_checkpoint(written)?,
+                Ok(Err(error)) => tracing::warn!(%error, "a checkpoint could not be written"),
+                Err(_) => tracing::warn!("the thread that wrote a checkpoint panicked"),
+            }
+        }
+        match store.checkpoint_due() {
+            Some(shard) if journal.checkpoint.is_none() => self.checkpoint(journal, slots, shard, batch),
+            _ => Ok(()),
+        }
+    }
+
     /// Appends all turns in the queue, and adds them to the batch.
     fn append(&self, journal: &mut Journal, batch: &mut Vec<Done>) -> Result<(), StoreError> {
         let begun = batch.len();
@@ -185,7 +219,53 @@ impl Committer {
             .filter(|done| !done.record.is_empty())
             .map(|done| Entry { shard: done.effects.shard, record: &done.record })
             .collect();
-        if entries.is_empty() { Ok(()) } else { store.append(&entries) }
+        // One append, unless there is more than a store takes at once.
+        let mut entries = entries.as_slice();
+        while !entries.is_empty() {
+            let mut bytes = 0;
+            let fit = entries.iter().take_while(|entry| {
+                bytes += entry.record.len() + ENTRY_BYTES;
+                bytes <= APPEND_BYTES_MAX
+            });
+            let (now, later) = entries.split_at(fit.count().max(1));
+            store.append(now)?;
+            entries = later;
+        }
+        Ok(())
+    }
+
+    /// Takes a checkpoint of a shard.
+    fn checkpoint(
+        &self,
+        journal: &mut Journal,
+        slots: &[Slot],
+        shard: u16,
+        batch: &mut Vec<Done>,
+    ) -> Result<(), StoreError> {
+        let chunks = match slots.get(usize::from(shard)) {
+            None => vec![engine_record(u16::try_from(slots.len()).unwrap_or(u16::MAX))],
+            Some(slot) => {
+                let running = lock(&slot.running);
+                // A turn is queued before its shard is let go, so that this writes every turn in the snapshot.
+                self.append(journal, batch)?;
+                running.shard.snapshot().collect()
+            }
+        };
+        let Some(store) = &mut journal.store else { return Ok(()) };
+        let mut writer = store.begin_checkpoint(shard)?;
+        let write = move || {
+            chunks.iter().try_for_each(|chunk| writer.chunk(chunk))?;
+            writer.finish()
+        };
+        if !journal.has_threads {
+            let written = write()?;
+            return store.finish_checkpoint(written);
+        }
+        match std::thread::Builder::new().name("fulmen-snapshot".to_owned()).spawn(write) {
+            Ok(thread) => journal.checkpoint = Some(thread),
+            Err(error) => tracing::warn!(%error, "no thread for a checkpoint"),
+        }
+        Ok(())
     }
 
     /// Stops everything: nothing is released from here on.

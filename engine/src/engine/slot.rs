@@ -1,7 +1,8 @@
 //! One shard in the runtime: its lock, what waits for it, and the credit of its peers.
 //!
 //! Owns the bounded queue of a shard. Everything that waits is taken by one turn, so nobody waits for more than the turn
-//! that runs. Does not decide who runs a turn when; see [`super::worker`].
+//! that runs; only of more than [`TURN_BYTES_MAX`] the rest is left for the next turn, since what a turn changes must fit
+//! one record. Does not decide who runs a turn when; see [`super::worker`].
 //!
 //! Bounds. A peer has credit for a number of messages and of bytes, and a shard for a sum of bytes over all its peers,
 //! which nobody who has something waiting may exceed; a peer who has nothing waiting may always say one thing. Commands
@@ -12,7 +13,7 @@
 //! Invariant: a shard is in the ready list, or held by a worker, exactly while `scheduled` is set, so that only one
 //! worker runs it at a time and none is forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,12 @@ use super::effects::Connection;
 use super::error::{ReceiveError, SubmitError};
 use super::stats::SlotCounters;
 use crate::watch::Watch;
+
+/// What a turn takes at most, in bytes of messages: what it changes has to fit a record of 16 MiB, and an HTLC received,
+/// handed over or offered changes no more than three times its message.
+const TURN_BYTES_MAX: usize = 4 << 20;
+/// What counts for whatever is not a message: the onion of an HTLC, and what stands around it.
+const ITEM_BYTES: usize = 2_048;
 
 /// What may wait for a shard.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +88,7 @@ pub(super) enum Item {
     Message {
         peer: NodeId,
         message: Message,
+        bytes: usize,
     },
     Command(Command),
     /// A block, or time.
@@ -97,7 +105,9 @@ pub(super) enum Item {
 /// What waits for a shard.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    items: Vec<Item>,
+    items: VecDeque<Item>,
+    /// What the items come to, as [`Item::cost`] counts.
+    cost: usize,
     pub(super) scheduled: bool,
     /// When the oldest item came.
     since: Duration,
@@ -121,7 +131,7 @@ struct Link {
 /// What a turn takes.
 #[derive(Debug)]
 pub(super) struct Taken {
-    pub(super) items: Vec<Item>,
+    pub(super) items: VecDeque<Item>,
     pub(super) since: Duration,
     /// Connections that have credit again.
     pub(super) resume: Vec<Connection>,
@@ -139,13 +149,23 @@ impl Slot {
     }
 }
 
+impl Item {
+    fn cost(&self) -> usize {
+        match self {
+            Item::Message { bytes, .. } => *bytes,
+            _ => ITEM_BYTES,
+        }
+    }
+}
+
 impl Inbox {
     /// Adds an item that is not subject to credit; says whether the shard is to be scheduled.
     pub(super) fn push(&mut self, item: Item, clock: &dyn Clock) -> bool {
         if self.items.is_empty() {
             self.since = clock.elapsed();
         }
-        self.items.push(item);
+        self.cost += item.cost();
+        self.items.push_back(item);
         !std::mem::replace(&mut self.scheduled, true)
     }
 
@@ -195,7 +215,7 @@ impl Inbox {
                 _ => return (schedule, Err(ReceiveError::NotConnected(connection))),
             }
             self.bytes += bytes;
-            schedule |= self.push(Item::Message { peer: connection.peer, message }, clock);
+            schedule |= self.push(Item::Message { peer: connection.peer, message, bytes }, clock);
         }
         (schedule, Ok(()))
     }
@@ -214,8 +234,12 @@ impl Inbox {
         Ok(self.push(Item::Command(command), clock))
     }
 
-    /// Takes everything that waits; all credit is given back.
+    /// Takes what waits, as far as it fits one turn, and gives the credit for it back.
     pub(super) fn take(&mut self) -> Taken {
+        let since = self.since;
+        if self.cost > TURN_BYTES_MAX {
+            return self.take_some();
+        }
         let mut resume = Vec::new();
         for peer in self.talking.drain(..) {
             if let Some(link) = self.links.get_mut(&peer) {
@@ -225,8 +249,37 @@ impl Inbox {
                 }
             }
         }
-        (self.bytes, self.commands) = (0, 0);
-        Taken { items: std::mem::take(&mut self.items), since: self.since, resume }
+        (self.bytes, self.commands, self.cost) = (0, 0, 0);
+        Taken { items: std::mem::take(&mut self.items), since, resume }
+    }
+
+    fn take_some(&mut self) -> Taken {
+        let mut taken = Taken { items: VecDeque::new(), since: self.since, resume: Vec::new() };
+        let mut cost = 0;
+        while cost <= TURN_BYTES_MAX
+            && let Some(item) = self.items.pop_front()
+        {
+            cost += item.cost();
+            match &item {
+                Item::Message { peer, bytes, .. } => {
+                    self.bytes -= bytes;
+                    if let Some(link) = self.links.get_mut(peer).filter(|link| link.messages > 0) {
+                        link.messages -= 1;
+                        link.bytes = link.bytes.saturating_sub(*bytes);
+                        if link.messages == 0 && std::mem::take(&mut link.blocked) {
+                            taken.resume.push(link.connection);
+                        }
+                    }
+                }
+                Item::Command(_) => self.commands -= 1,
+                _ => {}
+            }
+            taken.items.push_back(item);
+        }
+        self.cost -= cost;
+        let links = &self.links;
+        self.talking.retain(|peer| links.get(peer).is_some_and(|link| link.messages > 0));
+        taken
     }
 
     /// Whether something waits; if not, the shard is no longer scheduled.

@@ -8,17 +8,21 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use bitcoin::Transaction;
-use fulmen_proto::forward::{NodeConfig, Record, Restored, Shard};
-use fulmen_proto::keys::NodeSeed;
+use fulmen_proto::forward::{NodeConfig, Record, Restored, Restoring, Shard};
+use fulmen_proto::keys::{NodeSeed, secp};
+use fulmen_wire::units::NodeId;
 
 use super::error::StartError;
-use crate::store::{Entry, Replayed, Store};
+use crate::store::{Entry, LogStore, Replayed, Store};
 
 /// Where an engine keeps what must survive it.
 #[derive(Debug)]
 pub enum Storage {
+    /// In this directory of its own, made if there is none: a log on disk, with checkpoints.
+    Directory(PathBuf),
     /// In a store of the embedder's.
     Store(Box<dyn Store>),
     /// Nowhere: for tests and measurements. A node that comes back without its records loses money.
@@ -67,17 +71,21 @@ impl Storage {
                 return Ok(Opened { store: None, shards, broadcast: Vec::new() });
             }
             Storage::Store(store) => store,
+            Storage::Directory(path) => {
+                Box::new(LogStore::open(path, NodeId(seed.node_secret().public_key(secp()).serialize()))?)
+            }
         };
-        let mut reading = Reading::default();
+        let begin = |number| Restoring::new(seed.clone(), config(number));
+        let mut reading = Reading { begin: &begin, shards: None, restoring: BTreeMap::new(), error: None };
         store.replay(&mut |replayed| reading.take(replayed))?;
-        let Reading { shards: kept, mut records, error } = reading;
+        let Reading { shards: kept, mut restoring, error, .. } = reading;
         if let Some(error) = error {
             return Err(error);
         }
         let count = match kept {
             Some(kept) if insist && kept != wanted => return Err(StartError::OtherShards { kept, wanted }),
             Some(kept) => kept,
-            None if records.is_empty() => {
+            None if restoring.is_empty() => {
                 store.append(&[Entry { shard: ENGINE_SHARD, record: &engine_record(wanted) }])?;
                 wanted
             }
@@ -85,14 +93,13 @@ impl Storage {
         };
         let (mut shards, mut broadcast) = (Vec::new(), Vec::new());
         for number in 0..count {
-            let records = records.remove(&number).unwrap_or_default();
-            let restored = Shard::restore(seed.clone(), config(number), records);
+            let restored = restoring.remove(&number).unwrap_or_else(|| begin(number)).finish();
             let Restored { shard, broadcast: owed } =
                 restored.map_err(|error| StartError::Restore { shard: number, error })?;
             shards.push(shard);
             broadcast.extend(owed);
         }
-        match records.keys().next() {
+        match restoring.keys().next() {
             Some(&shard) => Err(StartError::NoSuchShard { shard, shards: count }),
             None => Ok(Opened { store: Some(store), shards, broadcast }),
         }
@@ -100,31 +107,44 @@ impl Storage {
 }
 
 /// What was read so far.
-#[derive(Default)]
-struct Reading {
+struct Reading<'a> {
+    begin: &'a dyn Fn(u16) -> Restoring,
     shards: Option<u16>,
-    records: BTreeMap<u16, Vec<Record>>,
+    restoring: BTreeMap<u16, Restoring>,
     error: Option<StartError>,
 }
 
-impl Reading {
+impl Reading<'_> {
     fn take(&mut self, replayed: Replayed<'_>) -> ControlFlow<()> {
-        let taken = match replayed {
-            Replayed::Chunk { shard: ENGINE_SHARD, chunk: bytes }
-            | Replayed::Record { shard: ENGINE_SHARD, record: bytes } => {
-                read_engine_record(bytes).map(|shards| self.shards = Some(shards))
-            }
-            Replayed::Chunk { shard, .. } => Err(StartError::NoSuchShard { shard, shards: 0 }),
-            Replayed::Record { shard, record } => Record::decode(record)
-                .map(|record| self.records.entry(shard).or_default().push(record))
-                .map_err(|error| StartError::Record { shard, error }),
-        };
-        match taken {
+        match self.fold(replayed) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 self.error = Some(error);
                 ControlFlow::Break(())
             }
         }
+    }
+
+    fn fold(&mut self, replayed: Replayed<'_>) -> Result<(), StartError> {
+        match replayed {
+            Replayed::Chunk { shard: ENGINE_SHARD, chunk: bytes }
+            | Replayed::Record { shard: ENGINE_SHARD, record: bytes } => {
+                self.shards = Some(read_engine_record(bytes)?);
+                Ok(())
+            }
+            Replayed::Chunk { shard, chunk } => {
+                let folded = self.restoring(shard).chunk(chunk);
+                folded.map_err(|error| StartError::Restore { shard, error })
+            }
+            Replayed::Record { shard, record } => {
+                let record = Record::decode(record).map_err(|error| StartError::Record { shard, error })?;
+                let folded = self.restoring(shard).record(record);
+                folded.map_err(|error| StartError::Restore { shard, error })
+            }
+        }
+    }
+
+    fn restoring(&mut self, shard: u16) -> &mut Restoring {
+        self.restoring.entry(shard).or_insert_with(|| (self.begin)(shard))
     }
 }

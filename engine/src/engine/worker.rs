@@ -189,7 +189,7 @@ impl Core {
                     connections.remove(&connection.peer);
                     Input::PeerDisconnected { peer: connection.peer }
                 }
-                Item::Message { peer, message } => Input::Message { peer, message },
+                Item::Message { peer, message, .. } => Input::Message { peer, message },
                 Item::Command(command) => Input::Command(command),
                 Item::Told(input) => input,
                 Item::Handoff { from, handoff } => {

@@ -52,3 +52,28 @@ fn forwards_cross_shards_on_threads() {
     pays_both_ways(Drive::Threads(2), 2, 60, 20);
     pays_both_ways(Drive::Threads(1), 1, 20, 10);
 }
+
+#[test]
+fn nothing_is_lost_when_the_middle_dies() {
+    for drive in [Drive::Inline, Drive::Threads(2)] {
+        let mut line = Line::durable(drive, 2);
+        let before = line.balances();
+        for left_to_right in [true, false] {
+            let Settled { settled, failed } = line.pay_through(40, 40, AMOUNT, left_to_right, 5);
+            assert_eq!((settled, failed), (40, 0), "a payment that was under way arrives all the same");
+        }
+        let after = line.balances();
+        let earned = 80 * net::FEE.0;
+        assert_eq!(after[1], Msat(before[1].0 + earned), "each payment was carried once");
+        for end in [0, 2] {
+            assert_eq!(
+                after[end],
+                Msat(before[end].0 - earned / 2),
+                "each end paid as much as it got, and the fees"
+            );
+        }
+        for unfinished in line.shutdown() {
+            assert_eq!(unfinished, Default::default(), "everything is resolved");
+        }
+    }
+}

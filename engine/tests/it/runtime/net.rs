@@ -24,6 +24,7 @@ use fulmen::wire::units::{
 };
 use secp256k1::SecretKey;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 /// What the middle earns by each payment.
 pub(super) const FEE: Msat = Msat(2_000);
@@ -63,6 +64,9 @@ struct Member {
 pub(super) struct Line {
     drive: Drive,
     members: Vec<Member>,
+    shards: [u16; 3],
+    /// Where each member keeps its records, if anywhere.
+    directories: Option<TempDir>,
     mempool: Vec<Transaction>,
     height: u32,
     channels: Vec<ChannelId>,
@@ -71,31 +75,76 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Opens both channels, half of each on either side.
+    /// Opens both channels, half of each on either side. Nothing is kept.
     pub(super) fn new(drive: Drive, shards: u16) -> Line {
-        let member = |seed, shards| {
-            let script = [[0x00, 0x14].as_slice(), &[seed; 20]].concat();
-            let mut config = NodeConfig::new(ChainHash::REGTEST, script);
-            config.channel.minimum_depth = 1;
-            let (sender, effects) = unbounded();
-            let handler = move |effects| sender.send(effects).unwrap_or_default();
-            let builder = Engine::builder(NodeSeed::new([seed; 32]), config, Storage::Nowhere).shards(shards);
-            let engine = match drive {
-                Drive::Inline => builder.inline(handler),
-                Drive::Threads(workers) => builder.workers(workers).start(handler),
-            };
-            let (events, connections, refused) = (Vec::new(), [None; 3], VecDeque::new());
-            Member { engine: engine.unwrap(), effects, events, connections, refused }
-        };
-        // The ids of the first and the third node fall into different shards of the middle one, if it has two.
-        let members = vec![member(1, 1), member(2, shards), member(4, 1)];
-        let (mempool, channels, scids) = (Vec::new(), Vec::new(), Vec::new());
-        let mut line = Line { drive, members, mempool, height: 100, channels, scids, attempts: 0 };
+        Line::begin(drive, shards, None)
+    }
+
+    /// The same, with records on disk.
+    pub(super) fn durable(drive: Drive, shards: u16) -> Line {
+        Line::begin(drive, shards, Some(tempfile::tempdir().unwrap()))
+    }
+
+    fn begin(drive: Drive, shards: u16, directories: Option<TempDir>) -> Line {
+        let (members, mempool, channels, scids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let shards = [1, shards, 1];
+        let (height, attempts) = (100, 0);
+        let mut line =
+            Line { drive, members, shards, directories, mempool, height, channels, scids, attempts };
+        line.members = (0..3).map(|member| line.start(member)).collect();
         for left in 0..2 {
             line.connect(left, left + 1);
             line.open(left);
         }
         line
+    }
+
+    /// Starts a member from what its storage has.
+    fn start(&self, member: usize) -> Member {
+        // The ids of the first and the third node fall into different shards of the middle one, if it has two.
+        let seed = [1, 2, 4][member];
+        let script = [[0x00, 0x14].as_slice(), &[seed; 20]].concat();
+        let mut config = NodeConfig::new(ChainHash::REGTEST, script);
+        config.channel.minimum_depth = 1;
+        let storage = match &self.directories {
+            Some(directories) => Storage::Directory(directories.path().join(member.to_string())),
+            None => Storage::Nowhere,
+        };
+        let (sender, effects) = unbounded();
+        let handler = move |effects| sender.send(effects).unwrap_or_default();
+        let seed = NodeSeed::new([seed; 32]);
+        let builder = Engine::builder(seed, config, storage).shards(self.shards[member]);
+        let engine = match self.drive {
+            Drive::Inline => builder.inline(handler),
+            Drive::Threads(workers) => builder.workers(workers).start(handler),
+        };
+        let (events, connections, refused) = (Vec::new(), [None; 3], VecDeque::new());
+        Member { engine: engine.unwrap(), effects, events, connections, refused }
+    }
+
+    /// The middle dies where it stands, and comes back with what was durable.
+    pub(super) fn crash_middle(&mut self) {
+        for end in [0, 2] {
+            let connection = self.members[end].connections[1].take().unwrap();
+            self.members[end].engine.disconnected(connection);
+            self.members[end].refused.clear();
+        }
+        // The store is locked while the old one lives, and what it has said but not sent is lost.
+        let empty = self.start_nothing();
+        drop(std::mem::replace(&mut self.members[1], empty));
+        self.members[1] = self.start(1);
+        self.connect(0, 1);
+        self.connect(1, 2);
+    }
+
+    /// Something that stands in a member's place.
+    fn start_nothing(&self) -> Member {
+        let config = NodeConfig::new(ChainHash::REGTEST, Vec::new());
+        let (sender, effects) = unbounded();
+        let handler = move |effects| sender.send(effects).unwrap_or_default();
+        let builder = Engine::builder(NodeSeed::new([9; 32]), config, Storage::Nowhere);
+        let (events, connections, refused) = (Vec::new(), [None; 3], VecDeque::new());
+        Member { engine: builder.inline(handler).unwrap(), effects, events, connections, refused }
     }
 
     pub(super) fn engine(&self, member: usize) -> &Engine {
@@ -179,16 +228,32 @@ impl Line {
         amount: Msat,
         left_to_right: bool,
     ) -> Settled {
+        self.pay_through(payments, in_flight, amount, left_to_right, 0)
+    }
+
+    /// The same, while the middle dies this many times, once all payments are under way.
+    pub(super) fn pay_through(
+        &mut self,
+        payments: u64,
+        in_flight: u64,
+        amount: Msat,
+        left_to_right: bool,
+        mut crashes: u32,
+    ) -> Settled {
         let from = if left_to_right { 0 } else { 2 };
         let (mut begun, mut done, mut seen) = (0, Settled::default(), self.members[from].events.len());
         let mut moved = Instant::now();
         while done.settled + done.failed < payments {
             while begun < payments && begun - done.settled - done.failed < in_flight {
-                self.begin(amount, left_to_right);
+                self.begin_payment(amount, left_to_right);
                 begun += 1;
             }
             if self.carry() {
                 moved = Instant::now();
+            }
+            if begun == payments && crashes > 0 && done.settled + done.failed >= payments / 4 {
+                crashes -= 1;
+                self.crash_middle();
             }
             assert!(moved.elapsed() < PATIENCE, "{done:?} of {begun} payments are over, and nothing moves");
             for event in &self.members[from].events[seen..] {
@@ -204,7 +269,7 @@ impl Line {
         done
     }
 
-    fn begin(&mut self, amount: Msat, left_to_right: bool) {
+    fn begin_payment(&mut self, amount: Msat, left_to_right: bool) {
         self.attempts += 1;
         let mut bytes = [0x21; 32];
         bytes[24..].copy_from_slice(&self.attempts.to_be_bytes());
