@@ -141,6 +141,24 @@ fields! {
     NodeId: node_id, |value, out| out.raw().bytes(&value.0), |sampler| NodeId(sampler.point().0);
 }
 
+/// The sign in the lowest bit, so that numbers near zero are short.
+impl Durable for i32 {
+    fn write(&self, out: &mut Encoder<'_>) {
+        let folded = (self.cast_unsigned() << 1) ^ (*self >> 31).cast_unsigned();
+        folded.write(out);
+    }
+
+    fn read(input: &mut Decoder<'_>) -> Result<Self, RecordError> {
+        let folded = u32::read(input)?;
+        Ok((folded >> 1).cast_signed() ^ -((folded & 1).cast_signed()))
+    }
+
+    #[cfg(test)]
+    fn sample(sampler: &mut Sampler) -> Self {
+        u32::sample(sampler).cast_signed()
+    }
+}
+
 impl Durable for Scid {
     fn write(&self, out: &mut Encoder<'_>) {
         out.raw().u64(self.0);

@@ -11,10 +11,10 @@
 use std::collections::BTreeMap;
 
 use super::circuit::{Circuit, Forward, Origin, Stage};
-use super::config::ForwardingPolicy;
+use super::config::{ForwardingPolicy, InboundFee};
 use super::handoff::{HtlcRef, Offer, Resolution};
 use super::input::{Invoice, Now};
-use super::record::{Change, Record};
+use super::record::{Change, Policies, PreviousPolicy, Record};
 use crate::channel::{Delta, Side};
 use crate::durable::{Decoder, Durable, Encoder, RecordError, durable_enum, durable_struct};
 
@@ -74,7 +74,7 @@ durable_enum!(Change, "change" {
     3 => ChannelNamed { temporary_channel_id, channel_id },
     4 => ChannelReady { channel_id, scid },
     5 => ChannelForgotten { channel_id },
-    6 => Policy { channel_id, policy },
+    6 => Policy { channel_id, policy, at },
     7 => Invoice(invoice),
     8 => InvoicesPruned(now),
     9 => OnionSeen { tag, htlc, cltv_expiry },
@@ -113,10 +113,13 @@ durable_struct! {
     Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage }
     Forward { incoming, incoming_amount, outgoing_amount }
     HtlcRef { channel_id, htlc_id }
-    Offer { scid, incoming_amount, incoming_cltv_expiry, amount, cltv_expiry, payment_hash }
+    Offer { scid, incoming_amount, inbound_fee, incoming_cltv_expiry, amount, cltv_expiry, payment_hash }
     Invoice { payment_hash, preimage, payment_secret, amount, min_final_cltv_expiry_delta, expires_at_unix_ms }
+    InboundFee { base_msat, proportional_millionths }
     Now { unix_ms }
+    Policies { current, previous }
+    PreviousPolicy { policy, until }
     ForwardingPolicy {
-        fee_base, fee_proportional_millionths, cltv_expiry_delta, htlc_minimum, htlc_maximum, disabled,
+        fee_base, fee_proportional_millionths, cltv_expiry_delta, htlc_minimum, htlc_maximum, disabled, inbound_fee,
     }
 }

@@ -69,6 +69,8 @@ impl Shard {
         if capacity > self.config.capacity_max {
             return Err(CommandError::CapacityTooLarge { capacity, max: self.config.capacity_max });
         }
+        let policy = policy.unwrap_or(self.config.policy);
+        policy.check()?;
         let key_index = self.state.next_key_index;
         let temporary_channel_id = ChannelId(self.seed.bytes(b"channel/temporary_id", key_index));
         let request = OpenRequest {
@@ -82,7 +84,6 @@ impl Shard {
         };
         let created = Channel::open(request)
             .map_err(|error| CommandError::Channel { channel_id: temporary_channel_id, error })?;
-        let policy = policy.unwrap_or(self.config.policy);
         self.begin_channel(work, Begun { peer, user_id, key_index, policy }, created);
         Ok(())
     }
@@ -96,7 +97,8 @@ impl Shard {
         if !self.state.channels.contains_key(&channel_id) {
             return Err(CommandError::UnknownChannel(ChannelRef::Id(channel_id)));
         }
-        self.change(work, Change::Policy { channel_id, policy });
+        policy.check()?;
+        self.change(work, Change::Policy { channel_id, policy, at: work.now });
         Ok(())
     }
 
@@ -140,7 +142,7 @@ impl Shard {
             path_key: None,
         };
         let outgoing = self
-            .add_htlc(work, channel_id, command)
+            .add_htlc(work, channel_id, &command)
             .map_err(|error| LocalFailure::Refused { channel_id, error })?;
         let origin = Origin::Attempt { attempt_id: send.attempt_id };
         self.change(work, Change::Offered { outgoing, origin });

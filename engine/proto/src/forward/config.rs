@@ -72,6 +72,47 @@ pub struct ForwardingPolicy {
     pub htlc_maximum: Msat,
     /// The `disable` bit: nothing is forwarded out on this channel.
     pub disabled: bool,
+    /// What is asked on top, or let off, of what comes in on this channel. It is no part of a `channel_update`.
+    pub inbound_fee: InboundFee,
+}
+
+/// A fee on what comes in on a channel, whatever channel it goes out on: negative to attract traffic, positive to deter
+/// it. Senders that do not know of it pay the outgoing channel's fee alone, so positive ones turn them away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InboundFee {
+    /// Asked of every HTLC, in millisatoshi.
+    pub base_msat: i32,
+    /// Asked per millionth of what comes in before this fee: the amount going out and its fee.
+    pub proportional_millionths: i32,
+}
+
+impl InboundFee {
+    /// The fee for an HTLC of this amount, in millisatoshi, rounded down.
+    #[must_use]
+    pub const fn msat(self, amount: Msat) -> i128 {
+        let proportional = (amount.0 as i128 * self.proportional_millionths as i128).div_euclid(1_000_000);
+        self.base_msat as i128 + proportional
+    }
+}
+
+/// A policy that cannot be meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// No HTLC could be large enough and small enough.
+    #[error("htlc_minimum {minimum} is above htlc_maximum {maximum}")]
+    EmptyRange {
+        /// The smallest HTLC.
+        minimum: Msat,
+        /// The largest.
+        maximum: Msat,
+    },
+    /// Fees above the amount itself.
+    #[error("fee_proportional_millionths {0} is above 1000000: more than the amount forwarded")]
+    FeeAboveAmount(u32),
+    /// The outgoing HTLC could be claimed when the incoming one has expired.
+    #[error("cltv_expiry_delta is 0: an HTLC claimed at its expiry could not be claimed upstream")]
+    NoDelta,
 }
 
 impl ForwardingPolicy {
@@ -81,6 +122,32 @@ impl ForwardingPolicy {
         let proportional = u128::from(amount.0) * u128::from(self.fee_proportional_millionths) / 1_000_000;
         let total = u128::from(self.fee_base.0) + proportional;
         Msat(u64::try_from(total).unwrap_or(u64::MAX))
+    }
+
+    /// What must come in, over a channel with this inbound fee, for `amount` to go out: at least `amount`, however much
+    /// an inbound fee lets off. `None` past `u64`.
+    #[must_use]
+    pub fn incoming_amount(&self, amount: Msat, inbound_fee: InboundFee) -> Option<Msat> {
+        let before = amount.checked_add(self.fee(amount))?;
+        let needed = i128::from(before.0) + inbound_fee.msat(before);
+        u64::try_from(needed.max(i128::from(amount.0))).ok().map(Msat)
+    }
+
+    /// Whether the policy can be meant.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        if self.htlc_minimum > self.htlc_maximum {
+            return Err(PolicyError::EmptyRange { minimum: self.htlc_minimum, maximum: self.htlc_maximum });
+        }
+        if self.fee_proportional_millionths > 1_000_000 {
+            return Err(PolicyError::FeeAboveAmount(self.fee_proportional_millionths));
+        }
+        if self.cltv_expiry_delta == CltvDelta(0) {
+            return Err(PolicyError::NoDelta);
+        }
+        Ok(())
     }
 }
 
@@ -93,6 +160,7 @@ impl Default for ForwardingPolicy {
             htlc_minimum: Msat(1),
             htlc_maximum: Msat::MAX_MONEY,
             disabled: false,
+            inbound_fee: InboundFee::default(),
         }
     }
 }
@@ -127,5 +195,38 @@ mod tests {
         assert_eq!(policy.fee(Msat(5_000_000)), Msat(10_200));
         let absurd = ForwardingPolicy { fee_proportional_millionths: u32::MAX, ..policy };
         assert_eq!(absurd.fee(Msat(u64::MAX)), Msat(u64::MAX));
+    }
+
+    #[test]
+    fn an_inbound_fee_adds_or_lets_off_but_never_makes_a_loss() {
+        let policy = ForwardingPolicy {
+            fee_base: Msat(1_000),
+            fee_proportional_millionths: 500,
+            ..Default::default()
+        };
+        let needed = |base_msat, proportional_millionths| {
+            policy.incoming_amount(Msat(1_000_000), InboundFee { base_msat, proportional_millionths })
+        };
+        assert_eq!(needed(0, 0), Some(Msat(1_001_500)));
+        // 100 millionths of 1,001,500, rounded down.
+        assert_eq!(needed(7, 100), Some(Msat(1_001_607)));
+        // A discount is rounded in the payer's favour.
+        assert_eq!(needed(-7, -100), Some(Msat(1_001_392)));
+        assert_eq!(needed(i32::MIN, i32::MIN), Some(Msat(1_000_000)));
+        assert_eq!(policy.incoming_amount(Msat(u64::MAX), InboundFee::default()), None);
+        let dear = InboundFee { base_msat: i32::MAX, proportional_millionths: i32::MAX };
+        assert_eq!(policy.incoming_amount(Msat(u64::MAX / 2), dear), None);
+    }
+
+    #[test]
+    fn policies_that_cannot_be_meant_are_told_apart() {
+        let policy = ForwardingPolicy::default();
+        assert_eq!(policy.check(), Ok(()));
+        let empty = ForwardingPolicy { htlc_minimum: Msat(2), htlc_maximum: Msat(1), ..policy };
+        assert_eq!(empty.check(), Err(PolicyError::EmptyRange { minimum: Msat(2), maximum: Msat(1) }));
+        let dear = ForwardingPolicy { fee_proportional_millionths: 1_000_001, ..policy };
+        assert_eq!(dear.check(), Err(PolicyError::FeeAboveAmount(1_000_001)));
+        let hasty = ForwardingPolicy { cltv_expiry_delta: CltvDelta(0), ..policy };
+        assert_eq!(hasty.check(), Err(PolicyError::NoDelta));
     }
 }

@@ -17,7 +17,6 @@ use super::circuit::{Circuit, Origin, Stage};
 use super::handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
 use super::input::Now;
 use super::output::{Event, RefusedOutgoing};
-use super::policy::check_forward;
 use super::receive::{Accepted, FinalHtlc};
 use super::record::Change;
 use super::shard::{LockedIn, Shard, Work};
@@ -51,6 +50,13 @@ impl Shard {
     fn refuse_blinded(&mut self, work: &mut Work, locked_in: &LockedIn) {
         let hash = sha256_of_onion(&locked_in.htlc);
         self.refuse(work, locked_in, None, Refusal::malformed(FailureCode::InvalidOnionBlinding, hash));
+    }
+
+    /// What came in on a channel that is being closed goes nowhere (BOLT 2 "Closing Initiation"): its failure is what
+    /// lets the channel close.
+    fn is_closing(&self, channel_id: ChannelId) -> bool {
+        let entry = self.state.channels.get(&channel_id);
+        entry.is_some_and(|entry| !matches!(entry.channel.state(), channel::State::Normal))
     }
 
     fn refuse_onion(&mut self, work: &mut Work, locked_in: &LockedIn, reaction: PeelReaction) {
@@ -108,6 +114,9 @@ impl Shard {
         let (htlc, cltv_expiry) = (locked_in.incoming, locked_in.htlc.cltv_expiry.min(farthest));
         self.change(work, Change::OnionSeen { tag, htlc, cltv_expiry });
         let outcome = match peeled {
+            _ if self.is_closing(locked_in.incoming.channel_id) => {
+                Err(Failure::TemporaryChannelFailure.into())
+            }
             Peeled::Forward { payload, next_packet, .. } => {
                 self.decide_forward(work, &locked_in, secret, &payload, next_packet.into_bytes())
             }
@@ -136,6 +145,7 @@ impl Shard {
         let offer = Offer {
             scid: payload.short_channel_id,
             incoming_amount: locked_in.htlc.amount,
+            inbound_fee: self.inbound_fee(incoming.channel_id),
             incoming_cltv_expiry: locked_in.htlc.cltv_expiry,
             amount: payload.amt_to_forward,
             cltv_expiry: payload.outgoing_cltv_value,
@@ -154,50 +164,6 @@ impl Shard {
         let origin = Origin::Forward(offer.forward(incoming));
         self.change(work, Change::Offered { outgoing, origin });
         Ok(())
-    }
-
-    /// What is told to the operator of a channel that did not take an offer.
-    fn refused_outgoing(&self, offer: &Offer) -> Option<RefusedOutgoing> {
-        let entry = self.state.channels.get(self.state.scids.get(&offer.scid)?)?;
-        let available = entry.channel.available_out();
-        Some(RefusedOutgoing { scid: offer.scid, amount: offer.amount, available })
-    }
-
-    /// Offers an HTLC for one received, if the outgoing channel's policy and means allow.
-    pub(super) fn offer_checked(
-        &mut self,
-        work: &mut Work,
-        offer: &Offer,
-        onion: Box<[u8; 1366]>,
-    ) -> Result<HtlcRef, Failure> {
-        let channel_id = *self.state.scids.get(&offer.scid).ok_or(Failure::UnknownNextPeer)?;
-        let entry = self.state.channels.get(&channel_id).ok_or(Failure::UnknownNextPeer)?;
-        if !matches!(entry.channel.state(), channel::State::Normal) {
-            return Err(Failure::PermanentChannelFailure);
-        }
-        check_forward(offer, &entry.policy, &self.config.expiry, self.state.height)?;
-        let command = channel::Command::AddHtlc {
-            amount: offer.amount,
-            payment_hash: offer.payment_hash,
-            cltv_expiry: offer.cltv_expiry,
-            onion_routing_packet: onion,
-            path_key: None,
-        };
-        self.add_htlc(work, channel_id, command).map_err(|error| failure_of_add(&error, offer.amount))
-    }
-
-    /// Has a channel offer an HTLC; gives its name.
-    pub(super) fn add_htlc(
-        &mut self,
-        work: &mut Work,
-        channel_id: ChannelId,
-        command: channel::Command,
-    ) -> Result<HtlcRef, channel::CommandError> {
-        let entry = self.state.channels.get(&channel_id).expect("the caller has looked the channel up");
-        let htlc_id = entry.channel.next_htlc_id();
-        let plan = entry.channel.plan_command(&command)?;
-        self.apply_plan(work, channel_id, plan);
-        Ok(HtlcRef { channel_id, htlc_id })
     }
 
     fn decide_final(
@@ -351,17 +317,6 @@ pub(super) enum SetFailure {
     Mismatch,
     /// The rest did not come in time.
     Timeout,
-}
-
-/// What the sender is told when a channel cannot take an HTLC that its policy allows.
-fn failure_of_add(error: &channel::CommandError, amount: Msat) -> Failure {
-    match error {
-        channel::CommandError::HtlcBelowMinimum { .. } => Failure::AmountBelowMinimum { htlc_msat: amount },
-        channel::CommandError::HtlcAmountZero => Failure::AmountBelowMinimum { htlc_msat: amount },
-        channel::CommandError::ShuttingDown => Failure::PermanentChannelFailure,
-        channel::CommandError::CltvExpiryNotAHeight(_) => Failure::ExpiryTooFar,
-        _ => Failure::TemporaryChannelFailure,
-    }
 }
 
 fn sha256_of_onion(htlc: &Htlc) -> [u8; 32] {

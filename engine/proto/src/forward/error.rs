@@ -7,6 +7,7 @@ use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, PaymentHash, Sat};
 
 use crate::channel;
 
+use super::config::PolicyError;
 use super::input::ChannelRef;
 
 /// Why a command was refused. Nothing has changed.
@@ -36,6 +37,9 @@ pub enum CommandError {
         #[source]
         error: channel::CommandError,
     },
+    /// The policy cannot be meant.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The preimage does not hash to the payment hash.
     #[error("the preimage of invoice {0} does not hash to it")]
     WrongPreimage(PaymentHash),

@@ -12,6 +12,7 @@ use fulmen_wire::units::{BlockHeight, ChannelId, Msat, PaymentHash, PaymentPreim
 use crate::onion::Failure;
 
 use super::circuit::Forward;
+use super::config::InboundFee;
 
 /// One HTLC of a channel, as the node that received it numbers it: what names a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +56,8 @@ pub struct Offer {
     pub scid: Scid,
     /// What the HTLC that came in pays.
     pub incoming_amount: Msat,
+    /// The inbound fee of the channel it came in on.
+    pub inbound_fee: InboundFee,
     /// When the HTLC that came in expires.
     pub incoming_cltv_expiry: BlockHeight,
     /// What to offer.

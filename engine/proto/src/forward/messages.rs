@@ -156,7 +156,7 @@ impl Shard {
         work.turn.disconnect.push(peer);
     }
 
-    fn channels_of(&self, peer: NodeId) -> Vec<ChannelId> {
+    pub(super) fn channels_of(&self, peer: NodeId) -> Vec<ChannelId> {
         let mine = self.state.channels.iter().filter(|(_, entry)| entry.peer == peer);
         mine.map(|(channel_id, _)| *channel_id).collect()
     }

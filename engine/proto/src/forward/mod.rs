@@ -22,6 +22,7 @@ mod error;
 mod handoff;
 mod input;
 mod messages;
+mod offer;
 mod output;
 mod peer;
 mod policy;
@@ -36,7 +37,7 @@ mod snapshot;
 mod tests;
 
 pub use circuit::{Circuit, Forward, Origin, Stage};
-pub use config::{ExpiryLimits, ForwardingPolicy, NodeConfig};
+pub use config::{ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, PolicyError};
 pub use error::{CommandError, LocalFailure};
 pub use handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
 pub use input::{ChannelRef, Command, Confirmation, Input, Invoice, Now, OpenChannel, SendHtlc};

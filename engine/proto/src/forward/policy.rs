@@ -28,10 +28,8 @@ pub fn check_forward(
     if offer.amount < policy.htlc_minimum {
         return Err(Failure::AmountBelowMinimum { htlc_msat: offer.amount });
     }
-    let Some(needed) = offer.amount.checked_add(policy.fee(offer.amount)) else {
-        return Err(Failure::FeeInsufficient { htlc_msat: offer.incoming_amount });
-    };
-    if offer.incoming_amount < needed {
+    let needed = policy.incoming_amount(offer.amount, offer.inbound_fee);
+    if needed.is_none_or(|needed| offer.incoming_amount < needed) {
         return Err(Failure::FeeInsufficient { htlc_msat: offer.incoming_amount });
     }
     // Unsaturated on purpose: a sum held at the maximum would let an absurd outgoing expiry pass.
@@ -61,6 +59,7 @@ mod tests {
     use fulmen_wire::units::{CltvDelta, Msat, PaymentHash, Scid};
 
     use super::*;
+    use crate::forward::InboundFee;
 
     const HEIGHT: BlockHeight = BlockHeight(700_000);
     const LIMITS: ExpiryLimits =
@@ -72,12 +71,14 @@ mod tests {
         htlc_minimum: Msat(5_000),
         htlc_maximum: Msat(90_000_000),
         disabled: false,
+        inbound_fee: InboundFee { base_msat: 0, proportional_millionths: 0 },
     };
 
     fn offer(amount: u64) -> Offer {
         Offer {
             scid: Scid(1),
             incoming_amount: Msat(amount + POLICY.fee(Msat(amount)).0),
+            inbound_fee: InboundFee::default(),
             incoming_cltv_expiry: BlockHeight(HEIGHT.0 + 100),
             amount: Msat(amount),
             cltv_expiry: BlockHeight(HEIGHT.0 + 60),
@@ -105,6 +106,16 @@ mod tests {
         assert_eq!(check(&offer), Err(Failure::FeeInsufficient { htlc_msat: Msat(10_003_499) }));
         offer.amount = Msat(u64::MAX);
         assert_eq!(check(&offer), Err(Failure::FeeInsufficient { htlc_msat: Msat(10_003_499) }));
+    }
+
+    #[test]
+    fn a_discount_of_the_incoming_channel_lowers_the_fee() {
+        let mut offer = offer(10_000_000);
+        offer.inbound_fee = InboundFee { base_msat: -500, proportional_millionths: 0 };
+        offer.incoming_amount.0 -= 500;
+        assert_eq!(check(&offer), Ok(()));
+        offer.incoming_amount.0 -= 1;
+        assert!(matches!(check(&offer), Err(Failure::FeeInsufficient { .. })));
     }
 
     #[test]

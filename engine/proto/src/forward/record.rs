@@ -86,6 +86,8 @@ pub enum Change {
         channel_id: ChannelId,
         /// Its policy.
         policy: ForwardingPolicy,
+        /// When it was set.
+        at: Now,
     },
     /// A payment hash became payable.
     Invoice(Invoice),
@@ -170,10 +172,47 @@ pub(crate) struct ChannelEntry {
     pub(crate) user_id: u64,
     /// Which of the node's channel keys it uses.
     pub(crate) key_index: u64,
-    pub(crate) policy: ForwardingPolicy,
+    pub(crate) policies: Policies,
     /// The height at which it was begun.
     pub(crate) begun_at: BlockHeight,
     pub(crate) channel: Channel,
+}
+
+/// A channel's policy, and the one before it for as long as senders may not know better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policies {
+    pub(crate) current: ForwardingPolicy,
+    pub(crate) previous: Option<PreviousPolicy>,
+}
+
+/// A policy that was replaced, and until when it is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PreviousPolicy {
+    pub(crate) policy: ForwardingPolicy,
+    pub(crate) until: Now,
+}
+
+impl Policies {
+    /// BOLT 7 asks for ten minutes in which the previous parameters are accepted too.
+    const GRACE_MS: u64 = 10 * 60 * 1_000;
+
+    pub(crate) const fn new(current: ForwardingPolicy) -> Policies {
+        Policies { current, previous: None }
+    }
+
+    pub(crate) fn set(&mut self, policy: ForwardingPolicy, at: Now) {
+        let until = Now { unix_ms: at.unix_ms.saturating_add(Policies::GRACE_MS) };
+        self.previous = Some(PreviousPolicy { policy: self.current, until });
+        self.current = policy;
+    }
+
+    /// The policies an HTLC may satisfy, the current one first. What the operator switches off is off at once.
+    pub(crate) fn accepted(&self, now: Now) -> impl Iterator<Item = ForwardingPolicy> + use<> {
+        let disabled = self.current.disabled;
+        let previous = self.previous.filter(|previous| now < previous.until);
+        let previous = previous.map(|previous| ForwardingPolicy { disabled, ..previous.policy });
+        [Some(self.current), previous].into_iter().flatten()
+    }
 }
 
 /// The durable state of a shard.
@@ -235,9 +274,9 @@ impl State {
             Change::ChannelForgotten { channel_id } => {
                 self.channels.remove(channel_id);
             }
-            Change::Policy { channel_id, policy } => {
+            Change::Policy { channel_id, policy, at } => {
                 if let Some(entry) = self.channels.get_mut(channel_id) {
-                    entry.policy = *policy;
+                    entry.policies.set(*policy, *at);
                 }
             }
             Change::Invoice(invoice) => self.receiver.register(invoice.clone()),

@@ -22,7 +22,7 @@ use crate::onion::{PeelJob, Peeled, peel_batch};
 use super::circuit::Origin;
 use super::config::NodeConfig;
 use super::handoff::HtlcRef;
-use super::record::{Change, ChannelEntry, Record};
+use super::record::{Change, ChannelEntry, Policies, Record};
 use super::shard::{Begun, Shard};
 use super::snapshot::{CHUNK_VERSION, Item};
 
@@ -148,14 +148,14 @@ impl Restoring {
                 state.height = height;
                 state.next_key_index = next_key_index;
             }
-            Item::Channel { peer, user_id, key_index, policy, begun_at, placed } => {
+            Item::Channel { peer, user_id, key_index, policies, begun_at, placed } => {
                 let channel = Channel::read_snapshot(input, &self.shard.seed, key_index)
                     .map_err(|error| RestoreError::Chunk { chunk, error })?;
                 let channel_id = channel.id();
                 if let Some(scid) = channel.scid().filter(|_| placed) {
                     state.scids.insert(scid, channel_id);
                 }
-                let entry = ChannelEntry { peer, user_id, key_index, policy, begun_at, channel };
+                let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
                 state.channels.insert(channel_id, entry);
             }
             Item::Received { .. } | Item::Offered { .. } | Item::Taken { .. } => state.circuits.restore(item),
@@ -200,7 +200,8 @@ impl Restoring {
             let Begun { peer, user_id, key_index, policy } = begun;
             let secrets = ChannelSecrets::derive(&self.shard.seed, key_index);
             let channel = Channel::begin(secrets, delta).map_err(failed)?;
-            let entry = ChannelEntry { peer, user_id, key_index, policy, begun_at, channel };
+            let policies = Policies::new(policy);
+            let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
             state.channels.insert(channel_id, entry);
             return Ok(());
         }

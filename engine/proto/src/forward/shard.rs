@@ -22,7 +22,7 @@ use super::config::{ForwardingPolicy, NodeConfig};
 use super::handoff::{Handoff, HandoffStep, HtlcRef};
 use super::input::{ChannelRef, Command, Confirmation, Input, Now};
 use super::output::{CryptoCounters, Event, Occupancy, Turn};
-use super::record::{Change, ChannelEntry, State};
+use super::record::{Change, ChannelEntry, Policies, State};
 
 /// The blocks after which a peer's channel without a confirmed funding is forgotten: BOLT 2's 2016, and a day for those
 /// that confirm at the last moment.
@@ -179,7 +179,7 @@ impl Shard {
     /// The policy of a channel and the peer it leads to.
     #[must_use]
     pub fn policy(&self, channel: ChannelRef) -> Option<(NodeId, ForwardingPolicy)> {
-        self.entry(channel).map(|entry| (entry.peer, entry.policy))
+        self.entry(channel).map(|entry| (entry.peer, entry.policies.current))
     }
 
     fn entry(&self, channel: ChannelRef) -> Option<&ChannelEntry> {
@@ -270,9 +270,9 @@ impl Shard {
         let deltas = deltas.into_iter().map(|delta| Change::Channel { channel_id, delta });
         work.turn.record.changes.extend(deltas);
         let begun_at = self.state.height;
-        self.state
-            .channels
-            .insert(channel_id, ChannelEntry { peer, user_id, key_index, policy, begun_at, channel });
+        let policies = Policies::new(policy);
+        let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
+        self.state.channels.insert(channel_id, entry);
         self.absorb(work, channel_id, peer, effects);
     }
 

@@ -13,10 +13,9 @@
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash};
 
 use super::circuit::{Circuit, Origin, Stage};
-use super::config::ForwardingPolicy;
 use super::handoff::{HtlcRef, Resolution};
 use super::input::{Invoice, Now};
-use super::record::ChannelEntry;
+use super::record::{ChannelEntry, Policies};
 use super::shard::Shard;
 use crate::durable::{Durable, Encoder, durable_enum};
 use crate::onion::ReplayTag;
@@ -39,7 +38,7 @@ pub(super) enum Item {
         peer: NodeId,
         user_id: u64,
         key_index: u64,
-        policy: ForwardingPolicy,
+        policies: Policies,
         begun_at: BlockHeight,
         placed: bool,
     },
@@ -80,7 +79,7 @@ pub(super) enum Item {
 
 durable_enum!(Item, "item of a checkpoint" {
     0 => Shard { node_id, shard, height, next_key_index },
-    1 => Channel { peer, user_id, key_index, policy, begun_at, placed },
+    1 => Channel { peer, user_id, key_index, policies, begun_at, placed },
     2 => Received { incoming, circuit },
     3 => Offered { outgoing, origin },
     4 => Taken { incoming, resolution },
@@ -137,13 +136,13 @@ impl Shard {
             next_key_index: state.next_key_index,
         };
         let channels = state.channels.iter().map(|(channel_id, entry)| {
-            let ChannelEntry { peer, user_id, key_index, policy, begun_at, channel } = entry;
+            let ChannelEntry { peer, user_id, key_index, policies, begun_at, channel } = entry;
             let placed = channel.scid().is_some_and(|scid| state.scids.get(&scid) == Some(channel_id));
             let item = Item::Channel {
                 peer: *peer,
                 user_id: *user_id,
                 key_index: *key_index,
-                policy: *policy,
+                policies: *policies,
                 begun_at: *begun_at,
                 placed,
             };

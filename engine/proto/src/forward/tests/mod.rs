@@ -9,6 +9,7 @@ mod handoffs;
 mod hostile;
 mod links;
 mod payments;
+mod policies;
 mod receiving;
 mod records;
 

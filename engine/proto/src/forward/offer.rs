@@ -1,0 +1,136 @@
+//! Offering an HTLC for one received: on the channel its sender named or, where that cannot, on another to the same peer
+//! (BOLT 4 "Non-strict Forwarding").
+//!
+//! Owns the choice of the outgoing channel. Does not check what policies ask for: see `policy`.
+//!
+//! Invariant: an offer satisfies the policy of the channel it names, whichever channel carries it; and that of the one
+//! that does. What another channel lacks never shows in the failure: it is always that of the named one.
+
+use fulmen_wire::units::{ChannelId, Msat};
+
+use crate::channel;
+use crate::onion::Failure;
+
+use super::config::InboundFee;
+use super::handoff::{HtlcRef, Offer};
+use super::output::RefusedOutgoing;
+use super::policy::check_forward;
+use super::record::ChannelEntry;
+use super::shard::{Shard, Work};
+
+impl Shard {
+    /// Offers an HTLC for one received, if policies and means allow: on the named channel if it can, else on the one
+    /// to the same peer that has the least to offer of those that have enough, so that larger HTLCs find room later.
+    pub(super) fn offer_checked(
+        &mut self,
+        work: &mut Work,
+        offer: &Offer,
+        onion: Box<[u8; 1366]>,
+    ) -> Result<HtlcRef, Failure> {
+        let named = *self.state.scids.get(&offer.scid).ok_or(Failure::UnknownNextPeer)?;
+        let entry = self.state.channels.get(&named).ok_or(Failure::UnknownNextPeer)?;
+        let (peer, command) = (entry.peer, add_command(offer, onion));
+        if is_usable(entry) {
+            self.check_policies(work, entry, offer)?;
+        }
+        let failure = match self.offer_on(work, named, &command) {
+            Ok(outgoing) => return Ok(outgoing),
+            Err(failure) => failure,
+        };
+        let mut others: Vec<_> = self
+            .channels_of(peer)
+            .into_iter()
+            .filter(|channel_id| *channel_id != named)
+            .filter_map(|channel_id| {
+                let entry = self.state.channels.get(&channel_id)?;
+                let scid = entry.channel.scid()?;
+                let available = entry.channel.available_out();
+                let fits = available >= offer.amount && self.check_policies(work, entry, offer).is_ok();
+                fits.then_some((available, scid, channel_id))
+            })
+            .collect();
+        others.sort_unstable();
+        let offered = others.into_iter().find_map(|(.., other)| self.offer_on(work, other, &command).ok());
+        offered.ok_or(failure)
+    }
+
+    fn check_policies(&self, work: &Work, entry: &ChannelEntry, offer: &Offer) -> Result<(), Failure> {
+        let mut outcome = Ok(());
+        for policy in entry.policies.accepted(work.now) {
+            let checked = check_forward(offer, &policy, &self.config.expiry, self.state.height);
+            if checked.is_ok() {
+                return Ok(());
+            }
+            // The failure told is the current policy's, the first.
+            outcome = outcome.and(checked);
+        }
+        outcome
+    }
+
+    fn offer_on(
+        &mut self,
+        work: &mut Work,
+        channel_id: ChannelId,
+        command: &channel::Command,
+    ) -> Result<HtlcRef, Failure> {
+        let entry = self.state.channels.get(&channel_id).ok_or(Failure::UnknownNextPeer)?;
+        if !is_usable(entry) {
+            return Err(Failure::PermanentChannelFailure);
+        }
+        self.add_htlc(work, channel_id, command).map_err(|error| failure_of_add(&error))
+    }
+
+    /// Has a channel offer an HTLC; gives its name.
+    pub(super) fn add_htlc(
+        &mut self,
+        work: &mut Work,
+        channel_id: ChannelId,
+        command: &channel::Command,
+    ) -> Result<HtlcRef, channel::CommandError> {
+        let entry = self.state.channels.get(&channel_id).expect("the caller has looked the channel up");
+        let htlc_id = entry.channel.next_htlc_id();
+        let plan = entry.channel.plan_command(command)?;
+        self.apply_plan(work, channel_id, plan);
+        Ok(HtlcRef { channel_id, htlc_id })
+    }
+
+    /// What the operator asks of HTLCs that come in on a channel.
+    pub(super) fn inbound_fee(&self, channel_id: ChannelId) -> InboundFee {
+        let entry = self.state.channels.get(&channel_id);
+        entry.map_or(InboundFee::default(), |entry| entry.policies.current.inbound_fee)
+    }
+
+    /// What is told to the operator of a channel that did not take an offer.
+    pub(super) fn refused_outgoing(&self, offer: &Offer) -> Option<RefusedOutgoing> {
+        let entry = self.state.channels.get(self.state.scids.get(&offer.scid)?)?;
+        let available = entry.channel.available_out();
+        Some(RefusedOutgoing { scid: offer.scid, amount: offer.amount, available })
+    }
+}
+
+fn is_usable(entry: &ChannelEntry) -> bool {
+    matches!(entry.channel.state(), channel::State::Normal)
+}
+
+fn add_command(offer: &Offer, onion: Box<[u8; 1366]>) -> channel::Command {
+    channel::Command::AddHtlc {
+        amount: offer.amount,
+        payment_hash: offer.payment_hash,
+        cltv_expiry: offer.cltv_expiry,
+        onion_routing_packet: onion,
+        path_key: None,
+    }
+}
+
+/// What the sender is told when a channel cannot take an HTLC that its policy allows.
+fn failure_of_add(error: &channel::CommandError) -> Failure {
+    match error {
+        channel::CommandError::HtlcBelowMinimum { amount, .. } => {
+            Failure::AmountBelowMinimum { htlc_msat: *amount }
+        }
+        channel::CommandError::HtlcAmountZero => Failure::AmountBelowMinimum { htlc_msat: Msat(0) },
+        channel::CommandError::ShuttingDown => Failure::PermanentChannelFailure,
+        channel::CommandError::CltvExpiryNotAHeight(_) => Failure::ExpiryTooFar,
+        _ => Failure::TemporaryChannelFailure,
+    }
+}
