@@ -156,6 +156,7 @@ fn policy(public: Option<Policy>) -> ForwardingPolicy {
             htlc_minimum: policy.htlc_minimum,
             htlc_maximum: policy.htlc_maximum,
             disabled: policy.disabled,
+            ..ForwardingPolicy::default()
         },
         None => ForwardingPolicy { disabled: true, ..ForwardingPolicy::default() },
     }
@@ -172,6 +173,8 @@ pub(crate) fn node_config(script: Vec<u8>) -> NodeConfig {
         feerate: FEERATE,
         channels_per_peer_max: usize::MAX,
         accept_keysend: false,
+        // What a faulty payment is to fail with is foreseen from the policy in force alone.
+        policy_grace_ms: 0,
         ..NodeConfig::new(ChainHash::REGTEST, Vec::new())
     }
 }

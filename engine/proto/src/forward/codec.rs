@@ -74,7 +74,7 @@ durable_enum!(Change, "change" {
     3 => ChannelNamed { temporary_channel_id, channel_id },
     4 => ChannelReady { channel_id, scid },
     5 => ChannelForgotten { channel_id },
-    6 => Policy { channel_id, policy, at },
+    6 => Policy { channel_id, policy, previous_until },
     7 => Invoice(invoice),
     8 => InvoicesPruned(now),
     9 => OnionSeen { tag, htlc, cltv_expiry },

@@ -12,7 +12,7 @@ use crate::keys::ChannelSecrets;
 use super::circuit::Origin;
 use super::config::ForwardingPolicy;
 use super::error::{CommandError, LocalFailure};
-use super::input::{ChannelRef, Command, Confirmation, Invoice, OpenChannel, SendHtlc};
+use super::input::{ChannelRef, Command, Confirmation, Invoice, Now, OpenChannel, SendHtlc};
 use super::output::{Event, FailureReason};
 use super::peer::channel_features;
 use super::receive::hashes_to;
@@ -98,7 +98,8 @@ impl Shard {
             return Err(CommandError::UnknownChannel(ChannelRef::Id(channel_id)));
         }
         policy.check()?;
-        self.change(work, Change::Policy { channel_id, policy, at: work.now });
+        let previous_until = Now { unix_ms: work.now.unix_ms.saturating_add(self.config.policy_grace_ms) };
+        self.change(work, Change::Policy { channel_id, policy, previous_until });
         Ok(())
     }
 

@@ -25,6 +25,9 @@ pub struct NodeConfig {
     pub unconfirmed_channels_max: usize,
     /// The policy a channel starts with.
     pub policy: ForwardingPolicy,
+    /// How long HTLCs that satisfy a channel's policy before the last change are still taken: senders learn of a change
+    /// by gossip, and BOLT 7 asks for ten minutes.
+    pub policy_grace_ms: u64,
     /// The safety margins of forwarding.
     pub expiry: ExpiryLimits,
     /// How long an incomplete multi-part set is held, counted from its first part: BOLT 4 asks for 60 s at least.
@@ -47,6 +50,7 @@ impl NodeConfig {
             channels_per_peer_max: 1_000,
             unconfirmed_channels_max: 10_000,
             policy: ForwardingPolicy::default(),
+            policy_grace_ms: 10 * 60 * 1_000,
             expiry: ExpiryLimits::default(),
             mpp_timeout_ms: 60_000,
             accept_keysend: true,

@@ -86,8 +86,8 @@ pub enum Change {
         channel_id: ChannelId,
         /// Its policy.
         policy: ForwardingPolicy,
-        /// When it was set.
-        at: Now,
+        /// Until when the policy before is good too.
+        previous_until: Now,
     },
     /// A payment hash became payable.
     Invoice(Invoice),
@@ -193,15 +193,11 @@ pub(crate) struct PreviousPolicy {
 }
 
 impl Policies {
-    /// BOLT 7 asks for ten minutes in which the previous parameters are accepted too.
-    const GRACE_MS: u64 = 10 * 60 * 1_000;
-
     pub(crate) const fn new(current: ForwardingPolicy) -> Policies {
         Policies { current, previous: None }
     }
 
-    pub(crate) fn set(&mut self, policy: ForwardingPolicy, at: Now) {
-        let until = Now { unix_ms: at.unix_ms.saturating_add(Policies::GRACE_MS) };
+    pub(crate) fn set(&mut self, policy: ForwardingPolicy, until: Now) {
         self.previous = Some(PreviousPolicy { policy: self.current, until });
         self.current = policy;
     }
@@ -274,9 +270,9 @@ impl State {
             Change::ChannelForgotten { channel_id } => {
                 self.channels.remove(channel_id);
             }
-            Change::Policy { channel_id, policy, at } => {
+            Change::Policy { channel_id, policy, previous_until } => {
                 if let Some(entry) = self.channels.get_mut(channel_id) {
-                    entry.policies.set(*policy, *at);
+                    entry.policies.set(*policy, *previous_until);
                 }
             }
             Change::Invoice(invoice) => self.receiver.register(invoice.clone()),

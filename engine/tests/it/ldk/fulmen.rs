@@ -6,7 +6,9 @@ use fulmen::chain::ChainEvent;
 use fulmen::node::Node;
 use fulmen_proto::channel::Channel;
 use fulmen_proto::commitment::ChannelType;
-use fulmen_proto::forward::{ChannelRef, Command, Event, ForwardingPolicy, NodeConfig, Now, OpenChannel};
+use fulmen_proto::forward::{
+    ChannelRef, Command, Event, ForwardingPolicy, InboundFee, NodeConfig, Now, OpenChannel,
+};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, CltvDelta, Msat, NodeId, Sat, Scid};
 
@@ -20,6 +22,7 @@ pub(super) const POLICY: ForwardingPolicy = ForwardingPolicy {
     htlc_minimum: Msat(1_000),
     htlc_maximum: Msat(500_000_000),
     disabled: false,
+    inbound_fee: InboundFee { base_msat: 0, proportional_millionths: 0 },
 };
 
 /// A Fulmen node and everything it has told.

@@ -26,8 +26,8 @@ fn set_policy(net: &mut Net, node: usize, change: impl FnOnce(&mut ForwardingPol
     change(&mut policy);
     let channel_id = net.channel(node, node + 1).channel_id;
     net.command(node, Command::SetPolicy { channel_id, policy });
-    // The policy before is good for ten minutes.
-    net.wait(10 * 60 * 1_000);
+    // For so long the policy before is good too.
+    net.wait(net.shards[node].config().policy_grace_ms);
 }
 
 #[test]
