@@ -50,6 +50,8 @@ struct Platters {
     syncs: u64,
     fault: Option<(u64, Fault)>,
     is_dead: bool,
+    /// Syncs succeed and do nothing.
+    lies: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -111,6 +113,11 @@ impl SimDisk {
     /// Has this operation fail, counted from zero; later ones do not.
     pub fn fail_at(&self, operation: u64, error: io::ErrorKind) {
         self.platters().fault = Some((operation, Fault::Error(error)));
+    }
+
+    /// Has syncs succeed from now on without making anything durable: what checks are checked with.
+    pub fn lie(&self) {
+        self.platters().lies = true;
     }
 
     /// Whether it has died.
@@ -343,8 +350,8 @@ impl Disk for SimDisk {
     fn sync_names(&self) -> io::Result<()> {
         let mut platters = self.platters();
         let fate = platters.operation()?;
-        if fate == Fate::Happen {
-            platters.syncs += 1;
+        platters.syncs += u64::from(fate == Fate::Happen);
+        if fate == Fate::Happen && !platters.lies {
             platters.durable_names = platters.names.clone();
             platters.name_changes.clear();
         }
@@ -373,8 +380,10 @@ impl DiskFile for Handle {
         let mut platters = self.disk.platters();
         let fate = platters.operation()?;
         platters.syncs += u64::from(fate == Fate::Happen);
+        let lies = platters.lies;
         let file = platters.file(self.number)?;
         match fate {
+            Fate::Happen if lies => {}
             Fate::Happen => file.sync(),
             Fate::Fail(_) => file.is_broken = true,
             Fate::Die => {}

@@ -1,6 +1,6 @@
-//! Where records become durable: the seam at which a faulty disk is to be put.
+//! Where a run keeps its nodes' records: what a restart would find, at any time.
 //!
-//! Owns the trait and a store that never fails. Nothing of a turn leaves its node before [`Store::persist`] returned.
+//! Owns the trait and a store that never fails; a disk that does is `disk`. Nothing of a turn leaves its node before [`Store::persist`] returned.
 
 use fulmen_proto::forward::Record;
 
