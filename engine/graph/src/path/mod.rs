@@ -4,6 +4,7 @@
 //! routes without knowing how they were found. Amounts and expiries follow BOLT 7 ("HTLC Fees", "Routing Example"): they
 //! grow from the payee towards the payer by each forwarding node's own fee and `cltv_expiry_delta`.
 
+pub mod alternatives;
 pub mod check;
 pub mod check_parts;
 mod flow;

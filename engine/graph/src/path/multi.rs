@@ -331,4 +331,4 @@ const BISECTIONS: usize = 5;
 
 #[cfg(test)]
 #[path = "multi_tests.rs"]
-mod tests;
+pub(crate) mod tests;

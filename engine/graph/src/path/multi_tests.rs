@@ -10,20 +10,20 @@ use crate::path::{FirstHop, Limits};
 use crate::scoring::Weights;
 
 /// Numbers that look random and are the same on every machine.
-struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 
-    fn one_in(&mut self, often: u64) -> bool {
+    pub(crate) fn one_in(&mut self, often: u64) -> bool {
         self.below(often) == 0
     }
 }
 
-fn node(tag: u64) -> NodeId {
+pub(crate) fn node(tag: u64) -> NodeId {
     NodeId([tag as u8; 33])
 }
 
@@ -32,7 +32,7 @@ const UNIT: u64 = 1_000_000;
 
 /// A graph of a few nodes with capacities of a few units. Without fees, a split exists exactly if one into whole units
 /// does.
-fn small(numbers: &mut Numbers, fees: bool) -> ChannelGraph {
+pub(crate) fn small(numbers: &mut Numbers, fees: bool) -> ChannelGraph {
     let nodes = 3 + numbers.below(4);
     let mut graph = ChannelGraph::new();
     for scid in 1..=nodes + numbers.below(6) {
@@ -59,7 +59,7 @@ fn small(numbers: &mut Numbers, fees: bool) -> ChannelGraph {
     graph
 }
 
-fn knowledge(numbers: &mut Numbers, graph: &ChannelGraph) -> Knowledge {
+pub(crate) fn knowledge(numbers: &mut Numbers, graph: &ChannelGraph) -> Knowledge {
     let mut known = Knowledge::default();
     let directions: Vec<_> = graph
         .channels()
@@ -85,7 +85,7 @@ fn knowledge(numbers: &mut Numbers, graph: &ChannelGraph) -> Knowledge {
     known
 }
 
-fn query<'a>(numbers: &mut Numbers, known: &'a Knowledge, tight: bool) -> (Query<'a>, usize) {
+pub(crate) fn query<'a>(numbers: &mut Numbers, known: &'a Knowledge, tight: bool) -> (Query<'a>, usize) {
     let limits = Limits {
         max_fee: Msat(if tight { numbers.below(60_000) } else { 5 * UNIT }),
         max_cltv_blocks: if tight { 30 + numbers.below(80) as u32 } else { 2016 },
@@ -94,6 +94,37 @@ fn query<'a>(numbers: &mut Numbers, known: &'a Knowledge, tight: bool) -> (Query
     let weights = if numbers.one_in(4) { Weights::FEES } else { Weights::default() };
     let amount = Msat((1 + numbers.below(9)) * UNIT);
     (Query { limits, weights, ..Query::new(node(0), node(1), amount, known) }, 1 + numbers.below(4) as usize)
+}
+
+/// From 0 to 3 over 1 for 10 msat, and over 2 for 20 msat; each way carries at most a million satoshi.
+pub(crate) fn square() -> ChannelGraph {
+    let mut graph = ChannelGraph::new();
+    for (scid, from, to, fee) in [(1, 0, 1, 0), (2, 1, 3, 10), (3, 0, 2, 0), (4, 2, 3, 20)] {
+        graph.add_channel(Scid(scid), [node(from), node(to)], Sat(1_000_000)).unwrap();
+        let policy = Policy {
+            fee_base: Msat(fee),
+            fee_proportional_millionths: 0,
+            cltv_expiry_delta: CltvDelta(40),
+            htlc_minimum: Msat(1),
+            htlc_maximum: Msat(1_000_000_000),
+            disabled: false,
+        };
+        graph.set_policy(Scid(scid), node(from), Some(policy)).unwrap();
+    }
+    graph
+}
+
+#[test]
+fn what_is_too_much_for_each_way_goes_over_both() {
+    let graph = square();
+    let known = Knowledge::default();
+    let query =
+        Query { weights: Weights::default(), ..Query::new(node(0), node(3), Msat(1_500_000_000), &known) };
+    let snapshot = Snapshot::new(&graph);
+    assert!(matches!(PartFinder::new().find(&snapshot, &query, 1), Err(NoRoute::Unreachable { .. })));
+    let parts = PartFinder::new().find(&snapshot, &query, 2).unwrap();
+    assert_eq!((parts.routes.len(), parts.fee), (2, Msat(30)));
+    assert_eq!(check_parts(&graph, &parts, &query, 2), Ok(()));
 }
 
 #[test]

@@ -13,6 +13,7 @@ impl Bits {
     /// The binary digits after the point.
     pub(crate) const SHIFT: u32 = 20;
     /// A probability of one half.
+    #[cfg(test)]
     pub(crate) const ONE: Bits = Bits(1 << Bits::SHIFT);
     /// The most that is told apart: less than one in a million counts as this.
     pub(crate) const MAX: Bits = Bits(20 << Bits::SHIFT);

@@ -18,9 +18,10 @@ use std::collections::BinaryHeap;
 
 use fulmen_wire::units::Msat;
 
-use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
+use crate::path::Cost;
+use crate::path::onion_room::{ONION_ROOM, forward_bytes};
 use crate::path::search::bounds::Bounds;
-use crate::path::search::task::{AMOUNT_MAX, Task};
+use crate::path::search::task::{AMOUNT_MAX, Objective, Task};
 use crate::snapshot::Edge;
 
 /// No label.
@@ -67,7 +68,8 @@ struct Label {
     /// What must arrive at `node`, in millisatoshi.
     amount: u64,
     node: u32,
-    /// The edge that leads on, and the label at its far end; [`NONE`] at the payee.
+    /// The edge that leads on, and the label at its far end. Where the search began there is [`NONE`], and `edge` is the
+    /// number of the start.
     edge: u32,
     next: u32,
     /// Another label at the same node.
@@ -145,7 +147,7 @@ impl Labels {
         blocked: &[u32],
         comparisons_max: usize,
     ) -> Result<Option<Found>, Exhausted> {
-        self.start(task, rules, blocked);
+        self.start(task, rules, guides, blocked);
         if rules.are_plain() {
             self.sweep::<true>(task, rules, guides, comparisons_max)
         } else {
@@ -153,7 +155,7 @@ impl Labels {
         }
     }
 
-    fn start(&mut self, task: &Task<'_>, rules: &Rules, blocked: &[u32]) {
+    fn start(&mut self, task: &Task<'_>, rules: &Rules, guides: &Guides, blocked: &[u32]) {
         let fresh = Front { cost: 0, amount: 0, first: NONE, search: 0 };
         self.fronts.resize(task.snapshot.node_count(), fresh);
         self.search = self.search.wrapping_add(1);
@@ -169,22 +171,30 @@ impl Labels {
         for node in blocked {
             self.fronts[*node as usize] = Front { first: BLOCKED, search: self.search, ..fresh };
         }
-        let blocks = u32::from(task.query.final_cltv_delta.0);
-        let expiry = task.query.height.0.saturating_add(blocks);
-        let onion = payee_bytes(Msat(task.amount), expiry, task.query.payee_extra_bytes);
-        let label = Label {
-            cost: 0,
-            amount: task.amount,
-            node: task.payee,
-            edge: NONE,
-            next: NONE,
-            sibling: NONE,
-            blocks,
-            onion: u16::try_from(onion).unwrap_or(u16::MAX),
-            hops: 0,
-            stage: Stage::Open,
-        };
-        self.insert(label, 0);
+        for (at, start) in task.starts.iter().enumerate() {
+            let front = &self.fronts[start.node as usize];
+            if front.search == self.search && front.first == BLOCKED {
+                continue;
+            }
+            let label = Label {
+                cost: match task.objective {
+                    Objective::Cost => start.cost,
+                    Objective::Fee => (start.amount - task.amount).saturating_mul(Cost::PER_MSAT),
+                    Objective::Blocks => start.blocks.into(),
+                    Objective::Hops => start.hops.into(),
+                },
+                amount: start.amount,
+                node: start.node,
+                edge: at as u32,
+                next: NONE,
+                sibling: NONE,
+                blocks: start.blocks,
+                onion: u16::try_from(start.onion).unwrap_or(u16::MAX),
+                hops: u8::try_from(start.hops).unwrap_or(u8::MAX),
+                stage: Stage::Open,
+            };
+            self.offer::<false>(rules, guides, label);
+        }
     }
 
     fn sweep<const PLAIN: bool>(
@@ -390,6 +400,11 @@ impl Labels {
     /// A label and those after it up to the payee's.
     fn way<'s>(&'s self, label: &'s Label) -> impl Iterator<Item = &'s Label> {
         std::iter::successors(Some(label), |label| self.labels.get(label.next as usize))
+    }
+
+    /// Which start a found route leads to.
+    pub(super) fn start_of(&self, found: &Found) -> usize {
+        self.way(&self.labels[found.label as usize]).last().map_or(0, |label| label.edge as usize)
     }
 
     /// The hops of a found route, from payer to payee.

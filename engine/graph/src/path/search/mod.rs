@@ -27,8 +27,8 @@ use fulmen_wire::units::{BlockHeight, Msat};
 use crate::path::onion_room::ONION_ROOM;
 use crate::path::search::bounds::Measure;
 use crate::path::search::labels::{Exhausted, Found, Guides, Labels, Rules};
-pub(super) use crate::path::search::task::ends;
 use crate::path::search::task::{Marks, Objective, Task};
+pub(super) use crate::path::search::task::{Start, ends};
 use crate::path::{Cost, HOPS_MAX, Hop, Limits, NoRoute, Query, Route};
 use crate::scoring::{Bits, Role};
 use crate::snapshot::Snapshot;
@@ -45,6 +45,8 @@ pub struct Finder {
     guides: Guides,
     labels: Labels,
     marks: Marks,
+    /// Which start the last route found leads to.
+    start: usize,
     comparisons_max: usize,
 }
 
@@ -70,6 +72,7 @@ impl Finder {
             guides: Guides::default(),
             labels: Labels::default(),
             marks: Marks::default(),
+            start: 0,
             comparisons_max,
         }
     }
@@ -79,10 +82,11 @@ impl Finder {
     /// # Errors
     /// See [`NoRoute`]; apart from [`NoRoute::GivenUp`], an error means that no simple path satisfies the query.
     pub fn find(&mut self, snapshot: &Snapshot, query: &Query<'_>) -> Result<Route, NoRoute> {
-        let ends = task::ends(snapshot, query)?;
+        let (payer, payee) = task::ends(snapshot, query)?;
         let mut marks = std::mem::take(&mut self.marks);
-        marks.set(snapshot, query, ends.0);
-        let task = Task::new(snapshot, query, ends, &marks);
+        marks.set(snapshot, query, payer);
+        let starts = [Start::payee(query, payee)];
+        let task = Task::new(snapshot, query, payer, &starts, &marks);
         self.labels.comparisons = 0;
         let answer = match self.solve(&task, query.limits) {
             Ok(route) => Ok(route),
@@ -95,10 +99,23 @@ impl Finder {
 
     /// Finds the cheapest route for `query`, or the best found when it is given up, without saying why there is none.
     pub(crate) fn attempt(&mut self, snapshot: &Snapshot, query: &Query<'_>) -> Option<Route> {
-        let ends = task::ends(snapshot, query).ok()?;
+        let (payer, payee) = task::ends(snapshot, query).ok()?;
+        let starts = [Start::payee(query, payee)];
+        Some(self.attempt_from(snapshot, query, payer, &starts)?.0)
+    }
+
+    /// Finds the cheapest route to one of several starts, and which one it leads to. What the start says of the rest of
+    /// the way is in the route's figures, its hops are not.
+    pub(in crate::path) fn attempt_from(
+        &mut self,
+        snapshot: &Snapshot,
+        query: &Query<'_>,
+        payer: u32,
+        starts: &[Start],
+    ) -> Option<(Route, usize)> {
         let mut marks = std::mem::take(&mut self.marks);
-        marks.set(snapshot, query, ends.0);
-        let task = Task::new(snapshot, query, ends, &marks);
+        marks.set(snapshot, query, payer);
+        let task = Task::new(snapshot, query, payer, starts, &marks);
         self.labels.comparisons = 0;
         let answer = match self.solve(&task, query.limits) {
             Ok(route) => Some(route),
@@ -106,7 +123,7 @@ impl Finder {
             Err(Stop::Nothing) => None,
         };
         self.marks = marks;
-        answer
+        answer.map(|route| (route, self.start))
     }
 
     /// Finds the cheapest route within the limits.
@@ -225,7 +242,8 @@ impl Finder {
     }
 
     /// The route that was found, its figures in full.
-    fn route(&self, task: &Task<'_>, found: &Found) -> Route {
+    fn route(&mut self, task: &Task<'_>, found: &Found) -> Route {
+        self.start = self.labels.start_of(found);
         let mut unlikely = Bits(0);
         let hops = self.labels.hops(found).enumerate().map(|(at, hop)| {
             let directed = task.snapshot.directed(hop.edge);

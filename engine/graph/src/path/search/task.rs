@@ -8,6 +8,7 @@
 use fulmen_wire::units::{Msat, NodeId};
 
 use crate::graph::DirectedChannel;
+use crate::path::onion_room::payee_bytes;
 use crate::path::{Cost, NoRoute, Query};
 use crate::scoring::{BANNED, Bits, Overlay, Prices, Role};
 use crate::snapshot::{Edge, Snapshot};
@@ -22,7 +23,8 @@ pub(super) struct Task<'a> {
     pub(super) query: &'a Query<'a>,
     pub(super) prices: Prices<'a>,
     pub(super) payer: u32,
-    pub(super) payee: u32,
+    /// Where the search may begin.
+    pub(super) starts: &'a [Start],
     /// What the payee is to receive.
     pub(super) amount: u64,
     pub(super) objective: Objective,
@@ -31,6 +33,32 @@ pub(super) struct Task<'a> {
     marks: &'a Marks,
     /// Whether any edge is marked.
     marked: bool,
+}
+
+/// Where a search may begin: at a node from which the rest of the way to the payee is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::path) struct Start {
+    pub(in crate::path) node: u32,
+    /// What must arrive there in millisatoshi.
+    pub(in crate::path) amount: u64,
+    /// What the rest costs.
+    pub(in crate::path) cost: u64,
+    /// From the height to the expiry there.
+    pub(in crate::path) blocks: u32,
+    /// What the payloads of the nodes from here on take in the onion.
+    pub(in crate::path) onion: u32,
+    /// The channels of the rest.
+    pub(in crate::path) hops: u32,
+}
+
+impl Start {
+    /// The payee itself.
+    pub(in crate::path) fn payee(query: &Query<'_>, node: u32) -> Start {
+        let blocks = u32::from(query.final_cltv_delta.0);
+        let expiry = query.height.0.saturating_add(blocks);
+        let onion = payee_bytes(query.amount, expiry, query.payee_extra_bytes);
+        Start { node, amount: query.amount.0, cost: 0, blocks, onion, hops: 0 }
+    }
 }
 
 /// What a search minimises.
@@ -151,7 +179,8 @@ impl<'a> Task<'a> {
     pub(super) fn new(
         snapshot: &'a Snapshot,
         query: &'a Query<'a>,
-        (payer, payee): (u32, u32),
+        payer: u32,
+        starts: &'a [Start],
         marks: &'a Marks,
     ) -> Task<'a> {
         let prices = Prices::new(query);
@@ -160,7 +189,7 @@ impl<'a> Task<'a> {
             query,
             prices,
             payer,
-            payee,
+            starts,
             amount: query.amount.0,
             objective: Objective::Cost,
             minds_success: prices.minds_success(),
