@@ -351,6 +351,9 @@ impl Engine {
             | Command::SetPolicy { channel_id, .. }
             | Command::UpdateFee { channel_id, .. } => by_id(*channel_id),
             // Any shard can say that it knows no such channel, as the outcome of the attempt.
+            Command::ResumeHtlc { incoming } | Command::FailHtlc { incoming, .. } => {
+                by_id(incoming.channel_id)
+            }
             Command::SendHtlc(send) => Ok(self.core.directory.shard_of(send.channel).unwrap_or(0)),
             _ => Ok(0),
         }

@@ -13,6 +13,7 @@ use fulmen_wire::units::{BlockHeight, Msat, PaymentHash};
 use crate::onion::SharedSecret;
 
 use super::handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
+use super::input::Now;
 use super::record::Change;
 use super::snapshot::Item;
 
@@ -46,6 +47,8 @@ pub enum Stage {
     },
     /// It goes on, on a channel of another shard, which has not said how it ended.
     HandedOff(Offer),
+    /// It waits for the embedder's word, and then goes on like this.
+    Intercepted(Offer),
     /// It is to be removed, or is being removed.
     Resolved(Resolution),
 }
@@ -73,6 +76,8 @@ pub struct Forward {
     pub incoming_amount: Msat,
     /// What the HTLC offered for it pays.
     pub outgoing_amount: Msat,
+    /// When the one that came in was decided on.
+    pub received_at: Now,
 }
 
 /// All circuits of a shard.
@@ -82,6 +87,8 @@ pub(crate) struct Circuits {
     offered: BTreeMap<HtlcRef, Origin>,
     /// The attempts among the origins, so that one is not offered twice.
     attempts: BTreeSet<u64>,
+    /// The received ones that wait for the embedder's word.
+    intercepted: BTreeSet<HtlcRef>,
     /// What other shards asked and do not yet know the end of; `None` while the HTLC is offered.
     taken: BTreeMap<HtlcRef, Option<Resolution>>,
 }
@@ -110,6 +117,14 @@ impl Circuits {
 
     pub(crate) fn offered_len(&self) -> usize {
         self.offered.len()
+    }
+
+    /// What waits for the embedder's word.
+    pub(crate) fn intercepted(&self) -> impl Iterator<Item = (HtlcRef, Offer)> + '_ {
+        self.intercepted.iter().filter_map(|incoming| match &self.received.get(incoming)?.stage {
+            Stage::Intercepted(offer) => Some((*incoming, *offer)),
+            _ => None,
+        })
     }
 
     /// The offers that other shards have not answered.
@@ -147,9 +162,7 @@ impl Circuits {
     /// Takes in what [`Circuits::items`] said; `Taken` comes after `Offered`, which does not know how it ended.
     pub(super) fn restore(&mut self, item: Item) {
         match item {
-            Item::Received { incoming, circuit } => {
-                self.received.insert(incoming, circuit);
-            }
+            Item::Received { incoming, circuit } => self.receive(incoming, circuit),
             Item::Offered { outgoing, origin } => self.offer(outgoing, origin),
             Item::Taken { incoming, resolution } => {
                 self.taken.insert(incoming, resolution);
@@ -161,9 +174,7 @@ impl Circuits {
     /// Folds a change into the circuits; those of other parts of the state change nothing here.
     pub(crate) fn apply(&mut self, change: &Change) {
         match change {
-            Change::Received { incoming, circuit } => {
-                self.received.insert(*incoming, circuit.clone());
-            }
+            Change::Received { incoming, circuit } => self.receive(*incoming, circuit.clone()),
             Change::Offered { outgoing, origin } => self.offer(*outgoing, *origin),
             Change::OfferEnded { outgoing } => {
                 if let Some(Origin::Attempt { attempt_id }) = self.offered.remove(outgoing) {
@@ -171,6 +182,7 @@ impl Circuits {
                 }
             }
             Change::Resolved { incoming, resolution } => {
+                self.intercepted.remove(incoming);
                 if let Some(circuit) = self.received.get_mut(incoming) {
                     circuit.stage = Stage::Resolved(resolution.clone());
                 }
@@ -182,10 +194,20 @@ impl Circuits {
                 self.taken.remove(incoming);
             }
             Change::Removed { incoming } => {
+                self.intercepted.remove(incoming);
                 self.received.remove(incoming);
             }
             _ => {}
         }
+    }
+
+    fn receive(&mut self, incoming: HtlcRef, circuit: Circuit) {
+        if matches!(circuit.stage, Stage::Intercepted(_)) {
+            self.intercepted.insert(incoming);
+        } else {
+            self.intercepted.remove(&incoming);
+        }
+        self.received.insert(incoming, circuit);
     }
 
     fn offer(&mut self, outgoing: HtlcRef, origin: Origin) {

@@ -94,6 +94,7 @@ durable_enum!(Stage, "stage of a circuit" {
     1 => Offered { outgoing },
     2 => HandedOff(offer),
     3 => Resolved(resolution),
+    4 => Intercepted(offer),
 });
 
 durable_enum!(Origin, "origin" {
@@ -111,9 +112,9 @@ durable_enum!(Resolution, "resolution" {
 
 durable_struct! {
     Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage }
-    Forward { incoming, incoming_amount, outgoing_amount }
+    Forward { incoming, incoming_amount, outgoing_amount, received_at }
     HtlcRef { channel_id, htlc_id }
-    Offer { scid, incoming_amount, inbound_fee, incoming_cltv_expiry, amount, cltv_expiry, payment_hash }
+    Offer { scid, incoming_amount, inbound_fee, incoming_cltv_expiry, amount, cltv_expiry, received_at, payment_hash }
     Invoice { payment_hash, preimage, payment_secret, amount, min_final_cltv_expiry_delta, expires_at_unix_ms }
     InboundFee { base_msat, proportional_millionths }
     Now { unix_ms }

@@ -38,6 +38,8 @@ impl Shard {
                 self.ask(work, channel_id, channel::Command::UpdateFee { feerate })
             }
             Command::SetPolicy { channel_id, policy } => self.set_policy(work, channel_id, policy),
+            Command::ResumeHtlc { incoming } => self.resume_htlc(work, incoming),
+            Command::FailHtlc { incoming, failure } => self.fail_htlc(work, incoming, failure),
             Command::RegisterInvoice(invoice) => self.register_invoice(work, invoice),
             Command::SendHtlc(send) => self.send_htlc(work, send),
         };

@@ -30,6 +30,8 @@ pub struct NodeConfig {
     pub policy_grace_ms: u64,
     /// The safety margins of forwarding.
     pub expiry: ExpiryLimits,
+    /// Whether each forward is held until the embedder says what becomes of it.
+    pub intercept: bool,
     /// How long an incomplete multi-part set is held, counted from its first part: BOLT 4 asks for 60 s at least.
     pub mpp_timeout_ms: u64,
     /// Whether payments that carry their own preimage are taken without an invoice.
@@ -52,6 +54,7 @@ impl NodeConfig {
             policy: ForwardingPolicy::default(),
             policy_grace_ms: 10 * 60 * 1_000,
             expiry: ExpiryLimits::default(),
+            intercept: false,
             mpp_timeout_ms: 60_000,
             accept_keysend: true,
             keysend_min_final_cltv_expiry_delta: CltvDelta(18),

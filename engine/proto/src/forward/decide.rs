@@ -16,6 +16,7 @@ use crate::onion::{
 use super::circuit::{Circuit, Origin, Stage};
 use super::handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
 use super::input::Now;
+use super::intercept::told;
 use super::output::{Event, RefusedOutgoing};
 use super::receive::{Accepted, FinalHtlc};
 use super::record::Change;
@@ -149,8 +150,14 @@ impl Shard {
             incoming_cltv_expiry: locked_in.htlc.cltv_expiry,
             amount: payload.amt_to_forward,
             cltv_expiry: payload.outgoing_cltv_value,
+            received_at: work.now,
             payment_hash: locked_in.htlc.payment_hash,
         };
+        if self.config.intercept {
+            work.turn.events.push(told(incoming, &offer));
+            self.receive(work, locked_in, Some(secret), Stage::Intercepted(offer));
+            return Ok(());
+        }
         if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
             self.receive(work, locked_in, Some(secret), Stage::HandedOff(offer));
             work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });

@@ -8,6 +8,7 @@ use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, PaymentHash, Sat};
 use crate::channel;
 
 use super::config::PolicyError;
+use super::handoff::HtlcRef;
 use super::input::ChannelRef;
 
 /// Why a command was refused. Nothing has changed.
@@ -46,6 +47,9 @@ pub enum CommandError {
     /// The payment hash was registered before.
     #[error("invoice {0} was registered before")]
     DuplicateInvoice(PaymentHash),
+    /// No HTLC of this name waits for the operator's word: it never did, or it was resolved.
+    #[error("HTLC {} of channel {} is not held", .0.htlc_id, .0.channel_id)]
+    NotIntercepted(HtlcRef),
     /// The attempt is in flight already.
     #[error("attempt {0} is in flight already")]
     DuplicateAttempt(u64),

@@ -13,6 +13,7 @@ use crate::onion::Failure;
 
 use super::circuit::Forward;
 use super::config::InboundFee;
+use super::input::Now;
 
 /// One HTLC of a channel, as the node that received it numbers it: what names a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +65,8 @@ pub struct Offer {
     pub amount: Msat,
     /// When the offered HTLC expires.
     pub cltv_expiry: BlockHeight,
+    /// When the HTLC that came in was decided on.
+    pub received_at: Now,
     /// What locks both.
     pub payment_hash: PaymentHash,
 }
@@ -71,7 +74,8 @@ pub struct Offer {
 impl Offer {
     /// The circuit this offer makes for the HTLC that came in.
     pub(super) fn forward(&self, incoming: HtlcRef) -> Forward {
-        Forward { incoming, incoming_amount: self.incoming_amount, outgoing_amount: self.amount }
+        let Offer { incoming_amount, amount: outgoing_amount, received_at, .. } = *self;
+        Forward { incoming, incoming_amount, outgoing_amount, received_at }
     }
 }
 

@@ -11,8 +11,10 @@ use fulmen_wire::units::{
     PaymentSecret, Sat, Scid, Txid,
 };
 
+use crate::onion::Failure;
+
 use super::config::ForwardingPolicy;
-use super::handoff::Handoff;
+use super::handoff::{Handoff, HtlcRef};
 
 /// The time of a turn. The height of the chain is not part of it: that is known from [`Input::Block`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +122,18 @@ pub enum Command {
     },
     /// Makes a payment hash payable.
     RegisterInvoice(Invoice),
+    /// Carries on an HTLC that [`Event::HtlcIntercepted`](super::Event::HtlcIntercepted) told of.
+    ResumeHtlc {
+        /// The HTLC.
+        incoming: HtlcRef,
+    },
+    /// Fails an HTLC that [`Event::HtlcIntercepted`](super::Event::HtlcIntercepted) told of.
+    FailHtlc {
+        /// The HTLC.
+        incoming: HtlcRef,
+        /// What its sender is told.
+        failure: Failure,
+    },
     /// Offers an HTLC of our own: one part of a payment we send.
     SendHtlc(SendHtlc),
 }

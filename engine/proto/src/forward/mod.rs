@@ -21,6 +21,7 @@ mod decide;
 mod error;
 mod handoff;
 mod input;
+mod intercept;
 mod messages;
 mod offer;
 mod output;

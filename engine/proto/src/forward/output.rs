@@ -11,7 +11,7 @@ use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash, Paym
 use crate::channel::ChannelError;
 
 use super::error::{CommandError, LocalFailure};
-use super::handoff::Handoff;
+use super::handoff::{Handoff, HtlcRef, Offer};
 use super::record::Record;
 
 /// Everything one turn of a shard did, to be executed in the order of the fields.
@@ -123,6 +123,28 @@ pub enum Event {
         outgoing_amount: Msat,
         /// What we earned: the difference.
         fee: Msat,
+        /// For how long it was held here: from the decision on it to its preimage.
+        hold_ms: u64,
+    },
+    /// An HTLC was carried from one channel to another, and came back failed.
+    ForwardReturned {
+        /// The channel it came in on.
+        incoming_channel_id: ChannelId,
+        /// The channel it had gone out on.
+        outgoing_channel_id: ChannelId,
+        /// What had gone out.
+        outgoing_amount: Msat,
+        /// For how long it was held here.
+        hold_ms: u64,
+    },
+    /// A forward is held until [`Command::ResumeHtlc`](super::Command::ResumeHtlc) or
+    /// [`Command::FailHtlc`](super::Command::FailHtlc) says what becomes of it, or its expiry comes too near. Told again
+    /// after a restart.
+    HtlcIntercepted {
+        /// The HTLC.
+        incoming: HtlcRef,
+        /// How it would be carried on.
+        offer: Offer,
     },
     /// An HTLC that came in was refused by this node, to be carried on or as its last.
     ForwardFailed {

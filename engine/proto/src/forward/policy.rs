@@ -59,7 +59,7 @@ mod tests {
     use fulmen_wire::units::{CltvDelta, Msat, PaymentHash, Scid};
 
     use super::*;
-    use crate::forward::InboundFee;
+    use crate::forward::{InboundFee, Now};
 
     const HEIGHT: BlockHeight = BlockHeight(700_000);
     const LIMITS: ExpiryLimits =
@@ -82,6 +82,7 @@ mod tests {
             incoming_cltv_expiry: BlockHeight(HEIGHT.0 + 100),
             amount: Msat(amount),
             cltv_expiry: BlockHeight(HEIGHT.0 + 60),
+            received_at: Now::default(),
             payment_hash: PaymentHash([0; 32]),
         }
     }

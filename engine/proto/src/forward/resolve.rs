@@ -15,6 +15,7 @@ use crate::onion::{Failure, create_failure, wrap_failure};
 use super::circuit::{Forward, Origin, Stage};
 use super::error::LocalFailure;
 use super::handoff::{Handoff, HandoffStep, HtlcRef, Resolution};
+use super::input::Now;
 use super::output::{Event, FailureReason};
 use super::record::Change;
 use super::shard::{Shard, Work};
@@ -90,11 +91,11 @@ impl Shard {
                 work.turn.events.push(Event::HtlcSettled { attempt_id, preimage });
             }
             Origin::Forward(forward) => {
-                work.turn.events.push(forwarded(forward, outgoing));
+                work.turn.events.push(forwarded(forward, outgoing, work.now));
                 self.resolve(work, forward.incoming, Resolution::Fulfil(preimage));
             }
             Origin::Handoff(forward) => {
-                work.turn.events.push(forwarded(forward, outgoing));
+                work.turn.events.push(forwarded(forward, outgoing, work.now));
                 self.end_taken(work, forward.incoming, Resolution::Fulfil(preimage));
             }
         }
@@ -136,8 +137,14 @@ impl Shard {
                 };
                 work.turn.events.push(Event::HtlcFailed { attempt_id, reason });
             }
-            Origin::Forward(forward) => self.resolve(work, forward.incoming, resolution),
-            Origin::Handoff(forward) => self.end_taken(work, forward.incoming, resolution),
+            Origin::Forward(forward) => {
+                work.turn.events.push(returned(forward, outgoing, work.now));
+                self.resolve(work, forward.incoming, resolution);
+            }
+            Origin::Handoff(forward) => {
+                work.turn.events.push(returned(forward, outgoing, work.now));
+                self.end_taken(work, forward.incoming, resolution);
+            }
         }
     }
 
@@ -192,12 +199,26 @@ impl Shard {
     }
 }
 
-fn forwarded(forward: Forward, outgoing: HtlcRef) -> Event {
+fn forwarded(forward: Forward, outgoing: HtlcRef, now: Now) -> Event {
     Event::Forwarded {
         incoming_channel_id: forward.incoming.channel_id,
         outgoing_channel_id: outgoing.channel_id,
         incoming_amount: forward.incoming_amount,
         outgoing_amount: forward.outgoing_amount,
         fee: forward.incoming_amount.saturating_sub(forward.outgoing_amount),
+        hold_ms: hold_ms(forward, now),
     }
+}
+
+fn returned(forward: Forward, outgoing: HtlcRef, now: Now) -> Event {
+    Event::ForwardReturned {
+        incoming_channel_id: forward.incoming.channel_id,
+        outgoing_channel_id: outgoing.channel_id,
+        outgoing_amount: forward.outgoing_amount,
+        hold_ms: hold_ms(forward, now),
+    }
+}
+
+fn hold_ms(forward: Forward, now: Now) -> u64 {
+    now.unix_ms.saturating_sub(forward.received_at.unix_ms)
 }

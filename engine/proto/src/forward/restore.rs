@@ -229,6 +229,7 @@ impl Restoring {
             entry.channel.state() != channel::State::Opening
         });
         supply_onions(&mut self.shard)?;
+        self.shard.tells_intercepted = true;
         Ok(Restored { shard: self.shard, broadcast })
     }
 }

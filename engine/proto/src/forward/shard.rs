@@ -44,6 +44,8 @@ pub struct Shard {
     /// The channels that other shards of the node own.
     pub(super) siblings: BTreeSet<Scid>,
     pub(super) counters: CryptoCounters,
+    /// Whether the next turn tells of what is held for the embedder's word: after a restart.
+    pub(super) tells_intercepted: bool,
 }
 
 /// A turn in the making.
@@ -93,6 +95,7 @@ impl Shard {
             peers: BTreeMap::new(),
             siblings: BTreeSet::new(),
             counters: CryptoCounters::default(),
+            tells_intercepted: false,
         }
     }
 
@@ -112,6 +115,7 @@ impl Shard {
             touched: BTreeSet::new(),
         };
         let sorted = Sorted::new(inputs);
+        self.tell_intercepted(&mut work);
         self.run_messages(&mut work, sorted.of_peers);
         self.remove_resolved(&mut work);
         for (height, confirmations) in sorted.blocks {
@@ -429,6 +433,7 @@ impl Shard {
     /// Gives up what has waited too long.
     fn expire(&mut self, work: &mut Work) {
         self.expire_sets(work);
+        self.expire_intercepted(work);
         if self.state.receiver.has_expired(work.now) {
             self.change(work, Change::InvoicesPruned(work.now));
         }

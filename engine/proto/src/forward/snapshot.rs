@@ -119,11 +119,11 @@ impl Shard {
         })
     }
 
-    /// Whether the onion of a received HTLC may be needed: it is yet to be decided on, or its offer to another shard may
-    /// have to be repeated. What it was offered as on a channel of this shard keeps its own.
+    /// Whether the onion of a received HTLC may be needed: it is yet to be decided on, or it waits for the embedder's word, or its offer
+    /// to another shard may have to be repeated. What it was offered as on a channel of this shard keeps its own.
     fn keeps_onion(&self, channel_id: ChannelId, htlc_id: u64) -> bool {
         let circuit = self.state.circuits.received(HtlcRef { channel_id, htlc_id });
-        circuit.is_none_or(|circuit| matches!(circuit.stage, Stage::HandedOff(_)))
+        circuit.is_none_or(|circuit| matches!(circuit.stage, Stage::HandedOff(_) | Stage::Intercepted(_)))
     }
 
     /// The items but the last, each channel's with the channel.

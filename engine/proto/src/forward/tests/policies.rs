@@ -1,7 +1,7 @@
 //! Policies that change while payments flow, and forwards that take another channel to the same peer.
 
 use super::*;
-use crate::forward::{CommandError, InboundFee, PolicyError};
+use crate::forward::{CommandError, HtlcRef, InboundFee, Offer, PolicyError};
 
 const AMOUNT: Msat = Msat(20_000_000);
 const TEN_MINUTES_MS: u64 = 10 * 60 * 1_000;
@@ -136,4 +136,80 @@ fn what_comes_in_after_our_shutdown_goes_nowhere() {
     let attempt = net.send(0, hash, &route, &recipient);
     assert_eq!(net.outcome(0, attempt), Some(Outcome::Failed(0, Failure::TemporaryChannelFailure)));
     assert_eq!(net.count(1, |event| matches!(event, Event::ChannelClosed { .. })), 1);
+}
+
+/// Three nodes, the middle one holding what it carries on; a payment on its way, and what the middle one was told of it.
+fn intercepted() -> (Net, u64, HtlcRef, Offer) {
+    let mut net = Net::line_with(3, |node, config| config.intercept = node == 1);
+    let (hash, recipient) = net.invoice(2, 1, AMOUNT);
+    let route = net.route(&[0, 1, 2], AMOUNT, 18);
+    let attempt = net.send(0, hash, &route, &recipient);
+    let held = net.events[1].iter().find_map(|event| match event {
+        Event::HtlcIntercepted { incoming, offer } => Some((*incoming, *offer)),
+        _ => None,
+    });
+    let (incoming, offer) = held.expect("the middle node asks");
+    assert_eq!((offer.amount, offer.scid), (AMOUNT, net.channels[1].scid));
+    assert_eq!(net.outcome(0, attempt), None);
+    (net, attempt, incoming, offer)
+}
+
+fn times_told(net: &Net) -> usize {
+    net.count(1, |event| matches!(event, Event::HtlcIntercepted { .. }))
+}
+
+#[test]
+fn a_held_forward_goes_on_when_told_to_also_after_a_restart() {
+    for restarts in 0..=2 {
+        let (mut net, attempt, incoming, _) = intercepted();
+        for _ in 0..restarts {
+            net.restart(1);
+        }
+        assert_eq!(times_told(&net), 1 + restarts);
+        net.wait(1_500);
+        net.command(1, Command::ResumeHtlc { incoming });
+        assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+        let held = |event: &Event| matches!(event, Event::Forwarded { hold_ms: 1_500, .. });
+        assert_eq!(net.count(1, held), 1);
+        net.command(1, Command::ResumeHtlc { incoming });
+        let Some(Event::CommandRefused { error }) = net.events[1].pop() else { panic!("it is gone") };
+        assert_eq!(error, CommandError::NotIntercepted(incoming));
+        net.check_at_rest();
+    }
+}
+
+#[test]
+fn a_held_forward_fails_when_told_to_or_refused_or_too_late() {
+    let (mut net, attempt, incoming, _) = intercepted();
+    net.restart(1);
+    net.command(1, Command::FailHtlc { incoming, failure: Failure::RequiredChannelFeatureMissing });
+    assert_eq!(net.outcome(0, attempt), Some(Outcome::Failed(0, Failure::RequiredChannelFeatureMissing)));
+    net.check_at_rest();
+
+    // What would have been refused at once is refused when it is resumed.
+    let (mut net, attempt, incoming, _) = intercepted();
+    set_policy(&mut net, 1, |policy| policy.disabled = true);
+    net.command(1, Command::ResumeHtlc { incoming });
+    assert_eq!(net.outcome(0, attempt), Some(Outcome::Failed(0, Failure::ChannelDisabled)));
+    net.check_at_rest();
+
+    let (mut net, attempt, _, offer) = intercepted();
+    let last = BlockHeight(offer.incoming_cltv_expiry.0 - 19);
+    net.mine(last, &[]);
+    assert_eq!(net.outcome(0, attempt), None);
+    net.mine(BlockHeight(last.0 + 1), &[]);
+    assert_eq!(net.outcome(0, attempt), Some(Outcome::Failed(0, Failure::ExpiryTooSoon)));
+    net.check_at_rest();
+}
+
+#[test]
+fn a_forward_that_comes_back_is_told_with_its_hold_time() {
+    let mut net = Net::line(4);
+    let (hash, recipient) = net.invoice(3, 1, AMOUNT);
+    let mut route = net.route(&[0, 1, 2, 3], AMOUNT, 18);
+    route[1].amount.0 -= 1;
+    let attempt = net.send(0, hash, &route, &recipient);
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Failed(1, Failure::FeeInsufficient { .. }))));
+    assert_eq!(net.count(1, |event| matches!(event, Event::ForwardReturned { hold_ms: 0, .. })), 1);
+    net.check_at_rest();
 }

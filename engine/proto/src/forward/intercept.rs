@@ -1,0 +1,113 @@
+//! Forwards that the embedder decides on: held until it says what becomes of them.
+//!
+//! Owns: telling of a forward ([`Event::HtlcIntercepted`]), and going on with it, or failing it, on command or when its
+//! expiry comes too near to wait. Does not know why an embedder would: a channel to open first, a limit of its own, a
+//! policy that BOLT 7 has no words for.
+//!
+//! Invariant: an HTLC held here is durable as such. The first turn after a restart tells of each again, and a command
+//! that comes too late is refused. Where `NodeConfig::intercept` is off, nothing of this runs but a look at an empty set.
+
+use crate::onion::{Failure, Peeled, peel};
+
+use super::circuit::{Circuit, Origin, Stage};
+use super::error::CommandError;
+use super::handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
+use super::output::Event;
+use super::record::Change;
+use super::shard::{Shard, Work};
+
+impl Shard {
+    /// Tells again of what was held before a restart.
+    pub(super) fn tell_intercepted(&mut self, work: &mut Work) {
+        if std::mem::take(&mut self.tells_intercepted) {
+            work.turn.events.extend(self.intercepted());
+        }
+    }
+
+    /// What waits for the embedder's word.
+    pub fn intercepted(&self) -> impl Iterator<Item = Event> + '_ {
+        let held = self.state.circuits.intercepted();
+        held.map(|(incoming, offer)| told(incoming, &offer))
+    }
+
+    /// Gives up what cannot be held any longer: forwarded now it would be refused for its expiry.
+    pub(super) fn expire_intercepted(&mut self, work: &mut Work) {
+        let near = self.state.height.saturating_add(self.config.expiry.incoming_min);
+        let late: Vec<HtlcRef> = self
+            .state
+            .circuits
+            .intercepted()
+            .filter(|(_, offer)| offer.incoming_cltv_expiry <= near)
+            .map(|(incoming, _)| incoming)
+            .collect();
+        for incoming in late {
+            self.refuse_intercepted(work, incoming, Failure::ExpiryTooSoon);
+        }
+    }
+
+    /// Carries a held HTLC on, as if it had been decided on now.
+    pub(super) fn resume_htlc(&mut self, work: &mut Work, incoming: HtlcRef) -> Result<(), CommandError> {
+        let (circuit, offer) = self.held(incoming)?;
+        let onion = self.state.received_htlc(incoming).and_then(|htlc| {
+            let packet = htlc.onion_routing_packet.as_ref()?;
+            match peel(&self.node_secret, packet, &htlc.payment_hash.0) {
+                Ok(Peeled::Forward { next_packet, .. }) => Some(next_packet.into_bytes()),
+                _ => None,
+            }
+        });
+        let onion = onion.ok_or(CommandError::NotIntercepted(incoming))?;
+        let stage = if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
+            work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
+            Stage::HandedOff(offer)
+        } else {
+            match self.offer_checked(work, &offer, onion) {
+                Ok(outgoing) => {
+                    let origin = Origin::Forward(offer.forward(incoming));
+                    self.change(work, Change::Offered { outgoing, origin });
+                    Stage::Offered { outgoing }
+                }
+                Err(failure) => {
+                    self.refuse_intercepted(work, incoming, failure);
+                    return Ok(());
+                }
+            }
+        };
+        self.change(work, Change::Received { incoming, circuit: Circuit { stage, ..circuit } });
+        Ok(())
+    }
+
+    /// Fails a held HTLC.
+    pub(super) fn fail_htlc(
+        &mut self,
+        work: &mut Work,
+        incoming: HtlcRef,
+        failure: Failure,
+    ) -> Result<(), CommandError> {
+        self.held(incoming)?;
+        self.refuse_intercepted(work, incoming, failure);
+        Ok(())
+    }
+
+    fn held(&self, incoming: HtlcRef) -> Result<(Circuit, Offer), CommandError> {
+        match self.state.circuits.received(incoming) {
+            Some(circuit @ Circuit { stage: Stage::Intercepted(offer), .. }) => Ok((circuit.clone(), *offer)),
+            _ => Err(CommandError::NotIntercepted(incoming)),
+        }
+    }
+
+    fn refuse_intercepted(&mut self, work: &mut Work, incoming: HtlcRef, failure: Failure) {
+        let Some(circuit) = self.state.circuits.received(incoming) else { return };
+        work.turn.events.push(Event::ForwardFailed {
+            incoming_channel_id: incoming.channel_id,
+            payment_hash: circuit.payment_hash,
+            code: failure.code().to_u16(),
+            outgoing: None,
+        });
+        self.resolve(work, incoming, Resolution::Fail(failure));
+    }
+}
+
+/// What the embedder is told of a held HTLC.
+pub(super) fn told(incoming: HtlcRef, offer: &Offer) -> Event {
+    Event::HtlcIntercepted { incoming, offer: *offer }
+}
