@@ -5,6 +5,7 @@
 use clap::{Parser, Subcommand};
 
 mod forward;
+mod gossip;
 mod measure;
 mod verify;
 
@@ -19,6 +20,8 @@ struct Arguments {
 enum Comparison {
     /// Forwarding HTLCs against LDK's ChannelManager.
     Forward(forward::Options),
+    /// Taking in signed gossip against LDK's NetworkGraph.
+    Gossip(gossip::Options),
     /// Signature verification, key parsing and key derivation against libsecp256k1.
     Verify(verify::Options),
 }
@@ -26,6 +29,7 @@ enum Comparison {
 fn main() {
     match Arguments::parse().comparison {
         Comparison::Forward(options) => forward::run(&options),
+        Comparison::Gossip(options) => gossip::run(&options),
         Comparison::Verify(options) => verify::run(&options),
     }
 }

@@ -100,6 +100,11 @@ pub(crate) fn compare(
         peer_times.push(microseconds(clock, &mut peer) / peer_items as f64);
         fulmen_times.push(microseconds(clock, &mut fulmen) / fulmen_items as f64);
     }
+    row(case, peer_times, fulmen_times)
+}
+
+/// The row of a case from the times of its rounds, in microseconds.
+pub(crate) fn row(case: String, mut peer_times: Vec<f64>, mut fulmen_times: Vec<f64>) -> Row {
     let mut ratios: Vec<f64> =
         peer_times.iter().zip(&fulmen_times).map(|(peer, fulmen)| peer / fulmen).collect();
     let (peer_min, peer, peer_max) = spread(&mut peer_times);
@@ -126,7 +131,7 @@ pub(crate) fn spread(values: &mut [f64]) -> (f64, f64, f64) {
     (values[0], values[values.len() / 2], values[values.len() - 1])
 }
 
-fn microseconds(clock: Clock, work: &mut impl FnMut()) -> f64 {
+pub(crate) fn microseconds(clock: Clock, work: &mut impl FnMut()) -> f64 {
     let id = match clock {
         Clock::Thread => ClockId::ThreadCPUTime,
         Clock::Wall => ClockId::Monotonic,

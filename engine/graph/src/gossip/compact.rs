@@ -24,6 +24,15 @@ enum Moved {
     Node(u32, Place),
 }
 
+impl Moved {
+    /// Where to.
+    const fn place(&self) -> Place {
+        match self {
+            Moved::Announcement(_, place) | Moved::Update(_, _, place) | Moved::Node(_, place) => *place,
+        }
+    }
+}
+
 impl<L: Log> Gossip<L> {
     /// Rewrites the store if more than a third of it is dead; says whether it was.
     ///
@@ -62,8 +71,17 @@ impl<L: Log> Gossip<L> {
             offset = window.offset();
         }
         self.store.replace(&contents)?;
+        for cursor in self.peers.values_mut().filter_map(|peer| peer.asked.cursor_mut()) {
+            let next = moves.partition_point(|(from, _)| from < cursor);
+            *cursor = moves.get(next).map_or(self.store.end(), |(_, moved)| moved.place().offset());
+        }
         for (_, moved) in moves {
             self.follow(moved);
+        }
+        for position in 0..self.index.channel_count() {
+            // The first update that is left; a peer between it and the one that was first hears of the channel twice.
+            let channel = self.index.channel_at_mut(position);
+            channel.public_at = channel.updates.iter().flatten().map(|update| update.place.offset()).min();
         }
         Ok(())
     }
@@ -113,10 +131,7 @@ impl<L: Log> Gossip<L> {
     fn follow(&mut self, moved: Moved) {
         match moved {
             Moved::Announcement(position, place) => {
-                let channel = self.index.channel_at_mut(position);
-                channel.announcement = place;
-                // All its updates stand behind it.
-                channel.public_at = channel.public_at.map(|_| place.offset());
+                self.index.channel_at_mut(position).announcement = place;
             }
             Moved::Update(position, direction, place) => {
                 let update = &mut self.index.channel_at_mut(position).updates[direction.origin()];

@@ -5,6 +5,8 @@
 
 use fulmen_wire::units::{BlockHeight, ChainHash};
 
+use super::serve::RANGE_SCIDS_MAX;
+
 /// Whether channels are believed before their funding outputs have been looked up (BOLT 7, `channel_announcement`). Who
 /// looks them up is the caller's affair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub struct GossipConfig {
     pub faults: Rate,
     /// Queries of one peer.
     pub queries: Rate,
+    /// How many channels one `reply_channel_range` tells at most; what fits into a message bounds it too.
+    pub reply_scids_max: usize,
     /// How many bytes may wait to be written to the store; beyond, messages are refused.
     pub unwritten_bytes_max: usize,
 }
@@ -92,6 +96,7 @@ impl GossipConfig {
             messages: Rate { burst: 500_000, per_hour: 1_000_000 },
             faults: Rate { burst: 3, per_hour: 1 },
             queries: Rate { burst: 200, per_hour: 1_000 },
+            reply_scids_max: RANGE_SCIDS_MAX,
             unwritten_bytes_max: 64 << 20,
         }
     }

@@ -10,17 +10,18 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use crc32c::{crc32c, crc32c_append};
 use fulmen_secp::{KeyError, VerifyJob, parse_keys_with};
 use fulmen_wire::message::{ChannelAnnouncement, ChannelUpdate, Message, NodeAnnouncement, signed_region};
 use fulmen_wire::units::{ChainHash, NodeId, Point, Sat, Scid, Signature};
 use secp256k1::PublicKey;
 use sha2::{Digest, Sha256};
 
-use super::crc32c::crc32c_of_two;
 use super::held::Topic;
 use super::index::Update;
 use super::outcome::{FundingLookup, Incoming, Outcome, Reaction, Refusal, Refused, Source};
 use super::policy::capacity_for;
+use super::serve::Asked;
 use super::store::{Kind, Place, Record};
 use super::{FundingCheck, Gossip, GraphChange, Log, Now, Peer};
 use crate::gossip::limits::Bucket;
@@ -128,7 +129,9 @@ impl<L: Log> Gossip<L> {
             }
             let messages = Bucket::full(self.config.messages, now.unix_seconds);
             let faults = Bucket::full(self.config.faults, now.unix_seconds);
-            self.peers.insert(id, Peer { connected: true, messages, faults });
+            let queries = Bucket::full(self.config.queries, now.unix_seconds);
+            let asked = Asked::default();
+            self.peers.insert(id, Peer { connected: true, messages, faults, queries, asked });
         }
         let peer = self.peers.get_mut(&id)?;
         peer.connected = true;
@@ -651,7 +654,7 @@ fn checksum(update: &[u8]) -> u32 {
     const START: usize = 2 + 64;
     const TIMESTAMP: usize = START + 32 + 8;
     match (update.get(START..TIMESTAMP), update.get(TIMESTAMP + 4..)) {
-        (Some(before), Some(after)) => crc32c_of_two(before, after),
+        (Some(before), Some(after)) => crc32c_append(crc32c(before), after),
         _ => 0,
     }
 }

@@ -8,8 +8,9 @@
 //! and does not hold policies.
 //!
 //! Invariants: what is believed does not depend on the order in which messages came, nor on how they were cut into
-//! batches, as long as no limit was passed and no two differ in one timestamp; nothing is believed without its signatures;
-//! every memory a peer can fill has a bound in [`GossipConfig`].
+//! batches, as long as no limit is passed, no two messages differ in one timestamp, and no peer mixes forgeries into what it
+//! relays (which can cost it, and nobody else, what it relays); nothing is believed without its signatures; every memory a
+//! peer can fill has a bound in [`GossipConfig`].
 //!
 //! Budget: a `channel_announcement` in 15 us and a `channel_update` in 3 us of one core in batches of 64 and more, at most
 //! 300 bytes of memory a channel; `cargo bench --bench gossip` and `bench/peers -- gossip` check the times.
@@ -17,7 +18,6 @@
 mod change;
 mod compact;
 mod config;
-mod crc32c;
 mod held;
 mod index;
 mod ingest;
@@ -26,6 +26,7 @@ mod load;
 mod outcome;
 mod policy;
 mod prune;
+mod serve;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,7 @@ use fulmen_wire::units::{NodeId, Sat, Scid};
 pub use change::GraphChange;
 pub use config::{FundingCheck, GossipConfig, Now, Rate};
 pub use outcome::{FundingAnswer, FundingLookup, Incoming, Outcome, Reaction, Refusal, Refused, Source};
+pub use serve::QueryRefusal;
 pub use store::{Log, OpenError};
 
 use crate::Direction;
@@ -44,13 +46,18 @@ use held::Held;
 use index::Index;
 use ingest::Parked;
 use limits::Bucket;
+use serve::Asked;
 use store::Store;
 
 /// Keeps gossip: takes it in, stores it, prunes it, tells it to others.
 ///
 /// Feeding: [`Gossip::ingest`] with messages, [`Gossip::funding_answered`] with what [`Outcome::lookups`] asked for,
 /// [`Gossip::funding_spent`] with what the chain says, [`Gossip::prune`] now and then, [`Gossip::peer_gone`] when a peer
-/// has left. Each may be called at any time; [`Gossip::flush`] after any of them writes what is new to the log.
+/// has left. Each may be called at any time; [`Gossip::flush`] after any of them writes what is new to the log, and
+/// [`Gossip::compact`] now and then keeps the log short.
+///
+/// Draining: after [`Gossip::query`], a peer's messages are drawn with [`Gossip::answer`] at once, and with
+/// [`Gossip::relay`] once a minute, until nothing comes.
 #[derive(Debug)]
 pub struct Gossip<L> {
     config: GossipConfig,
@@ -70,6 +77,8 @@ struct Peer {
     connected: bool,
     messages: Bucket,
     faults: Bucket,
+    queries: Bucket,
+    asked: Asked,
 }
 
 /// What is known of a channel.
@@ -144,10 +153,11 @@ impl<L: Log> Gossip<L> {
         self.store.flush()
     }
 
-    /// Forgets a peer that has left, all but its faults.
+    /// Forgets a peer that has left, all but what it has used of its limits.
     pub fn peer_gone(&mut self, peer: NodeId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.connected = false;
+            peer.asked = Asked::default();
         }
     }
 

@@ -35,11 +35,12 @@ impl<L: Log> Gossip<L> {
         let held_since = now.unix_seconds.saturating_sub(u64::from(self.config.held_seconds_max));
         self.held.expire(held_since);
         self.parked.retain(|_, parked| parked.since_seconds >= held_since);
-        let (messages, faults) = (self.config.messages, self.config.faults);
+        let (messages, faults, queries) = (self.config.messages, self.config.faults, self.config.queries);
         self.peers.retain(|_, peer| {
             peer.connected
                 || !peer.messages.is_full(messages, now.unix_seconds)
                 || !peer.faults.is_full(faults, now.unix_seconds)
+                || !peer.queries.is_full(queries, now.unix_seconds)
         });
         outcome
     }

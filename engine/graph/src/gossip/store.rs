@@ -15,10 +15,9 @@ use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
 
+use crc32c::{crc32c, crc32c_append};
 use fulmen_wire::units::ChainHash;
 use thiserror::Error;
-
-use super::crc32c::{crc32c, crc32c_of_two};
 
 /// The file, or whatever serves as one. Offsets count bytes from its start.
 pub trait Log {
@@ -193,7 +192,7 @@ pub(super) fn write_record(out: &mut Vec<u8>, record: Record<'_>) {
     header[4] = record.kind as u8;
     header[6..8].copy_from_slice(&length.to_le_bytes());
     header[8..].copy_from_slice(&record.at.to_le_bytes());
-    let crc = crc32c_of_two(&header[4..], record.payload);
+    let crc = crc32c_append(crc32c(&header[4..]), record.payload);
     header[..4].copy_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(&header);
     out.extend_from_slice(record.payload);
@@ -205,7 +204,7 @@ fn read_record(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     let [c0, c1, c2, c3, kind, zero, l0, l1, a0, a1, a2, a3] = *header;
     let kind = *Kind::ALL.get(usize::from(kind).checked_sub(1)?)?;
     let payload = rest.get(..usize::from(u16::from_le_bytes([l0, l1])))?;
-    let crc = crc32c_of_two(&header[4..], payload);
+    let crc = crc32c_append(crc32c(&header[4..]), payload);
     let sound = zero == 0 && crc == u32::from_le_bytes([c0, c1, c2, c3]);
     let record = Record { kind, at: u32::from_le_bytes([a0, a1, a2, a3]), payload };
     sound.then_some((record, RECORD_HEADER + payload.len()))

@@ -4,6 +4,7 @@ mod limits;
 mod model;
 mod recorded;
 mod rules;
+mod serving;
 mod stores;
 
 use fulmen_secp::Verifier;
@@ -69,7 +70,11 @@ impl Keeper {
 
     fn ingest_from(&mut self, from: Source, messages: &[Vec<u8>], now: Now) -> Outcome {
         let incoming: Vec<Incoming<'_>> = messages.iter().map(|message| Incoming { from, message }).collect();
-        let outcome = self.gossip.ingest(&incoming, now);
+        self.ingest_all(&incoming, now)
+    }
+
+    fn ingest_all(&mut self, incoming: &[Incoming<'_>], now: Now) -> Outcome {
+        let outcome = self.gossip.ingest(incoming, now);
         self.apply(outcome)
     }
 
