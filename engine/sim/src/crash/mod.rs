@@ -56,6 +56,8 @@ pub struct Outcome {
     pub refused: usize,
     /// How often the forwarder died.
     pub deaths: usize,
+    /// Checkpoints taken by the forwarder since it last started.
+    pub checkpoints: u64,
 }
 
 /// The script, ready to be killed anywhere.

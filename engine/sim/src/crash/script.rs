@@ -133,6 +133,7 @@ impl Script {
             in_flight: world.seen.in_flight.unwrap_or(0),
             refused,
             deaths: world.seen.deaths,
+            checkpoints: world.engine(FORWARDER).stats().store.checkpoints,
         })
     }
 
@@ -143,7 +144,8 @@ impl Script {
             && outcome.settled <= payable
             && outcome.settled > payable / 2
             && outcome.refused > payable / 2
-            && outcome.deaths == 0;
+            && outcome.deaths == 0
+            && outcome.checkpoints >= 2;
         ensure!(as_expected, Outcomes, "without a death: {outcome:?}, {payable} payable");
         Ok(())
     }

@@ -76,6 +76,7 @@ fn tried(length: Length, points: impl FnOnce(u64) -> Vec<CrashPoint>) {
                 total.in_flight += outcome.in_flight;
                 total.refused += outcome.refused;
                 total.deaths += outcome.deaths;
+                total.checkpoints += outcome.checkpoints;
             }
             Err(violation) => violations.push((point, violation)),
         }

@@ -34,7 +34,7 @@ const TICK_ROUNDS: u64 = 1_000 / ROUND_MS;
 const RESTARTS_MAX: usize = 4;
 
 /// Small enough that segments fill and checkpoints come while the script runs.
-const LOG: LogOptions = LogOptions { segment_bytes: 12_000, log_bytes_max: 40_000, salt: 0xC4A5 };
+const LOG: LogOptions = LogOptions { segment_bytes: 6_000, log_bytes_max: 24_000, salt: 0xC4A5 };
 
 /// What a machine is made of besides its disk.
 #[derive(Clone, Debug)]
