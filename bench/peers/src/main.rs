@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod forward;
 mod gossip;
 mod measure;
+mod store;
 mod verify;
 
 /// Fulmen against other implementations, in one run on one machine.
@@ -22,6 +23,8 @@ enum Comparison {
     Forward(forward::Options),
     /// Taking in signed gossip against LDK's NetworkGraph.
     Gossip(gossip::Options),
+    /// Making records durable, against embedded databases.
+    Store(store::Options),
     /// Signature verification, key parsing and key derivation against libsecp256k1.
     Verify(verify::Options),
 }
@@ -30,6 +33,7 @@ fn main() {
     match Arguments::parse().comparison {
         Comparison::Forward(options) => forward::run(&options),
         Comparison::Gossip(options) => gossip::run(&options),
+        Comparison::Store(options) => store::run(&options),
         Comparison::Verify(options) => verify::run(&options),
     }
 }
