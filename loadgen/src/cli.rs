@@ -13,6 +13,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 use fulmen_wire::units::Msat;
 
+use crate::route::RouteArgs;
+
 /// The network of a default run: scale-free like the real one, and most payments cross three channels or more.
 pub(crate) const DEFAULT_TOPOLOGY: &str = "ba:40,m:2,economy:mainnet";
 
@@ -44,6 +46,9 @@ pub(crate) enum Command {
     /// status 1 if a single millisatoshi is missing.
     #[command(after_help = RUN_HELP)]
     Run(Box<RunArgs>),
+    /// Show how a payment would go over a channel graph: hop by hop, with fees, expiries and chances.
+    #[command(after_help = ROUTE_HELP)]
+    Route(Box<RouteArgs>),
 }
 
 /// The flags of `run`.
@@ -106,6 +111,13 @@ pub(crate) struct RunArgs {
 
 /// Examples under `loadgen --help`.
 const CLI_HELP: &str = "Try `loadgen run` first; `loadgen run --help` explains every flag.";
+
+/// Examples under `loadgen route --help`.
+const ROUTE_HELP: &str = "\
+Examples:
+  loadgen route --graph graph.json.gz --from 02ab.. --to 03cd.. --amount-sat 50000
+  loadgen route --graph graph.json.gz --from 02ab --to 03cd --amount-sat 2000000 --max-parts 8
+  loadgen route --graph graph.json.gz --from 02ab --to 03cd --amount-sat 50000 -k 3 --json";
 
 /// Examples under `loadgen run --help`.
 const RUN_HELP: &str = "\
@@ -278,7 +290,7 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
     let tip = lines.find_map(|line| line.strip_prefix("tip: "));
     match tip {
         Some(tip) => format!("{first}; {tip}"),
-        None => format!("{first}; see loadgen run --help"),
+        None => format!("{first}; see loadgen --help"),
     }
 }
 
@@ -291,6 +303,7 @@ mod tests {
         let arguments = ["loadgen", "run"].iter().chain(flags);
         match Cli::try_parse_from(arguments) {
             Ok(Cli { command: Command::Run(args) }) => Ok(*args),
+            Ok(other) => panic!("not a run: {other:?}"),
             Err(error) => Err(one_line(&error)),
         }
     }

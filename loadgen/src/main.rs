@@ -16,6 +16,7 @@ mod page;
 mod peer;
 mod progress;
 mod report;
+mod route;
 mod scenario;
 mod seed;
 mod sender;
@@ -43,6 +44,22 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match cli.command {
         Command::Run(args) => run(&args),
+        Command::Route(args) => show(route::run(&args)),
+    }
+}
+
+/// Prints what a command found, or the one line that says why it found nothing.
+fn show(found: Result<String, impl std::fmt::Display>) -> ExitCode {
+    match found {
+        Ok(text) => {
+            // A reader that went away, as `head` does, is no failure.
+            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

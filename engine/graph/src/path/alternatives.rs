@@ -15,7 +15,7 @@ use crate::graph::DirectedChannel;
 use crate::path::onion_room::forward_bytes;
 use crate::path::search::{Finder, Start};
 use crate::path::{Cost, Knowledge, NoRoute, Query, Route};
-use crate::scoring::{Bits, PricedHop, Prices, Role};
+use crate::scoring::{Bits, PricedHop, Prices, Role, hop_bits};
 use crate::snapshot::Snapshot;
 
 /// A route that is known, and the hop before which it left the one it was found from: from there on it is that one's end.
@@ -94,7 +94,7 @@ fn deviate(
         };
         let kept_from = deviation.hops.len();
         deviation.hops.extend_from_slice(tail);
-        deviation.success = success(snapshot, &query, &deviation);
+        deviation.success = Bits::sum(hop_bits(snapshot, &query, &deviation)).probability();
         if open.iter().all(|other| key(&other.route) != key(&deviation)) {
             open.push(Candidate { route: deviation, kept_from });
         }
@@ -124,18 +124,6 @@ fn start(snapshot: &Snapshot, query: &Query<'_>, route: &Route, kept: usize) -> 
     start.amount = before.amount.0;
     start.blocks = before.cltv_expiry.blocks_above(query.height);
     Some(start)
-}
-
-/// How likely the liquidity is thought to be there on every hop.
-fn success(snapshot: &Snapshot, query: &Query<'_>, route: &Route) -> crate::scoring::Probability {
-    let prices = Prices::new(query);
-    let own = if query.knowledge.first_hops.is_some() { Role::Known } else { Role::First };
-    let bits = route.hops.iter().enumerate().map(|(at, hop)| {
-        let role = if at == 0 { own } else { Role::Forward };
-        let capacity = snapshot.capacity(hop.scid).unwrap_or_default();
-        prices.bits(hop.directed(), capacity, hop.amount, role)
-    });
-    Bits::sum(bits).probability()
 }
 
 #[cfg(test)]

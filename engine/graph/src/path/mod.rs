@@ -5,15 +5,19 @@
 //! grow from the payee towards the payer by each forwarding node's own fee and `cltv_expiry_delta`.
 
 pub mod alternatives;
+pub mod batch;
 pub mod check;
 pub mod check_parts;
+pub mod ending;
 mod flow;
 mod known;
 mod market;
 pub mod multi;
 pub mod onion_room;
 mod parts;
+pub mod payment;
 pub mod plain;
+pub mod reservations;
 pub mod search;
 pub mod shadow;
 

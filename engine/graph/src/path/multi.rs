@@ -67,14 +67,14 @@ impl PartFinder {
         if let Some(route) = &one
             && (parts_max <= 1 || route.success >= LIKELY_ENOUGH)
         {
-            return Ok(Parts::of_one(route.clone()));
+            return Ok(Parts::from(route.clone()));
         }
         if parts_max > 1
             && let Some(parts) = self.split(graph, query, ends, parts_max, one)
         {
             return Ok(parts);
         }
-        self.single.find(graph, query).map(Parts::of_one)
+        self.single.find(graph, query).map(Parts::from)
     }
 
     /// The better of one part and several.
@@ -96,7 +96,7 @@ impl PartFinder {
         let found = search.by_flow(one.as_ref());
         match (found, one) {
             (Some(found), _) => Some(search.assemble(&found)),
-            (None, Some(one)) => Some(Parts::of_one(one)),
+            (None, Some(one)) => Some(Parts::from(one)),
             (None, None) => {
                 let found = search.one_after_the_other()?;
                 Some(search.assemble(&found))
@@ -105,8 +105,9 @@ impl PartFinder {
     }
 }
 
-impl Parts {
-    fn of_one(route: Route) -> Parts {
+impl From<Route> for Parts {
+    /// A payment in one part.
+    fn from(route: Route) -> Parts {
         let Route { total_amount, fee, cost, success, .. } = route;
         Parts { routes: vec![route], total_amount, fee, cost, success }
     }

@@ -25,7 +25,7 @@ pub use liquidity::Fading;
 pub(crate) use logarithm::Bits;
 
 use crate::graph::{DirectedChannel, Direction};
-use crate::path::{Cost, Query};
+use crate::path::{Cost, Query, Route};
 use crate::scoring::liquidity::{Liquidity, Observation};
 use crate::snapshot::{RoughCapacity, Snapshot};
 
@@ -401,6 +401,23 @@ impl<'a> Prices<'a> {
             Role::Forward => self.forward(hop.amount.0, hop.fee.0, hop.delta.0, bits, penalty),
         }))
     }
+}
+
+/// How likely the liquidity is thought to be there on each hop of an answer to `query`.
+#[must_use]
+pub fn hop_successes(snapshot: &Snapshot, query: &Query<'_>, route: &Route) -> Vec<Probability> {
+    hop_bits(snapshot, query, route).map(Bits::probability).collect()
+}
+
+/// The same as unlikeliness.
+pub(crate) fn hop_bits(snapshot: &Snapshot, query: &Query<'_>, route: &Route) -> impl Iterator<Item = Bits> {
+    let prices = Prices::new(query);
+    let own = if query.knowledge.first_hops.is_some() { Role::Known } else { Role::First };
+    route.hops.iter().enumerate().map(move |(at, hop)| {
+        let role = if at == 0 { own } else { Role::Forward };
+        let capacity = snapshot.capacity(hop.scid).unwrap_or_default();
+        prices.bits(hop.directed(), capacity, hop.amount, role)
+    })
 }
 
 /// What the price of a hop depends on.

@@ -173,7 +173,8 @@ impl Labels {
         }
         for (at, start) in task.starts.iter().enumerate() {
             let front = &self.fronts[start.node as usize];
-            if front.search == self.search && front.first == BLOCKED {
+            let blocked = front.search == self.search && front.first == BLOCKED;
+            if blocked || start.amount > rules.amount_max {
                 continue;
             }
             let label = Label {
