@@ -12,8 +12,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use fulmen_proto::channel::Side;
 use fulmen_proto::forward::{
-    ChannelRef, Command, Confirmation, Event, Input, NodeConfig, Now, OpenChannel, SendHtlc, Shard, Turn,
-    local_features,
+    ChannelRef, Command, Confirmation, Event, Input, NodeConfig, Now, OpenChannel, Restoring, SendHtlc,
+    Shard, Turn, local_features,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
@@ -31,7 +31,7 @@ const HEIGHT: BlockHeight = BlockHeight(100);
 /// The slots of a channel: HTLCs whose removal is under way keep theirs.
 const SLOTS: usize = 483;
 /// The node that forwards; the others are the sender, the receiver, and the peer of the idle channels.
-const FORWARDER: usize = 1;
+pub const FORWARDER: usize = 1;
 
 /// How payments follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,6 +262,12 @@ impl Line {
         room.min(SLOTS.min(in_flight as usize).saturating_sub(taken.max().unwrap_or(0)) as u64)
     }
 
+    /// A node of the line.
+    #[must_use]
+    pub fn shard(&self, node: usize) -> &Shard {
+        &self.shards[node]
+    }
+
     /// How many turns are recorded.
     #[must_use]
     pub fn recorded_turns(&self) -> usize {
@@ -317,15 +323,30 @@ pub fn replay(record: Vec<Vec<Input>>, from: usize) -> Duration {
     thread_time() - start
 }
 
+/// The shard of a node of the line, from a checkpoint of it.
+#[must_use]
+pub fn restored(node: usize, chunks: &[Vec<u8>]) -> Shard {
+    let (seed, config) = identity(node);
+    let mut restoring = Restoring::new(seed, config);
+    chunks.iter().for_each(|chunk| restoring.chunk(chunk).expect("a checkpoint of this node"));
+    restoring.finish().expect("a whole checkpoint").shard
+}
+
 /// A node that knows nobody yet.
 fn new_shard(node: usize) -> Shard {
+    let (seed, config) = identity(node);
+    Shard::new(seed, config)
+}
+
+/// The seed and the settings of a node.
+fn identity(node: usize) -> (NodeSeed, NodeConfig) {
     let seed = [node as u8 + 1; 32];
     let script = [[0, 20].as_slice(), &seed[..20]].concat();
     let mut config = NodeConfig::new(ChainHash::REGTEST, script);
     config.channel.minimum_depth = 1;
     config.channels_per_peer_max = usize::MAX;
     config.unconfirmed_channels_max = usize::MAX;
-    Shard::new(NodeSeed::new(seed), config)
+    (NodeSeed::new(seed), config)
 }
 
 /// The place of the channel with this number.
@@ -334,7 +355,8 @@ const fn scid(number: u32) -> Scid {
 }
 
 /// What this thread has used of its processor.
-fn thread_time() -> Duration {
+#[must_use]
+pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }

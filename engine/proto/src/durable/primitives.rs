@@ -347,14 +347,16 @@ messages! {
     AcceptChannel = 33, sample::accept_channel;
 }
 
+/// Both coordinates: reading a compressed point takes a square root, and a restart reads a dozen points a channel.
 impl Durable for PublicKey {
     fn write(&self, out: &mut Encoder<'_>) {
-        out.raw().bytes(&self.serialize());
+        out.raw().bytes(&self.serialize_uncompressed()[1..]);
     }
 
     fn read(input: &mut Decoder<'_>) -> Result<Self, RecordError> {
         let offset = input.offset();
-        let bytes = input.raw().array::<33>()?;
+        let mut bytes = [4; 65];
+        bytes[1..].copy_from_slice(&input.raw().array::<64>()?);
         PublicKey::from_slice(&bytes).map_err(|_| RecordError::NotOnCurve { offset, what: "a point" })
     }
 

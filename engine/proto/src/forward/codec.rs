@@ -31,14 +31,15 @@ impl Record {
         }
     }
 
-    /// Of each change whether it adds an HTLC whose onion follows from that of a received one: an onion is stored once.
+    /// Of each change whether it adds an HTLC whose onion follows from that of a received one, which this shard or the one
+    /// that handed it over has stored: an onion is stored once.
     fn derived_onions(&self) -> Vec<bool> {
         let mut forwards = BTreeMap::new();
         let mut derived = vec![false; self.changes.len()];
         for (change, is_derived) in self.changes.iter().zip(&mut derived).rev() {
             match change {
                 Change::Offered { outgoing, origin } => {
-                    forwards.insert(*outgoing, matches!(origin, Origin::Forward(_)));
+                    forwards.insert(*outgoing, !matches!(origin, Origin::Attempt { .. }));
                 }
                 // An id given up in this turn may come again: the offer that follows the addition is its own.
                 Change::Channel { channel_id, delta: Delta::Added { by: Side::Local, htlc, .. } } => {

@@ -19,6 +19,7 @@ use fulmen_wire::units::{ChannelId, NodeId, Txid};
 use crate::channel::{self, AcceptRequest, Channel, ChannelError, Delta, Plan, Reaction};
 use crate::keys::ChannelSecrets;
 
+use super::handoff::HtlcRef;
 use super::output::Event;
 use super::peer::channel_features;
 use super::shard::{Begun, PeerEvent, PeerInput, Shard, Work};
@@ -165,6 +166,16 @@ impl Shard {
         if self.peers.contains_key(&peer) {
             // The transport replaced the connection without saying that the old one broke.
             self.disconnect(work, peer);
+        }
+        let awaits_onion = |outgoing: &HtlcRef| {
+            self.state.channels.get(&outgoing.channel_id).is_some_and(|entry| {
+                entry.peer == peer && entry.channel.missing_onions().any(|id| id == outgoing.htlc_id)
+            })
+        };
+        if self.onions_awaited.values().any(awaits_onion) {
+            // What is to be sent again is not all there yet; the peer will come back.
+            work.turn.disconnect.push(peer);
+            return;
         }
         self.peers.insert(peer, features);
         for channel_id in self.channels_of(peer) {

@@ -154,6 +154,21 @@ impl Shard {
         work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Resolve(resolution) });
     }
 
+    /// Takes from offers that are repeated after a restart the onions that the records left out.
+    pub(super) fn take_repeated_onions(&mut self, handoffs: &[Handoff]) {
+        if self.onions_awaited.is_empty() {
+            return;
+        }
+        for Handoff { incoming, step } in handoffs {
+            if let HandoffStep::Offer { onion, .. } = step
+                && let Some(outgoing) = self.onions_awaited.remove(incoming)
+                && let Some(entry) = self.state.channels.get_mut(&outgoing.channel_id)
+            {
+                entry.channel.supply_onion(outgoing.htlc_id, onion.clone());
+            }
+        }
+    }
+
     /// Does what another shard of this node asks; see [`Handoff`] for why it may ask twice.
     pub(super) fn handoff(&mut self, work: &mut Work, handoff: Handoff) {
         let incoming = handoff.incoming;

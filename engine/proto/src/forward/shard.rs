@@ -43,6 +43,8 @@ pub struct Shard {
     pub(super) peers: BTreeMap<NodeId, Features>,
     /// The channels that other shards of the node own.
     pub(super) siblings: BTreeSet<Scid>,
+    /// After a restart: the HTLCs offered for other shards whose onions those are to repeat, by what they were offered for.
+    pub(super) onions_awaited: BTreeMap<HtlcRef, HtlcRef>,
     pub(super) counters: CryptoCounters,
     /// Whether the next turn tells of what is held for the embedder's word: after a restart.
     pub(super) tells_intercepted: bool,
@@ -94,6 +96,7 @@ impl Shard {
             config,
             peers: BTreeMap::new(),
             siblings: BTreeSet::new(),
+            onions_awaited: BTreeMap::new(),
             counters: CryptoCounters::default(),
             tells_intercepted: false,
         }
@@ -115,6 +118,7 @@ impl Shard {
             touched: BTreeSet::new(),
         };
         let sorted = Sorted::new(inputs);
+        self.take_repeated_onions(&sorted.handoffs);
         self.tell_intercepted(&mut work);
         self.run_messages(&mut work, sorted.of_peers);
         self.remove_resolved(&mut work);
@@ -194,7 +198,7 @@ impl Shard {
         self.state.channels.get(&channel_id)
     }
 
-    /// The handoffs not yet answered, to be delivered again after a restart.
+    /// The handoffs not yet answered. After a restart they are to be delivered again, before any peer is connected.
     pub fn owed_handoffs(&self) -> impl Iterator<Item = Handoff> + '_ {
         let offers = self.state.circuits.offers_owed().filter_map(|(incoming, offer)| {
             let htlc = self.state.received_htlc(incoming)?;

@@ -17,6 +17,7 @@ use super::handoff::{HtlcRef, Resolution};
 use super::input::{Invoice, Now};
 use super::record::{ChannelEntry, Policies};
 use super::shard::Shard;
+use crate::channel::Side;
 use crate::durable::{Durable, Encoder, durable_enum};
 use crate::onion::ReplayTag;
 
@@ -111,7 +112,9 @@ impl Shard {
                 };
                 item.write(&mut out);
                 if let Some((channel_id, entry)) = channel {
-                    entry.channel.write_snapshot(&mut out, &|htlc_id| self.keeps_onion(channel_id, htlc_id));
+                    entry.channel.write_snapshot(&mut out, &|side, htlc_id| {
+                        self.keeps_onion(side, HtlcRef { channel_id, htlc_id })
+                    });
                 }
                 written += 1;
             }
@@ -119,11 +122,19 @@ impl Shard {
         })
     }
 
-    /// Whether the onion of a received HTLC may be needed: it is yet to be decided on, or it waits for the embedder's word, or its offer
-    /// to another shard may have to be repeated. What it was offered as on a channel of this shard keeps its own.
-    fn keeps_onion(&self, channel_id: ChannelId, htlc_id: u64) -> bool {
-        let circuit = self.state.circuits.received(HtlcRef { channel_id, htlc_id });
-        circuit.is_none_or(|circuit| matches!(circuit.stage, Stage::HandedOff(_) | Stage::Intercepted(_)))
+    /// Whether the onion of an HTLC may be needed, and is not to be had elsewhere. That of a received one is until it is
+    /// decided on, while it waits for the embedder's word, and while its offer to another shard may have to be repeated;
+    /// that of an offered one unless it was offered for another shard, which repeats it.
+    fn keeps_onion(&self, offered_by: Side, htlc: HtlcRef) -> bool {
+        match offered_by {
+            Side::Local => !matches!(self.state.circuits.origin(htlc), Some(Origin::Handoff(_))),
+            Side::Remote => {
+                let circuit = self.state.circuits.received(htlc);
+                circuit.is_none_or(|circuit| {
+                    matches!(circuit.stage, Stage::HandedOff(_) | Stage::Intercepted(_))
+                })
+            }
+        }
     }
 
     /// The items but the last, each channel's with the channel.

@@ -80,12 +80,16 @@ fn handoffs_survive_a_restart_of_both_shards_at_any_moment() {
             net.inputs[node].clear();
         }
         let scids: Vec<Scid> = net.channels.iter().map(|channel| channel.scid).collect();
+        let peers = [1, 2].map(|node| net.kill(node));
         for (node, sibling) in [(1, scids[1]), (2, scids[0])] {
-            net.restart_with(node, Input::SiblingChannels(vec![sibling]));
+            net.inputs[node].push(Input::SiblingChannels(vec![sibling]));
         }
         for (node, sibling) in [(1, 2), (2, 1)] {
             let owed: Vec<Input> = net.shards[node].owed_handoffs().map(Input::Handoff).collect();
             net.inputs[sibling].extend(owed);
+        }
+        for (node, peers) in [1, 2].into_iter().zip(peers) {
+            peers.into_iter().for_each(|peer| net.connect(node, peer));
         }
         net.pump();
         match net.outcome(0, attempt) {
@@ -98,4 +102,56 @@ fn handoffs_survive_a_restart_of_both_shards_at_any_moment() {
             break;
         }
     }
+}
+
+#[test]
+fn a_peer_waits_for_the_onions_that_another_shard_repeats() {
+    for steps in 0..40 {
+        let mut net = net();
+        let (hash, recipient) = net.invoice(3, 1, AMOUNT);
+        net.queue(0, hash, &route(&net, |_| {}), &recipient);
+        for _ in 0..=steps {
+            net.step();
+        }
+        net.inputs[2].clear();
+        let peers = net.kill(2);
+        assert_eq!(peers, [3]);
+        if net.shards[2].onions_awaited.is_empty() {
+            continue;
+        }
+        net.dropped = Some(Vec::new());
+        net.connect(2, 3);
+        assert_eq!(net.dropped, Some(vec![(2, net.ids[3])]));
+        return;
+    }
+    panic!("no restart left an onion out");
+}
+
+#[test]
+fn two_shards_store_an_onion_once() {
+    let mut net = net();
+    net.records.iter_mut().for_each(Vec::clear);
+    let (payments, amount) = (20, Msat(20_000_000));
+    for _ in 0..payments {
+        let (hash, recipient) = net.invoice(3, net.attempts.len() as u8, amount);
+        let mut hops = net.route(&[2, 3], amount, 18);
+        let policy = ForwardingPolicy::default();
+        hops.insert(
+            0,
+            RouteHop {
+                node_id: net.ids[1],
+                short_channel_id: net.channels[0].scid,
+                amount: Msat(amount.0 + policy.fee(amount).0),
+                cltv_expiry: hops[0].cltv_expiry.saturating_add(policy.cltv_expiry_delta),
+            },
+        );
+        net.queue(0, hash, &hops, &recipient);
+    }
+    net.pump();
+    let settled = |attempt: &u64| matches!(net.outcome(0, *attempt), Some(Outcome::Settled(_)));
+    assert_eq!((0..payments).filter(settled).count() as u64, payments);
+    let written = net.records[1..=2].iter().flatten().map(|record| records::bytes(record).len());
+    let each = written.sum::<usize>() / payments as usize;
+    println!("{each} bytes a forward over two shards, {payments} in flight");
+    assert!(each < 2 * 1366, "{each}");
 }

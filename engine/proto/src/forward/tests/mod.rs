@@ -382,6 +382,15 @@ impl Net {
 
     /// The same, with something it is told before anything else.
     fn restart_with(&mut self, node: usize, first: Input) {
+        let peers = self.kill(node);
+        self.inputs[node].insert(0, first);
+        for peer in peers {
+            self.connect(node, peer);
+        }
+    }
+
+    /// Kills a node and brings back its shard; gives the peers it was connected to.
+    fn kill(&mut self, node: usize) -> Vec<usize> {
         let peers: Vec<usize> = self.up.iter().filter(|(from, _)| *from == node).map(|(_, to)| *to).collect();
         for peer in &peers {
             for link in [(node, *peer), (*peer, node)] {
@@ -391,10 +400,7 @@ impl Net {
             self.inputs[*peer].push(Input::PeerDisconnected { peer: self.ids[node] });
         }
         self.shards[node] = self.restored(node).shard;
-        self.inputs[node].insert(0, first);
-        for peer in peers {
-            self.connect(node, peer);
-        }
+        peers
     }
 
     /// A node's shard as its records give it back, and as some of its checkpoints and the records after them do.

@@ -28,7 +28,7 @@ pub(super) fn through_bytes(record: &Record) -> Record {
     let read = Record::decode(&written).expect("what was written can be read");
     let is_forward = |outgoing: HtlcRef| {
         record.changes.iter().any(|change| {
-            matches!(change, Change::Offered { outgoing: offered, origin: Origin::Forward(_) } if *offered == outgoing)
+            matches!(change, Change::Offered { outgoing: offered, origin: Origin::Forward(_) | Origin::Handoff(_) } if *offered == outgoing)
         })
     };
     let kept = |change: &Change| match change {
