@@ -56,6 +56,7 @@
 
 pub mod chain;
 pub mod engine;
+pub mod gossip;
 pub mod node;
 pub mod store;
 mod watch;

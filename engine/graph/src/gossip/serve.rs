@@ -215,6 +215,13 @@ impl<L: Log> Gossip<L> {
         filter.is_some_and(|filter| filter.cursor < self.store.end())
     }
 
+    /// How much of the store lies before [`Gossip::relay`] for a peer, let through or not.
+    #[must_use]
+    pub fn news_bytes(&self, peer: NodeId) -> u64 {
+        let filter = self.peers.get(&peer).and_then(|peer| peer.asked.filter);
+        filter.map_or(0, |filter| self.store.end().saturating_sub(filter.cursor))
+    }
+
     /// Which of these channels are not known: what to ask for after a `reply_channel_range`.
     #[must_use]
     pub fn unknown_channels(&self, scids: &[Scid]) -> Vec<Scid> {
