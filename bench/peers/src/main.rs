@@ -25,6 +25,9 @@ enum Comparison {
     Gossip(gossip::Options),
     /// Making records durable, against embedded databases.
     Store(store::Options),
+    /// One part of `forward`, in a process of its own.
+    #[command(hide = true)]
+    ForwardRestart(forward::restart::Options),
     /// Signature verification, key parsing and key derivation against libsecp256k1.
     Verify(verify::Options),
 }
@@ -34,6 +37,7 @@ fn main() {
         Comparison::Forward(options) => forward::run(&options),
         Comparison::Gossip(options) => gossip::run(&options),
         Comparison::Store(options) => store::run(&options),
+        Comparison::ForwardRestart(options) => forward::restart::run(&options),
         Comparison::Verify(options) => verify::run(&options),
     }
 }

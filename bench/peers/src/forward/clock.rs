@@ -1,4 +1,4 @@
-//! Clocks: CPU time of this thread, and time on the wall.
+//! Clocks: CPU time of this thread and of this process, and time on the wall.
 //!
 //! The operating system's accounting: kernel time that a thread causes by its calls is part of its CPU time.
 
@@ -7,6 +7,11 @@ use rustix::time::{ClockId, clock_gettime};
 /// CPU time of the calling thread so far, in nanoseconds.
 pub(super) fn thread_cpu_ns() -> u64 {
     nanoseconds(ClockId::ThreadCPUTime)
+}
+
+/// CPU time of all threads of this process so far, those that ended included, in nanoseconds.
+pub(super) fn process_cpu_ns() -> u64 {
+    nanoseconds(ClockId::ProcessCPUTime)
 }
 
 /// Time on the wall, in nanoseconds.

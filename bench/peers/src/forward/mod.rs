@@ -5,11 +5,12 @@
 //! so that no channel runs dry.
 
 mod clock;
+mod engine;
 mod fulmen_end;
-mod interim;
 mod ldk;
 mod member;
 mod net;
+pub(crate) mod restart;
 mod stand_ins;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::measure::{Machine, Report, Row, spread};
+use engine::EngineForwarder;
 use fulmen_end::FulmenEnd;
 use ldk::LdkNode;
 use member::{Endpoint, Forwarder};
@@ -132,7 +134,11 @@ impl Options {
             let directory = (self.ldk_persist == LdkPersist::Full).then_some(directory);
             Box::new(LdkNode::new(0, tip, HEIGHT, directory))
         });
-        let fulmen = self.net(case, |_| Box::new(interim::NodeForwarder::new()));
+        let fulmen = self.net(case, |_| {
+            let directory = directories[1].path().to_owned();
+            let directory = (self.store == Store::Disk).then_some(directory);
+            Box::new(EngineForwarder::new(self.workers, directory))
+        });
         let mut nets = [ldk, fulmen];
         let mut trials = [Vec::new(), Vec::new()];
         for trial in 0..=self.trials {
@@ -144,7 +150,15 @@ impl Options {
             }
         }
         let [ldk, fulmen] = trials;
-        let row = row(name, &ldk, &fulmen);
+        let mut row = row(name, &ldk, &fulmen);
+        drop(nets);
+        if self.store == Store::Disk
+            && case.channels != 2
+            && let Some((ms, bytes)) = restart::measure(directories[1].path())
+        {
+            row.further.insert("fulmen_restart_ms".to_owned(), json!(ms));
+            row.further.insert("fulmen_memory_bytes_per_channel".to_owned(), json!(bytes));
+        }
         eprintln!("{}: {:.2}", row.case, row.ratio);
         row
     }
