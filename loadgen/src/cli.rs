@@ -92,6 +92,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "COUNT", default_value = "12", value_parser = attempts)]
     pub(crate) attempts: u32,
 
+    /// Channels start with any share of their capacity on either side, which senders do not know. The payments are made
+    /// twice, by senders who learn from results and by senders who do not, to tell what learning is worth.
+    #[arg(long)]
+    pub(crate) hidden_liquidity: bool,
+
     /// One worker and virtual time: the same seed gives the same digest.
     #[arg(long)]
     pub(crate) deterministic: bool,

@@ -13,6 +13,7 @@ use bitcoin::hashes::Hash;
 use fulmen::chain::ChainEvent;
 use fulmen::node::Node;
 use fulmen_graph::ChannelGraph;
+use fulmen_graph::snapshot::Snapshot;
 use fulmen_proto::forward::{Command, Invoice, OpenChannel};
 use fulmen_topology::ConversionError;
 use fulmen_wire::units::{ChannelId, Msat, Scid};
@@ -29,7 +30,7 @@ use crate::progress::Progress;
 use crate::report::{self, Crypto, Report, Stage};
 use crate::scenario::{self, Draw, Lottery, ScenarioError};
 use crate::seed::Purpose;
-use crate::sender::{End, FINAL_CLTV_DELTA, Order, Outcome};
+use crate::sender::{End, FINAL_CLTV_DELTA, Order, Outcome, Routing};
 use crate::tally::Tally;
 use crate::treasury::{Treasury, TreasuryError};
 
@@ -85,6 +86,17 @@ pub(crate) enum RunError {
 /// # Errors
 /// When a stage cannot be finished. A funds check that finds something is no error here: the report says so.
 pub(crate) fn run(args: &RunArgs) -> Result<Report, RunError> {
+    let without = if args.hidden_liquidity { Some(once(args, false)?) } else { None };
+    let mut report = once(args, true)?;
+    report.learning = without.map(|without| report::Learning {
+        first_attempt_with: report.payments.ordinary.first_attempt_share(),
+        first_attempt_without: without.payments.ordinary.first_attempt_share(),
+    });
+    Ok(report)
+}
+
+/// One run, by senders who learn from the results of payments or do not.
+fn once(args: &RunArgs, learning: bool) -> Result<Report, RunError> {
     let begun = Instant::now();
     let progress = Progress::new(args.quiet || args.json);
     if let Some(directory) = &args.report {
@@ -92,8 +104,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<Report, RunError> {
     }
     let topology = scenario::topology(args)?;
     let treasury = Treasury::open(&args.chain, args.seed)?;
-    let network = Network::new(topology, &treasury.seed());
-    let mut run = Run::new(args, network, treasury, progress)?;
+    let network = Network::new(topology, &treasury.seed(), args.hidden_liquidity);
+    let mut run = Run::new(args, learning, network, treasury, progress)?;
     run.stage("endowing", Run::endow)?;
     run.stage("opening", Run::open)?;
     run.stage("paying", Run::pay)?;
@@ -104,6 +116,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Report, RunError> {
 /// A run in the making.
 struct Run<'a> {
     args: &'a RunArgs,
+    learning: bool,
     network: Network,
     treasury: Treasury,
     exec: Executor<Peer>,
@@ -132,6 +145,7 @@ struct Opened {
 impl<'a> Run<'a> {
     fn new(
         args: &'a RunArgs,
+        learning: bool,
         network: Network,
         treasury: Treasury,
         progress: Progress,
@@ -141,6 +155,7 @@ impl<'a> Run<'a> {
         let exec = Executor::virtual_time(Vec::new(), treasury.seed().rng(Purpose::Network, 0));
         Ok(Run {
             args,
+            learning,
             network,
             exec,
             progress,
@@ -299,9 +314,15 @@ impl<'a> Run<'a> {
                 self.exec.post(node, Work::Command(Box::new(Command::SetPolicy { channel_id, policy })));
             }
         }
+        let routing = Routing {
+            graph: Arc::clone(&self.graph),
+            snapshot: Arc::new(Snapshot::new(&self.graph)),
+            seed: self.treasury.seed(),
+            attempts_max: self.args.attempts,
+            learning: self.learning,
+        };
         for node in 0..self.network.nodes() {
-            let graph = Arc::clone(&self.graph);
-            self.exec.post(node, Work::Graph(graph, self.treasury.seed(), self.args.attempts));
+            self.exec.post(node, Work::Graph(Box::new(routing.clone())));
         }
         Ok(())
     }
@@ -463,6 +484,7 @@ impl<'a> Run<'a> {
                 forwards_per_s: forwards as f64 / seconds,
             },
             latency_us: metrics.latency(),
+            learning: None,
             funds,
             crypto: peers.iter().map(Peer::crypto).fold(Crypto::default(), Crypto::plus),
             cpu: report::Cpu {
@@ -532,6 +554,7 @@ fn settings(args: &RunArgs, workers: usize) -> report::Settings {
         amount_max_msat: args.amount_msat.max.0,
         faulty_share: args.faulty,
         attempts: args.attempts,
+        hidden_liquidity: args.hidden_liquidity,
         deterministic: args.deterministic,
         workers: workers as u64,
     }

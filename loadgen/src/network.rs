@@ -23,6 +23,9 @@ use crate::seed::{Purpose, Seed};
 pub(crate) const FEERATE: FeeratePerKw = FeeratePerKw(500);
 /// What a channel's opener has beyond its capacity: the funding transaction's fee and a change worth having.
 const FUNDING_MARGIN: Sat = Sat(2_000);
+/// The same where liquidity is hidden: anything that leaves both sides their reserves.
+const PUSH_PERCENT_HIDDEN: std::ops::RangeInclusive<u64> = 3..=90;
+
 /// The share of a channel pushed to its acceptor, in hundredths: about half.
 const PUSH_PERCENT: std::ops::RangeInclusive<u64> = 45..=55;
 /// Dust allowed in a channel's commitments: all slots of both sides full of it. Load is about balances; a real node
@@ -78,15 +81,18 @@ pub(crate) struct PlannedChannel {
 }
 
 impl Network {
-    /// Plans `topology` out of `seed`.
-    pub(crate) fn new(topology: Topology, seed: &Seed) -> Network {
+    /// Plans `topology` out of `seed`. With hidden liquidity, channels do not start balanced.
+    pub(crate) fn new(topology: Topology, seed: &Seed, hidden_liquidity: bool) -> Network {
+        let push_percent = if hidden_liquidity { PUSH_PERCENT_HIDDEN } else { PUSH_PERCENT };
         let numbers = 0..topology.nodes().len() as u64;
         let seeds: Vec<NodeSeed> =
             numbers.map(|number| NodeSeed::new(seed.bytes(Purpose::NodeKeys, number))).collect();
         let secp = bitcoin::secp256k1::Secp256k1::signing_only();
         let ids = seeds.iter().map(|seed| NodeId(seed.node_secret().public_key(&secp).serialize())).collect();
         let planned = topology.channels().iter().enumerate();
-        let channels = planned.map(|(index, channel)| plan(channel, seed, index as u64)).collect();
+        let channels =
+            planned.map(|(index, channel)| plan(channel, seed, index as u64, push_percent.clone()));
+        let channels = channels.collect();
         Network { topology, seeds, ids: Arc::new(Directory::new(ids)), channels }
     }
 
@@ -130,11 +136,16 @@ impl Network {
 }
 
 /// Decides who opens a channel, and how much is pushed.
-fn plan(channel: &Channel, seed: &Seed, index: u64) -> PlannedChannel {
+fn plan(
+    channel: &Channel,
+    seed: &Seed,
+    index: u64,
+    push_percent: std::ops::RangeInclusive<u64>,
+) -> PlannedChannel {
     let mut rng = seed.rng(Purpose::Push, index);
     let opener = usize::from(rng.random_bool(0.5));
     let [one, other] = [opener, 1 - opener];
-    let percent = rng.random_range(PUSH_PERCENT);
+    let percent = rng.random_range(push_percent);
     // Odd millisatoshi on purpose: closings must round.
     let push = Msat((channel.capacity.to_msat().0 / 100).saturating_mul(percent) + rng.random_range(0..1000));
     PlannedChannel {
@@ -201,7 +212,7 @@ mod tests {
     #[test]
     fn policies_stay_with_their_node_whoever_opens() {
         for number in 0..20 {
-            let network = Network::new(topology(), &Seed::new(number, b""));
+            let network = Network::new(topology(), &Seed::new(number, b""), false);
             for (channel, ends) in network.channels().iter().zip([[0, 1], [2, 1]]) {
                 let known = usize::from(channel.acceptor == ends[0]);
                 assert_eq!(channel.policies[known].fee_base, Msat(7));
@@ -214,7 +225,7 @@ mod tests {
 
     #[test]
     fn coins_cover_each_opener_and_ids_go_both_ways() {
-        let network = Network::new(topology(), &Seed::new(4, b""));
+        let network = Network::new(topology(), &Seed::new(4, b""), false);
         assert_eq!(network.coins().count(), 2);
         assert!(network.coins().all(|(_, coin)| coin > Sat(1_000_000)));
         for node in 0..network.nodes() {

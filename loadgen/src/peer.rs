@@ -12,7 +12,6 @@ use std::time::Duration;
 use bitcoin::{ScriptBuf, Transaction};
 use fulmen::chain::ChainEvent;
 use fulmen::node::Node;
-use fulmen_graph::ChannelGraph;
 use fulmen_graph::path::FirstHop;
 use fulmen_proto::channel::State;
 use fulmen_proto::forward::{ChannelRef, Command, Event, FailureReason, Now, SendHtlc};
@@ -22,8 +21,8 @@ use crate::accounting::Ledger;
 use crate::exec::{Actor, Outbox};
 use crate::network::Directory;
 use crate::report::Crypto;
-use crate::seed::Seed;
-use crate::sender::{FailedHtlc, Order, Outcome, OwnChannels, Sender, Step};
+
+use crate::sender::{FailedHtlc, Order, Outcome, OwnChannels, Routing, Sender, Step};
 
 /// What a node is given to do.
 pub(crate) enum Work {
@@ -38,7 +37,7 @@ pub(crate) enum Work {
     /// Something the operator wants.
     Command(Box<Command>),
     /// The public graph, and what paying needs: from here on the node can pay.
-    Graph(Arc<ChannelGraph>, Seed, u32),
+    Graph(Box<Routing>),
     /// Make this payment.
     Pay(Order),
 }
@@ -167,9 +166,7 @@ impl Peer {
                 self.node.chain_event(&event);
             }
             Work::Command(command) => self.node.command(*command),
-            Work::Graph(graph, seed, attempts_max) => {
-                self.sender = Some(Sender::new(self.node.id(), graph, seed, attempts_max));
-            }
+            Work::Graph(routing) => self.sender = Some(Sender::new(self.node.id(), *routing)),
             Work::Pay(order) => {
                 let own = self.own_channels();
                 if let Some(sender) = &mut self.sender {
@@ -255,7 +252,10 @@ impl Peer {
                 };
                 outbox.notices.push(refused);
             }
-            Event::ForwardFailed { .. } | Event::ChannelFunded { .. } | Event::Gossip { .. } => {}
+            Event::ForwardFailed { .. }
+            | Event::ForwardReturned { .. }
+            | Event::ChannelFunded { .. }
+            | Event::Gossip { .. } => {}
             Event::ChannelFailed { channel_id, error, .. } => {
                 self.trouble(outbox, format!("channel {channel_id} failed: {error}"));
             }

@@ -47,6 +47,9 @@ pub(crate) struct Report {
     pub(crate) throughput: Throughput,
     /// From handing a payment to its sender until the sender knows its outcome, over succeeded payments.
     pub(crate) latency_us: Latency,
+    /// What learning is worth, where `--hidden-liquidity` measured it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) learning: Option<Learning>,
     /// The funds check.
     pub(crate) funds: Funds,
     /// The cryptography done.
@@ -78,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) faulty_share: f64,
     /// `--attempts`.
     pub(crate) attempts: u32,
+    /// `--hidden-liquidity`.
+    pub(crate) hidden_liquidity: bool,
     /// `--deterministic`.
     pub(crate) deterministic: bool,
     /// Worker threads used.
@@ -136,6 +141,8 @@ pub(crate) struct Ordinary {
     pub(crate) sent: u64,
     /// Succeeded.
     pub(crate) succeeded: u64,
+    /// Succeeded with the first attempt.
+    pub(crate) succeeded_at_once: u64,
     /// Failed.
     pub(crate) failed: u64,
     /// Failed, and every attempt's failure was a balance really too low at that moment.
@@ -144,6 +151,22 @@ pub(crate) struct Ordinary {
     pub(crate) attempts_failed_by_balance: u64,
     /// Failed attempts no balance explains.
     pub(crate) attempts_unexplained: u64,
+}
+
+impl Ordinary {
+    /// The share of payments that succeeded with their first attempt.
+    pub(crate) fn first_attempt_share(&self) -> f64 {
+        self.succeeded_at_once as f64 / self.sent.max(1) as f64
+    }
+}
+
+/// Shares of ordinary payments that succeeded with their first attempt, in two runs of the same seed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Learning {
+    /// By senders who learn what channels hold from the results of their own payments.
+    pub(crate) first_attempt_with: f64,
+    /// By senders who remember nothing but the failures of the payment at hand.
+    pub(crate) first_attempt_without: f64,
 }
 
 /// The payments made to fail.
@@ -399,6 +422,7 @@ mod tests {
                 amount_max_msat: 9,
                 faulty_share: 0.5,
                 attempts: 4,
+                hidden_liquidity: false,
                 deterministic: false,
                 workers: 2,
             },
@@ -419,6 +443,7 @@ mod tests {
                 ordinary: Ordinary {
                     sent: 2,
                     succeeded: 2,
+                    succeeded_at_once: 1,
                     failed: 0,
                     failed_by_balance: 0,
                     attempts_failed_by_balance: 2,
@@ -435,6 +460,7 @@ mod tests {
             hops: BTreeMap::from([(2, 2)]),
             throughput: Throughput { payments_per_s: 1.5, forwards_per_s: 1.0 },
             latency_us: Latency { p50: 1, p90: 2, p99: 3, p999: 4, max: 5 },
+            learning: Some(Learning { first_attempt_with: 0.5, first_attempt_without: 0.25 }),
             funds: Funds {
                 start_sat: 5,
                 end_sat: 4,
@@ -474,6 +500,8 @@ mod tests {
             "/payments/failed",
             "/payments/attempts",
             "/payments/failures/fee_insufficient",
+            "/learning/first_attempt_with",
+            "/learning/first_attempt_without",
             "/faulty/sent",
             "/faulty/as_expected",
             "/forwards",

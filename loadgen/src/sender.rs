@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::secp256k1::SecretKey;
-use fulmen_graph::path::plain::find;
+use fulmen_graph::path::search::Finder;
 use fulmen_graph::path::{FirstHop, Hop, Knowledge, NoRoute, Query};
+use fulmen_graph::scoring::{Fading, Scorer, Weights};
+use fulmen_graph::snapshot::Snapshot;
 use fulmen_graph::{ChannelGraph, DirectedChannel};
 use fulmen_proto::onion::{FailureCode, PaymentData, ReturnedFailure, SharedSecrets};
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
-use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Scid};
+use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Sat, Scid};
 
 use crate::fault::{self, Bent, Expected, FaultKind};
 use crate::seed::{Purpose, Seed};
@@ -138,13 +140,26 @@ pub(crate) struct FailedAttempt {
 /// What a node knows of its own channels at this moment.
 pub(crate) type OwnChannels = BTreeMap<Scid, FirstHop>;
 
+/// What every sender of a run shares.
+#[derive(Clone, Debug)]
+pub(crate) struct Routing {
+    /// The public graph, and the same laid out for searching.
+    pub(crate) graph: Arc<ChannelGraph>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) seed: Seed,
+    pub(crate) attempts_max: u32,
+    /// Whether the results of payments are remembered for later ones.
+    pub(crate) learning: bool,
+}
+
 /// The paying side of one node.
 #[derive(Debug)]
 pub(crate) struct Sender {
     node: NodeId,
-    graph: Arc<ChannelGraph>,
-    seed: Seed,
-    attempts_max: u32,
+    routing: Routing,
+    finder: Finder,
+    /// What its payments have shown of channels.
+    scorer: Scorer,
     /// The least amount each direction failed with, and how many payments had begun then.
     learned: BTreeMap<DirectedChannel, (Msat, u64)>,
     begun: u64,
@@ -170,9 +185,19 @@ struct Attempt {
 }
 
 impl Sender {
-    /// The paying side of `node`, which knows `graph`.
-    pub(crate) fn new(node: NodeId, graph: Arc<ChannelGraph>, seed: Seed, attempts_max: u32) -> Sender {
-        Sender { node, graph, seed, attempts_max, learned: BTreeMap::new(), begun: 0, live: BTreeMap::new() }
+    /// The paying side of `node`, which knows the public graph.
+    pub(crate) fn new(node: NodeId, routing: Routing) -> Sender {
+        let mut scorer = Scorer::new(Fading::default());
+        scorer.bind(&routing.snapshot);
+        Sender {
+            node,
+            routing,
+            finder: Finder::default(),
+            scorer,
+            learned: BTreeMap::new(),
+            begun: 0,
+            live: BTreeMap::new(),
+        }
     }
 
     /// Begins a payment.
@@ -199,6 +224,11 @@ impl Sender {
     pub(crate) fn settled(&mut self, attempt_id: u64, now: Duration) -> Option<Step> {
         let mut payment = self.live.remove(&(attempt_id / ATTEMPTS_PER_PAYMENT))?;
         let attempt = payment.current.take()?;
+        if self.routing.learning {
+            for (hop, capacity) in self.others(&attempt.hops, attempt.hops.len()) {
+                self.scorer.settled(hop.directed(), capacity, hop.amount, now.as_secs());
+            }
+        }
         let end = End::Succeeded {
             hops: u32::try_from(attempt.hops.len()).unwrap_or(u32::MAX),
             sent: attempt.hops.first().map_or(Msat::ZERO, |hop| hop.amount),
@@ -229,10 +259,20 @@ impl Sender {
         let culprit = attempt.hops.get(at).map(Hop::directed);
         let (amount, balance) = (failure.amount, failure.is_balance());
         payment.failures.push(failure);
+        if self.routing.learning {
+            for (hop, capacity) in self.others(&attempt.hops, at) {
+                self.scorer.passed(hop.directed(), capacity, hop.amount, now.as_secs());
+            }
+        }
         match culprit {
             Some(directed) if balance && at > 0 => {
                 payment.failed_amounts.insert(directed, amount);
-                self.learned.insert(directed, (amount, self.begun));
+                if self.routing.learning {
+                    self.learned.insert(directed, (amount, self.begun));
+                    if let Some(capacity) = self.routing.snapshot.capacity(directed.scid) {
+                        self.scorer.failed(directed, capacity, amount, now.as_secs());
+                    }
+                }
             }
             Some(directed) => {
                 payment.excluded.insert(directed);
@@ -255,12 +295,12 @@ impl Sender {
         height: BlockHeight,
         own: OwnChannels,
     ) -> Step {
-        if payment.attempts >= self.attempts_max {
+        if payment.attempts >= self.routing.attempts_max {
             let end = payment.last_word();
             return payment.done(end, now);
         }
         let attempt_id = payment.order.payment * ATTEMPTS_PER_PAYMENT + u64::from(payment.attempts);
-        let (hops, expected) = match self.route(&payment, attempt_id, height, own) {
+        let (hops, expected) = match self.route(&payment, attempt_id, now, height, own) {
             Ok(found) => found,
             Err(end) => return payment.done(end, now),
         };
@@ -276,9 +316,10 @@ impl Sender {
 
     /// The route of the next attempt, bent where the payment is to fail.
     fn route(
-        &self,
+        &mut self,
         payment: &Payment,
         attempt_id: u64,
+        now: Duration,
         height: BlockHeight,
         own: OwnChannels,
     ) -> Result<(Vec<Hop>, Option<Expected>), End> {
@@ -289,15 +330,29 @@ impl Sender {
             ..Query::new(self.node, payment.order.to, payment.order.amount, &knowledge)
         };
         let Some(kind) = payment.order.fault else {
-            return find(&self.graph, &query)
-                .map(|route| (route.hops, None))
-                .map_err(|_: NoRoute| End::Failed);
+            let query = Query {
+                weights: Weights::default(),
+                scorer: Some(&self.scorer),
+                now_seconds: now.as_secs(),
+                ..query
+            };
+            return match self.finder.find(&self.routing.snapshot, &query) {
+                Ok(route) => Ok((route.hops, None)),
+                Err(NoRoute::GivenUp { best: Some(route), .. }) => Ok((route.hops, None)),
+                Err(_) => Err(End::Failed),
+            };
         };
-        let mut rng = self.seed.rng(Purpose::Fault, attempt_id);
-        match fault::bend(&self.graph, &query, kind, &mut rng) {
+        let mut rng = self.routing.seed.rng(Purpose::Fault, attempt_id);
+        match fault::bend(&self.routing.graph, &query, kind, &mut rng) {
             Ok(Some(Bent { hops, expected })) => Ok((hops, Some(expected))),
             Ok(None) | Err(_) => Err(End::NoFaultyRoute),
         }
+    }
+
+    /// The first `count` hops of a route but for the payer's own, with the capacities of their channels.
+    fn others(&self, hops: &[Hop], count: usize) -> Vec<(Hop, Sat)> {
+        let others = hops.iter().take(count).skip(1);
+        others.filter_map(|hop| Some((*hop, self.routing.snapshot.capacity(hop.scid)?))).collect()
     }
 
     fn knowledge(&self, payment: &Payment, own: OwnChannels) -> Knowledge {
@@ -323,13 +378,15 @@ impl Sender {
         };
         let route: Vec<RouteHop> = hops.iter().map(hop).collect();
         let total_msat = route.last()?.amount;
-        let payment_secret = self.seed.payment_secret(order.payment);
+        let payment_secret = self.routing.seed.payment_secret(order.payment);
         let recipient = Recipient {
             payment_data: Some(PaymentData { payment_secret, total_msat }),
             ..Recipient::default()
         };
-        let session_key = SecretKey::from_slice(&self.seed.bytes(Purpose::SessionKey, attempt_id)).ok()?;
-        OutgoingPayment::new(&session_key, self.seed.payment_hash(order.payment), &route, &recipient).ok()
+        let session_key =
+            SecretKey::from_slice(&self.routing.seed.bytes(Purpose::SessionKey, attempt_id)).ok()?;
+        OutgoingPayment::new(&session_key, self.routing.seed.payment_hash(order.payment), &route, &recipient)
+            .ok()
     }
 }
 
@@ -394,7 +451,6 @@ mod tests {
     use super::*;
     use fulmen_graph::Policy;
     use fulmen_proto::onion::{Failure, create_failure, wrap_failure};
-    use fulmen_wire::units::Sat;
 
     const HEIGHT: BlockHeight = BlockHeight(200);
 
@@ -419,7 +475,9 @@ mod tests {
             };
             ends.iter().for_each(|end| graph.set_policy(Scid(scid), *end, Some(policy)).unwrap());
         }
-        Sender::new(node(1), Arc::new(graph), Seed::new(1, b""), attempts_max)
+        let snapshot = Arc::new(Snapshot::new(&graph));
+        let seed = Seed::new(1, b"");
+        Sender::new(node(1), Routing { graph: Arc::new(graph), snapshot, seed, attempts_max, learning: true })
     }
 
     fn own() -> OwnChannels {
@@ -482,7 +540,8 @@ mod tests {
             let (_, htlc) = sent(sender.begin(order(payment, None), Duration::ZERO, HEIGHT, own()));
             assert_eq!(htlc.short_channel_id, Scid(13), "what failed once is believed for a while");
         }
-        let (_, htlc) = sent(sender.begin(order(99, None), Duration::ZERO, HEIGHT, own()));
+        let later = Duration::from_secs(30 * 24 * 3600);
+        let (_, htlc) = sent(sender.begin(order(99, None), later, HEIGHT, own()));
         assert_eq!(htlc.short_channel_id, Scid(12), "and tried again later");
     }
 

@@ -86,6 +86,16 @@ fn payments(table: &mut Table, report: &Report) {
             count(ordinary.attempts_failed_by_balance)
         ),
     );
+    if let Some(learning) = &report.learning {
+        table.row(
+            "  at once",
+            &format!(
+                "{:.1} % with the first attempt by senders who learn, {:.1} % by those who do not",
+                learning.first_attempt_with * 100.0,
+                learning.first_attempt_without * 100.0
+            ),
+        );
+    }
     let faulty = &report.faulty;
     table.row(
         "  faulty",

@@ -31,6 +31,7 @@ pub(crate) struct Tally {
     attempt_failures: BTreeMap<String, u64>,
     faulty: BTreeMap<&'static str, FaultyKind>,
     ordinary_succeeded: u64,
+    ordinary_succeeded_at_once: u64,
     /// Ordinary payments that failed, and every failed attempt of an ordinary payment.
     ordinary_failed: Vec<u64>,
     ordinary_attempts: Vec<(u64, FailedAttempt)>,
@@ -50,6 +51,7 @@ impl Tally {
             attempt_failures: BTreeMap::new(),
             faulty: BTreeMap::new(),
             ordinary_succeeded: 0,
+            ordinary_succeeded_at_once: 0,
             ordinary_failed: Vec::new(),
             ordinary_attempts: Vec::new(),
             refusals: HashMap::new(),
@@ -84,6 +86,7 @@ impl Tally {
             }
             None => {
                 self.ordinary_succeeded += u64::from(succeeded);
+                self.ordinary_succeeded_at_once += u64::from(succeeded && outcome.attempts == 1);
                 if !succeeded {
                     self.ordinary_failed.push(outcome.payment);
                 }
@@ -144,6 +147,7 @@ impl Tally {
         Ordinary {
             sent: self.ordinary_succeeded + failed,
             succeeded: self.ordinary_succeeded,
+            succeeded_at_once: self.ordinary_succeeded_at_once,
             failed,
             failed_by_balance: by_balance as u64,
             attempts_failed_by_balance: (self.ordinary_attempts.len() - unexplained.len()) as u64,

@@ -54,6 +54,29 @@ fn assert_sound(report: &Value) {
 }
 
 #[test]
+fn senders_who_learn_succeed_at_once_more_often() {
+    let flags = [
+        "--topology",
+        "ba:12,m:3,economy:flat,capacity:100000",
+        "--payments",
+        "900",
+        "--amount-msat",
+        "1000000..20000000",
+        "--in-flight",
+        "8",
+        "--faulty",
+        "0",
+        "--deterministic",
+        "--hidden-liquidity",
+    ];
+    let report = report(&flags);
+    assert_sound(&report);
+    let share = |name: &str| report["learning"][name].as_f64().expect("a share");
+    let (with, without) = (share("first_attempt_with"), share("first_attempt_without"));
+    assert!(with > without, "{with} with learning, {without} without");
+}
+
+#[test]
 fn a_small_network_pays_and_accounts_for_every_satoshi() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("report");
