@@ -23,7 +23,7 @@ use crate::onion::ReplayTag;
 
 /// The version of chunks, their first byte.
 pub(super) const CHUNK_VERSION: u8 = 1;
-/// A chunk is closed when it has at least so many bytes.
+/// How large chunks are.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// One item of a chunk. A channel's goes on behind it: with the channel itself.
@@ -95,6 +95,11 @@ impl Shard {
     /// The whole durable state, in chunks of some 64 KiB that are made as they are asked for. They are to be stored in
     /// this order; [`Restoring`](super::Restoring) reads them.
     pub fn snapshot(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.chunks(CHUNK_BYTES)
+    }
+
+    /// The same, each chunk closed when it has at least so many bytes.
+    pub(super) fn chunks(&self, chunk_bytes: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
         let mut items = self.items();
         let mut written = 0;
         let mut ended = false;
@@ -102,9 +107,9 @@ impl Shard {
             if ended {
                 return None;
             }
-            let mut chunk = Vec::with_capacity(CHUNK_BYTES + 4096);
+            let mut chunk = Vec::with_capacity(chunk_bytes + 4096);
             let mut out = Encoder::new(&mut chunk, CHUNK_VERSION);
-            while out.raw().position() < CHUNK_BYTES {
+            while out.raw().position() < chunk_bytes {
                 let Some((item, channel)) = items.next() else {
                     Item::End { items: written }.write(&mut out);
                     ended = true;

@@ -236,7 +236,7 @@ impl Net {
         }
         if !turn.record.is_empty() {
             self.records[node].push(records::through_bytes(&turn.record));
-            let snapshot = self.shards[node].snapshot().collect();
+            let snapshot = self.shards[node].chunks(500).collect();
             self.snapshots[node].push((self.records[node].len(), snapshot));
         }
         for (peer, message) in turn.send {

@@ -7,7 +7,7 @@ use super::*;
 use crate::channel::{ChannelError, Delta, Htlc, Side};
 use crate::durable::sample::Sampler;
 use crate::durable::{Durable, RecordError};
-use crate::forward::{Change, HtlcRef, Origin};
+use crate::forward::{Change, HtlcRef, Origin, RestoreError};
 
 /// A record of any changes.
 fn record(seed: u64, most: usize) -> Record {
@@ -132,4 +132,95 @@ fn bytes_of_a_forward() {
     let counts = [1, 10, 100].map(|count| (count, bytes_a_forward(count)));
     println!("in flight, bytes a forward: {counts:?}");
     assert!(counts[2].1 <= 2_000, "{counts:?}");
+}
+
+/// The chunks of a checkpoint, and the records after it.
+#[derive(Clone)]
+struct Stored {
+    chunks: Vec<Vec<u8>>,
+    records: Vec<Vec<u8>>,
+}
+
+/// What a node in the middle of payments has stored, with a checkpoint after each of its records, and without any.
+fn stored() -> (NodeSeed, NodeConfig, Vec<Stored>) {
+    let mut net = Net::line(3);
+    let amount = Msat(30_000_000);
+    for _ in 0..3 {
+        let (hash, recipient) = net.invoice(2, net.attempts.len() as u8, amount);
+        net.queue(0, hash, &net.route(&[0, 1, 2], amount, 18), &recipient);
+    }
+    net.pump();
+    let all: Vec<Vec<u8>> = net.records[1].iter().map(bytes).collect();
+    let mut stored = vec![Stored { chunks: Vec::new(), records: all.clone() }];
+    stored.extend(net.snapshots[1].iter().map(|(count, chunks)| {
+        let (chunks, records) = (chunks.clone(), all[*count..].to_vec());
+        Stored { chunks, records }
+    }));
+    (net.seeds[1].clone(), net.shards[1].config().clone(), stored)
+}
+
+/// What a shard makes of such bytes: itself or an error.
+fn restore(seed: &NodeSeed, config: &NodeConfig, chunks: &[Vec<u8>], records: &[Vec<u8>]) -> Option<Shard> {
+    let mut restoring = Restoring::new(seed.clone(), config.clone());
+    chunks.iter().try_for_each(|chunk| restoring.chunk(chunk)).ok()?;
+    for record in records {
+        restoring.record(Record::decode(record).ok()?).ok()?;
+    }
+    restoring.finish().ok().map(|restored| restored.shard)
+}
+
+#[test]
+fn damaged_checkpoints_and_records_make_a_shard_or_none() {
+    let (seed, config, stored) = stored();
+    let mut sampler = Sampler::new(7);
+    let (mut whole, mut refused) = (0, 0);
+    for _ in 0..2_000 {
+        let Stored { mut chunks, mut records } = stored[sampler.below(stored.len())].clone();
+        if let [some @ .., _] = chunks.as_slice()
+            && !some.is_empty()
+        {
+            assert!(restore(&seed, &config, some, &records).is_none(), "a checkpoint without its end");
+        }
+        let damaged = match sampler.below(chunks.len() + records.len()) {
+            chunk if chunk < chunks.len() => &mut chunks[chunk],
+            record => &mut records[record - chunks.len()],
+        };
+        let at = sampler.below(damaged.len());
+        match sampler.below(4) {
+            0 => damaged.truncate(at),
+            1 => damaged[at] = sampler.below(256) as u8,
+            _ => damaged[at] ^= 1u8 << sampler.below(8),
+        }
+        match restore(&seed, &config, &chunks, &records) {
+            Some(shard) => {
+                whole += 1;
+                // Whatever it has become, it can be stored again.
+                let chunks: Vec<Vec<u8>> = shard.snapshot().collect();
+                assert!(restore(&seed, &config, &chunks, &[]).is_some());
+            }
+            None => refused += 1,
+        }
+    }
+    println!("{whole} shards, {refused} refusals");
+    assert!(whole > 0 && refused > 0);
+}
+
+#[test]
+fn a_checkpoint_of_another_shard_is_refused() {
+    let (seed, config, stored) = stored();
+    let chunks = &stored[1].chunks;
+    let refused = |seed: &NodeSeed, config: &NodeConfig, chunks: &[Vec<u8>]| {
+        let mut restoring = Restoring::new(seed.clone(), config.clone());
+        let chunks = chunks.iter().try_for_each(|chunk| restoring.chunk(chunk));
+        chunks.and_then(|()| restoring.finish().map(|_| ())).unwrap_err()
+    };
+    let other = NodeSeed::new([0x77; 32]);
+    assert!(matches!(refused(&other, &config, chunks), RestoreError::OtherShard { .. }));
+    let sibling = NodeConfig { shard: 9, ..config.clone() };
+    assert!(matches!(refused(&seed, &sibling, chunks), RestoreError::OtherShard { found_shard: 0, .. }));
+    let twice = [chunks.clone(), chunks.clone()].concat();
+    assert_eq!(refused(&seed, &config, &twice), RestoreError::NotWhole);
+    let mut restoring = Restoring::new(seed, config);
+    restoring.record(Record::default()).expect("nothing to fold");
+    assert_eq!(restoring.chunk(&chunks[0]), Err(RestoreError::NotWhole));
 }
