@@ -121,7 +121,8 @@ impl Builder {
         introduce(&core);
         if !broadcast.is_empty() {
             let effects = Effects { broadcast, ..Effects::default() };
-            core.committer.queue(Done { record: Vec::new(), effects, since: core.clock.elapsed() });
+            let (since, commanded) = (core.clock.elapsed(), false);
+            core.committer.queue(Done { record: Vec::new(), effects, since, commanded });
         }
         Ok(core)
     }
@@ -149,7 +150,7 @@ fn introduce(core: &Core) {
                 owned.push((slot.number, scid));
             }
         }
-        owed.extend(running.shard.owed_handoffs().map(|handoff| (slot.number, handoff)));
+        owed.push((slot.number, running.shard.owed_handoffs().collect()));
     }
     for slot in &core.slots {
         let others = owned.iter().filter(|(shard, _)| *shard != slot.number);
@@ -158,7 +159,7 @@ fn introduce(core: &Core) {
             core.push(slot.number, Item::Told(Input::SiblingChannels(others)));
         }
     }
-    for (from, handoff) in owed {
-        core.hand_over(from, handoff, &HashMap::new());
+    for (from, handoffs) in owed {
+        core.hand_over(from, handoffs, &HashMap::new());
     }
 }

@@ -49,11 +49,13 @@ pub(super) struct Done {
     pub(super) effects: Effects,
     /// When the oldest of its inputs came.
     pub(super) since: Duration,
+    /// Whether the operator asked for something, and may rely on it from now on.
+    pub(super) commanded: bool,
 }
 
 impl Done {
     fn is_urgent(&self) -> bool {
-        !self.effects.is_empty()
+        self.commanded || !self.effects.is_empty()
     }
 }
 
@@ -109,7 +111,7 @@ impl Committer {
 
     /// Queues a turn. The turns of one shard are queued in their order, and before anything that follows from them.
     pub(super) fn queue(&self, done: Done) {
-        if done.record.is_empty() && done.effects.is_empty() {
+        if done.record.is_empty() && !done.is_urgent() {
             return;
         }
         let urgent = done.is_urgent();
@@ -179,7 +181,7 @@ impl Committer {
                 if let Some(slot) = slots.get(usize::from(done.effects.shard)) {
                     slot.counters.released(now.saturating_sub(done.since));
                 }
-                if !self.has_failed() {
+                if !done.effects.is_empty() && !self.has_failed() {
                     self.handler.effects(done.effects);
                 }
                 // Only now: whoever finds nothing left to do may rely on its having been handed out.

@@ -100,6 +100,12 @@ pub enum Fatal {
         /// What it said.
         message: String,
     },
+    /// The handler panicked, or what calls it. What the last turns changed is durable, and part of it may have left.
+    #[error("the handler panicked: {message}")]
+    HandlerPanicked {
+        /// What it said.
+        message: String,
+    },
     /// The store failed: what the last turns changed may not be durable, and nothing of it has left.
     #[error("the store failed: {0}")]
     Store(#[from] StoreError),

@@ -24,6 +24,8 @@ mod error;
 mod slot;
 mod stats;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -249,13 +251,13 @@ impl Engine {
         self.core.tick();
     }
 
-    /// Looks at a channel, between two turns of its shard. A turn waits meanwhile.
+    /// Looks at a channel, between two turns of its shard. A turn waits meanwhile; `look` must not call the engine.
     pub fn channel<T>(&self, channel: ChannelRef, look: impl FnOnce(&Channel) -> T) -> Option<T> {
         let shard = self.core.directory.shard_of(channel)?;
         lock(&self.core.slot(shard).running).shard.channel(channel).map(look)
     }
 
-    /// Looks at each shard in turn, each between two of its turns.
+    /// Looks at each shard, between two of its turns; `look` must not call the engine.
     pub fn for_each_shard(&self, mut look: impl FnMut(&Shard)) {
         for slot in &self.core.slots {
             look(&lock(&slot.running).shard);

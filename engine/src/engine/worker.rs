@@ -7,6 +7,7 @@
 //! Does not make turns durable itself: they are queued for [`Committer`], and the next turn of the same shard may run
 //! before they are, since nothing leaves until then.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,14 +88,14 @@ impl Core {
             match next {
                 Ok(Next::Shard(number)) => {
                     self.run(number, self.clock.now());
-                    self.commit();
+                    self.guarded(|| self.commit());
                 }
                 Ok(Next::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if worker == 0 && self.clock.elapsed().saturating_sub(ticked) >= TICK {
                 ticked = self.clock.elapsed();
-                self.tick();
+                self.guarded(|| self.tick());
             }
         }
     }
@@ -103,7 +104,14 @@ impl Core {
     pub(super) fn persist(&self, parker: &Parker) {
         while !self.ending.load(Ordering::SeqCst) {
             parker.park();
-            self.committer.commit(&self.slots, &*self.clock, || false);
+            self.guarded(|| self.committer.commit(&self.slots, &*self.clock, || false));
+        }
+    }
+
+    /// Stops the engine should the handler, or something in the engine itself, panic.
+    fn guarded(&self, work: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+            self.committer.fail(Fatal::HandlerPanicked { message: message_of(&*panic) });
         }
     }
 
@@ -161,9 +169,7 @@ impl Core {
         if !self.committer.has_failed() {
             let turn = catch_unwind(AssertUnwindSafe(|| self.turn(slot, taken, now)));
             if let Err(panic) = turn {
-                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                self.committer.fail(Fatal::Panicked { shard: number, message });
+                self.committer.fail(Fatal::Panicked { shard: number, message: message_of(&*panic) });
             }
         }
         if lock(&slot.inbox).stays_scheduled() {
@@ -175,6 +181,7 @@ impl Core {
         let Taken { items, since, resume } = taken;
         let mut running = lock(&slot.running);
         let given = items.len();
+        let commanded = items.iter().any(|item| matches!(item, Item::Command(_)));
         // A `Done` goes to the shard whose `Resolve` it answers in the same turn.
         let mut askers: HashMap<HtlcRef, u16> = HashMap::new();
         let connections = &mut running.connections;
@@ -223,11 +230,9 @@ impl Core {
         if self.keeps_records && !record.is_empty() {
             record.encode(&mut bytes);
         }
-        self.committer.queue(Done { record: bytes, effects, since });
+        self.committer.queue(Done { record: bytes, effects, since, commanded });
         drop(running);
-        for handoff in handoffs {
-            self.hand_over(slot.number, handoff, &askers);
-        }
+        self.hand_over(slot.number, handoffs, &askers);
     }
 
     /// Takes down what an event says about where channels are.
@@ -261,8 +266,37 @@ impl Core {
         }
     }
 
-    /// Gives what one shard asks of another to that other.
-    pub(super) fn hand_over(&self, from: u16, handoff: Handoff, askers: &HashMap<HtlcRef, u16>) {
+    /// Gives what a turn of one shard asks of others to those others, to each all at once, so that one turn sees it all.
+    pub(super) fn hand_over(&self, from: u16, handoffs: Vec<Handoff>, askers: &HashMap<HtlcRef, u16>) {
+        let mut items: Vec<Vec<Item>> = Vec::new();
+        for handoff in handoffs {
+            let Some((to, handoff)) = self.addressed(from, handoff, askers) else { continue };
+            items.resize_with(items.len().max(usize::from(to) + 1), Vec::new);
+            items[usize::from(to)].push(Item::Handoff { from, handoff });
+        }
+        for (to, items) in (0..).zip(items) {
+            if items.is_empty() {
+                continue;
+            }
+            let mut inbox = lock(&self.slot(to).inbox);
+            let mut schedule = false;
+            for item in items {
+                schedule |= inbox.push(item, &*self.clock);
+            }
+            drop(inbox);
+            if schedule {
+                self.schedule(to);
+            }
+        }
+    }
+
+    /// The shard that a handoff is for, and the handoff.
+    fn addressed(
+        &self,
+        from: u16,
+        handoff: Handoff,
+        askers: &HashMap<HtlcRef, u16>,
+    ) -> Option<(u16, Handoff)> {
         let incoming = handoff.incoming;
         let to = match &handoff.step {
             HandoffStep::Offer { offer, .. } => self.directory.shard_of(ChannelRef::Scid(offer.scid)),
@@ -270,13 +304,22 @@ impl Core {
             HandoffStep::Done => askers.get(&incoming).copied(),
         };
         match (to, &handoff.step) {
-            (Some(to), _) => self.push(to, Item::Handoff { from, handoff }),
+            (Some(to), _) => Some((to, handoff)),
             (None, HandoffStep::Offer { .. }) => {
                 // No shard has the channel any more: it is as if the one that had it refused.
                 let step = HandoffStep::Resolve(Resolution::Fail(Failure::UnknownNextPeer));
-                self.push(from, Item::Handoff { from, handoff: Handoff { incoming, step } });
+                Some((from, Handoff { incoming, step }))
             }
-            (None, step) => tracing::debug!(?incoming, ?step, "nobody to hand over to"),
+            (None, step) => {
+                tracing::debug!(?incoming, ?step, "nobody to hand over to");
+                None
+            }
         }
     }
+}
+
+/// What a panic said.
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
