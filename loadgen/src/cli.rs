@@ -79,6 +79,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "CHAIN", default_value = "kernel")]
     pub(crate) chain: ChainSpec,
 
+    /// Keep every node's records below this directory, each turn's synced before it is answered; else nowhere.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+
     /// Write report.json and report.html into this directory (made if missing).
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bitcoin::hashes::Hash;
 use fulmen::chain::ChainEvent;
-use fulmen::node::Node;
+use fulmen::engine::StartError;
 use fulmen_graph::ChannelGraph;
 use fulmen_graph::snapshot::Snapshot;
 use fulmen_proto::forward::{Command, Invoice, OpenChannel};
@@ -52,6 +52,15 @@ pub(crate) enum RunError {
     /// Threads cannot be started.
     #[error("cannot start the worker threads: {0}; try fewer --workers")]
     Threads(std::io::Error),
+    /// A node cannot be started.
+    #[error("node {node}: {error}; --store wants a directory without an earlier run's records")]
+    Start {
+        /// Which node.
+        node: usize,
+        /// What the engine says.
+        #[source]
+        error: StartError,
+    },
     /// The nodes do not go on.
     #[error(
         "{stage}: {cause} with {done} of {wanted} done; run again with --deterministic to see whether it repeats"
@@ -192,13 +201,12 @@ impl<'a> Run<'a> {
         let blocks = self.treasury.endow(self.network.nodes(), self.network.coins())?;
         let node = |index: usize| {
             let config = network::node_config(self.treasury.script_of(index).to_bytes());
-            Peer::new(
-                index,
-                Node::new(self.network.seed_of(index), config),
-                Arc::clone(self.network.directory()),
-            )
+            let directory = self.args.store.as_ref().map(|store| store.join(format!("node-{index}")));
+            let nodes = Arc::clone(self.network.directory());
+            Peer::new(index, (self.network.seed_of(index), config), directory, nodes)
+                .map_err(|error| RunError::Start { node: index, error })
         };
-        let peers = (0..self.network.nodes()).map(node).collect();
+        let peers = (0..self.network.nodes()).map(node).collect::<Result<_, _>>()?;
         self.exec = if self.args.deterministic {
             Executor::virtual_time(peers, self.treasury.seed().rng(Purpose::Network, 0))
         } else {

@@ -1,4 +1,4 @@
-//! One node under load: the engine's [`Node`], its paying side, and its books.
+//! One node under load: an [`Engine`] without threads of its own, its paying side, and its books.
 //!
 //! Owns: turning work into what the engine is fed, and what the engine gives back into letters and notices. Does not
 //! decide who pays whom. Messages cross between nodes as the bytes that would cross a wire.
@@ -6,15 +6,17 @@
 //! Invariant: the books know payments only: they are kept from the engine's events, never from a channel's balance.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::{ScriptBuf, Transaction};
 use fulmen::chain::ChainEvent;
-use fulmen::node::Node;
+use fulmen::engine::{Connection, Effects, Engine, ReceiveError, StartError, Storage};
 use fulmen_graph::path::FirstHop;
 use fulmen_proto::channel::State;
-use fulmen_proto::forward::{ChannelRef, Command, Event, FailureReason, Now, SendHtlc};
+use fulmen_proto::forward::{ChannelRef, Command, Event, FailureReason, NodeConfig, Now, SendHtlc};
+use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, PaymentHash, Sat, Scid};
 
 use crate::accounting::Ledger;
@@ -103,7 +105,11 @@ pub(crate) enum Notice {
 /// A node under load.
 pub(crate) struct Peer {
     index: usize,
-    node: Node,
+    engine: Engine,
+    /// What the engine wants done and was not done yet.
+    effects: Arc<Mutex<Vec<Effects>>>,
+    /// The connections that stand, by the other node's index.
+    connections: BTreeMap<usize, Connection>,
     directory: Arc<Directory>,
     sender: Option<Sender>,
     /// This node's channels by their place in the chain.
@@ -113,17 +119,32 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// The node of this index.
-    pub(crate) fn new(index: usize, node: Node, directory: Arc<Directory>) -> Peer {
-        Peer {
+    /// The node of this index; its records are kept in `directory`, if anywhere.
+    ///
+    /// # Errors
+    /// When what the directory has is not this node's, or cannot be read.
+    pub(crate) fn new(
+        index: usize,
+        (seed, config): (NodeSeed, NodeConfig),
+        directory: Option<PathBuf>,
+        nodes: Arc<Directory>,
+    ) -> Result<Peer, StartError> {
+        let effects: Arc<Mutex<Vec<Effects>>> = Arc::default();
+        let done = Arc::clone(&effects);
+        let storage = directory.map_or(Storage::Nowhere, Storage::Directory);
+        let engine = Engine::builder(seed, config, storage)
+            .inline(move |effects| done.lock().unwrap_or_else(PoisonError::into_inner).push(effects))?;
+        Ok(Peer {
             index,
-            node,
-            directory,
+            engine,
+            effects,
+            connections: BTreeMap::new(),
+            directory: nodes,
             sender: None,
             channels: BTreeMap::new(),
             height: BlockHeight(0),
             ledger: Ledger::default(),
-        }
+        })
     }
 
     /// What the node paid, received and earned.
@@ -133,7 +154,7 @@ impl Peer {
 
     /// The cryptography the node did.
     pub(crate) fn crypto(&self) -> Crypto {
-        let counters = self.node.counters();
+        let counters = self.engine.stats().crypto;
         Crypto {
             ecdsa_verified: counters.ecdsa_verified,
             ecdsa_signed: counters.ecdsa_signed,
@@ -143,30 +164,30 @@ impl Peer {
 
     /// HTLCs and payments not resolved: zero at the end of a run.
     pub(crate) fn unresolved(&self) -> usize {
-        let occupancy = self.node.occupancy();
-        occupancy.circuits + occupancy.offered + self.sender.as_ref().map_or(0, Sender::in_flight)
+        let mut held = 0;
+        self.engine.for_each_shard(|shard| held += shard.occupancy().circuits + shard.occupancy().offered);
+        held + self.sender.as_ref().map_or(0, Sender::in_flight)
     }
 
     fn work(&mut self, work: Work, now: Duration, outbox: &mut Outbox<Work, Notice>) {
         match work {
-            Work::Connect(to) => outbox.letters.push((to, Work::Init(self.index, self.node.init()))),
-            Work::Init(from, init) => match self.node.connected(self.directory.id(from), &init) {
-                Ok(()) => outbox.notices.push(Notice::Connected),
+            Work::Connect(to) => outbox.letters.push((to, Work::Init(self.index, self.engine.init()))),
+            Work::Init(from, init) => match self.engine.connected(self.directory.id(from), &init) {
+                Ok(connection) => {
+                    self.connections.insert(from, connection);
+                    outbox.notices.push(Notice::Connected);
+                }
                 Err(error) => self.trouble(outbox, error.to_string()),
             },
-            Work::Bytes(from, bytes) => {
-                if let Err(error) = self.node.receive(self.directory.id(from), &bytes) {
-                    self.trouble(outbox, error.to_string());
-                }
-            }
+            Work::Bytes(from, bytes) => self.receive(from, &bytes, now, outbox),
             Work::Chain(event) => {
                 if let ChainEvent::Connected { height, .. } = &*event {
                     self.height = *height;
                 }
-                self.node.chain_event(&event);
+                self.engine.chain_event(&event);
             }
-            Work::Command(command) => self.node.command(*command),
-            Work::Graph(routing) => self.sender = Some(Sender::new(self.node.id(), *routing)),
+            Work::Command(command) => self.command(*command, outbox),
+            Work::Graph(routing) => self.sender = Some(Sender::new(self.engine.id(), *routing)),
             Work::Pay(order) => {
                 let own = self.own_channels();
                 if let Some(sender) = &mut self.sender {
@@ -177,22 +198,45 @@ impl Peer {
         }
     }
 
+    fn receive(&mut self, from: usize, bytes: &[u8], now: Duration, outbox: &mut Outbox<Work, Notice>) {
+        let Some(connection) = self.connections.get(&from).copied() else {
+            return self.trouble(outbox, format!("hears node {from}, to which it has no connection"));
+        };
+        let mut received = self.engine.receive(connection, bytes);
+        if let Err(ReceiveError::WouldBlock { .. }) = received {
+            // What waits is done first: on this thread there is no other way to make room.
+            self.run(now, outbox);
+            received = self.engine.receive(connection, bytes);
+        }
+        if let Err(error) = received {
+            self.trouble(outbox, error.to_string());
+        }
+    }
+
+    fn command(&self, command: Command, outbox: &mut Outbox<Work, Notice>) {
+        if let Err(error) = self.engine.command(command) {
+            self.trouble(outbox, error.to_string());
+        }
+    }
+
     /// Runs the engine until it has nothing left to do: a failed payment may be tried again at once.
     fn run(&mut self, now: Duration, outbox: &mut Outbox<Work, Notice>) {
-        while self.node.has_work() {
-            let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-            let done = self.node.turn(Now { unix_ms: millis });
-            for (to, bytes) in done.send {
-                if let Some(to) = self.directory.index(to) {
-                    outbox.letters.push((to, Work::Bytes(self.index, bytes)));
+        while self.engine.has_work() {
+            self.engine.step(Now { unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX) });
+            let effects = std::mem::take(&mut *self.effects.lock().unwrap_or_else(PoisonError::into_inner));
+            for done in effects {
+                for (connection, bytes) in done.send {
+                    if let Some(to) = self.directory.index(connection.peer) {
+                        outbox.letters.push((to, Work::Bytes(self.index, bytes)));
+                    }
                 }
-            }
-            outbox.notices.extend(done.broadcast.into_iter().map(|tx| Notice::Broadcast(Box::new(tx))));
-            for peer in done.disconnect {
-                self.trouble(outbox, format!("disconnects {peer}"));
-            }
-            for event in done.events {
-                self.event(event, now, outbox);
+                outbox.notices.extend(done.broadcast.into_iter().map(|tx| Notice::Broadcast(Box::new(tx))));
+                for connection in done.disconnect {
+                    self.trouble(outbox, format!("disconnects {}", connection.peer));
+                }
+                for event in done.events {
+                    self.event(event, now, outbox);
+                }
             }
         }
     }
@@ -214,8 +258,9 @@ impl Peer {
                 outbox.notices.push(Notice::ChannelReady { channel_id, scid });
             }
             Event::ChannelClosed { channel_id, .. } => {
-                let channel = self.node.shard().channel(ChannelRef::Id(channel_id));
-                let balance = channel.and_then(|channel| channel.balances()).map(|(local, _)| local);
+                let channel = ChannelRef::Id(channel_id);
+                let balances = self.engine.channel(channel, |channel| channel.balances()).flatten();
+                let balance = balances.map(|(local, _)| local);
                 outbox.notices.push(Notice::ChannelClosed { node: self.index, channel_id, balance });
             }
             Event::HtlcSettled { attempt_id, .. } => {
@@ -274,14 +319,17 @@ impl Peer {
 
     fn step(&mut self, step: Step, outbox: &mut Outbox<Work, Notice>) {
         match step {
-            Step::Send { attempt_id, htlc } => self.node.command(Command::SendHtlc(SendHtlc {
-                attempt_id,
-                channel: ChannelRef::Scid(htlc.short_channel_id),
-                amount: htlc.amount,
-                cltv_expiry: htlc.cltv_expiry,
-                payment_hash: htlc.payment_hash,
-                onion: htlc.packet.into_bytes(),
-            })),
+            Step::Send { attempt_id, htlc } => {
+                let send = SendHtlc {
+                    attempt_id,
+                    channel: ChannelRef::Scid(htlc.short_channel_id),
+                    amount: htlc.amount,
+                    cltv_expiry: htlc.cltv_expiry,
+                    payment_hash: htlc.payment_hash,
+                    onion: htlc.packet.into_bytes(),
+                };
+                self.command(Command::SendHtlc(send), outbox);
+            }
             Step::Done(outcome) => {
                 self.ledger.paid = self.ledger.paid.saturating_add(outcome.sent());
                 outbox.notices.push(Notice::Outcome(outcome));
@@ -291,13 +339,15 @@ impl Peer {
 
     /// What can be spent on each of this node's channels now.
     fn own_channels(&self) -> OwnChannels {
-        let shard = self.node.shard();
-        let usable = self.channels.iter().filter_map(|(scid, channel_id)| {
-            let channel = shard.channel(ChannelRef::Id(*channel_id))?;
-            let spendable = (channel.state() == State::Normal).then(|| channel.available_out())?;
-            Some((*scid, FirstHop { spendable, htlc_minimum: Msat(1) }))
+        let mut own = OwnChannels::default();
+        self.engine.for_each_shard(|shard| {
+            own.extend(self.channels.iter().filter_map(|(scid, channel_id)| {
+                let channel = shard.channel(ChannelRef::Id(*channel_id))?;
+                let spendable = (channel.state() == State::Normal).then(|| channel.available_out())?;
+                Some((*scid, FirstHop { spendable, htlc_minimum: Msat(1) }))
+            }));
         });
-        usable.collect()
+        own
     }
 
     fn trouble(&self, outbox: &mut Outbox<Work, Notice>, what: String) {
