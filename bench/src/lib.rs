@@ -4,3 +4,4 @@
 
 pub mod gossip;
 pub mod line;
+pub mod transcript;

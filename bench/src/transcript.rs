@@ -1,0 +1,395 @@
+//! Forwards without anybody's work but the forwarder's: what its peers said in a recorded run, said again to an engine.
+//!
+//! Owns the recording and the player. A recording is made with real peers, one pair of payer and payee after the other;
+//! what a peer says is then bytes, and saying it costs next to nothing, so that the peers take no core from the engine.
+//! Signing is deterministic, and the engine has the recorded one's seed: it gives the same answers, and the peers'
+//! signatures fit. Within a pair nothing is said before the engine has given all answers to what was said before; the
+//! pairs do not wait for each other.
+//!
+//! Invariant: the engine does everything it does with live peers, every signature check included; an answer missing or
+//! one too many ends the run.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitcoin::constants::genesis_block;
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use crossbeam::channel::{Receiver, unbounded};
+use fulmen::chain::ChainEvent;
+use fulmen::engine::{Connection, Effects, Engine, ReceiveError, Stats, Storage};
+use fulmen_proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
+use fulmen_proto::keys::NodeSeed;
+use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
+use fulmen_wire::units::{BlockHeight, ChainHash, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid};
+use secp256k1::SecretKey;
+use sha2::{Digest, Sha256};
+
+const CAPACITY: Sat = Sat(100_000_000);
+const AMOUNT: Msat = Msat(700_000);
+const FEE: Msat = Msat(2_000);
+const NOW: Now = Now { unix_ms: 1 };
+const HEIGHT: BlockHeight = BlockHeight(1);
+/// How long an engine may say nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the peers of a forwarder said, and how much it answered.
+#[derive(Debug)]
+pub struct Transcript {
+    shards: u16,
+    /// Each peer's id and `init`.
+    ends: Vec<(NodeId, Vec<u8>)>,
+    /// How the channels were opened, one after the other.
+    opening: Vec<Step>,
+    /// The payments of each pair.
+    pairs: Vec<Vec<Step>>,
+    forwards: u64,
+}
+
+/// Something that is said to the forwarder, and the number of messages that it answers with.
+#[derive(Debug)]
+struct Step {
+    what: Said,
+    answers: usize,
+}
+
+#[derive(Debug)]
+enum Said {
+    /// A peer's messages, all at once.
+    Messages(usize, Vec<Vec<u8>>),
+    /// A block.
+    Block(ChainEvent),
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// From the first payment's first message to the last one's last answer.
+    pub took: Duration,
+    /// What the engine counted, opening the channels included.
+    pub stats: Stats,
+}
+
+/// Where an engine that is played to keeps its records, and on how many threads it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    /// Its workers.
+    pub workers: usize,
+    /// An empty directory, or nowhere.
+    pub directory: Option<&'a Path>,
+}
+
+/// An engine without threads, and what it said.
+struct Member {
+    engine: Engine,
+    effects: Receiver<Effects>,
+    connections: HashMap<NodeId, Connection>,
+    events: Vec<Event>,
+}
+
+/// The network that is recorded: member 0 forwards.
+struct Recorder {
+    members: Vec<Member>,
+    index: HashMap<NodeId, usize>,
+    /// What each end has said and the forwarder not heard.
+    pending: Vec<Vec<Vec<u8>>>,
+    attempts: u64,
+}
+
+impl Transcript {
+    /// Records `pairs` payers and payees, each with `rounds` times `depth` payments over a forwarder of `shards` shards.
+    #[must_use]
+    pub fn record(shards: u16, pairs: usize, depth: u64, rounds: u64) -> Transcript {
+        let mut recorder = Recorder::new(shards, 2 * pairs);
+        let mut opening = Vec::new();
+        let scids = recorder.open_all(&mut opening);
+        let pairs: Vec<Vec<Step>> = (0..pairs)
+            .map(|pair| {
+                let mut steps = Vec::new();
+                for _ in 0..rounds {
+                    (0..depth).for_each(|_| recorder.pay(2 * pair + 1, 2 * pair + 2, &scids));
+                    recorder.listen(2 * pair + 1);
+                    recorder.exchange(&mut steps);
+                }
+                steps
+            })
+            .collect();
+        let forwards = recorder.members[0].events.iter();
+        let forwards = forwards.filter(|event| matches!(event, Event::Forwarded { .. })).count() as u64;
+        assert_eq!(forwards, pairs.len() as u64 * depth * rounds, "every payment arrives");
+        let ends = recorder.members[1..].iter().map(|end| (end.engine.id(), end.engine.init())).collect();
+        Transcript { shards, ends, opening, pairs, forwards }
+    }
+
+    /// How many HTLCs are forwarded.
+    #[must_use]
+    pub const fn forwards(&self) -> u64 {
+        self.forwards
+    }
+
+    /// Plays to a new engine.
+    #[must_use]
+    pub fn play(&self, setup: Setup<'_>) -> Played {
+        let storage = setup.directory.map_or(Storage::Nowhere, |path| Storage::Directory(path.to_owned()));
+        let (sender, effects) = unbounded();
+        let engine = Engine::builder(NodeSeed::new(seed(0)), config(0), storage)
+            .workers(setup.workers)
+            .shards(self.shards)
+            .start(move |effects: Effects| sender.send(effects).unwrap_or_default())
+            .expect("an empty storage starts");
+        let connections: Vec<Connection> = self
+            .ends
+            .iter()
+            .map(|(id, init)| engine.connected(*id, init).expect("the ends' init suits"))
+            .collect();
+        let pair_of = self.ends.iter().enumerate().map(|(end, (id, _))| (*id, end / 2)).collect();
+        let player = Player { engine, effects, connections, pair_of };
+        player.play(&[&self.opening], |_| 0);
+        let pairs: Vec<&Vec<Step>> = self.pairs.iter().collect();
+        let start = Instant::now();
+        player.play(&pairs, |pair| pair);
+        let took = start.elapsed();
+        let stats = player.engine.stats();
+        player.engine.shutdown().expect("nothing has failed");
+        Played { took, stats }
+    }
+}
+
+/// An engine that is played to.
+struct Player {
+    engine: Engine,
+    effects: Receiver<Effects>,
+    connections: Vec<Connection>,
+    pair_of: HashMap<NodeId, usize>,
+}
+
+impl Player {
+    /// Plays some lines of steps side by side; `line_of` says whose line a pair's answers are for.
+    fn play(&self, lines: &[&Vec<Step>], line_of: impl Fn(usize) -> usize) {
+        let mut next = vec![0; lines.len()];
+        let mut owed = vec![0_usize; lines.len()];
+        let mut open = lines.len();
+        for line in 0..lines.len() {
+            open -= usize::from(self.feed(lines[line], &mut next[line], &mut owed[line]));
+        }
+        while open > 0 {
+            let effects = self.effects.recv_timeout(PATIENCE).expect("the engine answers as it did");
+            assert_eq!(effects.disconnect, [], "the engine does not know what was recorded with it");
+            for (connection, _) in effects.send {
+                let line = line_of(self.pair_of[&connection.peer]);
+                owed[line] = owed[line].checked_sub(1).expect("an answer that was not recorded");
+                if owed[line] == 0 {
+                    open -= usize::from(self.feed(lines[line], &mut next[line], &mut owed[line]));
+                }
+            }
+        }
+    }
+
+    /// Says what comes next in a line, up to something that is answered; true if there was nothing left.
+    fn feed(&self, line: &[Step], next: &mut usize, owed: &mut usize) -> bool {
+        while let Some(step) = line.get(*next) {
+            match &step.what {
+                Said::Messages(end, messages) => self.say(self.connections[*end], messages),
+                Said::Block(block) => self.engine.chain_event(block),
+            }
+            *next += 1;
+            *owed = step.answers;
+            if step.answers > 0 {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn say(&self, connection: Connection, messages: &[Vec<u8>]) {
+        let mut rest = messages;
+        while !rest.is_empty() {
+            match self.engine.receive_all(connection, rest.iter().map(Vec::as_slice)) {
+                Ok(()) => return,
+                Err(ReceiveError::WouldBlock { accepted }) => {
+                    rest = &rest[accepted..];
+                    std::thread::yield_now();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+impl Recorder {
+    fn new(shards: u16, ends: usize) -> Recorder {
+        let mut members: Vec<Member> =
+            (0..=ends).map(|member| new_member(member, if member == 0 { shards } else { 1 })).collect();
+        let index = members.iter().enumerate().map(|(member, node)| (node.engine.id(), member)).collect();
+        for end in 1..=ends {
+            for (one, other) in [(0, end), (end, 0)] {
+                let (peer, init) = (members[other].engine.id(), members[other].engine.init());
+                let connection = members[one].engine.connected(peer, &init).expect("they are alike");
+                members[one].connections.insert(peer, connection);
+            }
+        }
+        Recorder { members, index, pending: vec![Vec::new(); ends + 1], attempts: 0 }
+    }
+
+    /// Every end opens a channel to the forwarder; gives their places by member.
+    fn open_all(&mut self, steps: &mut Vec<Step>) -> HashMap<usize, Scid> {
+        let mut block = genesis_block(Network::Regtest);
+        block.txdata.clear();
+        let ends = 1..self.members.len();
+        for end in ends.clone() {
+            let (peer, push) = (self.members[0].engine.id(), Msat(CAPACITY.to_msat().0 / 2));
+            let open = OpenChannel { peer, user_id: 1, capacity: CAPACITY, push, policy: None };
+            self.command(end, Command::OpenChannel(open));
+            self.exchange(steps);
+            let needed = self.members[end].events.drain(..).find_map(|event| match event {
+                Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {
+                    Some((temporary_channel_id, funding_transaction(end, amount, script)))
+                }
+                _ => None,
+            });
+            let (temporary_channel_id, transaction) = needed.expect("the forwarder accepts");
+            block.txdata.push(transaction.clone());
+            self.command(end, Command::FundingTransaction { temporary_channel_id, transaction });
+            self.exchange(steps);
+        }
+        let event = ChainEvent::Connected { height: HEIGHT, block: Arc::new(block) };
+        self.members[0].engine.chain_event(&event);
+        let answers = self.answers();
+        steps.push(Step { what: Said::Block(event.clone()), answers });
+        for end in ends.clone() {
+            self.members[end].engine.chain_event(&event);
+            self.listen(end);
+        }
+        self.exchange(steps);
+        let place = |end: usize| {
+            let ready = self.members[end].events.iter().find_map(|event| match event {
+                Event::ChannelReady { scid, .. } => Some(*scid),
+                _ => None,
+            });
+            (end, ready.expect("the channel is ready"))
+        };
+        ends.map(place).collect()
+    }
+
+    fn command(&mut self, end: usize, command: Command) {
+        self.members[end].engine.command(command).expect("nothing else waits");
+        self.listen(end);
+    }
+
+    /// Has an end do what waits, and keeps what it says.
+    fn listen(&mut self, end: usize) {
+        for effects in self.members[end].work() {
+            self.pending[end].extend(effects.send.into_iter().map(|(_, bytes)| bytes));
+        }
+    }
+
+    /// Has the forwarder do what waits, and gives its answers to the ends; says how many there were.
+    fn answers(&mut self) -> usize {
+        let mut answers = 0;
+        let mut heard: Vec<usize> = Vec::new();
+        for effects in self.members[0].work() {
+            assert_eq!(effects.disconnect, [], "the ends are honest");
+            for (connection, bytes) in effects.send {
+                let end = self.index[&connection.peer];
+                let member = &mut self.members[end];
+                let connection = *member.connections.values().next().expect("an end has one connection");
+                member.engine.receive(connection, &bytes).expect("there is credit for one answer");
+                answers += 1;
+                if heard.last() != Some(&end) {
+                    heard.push(end);
+                }
+            }
+        }
+        heard.into_iter().for_each(|end| self.listen(end));
+        answers
+    }
+
+    /// Carries on until nobody has anything to say.
+    fn exchange(&mut self, steps: &mut Vec<Step>) {
+        while let Some(end) = self.pending.iter().position(|pending| !pending.is_empty()) {
+            let messages = std::mem::take(&mut self.pending[end]);
+            let peer = self.members[end].engine.id();
+            let connection = self.members[0].connections[&peer];
+            let said = messages.iter().map(Vec::as_slice);
+            self.members[0].engine.receive_all(connection, said).expect("there is credit for one round");
+            let answers = self.answers();
+            steps.push(Step { what: Said::Messages(end - 1, messages), answers });
+        }
+    }
+
+    /// Gives a payer one payment to make, once it is listened to.
+    fn pay(&mut self, from: usize, to: usize, scids: &HashMap<usize, Scid>) {
+        self.attempts += 1;
+        let mut bytes = [0x21; 32];
+        bytes[24..].copy_from_slice(&self.attempts.to_be_bytes());
+        let payment_hash = PaymentHash(Sha256::digest(bytes).into());
+        let hop = |node_id, short_channel_id, amount, blocks| {
+            let cltv_expiry = BlockHeight(HEIGHT.0 + blocks);
+            RouteHop { node_id, short_channel_id, amount, cltv_expiry }
+        };
+        let route = [
+            hop(self.members[0].engine.id(), scids[&from], AMOUNT.saturating_add(FEE), 60),
+            hop(self.members[to].engine.id(), scids[&to], AMOUNT, 20),
+        ];
+        let recipient = Recipient { keysend_preimage: Some(PaymentPreimage(bytes)), ..Recipient::default() };
+        let session_key = SecretKey::from_slice(&bytes).expect("a scalar");
+        let payment =
+            OutgoingPayment::new(&session_key, payment_hash, &route, &recipient).expect("two hops fit");
+        let send = SendHtlc {
+            attempt_id: self.attempts,
+            channel: ChannelRef::Scid(payment.short_channel_id),
+            amount: payment.amount,
+            cltv_expiry: payment.cltv_expiry,
+            payment_hash,
+            onion: payment.packet.into_bytes(),
+        };
+        self.members[from].engine.command(Command::SendHtlc(send)).expect("nothing else waits");
+    }
+}
+
+impl Member {
+    /// Does what waits, and keeps the events.
+    fn work(&mut self) -> Vec<Effects> {
+        self.engine.step(NOW);
+        let mut said: Vec<Effects> = self.effects.try_iter().collect();
+        for effects in &mut said {
+            self.events.append(&mut effects.events);
+        }
+        said
+    }
+}
+
+fn new_member(member: usize, shards: u16) -> Member {
+    let (sender, effects) = unbounded();
+    let engine = Engine::builder(NodeSeed::new(seed(member)), config(member), Storage::Nowhere)
+        .shards(shards)
+        .inline(move |effects: Effects| sender.send(effects).unwrap_or_default())
+        .expect("an engine without storage starts");
+    Member { engine, effects, connections: HashMap::new(), events: Vec::new() }
+}
+
+fn seed(member: usize) -> [u8; 32] {
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&(member as u64).to_be_bytes());
+    seed
+}
+
+fn config(member: usize) -> NodeConfig {
+    let script = [[0, 20].as_slice(), &seed(member)[..20]].concat();
+    let mut config = NodeConfig::new(ChainHash::REGTEST, script);
+    config.channel.minimum_depth = 1;
+    config
+}
+
+fn funding_transaction(number: usize, amount: Sat, script_pubkey: ScriptBuf) -> Transaction {
+    let previous_output = OutPoint::new(bitcoin::Txid::from_byte_array(seed(number)), 0);
+    let (script_sig, witness) = (ScriptBuf::new(), Witness::new());
+    Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![TxIn { previous_output, script_sig, sequence: Sequence::MAX, witness }],
+        output: vec![TxOut { value: Amount::from_sat(amount.0), script_pubkey }],
+    }
+}
