@@ -1,11 +1,10 @@
 //! Lower bounds on what lies between the payer and a node, found by searching forward from the payer.
 //!
 //! Owns: [`Bounds`]. Every channel is taken at the payment's bare amount, which underestimates it, since nothing gets
-//! cheaper as the amount grows. The search is cut off after a while: what it has not reached is at least as far away as the
-//! next node it would have settled, which is a bound as well. Does not know how partial routes are compared.
+//! cheaper as the amount grows. The search may stop at any time: what it has not reached is at least as far away as the
+//! next node it would settle, which is a bound as well. Does not know how partial routes are compared.
 //!
-//! Invariant: bounds are consistent: along every usable channel a bound grows by no more than the channel takes, so that a
-//! search guided by them settles nothing twice.
+//! Invariant: bounds are consistent: along every usable channel a bound grows by no more than the channel takes.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,8 +20,8 @@ pub(super) struct Bounds {
     search: u32,
     /// What holds for every node that has no less.
     radius: u64,
-    /// The least minimum above the allowed ones that was met: bounds hold as long as it does not matter.
-    pub(super) least_minimum: u64,
+    /// How many channels have been looked at.
+    pub(super) edges: usize,
     open: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
@@ -44,8 +43,17 @@ pub(super) enum Measure {
 }
 
 impl Bounds {
-    /// Searches forward over channels whose minimum is no more than `minimum_max`, until `edges_max` have been looked at.
-    pub(super) fn search(&mut self, task: &Task<'_>, measure: Measure, minimum_max: u64, edges_max: usize) {
+    /// Searches all the way. A minimum above the payment's amount keeps no channel out as long as fees might make up for
+    /// it.
+    pub(super) fn search(&mut self, task: &Task<'_>, measure: Measure) {
+        self.start(task);
+        while self.is_growing() {
+            self.grow(task, measure);
+        }
+    }
+
+    /// Forgets the last search and starts at the payer, with nothing known beyond it.
+    pub(super) fn start(&mut self, task: &Task<'_>) {
         self.reached.resize(task.snapshot.node_count(), Reached::default());
         self.search = self.search.wrapping_add(1);
         if self.search == 0 {
@@ -53,22 +61,26 @@ impl Bounds {
             self.search = 1;
         }
         self.open.clear();
-        self.least_minimum = u64::MAX;
         self.reached[task.payer as usize] = Reached { distance: 0, search: self.search };
         self.open.push(Reverse((0, task.payer)));
-        let mut edges = 0;
-        while let Some(Reverse((distance, node))) = self.open.pop() {
-            if distance > self.reached[node as usize].distance {
-                continue;
-            }
-            if edges >= edges_max {
-                self.radius = distance;
-                return;
-            }
-            edges += task.snapshot.incoming(node).len();
-            self.settle(task, measure, minimum_max, node, distance);
+        self.radius = 0;
+        self.edges = 0;
+    }
+
+    /// Whether something is left to settle.
+    pub(super) fn is_growing(&self) -> bool {
+        self.radius < u64::MAX
+    }
+
+    /// Settles one more node. Bounds only rise by it.
+    pub(super) fn grow(&mut self, task: &Task<'_>, measure: Measure) {
+        if let Some(Reverse((distance, node))) = self.open.pop()
+            && distance == self.reached[node as usize].distance
+        {
+            self.edges += task.snapshot.incoming(node).len();
+            self.settle(task, measure, node, distance);
         }
-        self.radius = u64::MAX;
+        self.radius = self.open.peek().map_or(u64::MAX, |Reverse((distance, _))| *distance);
     }
 
     /// The least that lies between the payer and a node; `u64::MAX` when no way leads there.
@@ -79,7 +91,7 @@ impl Bounds {
     }
 
     /// Looks at every channel out of a node.
-    fn settle(&mut self, task: &Task<'_>, measure: Measure, minimum_max: u64, node: u32, distance: u64) {
+    fn settle(&mut self, task: &Task<'_>, measure: Measure, node: u32, distance: u64) {
         for (first, run) in task.snapshot.runs(task.snapshot.incoming(node)) {
             for (inward, opposite) in (first..).zip(run) {
                 let target = opposite.source;
@@ -89,9 +101,7 @@ impl Bounds {
                 }
                 let number = task.snapshot.reverse(inward);
                 let edge = task.snapshot.edge(number);
-                let minimum = task.minimum(number, edge, node);
-                if minimum > minimum_max {
-                    self.least_minimum = self.least_minimum.min(minimum);
+                if task.minimum(number, edge, node) > task.amount_max {
                     continue;
                 }
                 let Some(length) = length(task, measure, number, edge, node) else { continue };

@@ -10,6 +10,8 @@
 //! - Where an `htlc_minimum` above the payment's amount may bind ([`Rules::lift`]): of the same amount or above all such
 //!   minimums, and passing no other nodes, since a larger amount then does what a smaller one cannot.
 //!
+//! The bounds on the rest grow while the search goes on; a label whose bound has risen waits again.
+//!
 //! Invariant: labels are taken up in the order of their cost plus a consistent lower bound on the rest, ties by age, so
 //! that the first to reach the payer is the cheapest, and always the same one.
 
@@ -20,8 +22,8 @@ use fulmen_wire::units::Msat;
 
 use crate::path::Cost;
 use crate::path::onion_room::{ONION_ROOM, forward_bytes};
-use crate::path::search::bounds::Bounds;
-use crate::path::search::task::{AMOUNT_MAX, Objective, Task};
+use crate::path::search::bounds::{Bounds, Measure};
+use crate::path::search::task::{Objective, Task};
 use crate::snapshot::Edge;
 
 /// No label.
@@ -33,8 +35,6 @@ const BLOCKED: u32 = u32::MAX - 1;
 /// What a search has to mind.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    /// The most the first HTLC may carry.
-    pub(super) amount_max: u64,
     /// Limits that bind, beyond the fee's; the others are left out of account.
     pub(super) blocks_max: Option<u32>,
     pub(super) hops_max: Option<u32>,
@@ -125,8 +125,8 @@ pub(super) struct Labels {
     fronts: Vec<Front>,
     search: u32,
     open: BinaryHeap<Reverse<(u64, u32)>>,
-    /// The least `htlc_minimum` above the payment's amount that was met.
-    pub(super) least_minimum: u64,
+    /// The least that a route over a direction left out for its minimum would cost, as far as one was met.
+    pub(super) lifted_cost: u64,
     /// How many partial routes have been compared, over all searches of a query.
     pub(super) comparisons: usize,
     /// Only estimates below this are of interest: the cheapest way to the payer so far.
@@ -143,11 +143,10 @@ impl Labels {
         &mut self,
         task: &Task<'_>,
         rules: &Rules,
-        guides: &Guides,
-        blocked: &[u32],
+        guides: &mut Guides,
         comparisons_max: usize,
     ) -> Result<Option<Found>, Exhausted> {
-        self.start(task, rules, guides, blocked);
+        self.start(task, rules, guides);
         if rules.are_plain() {
             self.sweep::<true>(task, rules, guides, comparisons_max)
         } else {
@@ -155,7 +154,7 @@ impl Labels {
         }
     }
 
-    fn start(&mut self, task: &Task<'_>, rules: &Rules, guides: &Guides, blocked: &[u32]) {
+    fn start(&mut self, task: &Task<'_>, rules: &Rules, guides: &Guides) {
         let fresh = Front { cost: 0, amount: 0, first: NONE, search: 0 };
         self.fronts.resize(task.snapshot.node_count(), fresh);
         self.search = self.search.wrapping_add(1);
@@ -165,16 +164,16 @@ impl Labels {
         }
         self.labels.clear();
         self.open.clear();
-        self.least_minimum = u64::MAX;
+        self.lifted_cost = u64::MAX;
         self.cost_max = rules.cost_max;
         self.payer = task.payer;
-        for node in blocked {
+        for node in task.blocked() {
             self.fronts[*node as usize] = Front { first: BLOCKED, search: self.search, ..fresh };
         }
         for (at, start) in task.starts.iter().enumerate() {
             let front = &self.fronts[start.node as usize];
             let blocked = front.search == self.search && front.first == BLOCKED;
-            if blocked || start.amount > rules.amount_max {
+            if blocked || start.amount > task.amount_max {
                 continue;
             }
             let label = Label {
@@ -202,14 +201,27 @@ impl Labels {
         &mut self,
         task: &Task<'_>,
         rules: &Rules,
-        guides: &Guides,
+        guides: &mut Guides,
         comparisons_max: usize,
     ) -> Result<Option<Found>, Exhausted> {
-        while let Some(Reverse((_, at))) = self.open.pop() {
+        let mut edges = 0;
+        while let Some(Reverse((estimate, at))) = self.open.pop() {
             let label = &mut self.labels[at as usize];
             if label.stage != Stage::Open {
                 continue;
             }
+            // Both searches look at about as many channels: neither covers the graph where they can meet half way.
+            while guides.cost.edges < edges && guides.cost.is_growing() {
+                guides.cost.grow(task, Measure::Cost);
+            }
+            let risen = label.cost.saturating_add(guides.cost.of(label.node));
+            if risen > estimate {
+                if risen < self.cost_max {
+                    self.open.push(Reverse((risen, at)));
+                }
+                continue;
+            }
+            edges += task.snapshot.incoming(label.node).len();
             label.stage = Stage::Taken;
             let label = *label;
             if label.node == task.payer {
@@ -264,12 +276,15 @@ impl Labels {
                     continue;
                 }
                 if edge.minimum > least {
-                    self.least_minimum = self.least_minimum.min(edge.minimum);
+                    self.leave_out(task, guides, label.cost, edge.minimum, edge.source);
+                    continue;
+                }
+                if label.cost.saturating_add(guides.cost.of(edge.source)) >= self.cost_max {
                     continue;
                 }
                 let Some(step) = task.forward(number, edge, label.amount) else { continue };
                 let amount = label.amount.saturating_add(step.fee);
-                if amount > rules.amount_max {
+                if amount > task.amount_max {
                     continue;
                 }
                 let payload = forward_bytes(Msat(label.amount), expiry) as u16;
@@ -285,6 +300,12 @@ impl Labels {
         }
     }
 
+    /// Notes a direction that was left out for its minimum: what a route over it costs at least.
+    fn leave_out(&mut self, task: &Task<'_>, guides: &Guides, cost: u64, minimum: u64, source: u32) {
+        let lifting = task.lifting_cost(minimum).max(cost);
+        self.lifted_cost = self.lifted_cost.min(lifting.saturating_add(guides.cost.of(source)));
+    }
+
     /// Offers a label at the payer, who pays nobody for its own channel.
     fn arrive<const PLAIN: bool>(
         &mut self,
@@ -297,8 +318,7 @@ impl Labels {
     ) {
         let minimum = task.minimum(label.edge, edge, task.payer);
         if minimum > least {
-            self.least_minimum = self.least_minimum.min(minimum);
-            return;
+            return self.leave_out(task, guides, label.cost, minimum, task.payer);
         }
         let Some(cost) = task.first(label.edge, edge, label.amount) else { return };
         self.offer::<PLAIN>(rules, guides, Label { cost: label.cost.saturating_add(cost), ..label });
@@ -435,15 +455,7 @@ fn keeps(rules: &Rules, guides: &Guides, label: &Label) -> bool {
 }
 
 impl Rules {
-    /// Nothing but the bound on the fee.
-    pub(super) fn plain(task: &Task<'_>, max_fee: Msat) -> Rules {
-        Rules {
-            amount_max: task.amount.saturating_add(max_fee.0).min(AMOUNT_MAX),
-            blocks_max: None,
-            hops_max: None,
-            minds_onion: false,
-            lift: None,
-            cost_max: u64::MAX,
-        }
-    }
+    /// No limit is minded but that on the fee.
+    pub(super) const PLAIN: Rules =
+        Rules { blocks_max: None, hops_max: None, minds_onion: false, lift: None, cost_max: u64::MAX };
 }

@@ -5,8 +5,9 @@
 //!
 //! How an answer is found, each step only where the one before leaves a doubt:
 //!
-//! 1. A short search forward from the payer gives lower bounds ([`bounds`]), which guide a search backward from the payee
-//!    with amounts and expiries as they truly grow ([`labels`]). Only cost, amount and the limit on the fee are minded.
+//! 1. A search backward from the payee, with amounts and expiries as they truly grow ([`labels`]), is guided by lower
+//!    bounds that a search forward from the payer gives ([`bounds`]); both take turns, and go no further than they must.
+//!    Only cost, amount and the limit on the fee are minded.
 //! 2. When its answer breaks other limits, the search is repeated with those minded, until the answer breaks none. The
 //!    cheapest of a wider choice that keeps all limits is the cheapest there is.
 //! 3. Both leave out directions whose `htlc_minimum` is above the payment's amount. Where one was met that the fees of later
@@ -35,9 +36,6 @@ use crate::snapshot::Snapshot;
 
 /// After how many comparisons of partial routes a query is given up: a fraction of a second.
 pub const COMPARISONS_MAX: usize = 1 << 22;
-
-/// After how many channels the search forward from the payer ends.
-const FORWARD_EDGES_MAX: usize = 4000;
 
 /// Finds routes. Keeps its memory between queries, and nothing else: one for each thread.
 #[derive(Debug)]
@@ -128,8 +126,8 @@ impl Finder {
 
     /// Finds the cheapest route within the limits.
     fn solve(&mut self, task: &Task<'_>, limits: Limits) -> Result<Route, Stop> {
-        self.guides.cost.search(task, Measure::Cost, task.amount, FORWARD_EDGES_MAX);
-        let mut rules = Rules::plain(task, limits.max_fee);
+        self.guides.cost.start(task);
+        let mut rules = Rules::PLAIN;
         let best = loop {
             let Some(found) = self.run(task, &rules).map_err(|Exhausted| Stop::GivenUp(None))? else {
                 break None;
@@ -153,11 +151,11 @@ impl Finder {
         let mut next = rules;
         let hops_max = u32::try_from(limits.max_hops).unwrap_or(u32::MAX);
         if found.blocks > limits.max_cltv_blocks {
-            self.guides.blocks.search(task, Measure::Blocks, task.amount, usize::MAX);
+            self.guides.blocks.search(task, Measure::Blocks);
             next.blocks_max = Some(limits.max_cltv_blocks);
         }
         if found.hops > hops_max {
-            self.guides.hops.search(task, Measure::Hops, task.amount, usize::MAX);
+            self.guides.hops.search(task, Measure::Hops);
             next.hops_max = Some(hops_max);
         }
         if found.onion > ONION_ROOM {
@@ -176,42 +174,35 @@ impl Finder {
         limits: Limits,
         cost_max: Option<u64>,
     ) -> Result<Option<Route>, Exhausted> {
-        // A cheaper route has a fee of no more than its cost.
-        let fee_max = match (task.objective, cost_max) {
-            (Objective::Cost | Objective::Fee, Some(cost)) => Msat(cost / Cost::PER_MSAT).min(limits.max_fee),
-            _ => limits.max_fee,
-        };
-        let plain = Rules::plain(task, fee_max);
-        if self.least_minimum() > plain.amount_max {
+        let cost_max = cost_max.unwrap_or(u64::MAX);
+        if self.labels.lifted_cost >= cost_max {
             return Ok(None);
         }
-        let highest = task.highest_minimum(plain.amount_max);
-        self.guides.cost.search(task, Measure::Cost, highest, FORWARD_EDGES_MAX);
-        self.guides.blocks.search(task, Measure::Blocks, highest, usize::MAX);
-        self.guides.hops.search(task, Measure::Hops, highest, usize::MAX);
+        // A cheaper route has a fee of no more than its cost.
+        let amount_max = match task.objective {
+            Objective::Cost | Objective::Fee => {
+                task.amount_max.min(task.amount.saturating_add(cost_max / Cost::PER_MSAT))
+            }
+            Objective::Blocks | Objective::Hops => task.amount_max,
+        };
+        let highest = task.highest_minimum(amount_max);
+        // Hardly any label stands in for another here, so that every bound is worth its price.
+        self.guides.cost.search(task, Measure::Cost);
+        self.guides.blocks.search(task, Measure::Blocks);
+        self.guides.hops.search(task, Measure::Hops);
         let rules = Rules {
             blocks_max: Some(limits.max_cltv_blocks),
             hops_max: Some(u32::try_from(limits.max_hops).unwrap_or(u32::MAX)),
             minds_onion: true,
             lift: Some(highest),
-            cost_max: cost_max.unwrap_or(u64::MAX),
-            ..plain
+            cost_max,
         };
         let found = self.run(task, &rules)?;
         Ok(found.map(|found| self.route(task, &found)))
     }
 
-    /// The least `htlc_minimum` above the payment's amount that the last search, or those that guide it, met.
-    fn least_minimum(&self) -> u64 {
-        let Guides { cost, blocks, hops } = &self.guides;
-        [cost, blocks, hops]
-            .into_iter()
-            .map(|guide| guide.least_minimum)
-            .fold(self.labels.least_minimum, u64::min)
-    }
-
     fn run(&mut self, task: &Task<'_>, rules: &Rules) -> Result<Option<Found>, Exhausted> {
-        self.labels.run(task, rules, &self.guides, task.blocked(), self.comparisons_max)
+        self.labels.run(task, rules, &mut self.guides, self.comparisons_max)
     }
 
     /// Says what each limit alone would have to be.
@@ -219,9 +210,9 @@ impl Finder {
         let amount = task.query.amount;
         let limits = task.query.limits;
         let wide = Limits { max_fee: Msat::MAX_MONEY, max_cltv_blocks: u32::MAX, max_hops: HOPS_MAX };
-        let mut least = |objective, limits| {
+        let mut least = |objective, limits: Limits| {
             self.labels.comparisons = 0;
-            self.solve(&task.minimising(objective), limits)
+            self.solve(&task.minimising(objective, limits.max_fee), limits)
         };
         let fee = least(Objective::Fee, Limits { max_fee: wide.max_fee, ..limits });
         let blocks = least(Objective::Blocks, Limits { max_cltv_blocks: wide.max_cltv_blocks, ..limits });

@@ -13,9 +13,6 @@ use crate::path::{Cost, NoRoute, Query};
 use crate::scoring::{BANNED, Bits, Overlay, Prices, Role};
 use crate::snapshot::{Edge, Snapshot};
 
-/// No amount is larger.
-pub(super) const AMOUNT_MAX: u64 = Msat::MAX_MONEY.0;
-
 /// One query, ready to be searched for.
 #[derive(Clone, Copy)]
 pub(super) struct Task<'a> {
@@ -27,6 +24,8 @@ pub(super) struct Task<'a> {
     pub(super) starts: &'a [Start],
     /// What the payee is to receive.
     pub(super) amount: u64,
+    /// The most the first HTLC may carry, by the limit on the fee.
+    pub(super) amount_max: u64,
     pub(super) objective: Objective,
     minds_success: bool,
     overlay: Option<&'a Overlay>,
@@ -157,6 +156,11 @@ impl Marks {
     }
 }
 
+/// The most a payer may send.
+fn amount_max(amount: Msat, max_fee: Msat) -> u64 {
+    amount.saturating_add(max_fee).min(Msat::MAX_MONEY).0
+}
+
 /// The numbers of payer and payee, when a payment between them makes sense.
 pub(in crate::path) fn ends(snapshot: &Snapshot, query: &Query<'_>) -> Result<(u32, u32), NoRoute> {
     let end = |node: NodeId| {
@@ -191,6 +195,7 @@ impl<'a> Task<'a> {
             payer,
             starts,
             amount: query.amount.0,
+            amount_max: amount_max(query.amount, query.limits.max_fee),
             objective: Objective::Cost,
             minds_success: prices.minds_success(),
             overlay: query.scorer.map(|scorer| scorer.prepared(snapshot).unwrap_or(&marks.overlay)),
@@ -199,9 +204,9 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// The same with another objective.
-    pub(super) fn minimising(self, objective: Objective) -> Task<'a> {
-        Task { objective, ..self }
+    /// The same with another objective and limit on the fee.
+    pub(super) fn minimising(self, objective: Objective, max_fee: Msat) -> Task<'a> {
+        Task { objective, amount_max: amount_max(self.query.amount, max_fee), ..self }
     }
 
     /// What it takes to forward `amount` over an edge that does not leave the payer; `None` when it cannot carry it. The
@@ -258,6 +263,18 @@ impl<'a> Task<'a> {
             self.own_range(number, edge).map_or(u64::MAX, |(least, _)| least)
         } else {
             edge.minimum
+        }
+    }
+
+    /// The least a route costs on the way from an edge with this minimum, which is above the payment's amount, to the
+    /// payee: fees must have made up the difference. `u64::MAX` when the limit on the fee forbids it.
+    pub(super) fn lifting_cost(&self, minimum: u64) -> u64 {
+        if minimum > self.amount_max {
+            return u64::MAX;
+        }
+        match self.objective {
+            Objective::Cost | Objective::Fee => (minimum - self.amount).saturating_mul(Cost::PER_MSAT),
+            Objective::Blocks | Objective::Hops => 0,
         }
     }
 
