@@ -8,6 +8,7 @@ mod forward;
 mod gossip;
 mod measure;
 mod store;
+mod route;
 mod verify;
 
 /// Fulmen against other implementations, in one run on one machine.
@@ -28,6 +29,8 @@ enum Comparison {
     /// One part of `forward`, in a process of its own.
     #[command(hide = true)]
     ForwardRestart(forward::restart::Options),
+    /// Finding routes against LDK's `find_route`.
+    Route(route::Options),
     /// Signature verification, key parsing and key derivation against libsecp256k1.
     Verify(verify::Options),
 }
@@ -38,6 +41,7 @@ fn main() {
         Comparison::Gossip(options) => gossip::run(&options),
         Comparison::Store(options) => store::run(&options),
         Comparison::ForwardRestart(options) => forward::restart::run(&options),
+        Comparison::Route(options) => route::run(&options),
         Comparison::Verify(options) => verify::run(&options),
     }
 }
