@@ -9,9 +9,10 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use fulmen_wire::units::Msat;
+use fulmen_wire::units::{Msat, Sat};
 
 use crate::route::RouteArgs;
 
@@ -26,6 +27,15 @@ const IN_FLIGHT_MAX: u64 = 20_000;
 const ATTEMPTS_MAX: u64 = 1_000;
 /// The most worker threads.
 const WORKERS_MAX: u64 = 256;
+
+/// The most peers of a forwarder under stress: they all live in the driver.
+const PEERS_MAX: u64 = 2_000;
+/// The smallest and the largest channel under stress.
+const CAPACITY_MIN_SAT: u64 = 100_000;
+const CAPACITY_MAX_SAT: u64 = 1_000_000_000;
+/// The shortest and the longest time that can be asked for.
+const SECONDS_MIN: f64 = 0.05;
+const SECONDS_MAX: f64 = 1_000_000.0;
 
 /// Drives Fulmen under load and accounts for every satoshi.
 #[derive(Debug, Parser)]
@@ -49,6 +59,72 @@ pub(crate) enum Command {
     /// Show how a payment would go over a channel graph: hop by hop, with fees, expiries and chances.
     #[command(after_help = ROUTE_HELP)]
     Route(Box<RouteArgs>),
+    /// Drive one forwarder, a process of its own with its store on a disk, with many peers, and kill it on the way.
+    ///
+    /// Each peer opens a channel to the forwarder and pays the others over it. With --kill-every the forwarder is killed
+    /// (SIGKILL) at random moments, also while it recovers from the kill before, and started again on its store; then
+    /// everything under way must be resolved, and every channel's balance must be, at both ends and to the
+    /// millisatoshi, what the payments made it. At the end all channels are closed on the chain and the funds counted.
+    #[command(after_help = STRESS_HELP)]
+    Stress(StressArgs),
+    /// The forwarder's process of `stress`: it speaks to its driver over standard input and output.
+    #[command(hide = true)]
+    Forwarder,
+}
+
+/// The flags of `stress`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StressArgs {
+    /// How long to pay, in seconds; recovering from kills included.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) duration: Duration,
+
+    /// Kill the forwarder about this often, counted from the end of the last recovery: each time somewhere between a
+    /// fifth and nine fifths of it. 0.5 makes about a hundred kills a minute [default: never].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) kill_every: Option<Duration>,
+
+    /// How many peers, each with one channel.
+    #[arg(long, value_name = "COUNT", default_value = "8", value_parser = peers)]
+    pub(crate) peers: usize,
+
+    /// What each channel holds, half of it on either side.
+    #[arg(long, value_name = "SAT", default_value = "10000000", value_parser = capacity)]
+    pub(crate) capacity_sat: Sat,
+
+    /// How many payments are kept under way.
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = in_flight)]
+    pub(crate) in_flight: usize,
+
+    /// The amount of a payment, drawn evenly between the two: MIN..MAX, or one number.
+    #[arg(long, value_name = "RANGE", default_value = "10000..2000000")]
+    pub(crate) amount_msat: AmountRange,
+
+    /// The forwarder's worker threads [default: one per core].
+    #[arg(long, value_name = "COUNT", value_parser = workers)]
+    pub(crate) workers: Option<usize>,
+
+    /// Put the forwarder's store into a new directory in this one, which is removed at the end. Choose a real disk
+    /// [default: the system's directory for temporary files].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+
+    /// The seed of keys, payments and deaths. Threads and the moments of death keep two runs from being the same.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// The chain: kernel (Bitcoin Core's validation in this process) or rpc:http://USER:PASSWORD@HOST:PORT (a
+    /// bitcoind on regtest).
+    #[arg(long, value_name = "CHAIN", default_value = "kernel")]
+    pub(crate) chain: ChainSpec,
+
+    /// Write report.json into this directory (made if missing).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Print the report as JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The flags of `run`.
@@ -119,7 +195,8 @@ pub(crate) struct RunArgs {
 }
 
 /// Examples under `loadgen --help`.
-const CLI_HELP: &str = "Try `loadgen run` first; `loadgen run --help` explains every flag.";
+const CLI_HELP: &str = "\
+Try `loadgen run` first, then `loadgen stress --kill-every 0.5`; `--help` after a command explains every flag.";
 
 /// Examples under `loadgen route --help`.
 const ROUTE_HELP: &str = "\
@@ -146,6 +223,16 @@ Examples:
   loadgen run --chain rpc:http://user:password@127.0.0.1:18443 --payments 200
 
 Exit status: 0 all is well; 1 the run failed or the funds check found something; 2 the command line is wrong.";
+
+/// Examples under `loadgen stress --help`.
+const STRESS_HELP: &str = "\
+Examples:
+  loadgen stress --duration 10
+  loadgen stress --duration 180 --kill-every 0.5 --store /var/tmp
+  loadgen stress --duration 60 --peers 50 --in-flight 1000 --workers 2 --json
+
+Exit status: 0 all is well; 1 the run failed, a payment was lost, a channel was force-closed, or a check found
+something; 2 the command line is wrong.";
 
 /// The chain a run settles on.
 #[derive(Clone, PartialEq, Eq)]
@@ -276,6 +363,23 @@ fn attempts(text: &str) -> Result<u32, String> {
 
 fn workers(text: &str) -> Result<usize, String> {
     count(text, "worker threads", 1..=WORKERS_MAX).map(|number| number as usize)
+}
+
+fn peers(text: &str) -> Result<usize, String> {
+    count(text, "peers", 2..=PEERS_MAX).map(|number| number as usize)
+}
+
+fn capacity(text: &str) -> Result<Sat, String> {
+    count(text, "satoshi", CAPACITY_MIN_SAT..=CAPACITY_MAX_SAT).map(Sat)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let wanted = format!("give seconds from {SECONDS_MIN} to {SECONDS_MAX}, such as 0.5");
+    match text.parse::<f64>() {
+        Ok(seconds) if (SECONDS_MIN..=SECONDS_MAX).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        Ok(_) => Err(format!("out of range; {wanted}")),
+        Err(_) => Err(format!("not a number; {wanted}")),
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -20,6 +20,7 @@ mod route;
 mod scenario;
 mod seed;
 mod sender;
+mod stress;
 mod table;
 mod tally;
 mod treasury;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use cli::{Cli, Command, RunArgs};
+use cli::{Cli, Command, RunArgs, StressArgs};
 
 /// The exit status of a wrong command line.
 const USAGE: u8 = 2;
@@ -44,6 +45,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match cli.command {
         Command::Run(args) => run(&args),
+        Command::Stress(args) => stress(&args),
+        Command::Forwarder => stress::run_forwarder(),
         Command::Route(args) => show(route::run(&args)),
     }
 }
@@ -76,6 +79,26 @@ fn run(args: &RunArgs) -> ExitCode {
             // A reader that went away, as `head` does, is no failure of the run.
             let _ = writeln!(std::io::stdout(), "{}", shown.trim_end());
             if conserved { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn stress(args: &StressArgs) -> ExitCode {
+    let finished = stress::run(args).and_then(|report| {
+        if let Some(directory) = &args.report {
+            report.write(directory)?;
+        }
+        let shown = if args.json { report.json()? } else { report.table() };
+        Ok((shown, report.is_sound()))
+    });
+    match finished {
+        Ok((shown, sound)) => {
+            let _ = writeln!(std::io::stdout(), "{}", shown.trim_end());
+            if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             eprintln!("error: {error}");

@@ -400,7 +400,11 @@ pub(crate) fn prepare(directory: &Path) -> Result<(), WriteError> {
     fs::remove_file(&probe).map_err(|cause| WriteError::File { path: probe, cause })
 }
 
-fn write_file(path: &Path, text: &str) -> Result<(), WriteError> {
+/// Writes one file of a report.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), WriteError> {
     fs::write(path, text).map_err(|cause| WriteError::File { path: path.to_owned(), cause })
 }
 

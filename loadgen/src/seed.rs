@@ -37,6 +37,8 @@ pub(crate) enum Purpose {
     Fault,
     /// The virtual network's delays.
     Network,
+    /// When a forwarder under stress dies.
+    Crash,
 }
 
 impl Purpose {
@@ -52,6 +54,7 @@ impl Purpose {
             Purpose::SessionKey => b"session key",
             Purpose::Fault => b"fault",
             Purpose::Network => b"network",
+            Purpose::Crash => b"crash",
         }
     }
 }

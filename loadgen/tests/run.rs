@@ -1,6 +1,6 @@
 //! The program as its users meet it: small runs on a kernel chain, and mistakes.
 //!
-//! Owns: end-to-end checks of `loadgen run`. Does not measure speed.
+//! Owns: end-to-end checks of `loadgen run` and `loadgen stress`. Does not measure speed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -221,4 +221,34 @@ fn an_rpc_that_is_not_there_or_not_a_bitcoind_takes_one_line() {
     let output = loadgen(&["--topology", "line:2", "--chain", &chain]);
     assert!(!text(&output.stderr).contains("secret"), "a password is never printed");
     assert_refused(&["--topology", "line:2", "--chain", &chain], &[&port.to_string(), "bitcoind"]);
+}
+
+#[test]
+fn a_forwarder_that_is_killed_loses_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("UTF-8");
+    let flags =
+        ["--duration", "4", "--kill-every", "0.4", "--peers", "3", "--in-flight", "30", "--store", path];
+    let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .arg("stress")
+        .args(flags)
+        .args(["--report", path, "--json"])
+        .output()
+        .expect("loadgen starts");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}{}", text(&output.stdout), text(&output.stderr));
+    });
+    assert!(output.status.success(), "{}", report["funds"]);
+    assert_eq!(report["funds"]["conserved"], true, "{}", report["funds"]);
+    let kills = number(&report, "/crash/kills");
+    assert!(kills >= 2, "{kills} kills");
+    assert!(number(&report, "/crash/checks") > kills - number(&report, "/crash/kills_in_recovery"));
+    assert!(number(&report, "/crash/in_flight_at_kill") > 0);
+    assert_eq!(number(&report, "/crash/resolved"), number(&report, "/crash/in_flight_at_kill"));
+    assert_eq!((number(&report, "/crash/lost"), number(&report, "/crash/force_closes")), (0, 0));
+    assert!(number(&report, "/payments/succeeded") > 0);
+    assert_eq!(number(&report, "/chain/channels_closed"), 3);
+    let left: Vec<_> =
+        fs::read_dir(path).expect("a directory").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["report.json"], "the store is removed");
 }

@@ -1,0 +1,216 @@
+//! The report of `loadgen stress`: written as `report.json` and shown as a table.
+//!
+//! Owns its shape, documented in `loadgen/REPORT.md`. Does not measure anything.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::report::{
+    ChainFigures, Funds, Latency, LatencyBucket, Stage, Throughput, TimelineSlot, WriteError, write_file,
+};
+
+/// All that is known of one run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct StressReport {
+    /// The version of the report's shape.
+    pub(crate) schema: u32,
+    /// The version of loadgen.
+    pub(crate) version: &'static str,
+    /// The seed.
+    pub(crate) seed: u64,
+    /// What was asked for.
+    pub(crate) settings: Settings,
+    /// The chain.
+    pub(crate) chain: ChainFigures,
+    /// All payments.
+    pub(crate) payments: Payments,
+    /// Forwards the forwarder told of before it died or was asked.
+    pub(crate) forwards: u64,
+    /// Payments and forwards a second of load.
+    pub(crate) throughput: Throughput,
+    /// From handing a payment to its payer until the payer has the preimage.
+    pub(crate) latency_us: Latency,
+    /// What the deaths did.
+    pub(crate) crash: Crash,
+    /// What the forwarder spent.
+    pub(crate) forwarder: Forwarder,
+    /// The funds check.
+    pub(crate) funds: Funds,
+    /// Wall time of each stage.
+    pub(crate) stages: Vec<Stage>,
+    /// Wall time of the whole run.
+    pub(crate) wall_s: f64,
+    /// What can be plotted beside.
+    pub(crate) plots: Plots,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Settings {
+    /// `--duration`.
+    pub(crate) duration_s: f64,
+    /// `--kill-every`; null without.
+    pub(crate) kill_every_s: Option<f64>,
+    /// `--peers`.
+    pub(crate) peers: u64,
+    /// `--capacity-sat`.
+    pub(crate) capacity_sat: u64,
+    /// `--in-flight`.
+    pub(crate) in_flight: u64,
+    /// `--amount-msat`, the least.
+    pub(crate) amount_min_msat: u64,
+    /// `--amount-msat`, the most.
+    pub(crate) amount_max_msat: u64,
+    /// `--workers`; null for one a core.
+    pub(crate) workers: Option<u64>,
+}
+
+/// All payments.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Payments {
+    /// Begun.
+    pub(crate) sent: u64,
+    /// Whose preimage reached the payer.
+    pub(crate) succeeded: u64,
+    /// Failed.
+    pub(crate) failed: u64,
+    /// Failed ones by BOLT 4 code, or `own_channel`.
+    pub(crate) failures: BTreeMap<String, u64>,
+}
+
+/// What the deaths did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Crash {
+    /// Times the forwarder was killed.
+    pub(crate) kills: u64,
+    /// Of those, while it was still recovering from the one before.
+    pub(crate) kills_in_recovery: u64,
+    /// Payments that were under way at a kill.
+    pub(crate) in_flight_at_kill: u64,
+    /// Of those, the ones that arrived or failed.
+    pub(crate) resolved: u64,
+    /// Of those, the ones that did neither.
+    pub(crate) lost: u64,
+    /// Channels that failed, as either side tells.
+    pub(crate) force_closes: u64,
+    /// Times all balances were compared, with nothing under way.
+    pub(crate) checks: u64,
+    /// From starting a killed forwarder until it can be fed again, in microseconds.
+    pub(crate) restart_us: Latency,
+}
+
+/// What the forwarder spent, over all its lives, as far as it told before it died.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Forwarder {
+    /// Processor time of its threads, per forward.
+    pub(crate) cpu_us_per_forward: f64,
+    /// Syncs per forward.
+    pub(crate) syncs_per_forward: f64,
+    /// Bytes written per forward.
+    pub(crate) bytes_per_forward: f64,
+}
+
+/// What can be plotted.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Plots {
+    /// Succeeded payments by latency.
+    pub(crate) latency: Vec<LatencyBucket>,
+    /// Payments over time.
+    pub(crate) timeline: Vec<TimelineSlot>,
+}
+
+impl StressReport {
+    /// Whether nothing is wrong.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.funds.conserved && self.crash.lost == 0 && self.crash.force_closes == 0
+    }
+
+    /// The report as JSON.
+    ///
+    /// # Errors
+    /// When a figure has no JSON form.
+    pub(crate) fn json(&self) -> Result<String, WriteError> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    /// Writes `report.json` into `directory`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn write(&self, directory: &Path) -> Result<(), WriteError> {
+        write_file(&directory.join("report.json"), &format!("{}\n", self.json()?))
+    }
+
+    /// The report as a table.
+    pub(crate) fn table(&self) -> String {
+        let mut text = String::new();
+        let mut row = |name: &str, value: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name:<18}{value}");
+        };
+        let Crash {
+            kills, kills_in_recovery, in_flight_at_kill, resolved, lost, force_closes, checks, ..
+        } = self.crash;
+        row(
+            "payments",
+            format!(
+                "{} sent, {} succeeded, {} failed",
+                self.payments.sent, self.payments.succeeded, self.payments.failed
+            ),
+        );
+        for (reason, count) in &self.payments.failures {
+            row("", format!("{count:>8}  {reason}"));
+        }
+        row("throughput", format!("{:.0} payments/s under load", self.throughput.payments_per_s));
+        let Latency { p50, p90, p99, p999, max } = self.latency_us;
+        row("latency (us)", format!("p50 {p50}   p90 {p90}   p99 {p99}   p99.9 {p999}   max {max}"));
+        for bar in histogram(&self.plots.latency) {
+            row("", bar);
+        }
+        let Forwarder { cpu_us_per_forward, syncs_per_forward, bytes_per_forward } = self.forwarder;
+        row(
+            "forwarder",
+            format!(
+                "{cpu_us_per_forward:.0} us, {syncs_per_forward:.4} syncs, {bytes_per_forward:.0} bytes per forward"
+            ),
+        );
+        row("kills", format!("{kills}, {kills_in_recovery} of them during recovery"));
+        row("", format!("{in_flight_at_kill} payments under way: {resolved} resolved, {lost} lost"));
+        let Latency { p50, max, .. } = self.crash.restart_us;
+        row("restart (us)", format!("p50 {p50}   max {max}"));
+        row("force closes", force_closes.to_string());
+        row("balance checks", checks.to_string());
+        let funds = &self.funds;
+        row(
+            "funds on chain",
+            format!(
+                "{} sat = {} sat + {} sat mining fees",
+                funds.start_sat, funds.end_sat, funds.mining_fees_sat
+            ),
+        );
+        row(
+            "funds",
+            if funds.conserved { "conserved: nothing is missing" } else { "NOT CONSERVED" }.to_owned(),
+        );
+        for finding in &funds.findings {
+            row("", finding.clone());
+        }
+        text
+    }
+}
+
+/// The width of the longest bar.
+const BAR: u64 = 50;
+
+/// A line for each bar; the first and last that hold anything are the ends.
+fn histogram(buckets: &[LatencyBucket]) -> Vec<String> {
+    let most = buckets.iter().map(|bucket| bucket.count).max().unwrap_or(0).max(1);
+    let bar = |bucket: &LatencyBucket| {
+        let length = (bucket.count * BAR).div_ceil(most);
+        format!("{:>9} {:<50} {}", bucket.from_us, "#".repeat(length as usize), bucket.count)
+    };
+    buckets.iter().filter(|bucket| bucket.count > 0).map(bar).collect()
+}
