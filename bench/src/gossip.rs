@@ -5,6 +5,8 @@
 
 use std::thread;
 
+use fulmen_graph::gossip::StoreWriter;
+use fulmen_graph::{ChannelGraph, Direction};
 use fulmen_wire::features::Features;
 use fulmen_wire::message::{ChannelAnnouncement, ChannelUpdate, Message};
 use fulmen_wire::units::{
@@ -67,6 +69,52 @@ impl Gossip {
         let (announcements, updates): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         Gossip { announcements, updates: updates.into_iter().flatten().collect() }
     }
+}
+
+/// A gossip store with a graph's channels and policies, all signatures and funding keys empty: as large as a real one, and
+/// opened as one.
+#[must_use]
+pub fn unsigned_store(graph: &ChannelGraph) -> Vec<u8> {
+    let mut store = StoreWriter::new(ChainHash::BITCOIN);
+    let unsigned = Signature([0; 64]);
+    for channel in graph.channels() {
+        let [node_id_1, node_id_2] = channel.nodes();
+        store.message(&Message::from(ChannelAnnouncement {
+            node_signature_1: unsigned,
+            node_signature_2: unsigned,
+            bitcoin_signature_1: unsigned,
+            bitcoin_signature_2: unsigned,
+            features: Features::default(),
+            chain_hash: ChainHash::BITCOIN,
+            short_channel_id: channel.scid(),
+            node_id_1,
+            node_id_2,
+            bitcoin_key_1: Point([2; 33]),
+            bitcoin_key_2: Point([2; 33]),
+            extension: Vec::new(),
+        }));
+        store.funded(channel.scid(), channel.capacity());
+    }
+    let directions =
+        graph.channels().flat_map(|channel| Direction::BOTH.map(|direction| (channel, direction)));
+    for (channel, direction) in directions {
+        let Some(policy) = channel.policy(direction) else { continue };
+        store.message(&Message::from(ChannelUpdate {
+            signature: unsigned,
+            chain_hash: ChainHash::BITCOIN,
+            short_channel_id: channel.scid(),
+            timestamp: 1,
+            message_flags: ChannelUpdate::MUST_BE_ONE,
+            channel_flags: direction.origin() as u8 | u8::from(policy.disabled) << 1,
+            cltv_expiry_delta: policy.cltv_expiry_delta,
+            htlc_minimum_msat: policy.htlc_minimum,
+            fee_base_msat: FeeBaseMsat(u32::try_from(policy.fee_base.0).unwrap_or(u32::MAX)),
+            fee_proportional_millionths: FeeProportionalMillionths(policy.fee_proportional_millionths),
+            htlc_maximum_msat: policy.htlc_maximum,
+            extension: Vec::new(),
+        }));
+    }
+    store.into_bytes()
 }
 
 /// A number that depends on all of these and looks like any other.

@@ -39,7 +39,7 @@ pub use change::GraphChange;
 pub use config::{FundingCheck, GossipConfig, Now, Rate};
 pub use outcome::{FundingAnswer, FundingLookup, Incoming, Outcome, Reaction, Refusal, Refused, Source};
 pub use serve::QueryRefusal;
-pub use store::{Log, OpenError};
+pub use store::{Log, OpenError, StoreWriter};
 
 use crate::Direction;
 use held::Held;

@@ -16,7 +16,8 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 
 use crc32c::{crc32c, crc32c_append};
-use fulmen_wire::units::ChainHash;
+use fulmen_wire::message::Message;
+use fulmen_wire::units::{ChainHash, Sat, Scid};
 use thiserror::Error;
 
 /// The file, or whatever serves as one. Offsets count bytes from its start.
@@ -196,6 +197,40 @@ pub(super) fn write_record(out: &mut Vec<u8>, record: Record<'_>) {
     header[..4].copy_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(&header);
     out.extend_from_slice(record.payload);
+}
+
+/// Writes a store without a keeper, believing whatever it is given: for graphs that come from somewhere else, such as a
+/// snapshot of another node's. Who opens it takes it at its word.
+#[derive(Clone, Debug)]
+pub struct StoreWriter {
+    bytes: Vec<u8>,
+}
+
+impl StoreWriter {
+    /// An empty store of a chain.
+    #[must_use]
+    pub fn new(chain_hash: ChainHash) -> StoreWriter {
+        StoreWriter { bytes: file_header(chain_hash).to_vec() }
+    }
+
+    /// Adds an announcement; a channel's comes before its updates, and its updates before those of its nodes.
+    pub fn message(&mut self, message: &Message) {
+        write_record(&mut self.bytes, Record { kind: Kind::Message, at: 0, payload: &message.encode() });
+    }
+
+    /// Adds the value of a channel's funding output, behind its announcement.
+    pub fn funded(&mut self, scid: Scid, value: Sat) {
+        let mut payload = [0; 16];
+        payload[..8].copy_from_slice(&scid.0.to_le_bytes());
+        payload[8..].copy_from_slice(&value.0.to_le_bytes());
+        write_record(&mut self.bytes, Record { kind: Kind::Funded, at: 0, payload: &payload });
+    }
+
+    /// The store's bytes.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 /// The record at the start of `bytes` and its length, or `None` when there is no whole, undamaged one.
