@@ -33,7 +33,7 @@ const FEE: Msat = Msat(2_000);
 const NOW: Now = Now { unix_ms: 1 };
 const HEIGHT: BlockHeight = BlockHeight(1);
 /// How long an engine may say nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the peers of a forwarder said, and how much it answered.
 #[derive(Debug)]
@@ -175,7 +175,9 @@ impl Player {
             open -= usize::from(self.feed(lines[line], &mut next[line], &mut owed[line]));
         }
         while open > 0 {
-            let effects = self.effects.recv_timeout(PATIENCE).expect("the engine answers as it did");
+            let effects = self.effects.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+                panic!("{owed:?} answers are missing at steps {next:?}: {:?}", self.engine.stats().shards)
+            });
             assert_eq!(effects.disconnect, [], "the engine does not know what was recorded with it");
             for (connection, _) in effects.send {
                 let line = line_of(self.pair_of[&connection.peer]);

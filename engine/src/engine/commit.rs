@@ -114,12 +114,12 @@ impl Committer {
         if done.record.is_empty() && !done.is_urgent() {
             return;
         }
-        let urgent = done.is_urgent();
-        self.queue.push(done);
+        // Counted first: whoever takes it from the queue counts it off.
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        if urgent {
+        if done.is_urgent() {
             self.urgent.fetch_add(1, Ordering::SeqCst);
         }
+        self.queue.push(done);
     }
 
     /// Whether something waits to be released.

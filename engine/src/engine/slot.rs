@@ -172,10 +172,12 @@ impl Inbox {
     /// Begins a connection, ending the one before.
     pub(super) fn connect(&mut self, connection: Connection, features: Features, clock: &dyn Clock) -> bool {
         let link = Link { connection, messages: 0, bytes: 0, blocked: false };
+        let mut schedule = false;
         if let Some(old) = self.links.insert(connection.peer, link) {
-            self.push(Item::Disconnected { connection: old.connection }, clock);
+            schedule |= self.push(Item::Disconnected { connection: old.connection }, clock);
         }
-        self.push(Item::Connected { connection, features }, clock)
+        schedule |= self.push(Item::Connected { connection, features }, clock);
+        schedule
     }
 
     /// Forgets a connection; false if it was over already.
