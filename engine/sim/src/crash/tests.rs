@@ -2,7 +2,7 @@
 //!
 //! `FULMEN_CRASH_MATRIX=full cargo test --release -p fulmen-sim crash_matrix -- --nocapture` tries every point of the long
 //! script with every kind of survival, and every point of the short one with a second death at each operation after the
-//! restart. `FULMEN_CRASH_POINT="full 17 Prefix 3 5"` replays one point: script, operation, survival, seed, second death.
+//! restart; with `FULMEN_CRASH_STRIDE=N` as well, each Nth run of these. `FULMEN_CRASH_POINT="full 17 Prefix 3 5"` replays one point: script, operation, survival, seed, second death.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -52,7 +52,8 @@ fn matrix(length: Length) -> CrashMatrix {
 
 fn tried(length: Length, points: impl FnOnce(u64) -> Vec<CrashPoint>) {
     let matrix = matrix(length);
-    let points = points(matrix.operations());
+    let stride = std::env::var("FULMEN_CRASH_STRIDE").map_or(1, |stride| stride.parse().expect("a number"));
+    let points: Vec<CrashPoint> = points(matrix.operations()).into_iter().step_by(stride).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
     let worker = || {
