@@ -14,7 +14,7 @@ use fulmen_wire::units::Signature;
 use super::delta::Delta;
 use super::effect::{Plan, SignJob};
 use super::error::ChannelError;
-use super::funded::{Funded, Link};
+use super::funded::Funded;
 use crate::commitment::CommitmentTx;
 use crate::keys::{CommitmentNumber, PerCommitmentSecret, parse_point, to_point};
 
@@ -83,7 +83,7 @@ impl Funded {
 
     /// Plans our `commitment_signed`, if one is due.
     pub(super) fn plan_commitment(&self) -> Option<Plan> {
-        if self.link != Link::Up || self.awaiting_revocation || !self.owes_commitment() {
+        if !self.commitment_due() {
             return None;
         }
         // The specification of the peer's commitment always adds up to the capacity: the reducer moves amounts, it

@@ -227,7 +227,7 @@ impl Funded {
                 self.local_number = self.local_number.next();
                 self.local_signature = signature;
                 self.local_htlc_signatures = htlc_signatures;
-                self.shift_local_keys();
+                self.ahead.shift_local();
                 self.updates.revoke(Side::Local, &mut effects.events);
                 self.commitment_sent_last = false;
             }
@@ -269,7 +269,6 @@ impl Funded {
         self.revealed.insert(number, &secret).map_err(|_| wrong)?;
         self.remote_point = self.remote_next_point.ok_or(wrong)?;
         self.remote_next_point = Some(point(next_point)?);
-        self.remote_next_keys.take();
         self.awaiting_revocation = false;
         Ok(())
     }

@@ -3,16 +3,14 @@
 //! Owns: both sides' terms, the update log, commitment numbers, the peer's points and revealed secrets, our latest
 //! signed commitment, and what either side said about shutting down. Does not: handle messages; the phases do.
 //!
-//! Invariant: every commitment is [`Funded::spec`] of a [`View`]; the derived keys of the two next commitments are
-//! computed once.
-
-use std::sync::OnceLock;
+//! Invariant: every commitment is [`Funded::spec`] of a [`View`].
 
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Transaction};
 use fulmen_wire::units::{ChannelId, CltvDelta, FeeratePerKw, Msat, Sat, Scid, Signature, Txid};
 use secp256k1::PublicKey;
 
+use super::ahead::KeysAhead;
 use super::config::{ChannelConfig, NegotiatedFeatures};
 use super::htlc::{HtlcEntry, Side, Stage};
 use super::updates::{Updates, View};
@@ -232,10 +230,8 @@ pub(super) struct Funded {
     pub(super) funding_transaction: Option<Box<Transaction>>,
     /// Whether the peer's `channel_ready` came.
     pub(super) ready_received: bool,
-    /// The points of our next commitment and of the one after it.
-    pub(super) local_next_points: [OnceLock<PublicKey>; 2],
-    pub(super) local_next_keys: OnceLock<CommitmentKeys>,
-    pub(super) remote_next_keys: OnceLock<CommitmentKeys>,
+    /// Keys of commitments to come.
+    pub(super) ahead: KeysAhead,
 }
 
 impl Funded {
@@ -264,9 +260,7 @@ impl Funded {
             scid: None,
             funding_transaction: None,
             ready_received: false,
-            local_next_points: [OnceLock::new(), OnceLock::new()],
-            local_next_keys: OnceLock::new(),
-            remote_next_keys: OnceLock::new(),
+            ahead: KeysAhead::default(),
         }
     }
 
@@ -293,22 +287,11 @@ impl Funded {
         CommitmentKeys::derive(self.secrets.basepoints(), &self.params.remote_basepoints, point)
     }
 
-    /// The point of our commitment `number`, remembered for the two next ones.
+    /// The point of our commitment `number`, derived ahead if it is to come.
     pub(super) fn local_point(&self, number: CommitmentNumber) -> PublicKey {
-        let derive = || self.secrets.per_commitment_point(number);
-        let [next, after] = &self.local_next_points;
-        match number.0.checked_sub(self.local_number.0) {
-            Some(1) => *next.get_or_init(derive),
-            Some(2) => *after.get_or_init(derive),
-            _ => derive(),
-        }
-    }
-
-    /// Forgets what was remembered of the commitment that is the latest now.
-    pub(super) fn shift_local_keys(&mut self) {
-        self.local_next_keys.take();
-        let [next, after] = &mut self.local_next_points;
-        *next = std::mem::take(after);
+        let after_next = number.0.checked_sub(self.local_number.0 + 1);
+        let known = after_next.and_then(|after_next| self.ahead.local(usize::try_from(after_next).ok()?));
+        known.map_or_else(|| self.secrets.per_commitment_point(number), |keys| keys.per_commitment_point)
     }
 
     /// The keys of the peer's commitment with this point.
@@ -319,7 +302,10 @@ impl Funded {
     /// Our next commitment, as the peer would sign it now.
     pub(super) fn next_local_commitment(&self) -> Result<CommitmentTx, CommitmentError> {
         let number = self.local_number.next();
-        let keys = self.local_next_keys.get_or_init(|| self.derive_local_keys(self.local_point(number)));
+        let keys = match self.ahead.local(0) {
+            Some(keys) => keys,
+            None => &self.derive_local_keys(self.secrets.per_commitment_point(number)),
+        };
         let spec = self.spec(Side::Local, View::LOCAL_NEXT);
         CommitmentTx::build(&self.params.local_commitment, keys, number, &spec)
     }
@@ -342,7 +328,10 @@ impl Funded {
     /// The peer's next commitment, as we would sign it now; `None` while its point is unknown.
     pub(super) fn next_remote_commitment(&self) -> Option<Result<CommitmentTx, CommitmentError>> {
         let point = self.remote_next_point?;
-        let keys = self.remote_next_keys.get_or_init(|| self.derive_remote_keys(point));
+        let keys = match self.ahead.remote(&point) {
+            Some(keys) => keys,
+            None => &self.derive_remote_keys(point),
+        };
         let spec = self.spec(Side::Remote, View::REMOTE_NEXT);
         let number = self.remote_number.next();
         Some(CommitmentTx::build(&self.params.remote_commitment, keys, number, &spec))

@@ -32,6 +32,7 @@
 //! ([`Channel::replay`]); no plan signs a commitment that the peer has revoked, nor reveals the secret of one that is
 //! not replaced.
 
+mod ahead;
 mod codec;
 mod command;
 mod commit;

@@ -224,9 +224,7 @@ fn describe(mut channel: Channel) -> String {
         _ => None,
     };
     if let Some(funded) = funded {
-        funded.local_next_points = Default::default();
-        funded.local_next_keys.take();
-        funded.remote_next_keys.take();
+        funded.ahead.clear();
     }
     format!("{channel:?}")
 }

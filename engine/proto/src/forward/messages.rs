@@ -16,7 +16,7 @@ use fulmen_wire::features::Features;
 use fulmen_wire::message::{ErrorMessage, Message, OpenChannel, Warning};
 use fulmen_wire::units::{ChannelId, NodeId, Txid};
 
-use crate::channel::{self, AcceptRequest, Channel, ChannelError, Delta, Plan, Reaction};
+use crate::channel::{self, AcceptRequest, Channel, ChannelError, Delta, Plan, Reaction, Side};
 use crate::keys::ChannelSecrets;
 
 use super::handoff::HtlcRef;
@@ -26,6 +26,15 @@ use super::shard::{Begun, PeerEvent, PeerInput, Shard, Work};
 
 /// The channel id that means all channels of the peer.
 const ALL_CHANNELS: ChannelId = ChannelId([0; 32]);
+
+/// The channels that are sent a `commitment_signed`.
+fn signed(inputs: &[PeerInput]) -> BTreeSet<ChannelId> {
+    let message = |input: &PeerInput| match &input.what {
+        PeerEvent::Message(Message::CommitmentSigned(message)) => Some(message.channel_id),
+        _ => None,
+    };
+    inputs.iter().filter_map(message).collect()
+}
 
 /// One round of a turn.
 #[derive(Default)]
@@ -80,6 +89,7 @@ impl Shard {
         let mut inputs = inputs;
         while !inputs.is_empty() {
             let mut round = Round::default();
+            self.derive_keys(&signed(&inputs), Side::Local);
             for input in inputs {
                 if round.must_wait(&input) {
                     round.defer(input);

@@ -22,6 +22,7 @@ mod error;
 mod handoff;
 mod input;
 mod intercept;
+mod keys;
 mod messages;
 mod offer;
 mod output;

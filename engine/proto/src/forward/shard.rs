@@ -13,7 +13,7 @@ use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, Scid, Signature};
 use secp256k1::SecretKey;
 
 use crate::channel::{
-    self, Channel, ChannelEvent, Context, Created, Effects, Htlc, HtlcEntry, Plan, Side, SignJob,
+    self, Channel, ChannelEvent, Context, Created, Delta, Effects, Htlc, HtlcEntry, Plan, Side, SignJob,
 };
 use crate::keys::{NodeSeed, secp};
 use crate::onion::{Peeled, peel};
@@ -48,6 +48,8 @@ pub struct Shard {
     pub(super) counters: CryptoCounters,
     /// Whether the next turn tells of what is held for the embedder's word: after a restart.
     pub(super) tells_intercepted: bool,
+    /// Channels whose peer's next commitment has no keys yet, though its point is known.
+    pub(super) keyless: BTreeSet<ChannelId>,
 }
 
 /// A turn in the making.
@@ -99,6 +101,7 @@ impl Shard {
             onions_awaited: BTreeMap::new(),
             counters: CryptoCounters::default(),
             tells_intercepted: false,
+            keyless: BTreeSet::new(),
         }
     }
 
@@ -237,6 +240,9 @@ impl Shard {
             debug_assert!(false, "plans are made for channels of this shard");
             return;
         };
+        if plan.deltas.iter().any(|delta| matches!(delta, Delta::RevocationReceived { .. })) {
+            self.keyless.insert(channel_id);
+        }
         let deltas = plan.deltas.iter().cloned();
         work.turn.record.changes.extend(deltas.map(|delta| Change::Channel { channel_id, delta }));
         let effects = entry.channel.apply(plan, signatures);
@@ -250,6 +256,7 @@ impl Shard {
         let context = self.context();
         while !work.touched.is_empty() {
             let touched = std::mem::take(&mut work.touched);
+            self.derive_keys(&touched, Side::Remote);
             let planned: Vec<(ChannelId, Plan)> = touched
                 .into_iter()
                 .filter_map(|channel_id| {
