@@ -21,6 +21,11 @@ pub(crate) fn offset(point: &PublicKey, scalar: &Scalar) -> Option<PublicKey> {
     point.add_exp_tweak(&CONTEXT, scalar).ok()
 }
 
+/// `scalar * point`, unless the scalar is zero.
+pub(crate) fn multiple(point: &PublicKey, scalar: &Scalar) -> Option<PublicKey> {
+    point.mul_tweak(&CONTEXT, scalar).ok()
+}
+
 /// The sum of two points, each times a scalar, unless it or a term is the point at infinity.
 pub(crate) fn combination(terms: &[(PublicKey, Scalar); 2]) -> Option<PublicKey> {
     let [(p, by_p), (q, by_q)] = terms;

@@ -35,6 +35,7 @@ pub use derive::{
     DeriveJob, derive_pubkeys, derive_pubkeys_with, derive_revocation_pubkeys, derive_revocation_pubkeys_with,
 };
 pub use keys::{KeyError, parse_keys, parse_keys_with};
+pub use multiply::{MultiplyJob, multiply_points, multiply_points_with};
 pub use verifier::{CHUNK_MAX, Verifier};
 pub use verify::{Batch, Verdicts, VerifyJob, verify_all};
 
@@ -43,6 +44,7 @@ mod derive;
 mod fallback;
 mod inverse;
 mod keys;
+mod multiply;
 #[cfg(test)]
 mod oracle;
 mod scalar;

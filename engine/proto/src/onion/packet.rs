@@ -77,12 +77,17 @@ impl OnionPacket {
     }
 
     /// Joins the parts of a packet of version 0.
-    pub(super) fn new(public_key: &PublicKey, hop_payloads: &[u8], hmac: &[u8]) -> OnionPacket {
+    pub(super) fn new(public_key: &[u8; 33], hop_payloads: &[u8], hmac: &[u8]) -> OnionPacket {
         let mut bytes = Box::new([0; PACKET_LENGTH]);
-        bytes[1..34].copy_from_slice(&public_key.serialize());
+        bytes[1..34].copy_from_slice(public_key);
         bytes[HOP_PAYLOADS].copy_from_slice(hop_payloads);
         bytes[HOP_PAYLOADS.end..].copy_from_slice(hmac);
         OnionPacket(bytes)
+    }
+
+    /// Gives the packet its ephemeral key.
+    pub(super) fn set_public_key(&mut self, public_key: &PublicKey) {
+        self.0[1..34].copy_from_slice(&public_key.serialize());
     }
 }
 
@@ -179,7 +184,7 @@ pub fn build(
         let mac = secret.derive(KeyKind::Mu).mac();
         hmac = mac.chain_update(hop_payloads).chain_update(associated_data).finalize().into_bytes().into();
     }
-    let packet = OnionPacket::new(&session_key.public_key(secp()), &hop_payloads, &hmac);
+    let packet = OnionPacket::new(&session_key.public_key(secp()).serialize(), &hop_payloads, &hmac);
     Ok((packet, SharedSecrets::new(secrets)))
 }
 

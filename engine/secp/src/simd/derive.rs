@@ -1,7 +1,8 @@
 //! BOLT 3 derivation, up to 64 keys at a time.
 //!
 //! `pubkey` is a sum of 27 affine points, 26 from the generator's comb, added as a tree: no doublings.
-//! `revocationpubkey` is a sum of two multiples of points that come from a peer: tables and a chain, as in `verify`.
+//! `revocationpubkey` is a sum of two multiples of points that come from a peer: tables and a chain, as in `verify`. The
+//! multiple of one point is the same with one term.
 //!
 //! Where a sum on the way is exceptional or the result is at infinity, the key is marked and left to libsecp256k1.
 //!
@@ -83,27 +84,30 @@ impl Deriver {
     ) {
         for jobs in jobs.chunks(CHUNK_MAX) {
             self.add_terms(ifma, jobs);
-            self.accumulated.clear();
-            let groups = self.exceptional.len();
-            let mut group = 0;
-            while group < groups {
-                group += match groups - group {
-                    4.. => self.accumulate::<4>(ifma, group),
-                    2.. => self.accumulate::<2>(ifma, group),
-                    _ => self.accumulate::<1>(ifma, group),
-                };
+            self.finish(ifma, jobs.len(), keys);
+        }
+    }
+
+    /// Appends `scalar * point`, uncompressed, of each job, or `None` where libsecp256k1 has to say.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(crate) fn multiples(&mut self, ifma: Ifma, jobs: &[Offset], keys: &mut Vec<Option<[u8; 65]>>) {
+        for jobs in jobs.chunks(CHUNK_MAX) {
+            let Deriver { points, tables, terms, joined, room, exceptional, .. } = self;
+            points.clear();
+            terms.clear();
+            exceptional.clear();
+            for group in jobs.chunks(8) {
+                points.push(load_points(ifma, &lanes_of(group).map(|job| Entry::of(&job.point))));
+                exceptional.push(LaneMask::NONE);
             }
-            let Deriver { accumulated, inverses, room, sums, exceptional, .. } = self;
-            inverses.clear();
-            inverses.extend(accumulated.iter().map(|point| point.z[0]));
-            invert_all(ifma, inverses, &mut room.products, |group, lanes| {
-                exceptional[group] = exceptional[group].union(lanes);
-            });
-            sums.clear();
-            for (point, inverse) in accumulated.iter().zip(inverses.iter()) {
-                sums.push(point.to_affine(ifma, inverse));
+            build(ifma, points, room, tables);
+            for (group, tables) in jobs.chunks(8).zip(tables.as_chunks::<8>().0) {
+                let splits = Splits::new(ifma, &lanes_of(group).map(|job| job.scalar.split()));
+                terms.push_points(ifma, tables.each_ref(), &splits);
             }
-            write(jobs.len(), sums, exceptional, keys);
+            // What the chains run over are half sums as they are: a single term has nothing to be joined with.
+            terms.sum(ifma, room, joined);
+            self.finish(ifma, jobs.len(), keys);
         }
     }
 
@@ -143,6 +147,32 @@ impl Deriver {
             },
             |index, lanes| exceptional[index / DIGITS] = exceptional[index / DIGITS].union(lanes),
         );
+    }
+
+    /// Runs the chains of all groups over `joined`, and appends `count` keys.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn finish(&mut self, ifma: Ifma, count: usize, keys: &mut Vec<Option<[u8; 65]>>) {
+        self.accumulated.clear();
+        let groups = self.exceptional.len();
+        let mut group = 0;
+        while group < groups {
+            group += match groups - group {
+                4.. => self.accumulate::<4>(ifma, group),
+                2.. => self.accumulate::<2>(ifma, group),
+                _ => self.accumulate::<1>(ifma, group),
+            };
+        }
+        let Deriver { accumulated, inverses, room, sums, exceptional, .. } = self;
+        inverses.clear();
+        inverses.extend(accumulated.iter().map(|point| point.z[0]));
+        invert_all(ifma, inverses, &mut room.products, |group, lanes| {
+            exceptional[group] = exceptional[group].union(lanes);
+        });
+        sums.clear();
+        for (point, inverse) in accumulated.iter().zip(inverses.iter()) {
+            sums.push(point.to_affine(ifma, inverse));
+        }
+        write(count, sums, exceptional, keys);
     }
 
     /// Runs the chain of N groups; returns N.

@@ -76,6 +76,14 @@ pub(crate) fn combinations(ifma: Ifma, jobs: &[Combination]) -> Vec<Option<[u8; 
     keys
 }
 
+/// `scalar * point` of each job, uncompressed, or `None` where libsecp256k1 has to say.
+pub(crate) fn multiples(ifma: Ifma, jobs: &[Offset]) -> Vec<Option<[u8; 65]>> {
+    let mut keys = Vec::with_capacity(jobs.len());
+    // SAFETY: `ifma` proves the features that `Deriver::multiples` is compiled for.
+    DERIVER.with_borrow_mut(|deriver| unsafe { deriver.multiples(ifma, jobs, &mut keys) });
+    keys
+}
+
 thread_local! {
     static BUILDER: RefCell<Builder> = RefCell::default();
     static DERIVER: RefCell<Deriver> = RefCell::default();

@@ -4,7 +4,10 @@ use secp256k1::{PublicKey, Scalar};
 
 use super::{BACKENDS, count, public};
 use crate::oracle::{self, N, Source};
-use crate::{Backend, DeriveJob, derive_pubkeys_with, derive_revocation_pubkeys_with, fallback};
+use crate::{
+    Backend, DeriveJob, MultiplyJob, derive_pubkeys_with, derive_revocation_pubkeys_with, fallback,
+    multiply_points_with,
+};
 
 #[test]
 fn both_backends_derive_the_same_keys() {
@@ -81,4 +84,31 @@ fn exceptional_sums_are_left_to_libsecp256k1() {
         assert!(left > 0 && left < found.len(), "{left} of {} left", found.len());
         assert!(slow.iter().any(Option::is_none), "no infinity came up");
     }
+}
+
+#[test]
+fn both_backends_multiply_alike() {
+    let mut source = Source::new(53);
+    let scalar = |number: oracle::Big| Scalar::from_be_bytes(number.to_bytes()).unwrap();
+    let jobs: Vec<MultiplyJob> = (0..count(200, 20_000))
+        .map(|round| {
+            let scalar = match round % 20 {
+                0 => Scalar::ZERO,
+                1 => Scalar::ONE,
+                2 => scalar(oracle::negate(oracle::ONE, N)),
+                // Scalars of few digits leave most positions of the chain at zero.
+                3 => scalar(oracle::Big([1 + source.below(1 << 20) as u64, 0, 0, 0])),
+                _ => scalar(source.nonzero(N)),
+            };
+            MultiplyJob { point: public(source.nonzero(N)), scalar }
+        })
+        .collect();
+    let expected = multiply_points_with(Backend::Libsecp256k1, &jobs);
+    assert_eq!(expected.iter().filter(|found| found.is_none()).count(), jobs.len() / 20, "the zeros");
+    for size in [1, 2, 7, 8, 9, 16, 33, 64, 65, 200] {
+        for (jobs, expected) in jobs.chunks(size).zip(expected.chunks(size)).take(count(4, 1_000)) {
+            assert_eq!(multiply_points_with(Backend::Avx512Ifma, jobs), expected);
+        }
+    }
+    assert_eq!(multiply_points_with(Backend::Avx512Ifma, &[]), []);
 }
