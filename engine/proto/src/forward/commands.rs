@@ -16,7 +16,7 @@ use super::input::{ChannelRef, Command, Confirmation, Invoice, Now, OpenChannel,
 use super::output::{Event, FailureReason};
 use super::peer::channel_features;
 use super::receive::hashes_to;
-use super::record::Change;
+use super::record::{Change, ChannelEntry};
 use super::shard::{Begun, Shard, Work};
 
 impl Shard {
@@ -155,14 +155,10 @@ impl Shard {
     /// Tells the channel funded by a transaction how deep it is.
     pub(super) fn confirm(&mut self, work: &mut Work, confirmation: &Confirmation) {
         let Confirmation { txid, scid, depth, output } = confirmation;
-        let funded: Vec<ChannelId> = self
-            .state
-            .channels
-            .iter()
-            .filter(|(_, entry)| entry.is_funded_by(*txid, scid.output()))
-            .map(|(channel_id, _)| *channel_id)
-            .collect();
-        for channel_id in funded {
+        // A channel is named by its funding output.
+        let channel_id = ChannelId::from_funding(*txid, scid.output());
+        let is_funded = |entry: &ChannelEntry| entry.is_funded_by(*txid, scid.output());
+        if self.state.channels.get(&channel_id).is_some_and(is_funded) {
             let (scid, depth, output) = (*scid, *depth, output.clone());
             self.tell(work, channel_id, channel::Command::FundingConfirmed { scid, depth, output });
         }

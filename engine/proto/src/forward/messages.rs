@@ -168,8 +168,7 @@ impl Shard {
     }
 
     pub(super) fn channels_of(&self, peer: NodeId) -> Vec<ChannelId> {
-        let mine = self.state.channels.iter().filter(|(_, entry)| entry.peer == peer);
-        mine.map(|(channel_id, _)| *channel_id).collect()
+        self.state.channels.of(peer).collect()
     }
 
     fn connect(&mut self, work: &mut Work, peer: NodeId, features: Features) {

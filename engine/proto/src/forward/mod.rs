@@ -13,6 +13,7 @@
 //! Invariant: no millisatoshi is lost between two channels. An HTLC is offered only for one irrevocably committed in;
 //! every HTLC received is fulfilled if the one offered for it was, and failed only once that one is irrevocably gone.
 
+mod channels;
 mod circuit;
 mod codec;
 mod commands;

@@ -14,6 +14,7 @@ use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash, Scid
 use crate::channel::{Channel, Delta, Htlc, Side};
 use crate::onion::ReplayTag;
 
+use super::channels::Channels;
 use super::circuit::{Circuit, Circuits, Origin};
 use super::config::ForwardingPolicy;
 use super::handoff::{HtlcRef, Resolution};
@@ -216,7 +217,7 @@ impl Policies {
 pub(crate) struct State {
     pub(crate) height: BlockHeight,
     pub(crate) next_key_index: u64,
-    pub(crate) channels: BTreeMap<ChannelId, ChannelEntry>,
+    pub(crate) channels: Channels,
     pub(crate) scids: BTreeMap<Scid, ChannelId>,
     pub(crate) circuits: Circuits,
     pub(crate) receiver: Receiver,

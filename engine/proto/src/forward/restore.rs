@@ -238,7 +238,7 @@ impl Restoring {
 fn supply_onions(shard: &mut Shard) -> Result<(), RestoreError> {
     let state = &mut shard.state;
     let mut missing = Vec::new();
-    for (channel_id, entry) in &state.channels {
+    for (channel_id, entry) in state.channels.iter() {
         for htlc_id in entry.channel.missing_onions() {
             let outgoing = HtlcRef { channel_id: *channel_id, htlc_id };
             match state.circuits.origin(outgoing) {
