@@ -15,8 +15,13 @@ use super::delta::Delta;
 use super::effect::{Plan, SignJob};
 use super::error::ChannelError;
 use super::funded::Funded;
+use super::htlc::Side;
+use super::updates::{Owed, View};
 use crate::commitment::CommitmentTx;
 use crate::keys::{CommitmentNumber, PerCommitmentSecret, parse_point, to_point};
+
+/// The fewest HTLC signatures for which a `commitment_signed` may wait.
+const WORTH_WAITING: usize = 8;
 
 impl Funded {
     /// Plans a `commitment_signed` of the peer, and our `revoke_and_ack`.
@@ -92,6 +97,18 @@ impl Funded {
         let mut plan = Plan::of(Delta::CommitmentSent);
         self.sign_remote_commitment(&commitment, &mut plan);
         Some(plan)
+    }
+
+    /// Whether our due `commitment_signed` had better wait for more: it would cover nothing but fulfilments, fewer than the
+    /// HTLCs it would sign once more for them.
+    pub(super) fn commitment_can_wait(&self) -> bool {
+        if !self.commitment_due() || self.is_shutting_down() {
+            return false;
+        }
+        let Owed { fulfilled, others } = self.updates.owed();
+        let balances = self.updates.reduce(View::REMOTE_NEXT);
+        let signatures = self.untrimmed(Side::Remote, balances.feerate, &balances.htlcs);
+        others == 0 && signatures >= WORTH_WAITING && signatures > fulfilled
     }
 
     /// Adds the `commitment_signed` for a commitment of the peer and the jobs that sign it.

@@ -199,6 +199,7 @@ impl Channel {
 
 impl Funded {
     fn fold(&mut self, delta: Delta, effects: &mut Effects) -> Result<(), ReplayError> {
+        self.tallies.end(&delta);
         match delta {
             Delta::FundingLocked { scid } => {
                 self.scid = Some(scid);
@@ -208,7 +209,10 @@ impl Funded {
                 self.ready_received = true;
                 self.remote_next_point = Some(point(&second_per_commitment_point)?);
             }
-            Delta::Added { by, htlc, over_dust_exposure } => self.updates.add(by, htlc, over_dust_exposure),
+            Delta::Added { by, htlc, over_dust_exposure } => {
+                let entry = self.updates.add(by, htlc, over_dust_exposure);
+                self.tallies.added(entry);
+            }
             Delta::Removed { by, id, removal } => {
                 if let (Side::Remote, Removal::Fulfill(preimage)) = (by, &removal) {
                     effects.events.push(ChannelEvent::Fulfilled { id, preimage: *preimage });

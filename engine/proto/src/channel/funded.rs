@@ -12,8 +12,9 @@ use secp256k1::PublicKey;
 
 use super::ahead::KeysAhead;
 use super::config::{ChannelConfig, NegotiatedFeatures};
-use super::htlc::{HtlcEntry, Side, Stage};
-use super::updates::{Updates, View};
+use super::htlc::{HtlcEntry, Side};
+use super::tally::Tallies;
+use super::updates::{Owed, Updates, View};
 use crate::commitment::{
     ANCHOR_OUTPUT, ChannelType, CommitmentError, CommitmentParams, CommitmentSpec, CommitmentTx, Htlc,
     HtlcDirection, commitment_fee, funding_script, obscure_factor, trim_threshold,
@@ -232,6 +233,8 @@ pub(super) struct Funded {
     pub(super) ready_received: bool,
     /// Keys of commitments to come.
     pub(super) ahead: KeysAhead,
+    /// Sums over the update log.
+    pub(super) tallies: Tallies,
 }
 
 impl Funded {
@@ -261,6 +264,7 @@ impl Funded {
             funding_transaction: None,
             ready_received: false,
             ahead: KeysAhead::default(),
+            tallies: Tallies::default(),
         }
     }
 
@@ -356,8 +360,7 @@ impl Funded {
 
     /// Whether updates wait to be signed for the peer's commitment.
     pub(super) fn owes_commitment(&self) -> bool {
-        self.updates.any_at(Side::Local, Stage::Proposed)
-            || self.updates.any_at(Side::Remote, Stage::Acknowledged)
+        self.updates.owed() != Owed::default()
     }
 
     /// Whether HTLCs may be offered at all: both sides ready, neither shutting down.

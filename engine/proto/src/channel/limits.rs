@@ -25,10 +25,10 @@ const CONCURRENT_HTLCS: usize = 2;
 impl Funded {
     /// What we may offer in one more HTLC; zero if none.
     pub(super) fn available_out(&self) -> Msat {
-        let balances = self.updates.reduce(View::PRUDENT);
-        let in_flight = offered(&balances.htlcs, Side::Local);
+        let tally = self.prudent();
+        let in_flight = tally.offered(Side::Local);
         let theirs = &self.params.remote_terms;
-        if count(&balances.htlcs, Side::Local) >= usize::from(theirs.max_accepted_htlcs) {
+        if tally.offered_count(Side::Local) >= usize::from(theirs.max_accepted_htlcs) {
             return Msat::ZERO;
         }
         let available =
@@ -38,10 +38,10 @@ impl Funded {
 
     /// What the peer may offer us in one more HTLC, as far as we can know; zero if none.
     pub(super) fn available_in(&self) -> Msat {
-        let balances = self.updates.reduce(View::PRUDENT);
-        let in_flight = offered(&balances.htlcs, Side::Remote);
+        let tally = self.prudent();
+        let in_flight = tally.offered(Side::Remote);
         let ours = &self.params.local_terms;
-        if count(&balances.htlcs, Side::Remote) >= usize::from(ours.max_accepted_htlcs) {
+        if tally.offered_count(Side::Remote) >= usize::from(ours.max_accepted_htlcs) {
             return Msat::ZERO;
         }
         let available =
@@ -52,20 +52,20 @@ impl Funded {
     /// What `side` can pay in one more HTLC: its balance without the reserve, and, where it pays the fee, without
     /// fee, fee-spike buffer and anchors, on either commitment.
     fn spendable(&self, side: Side) -> Msat {
-        let balances = self.updates.reduce(View::PRUDENT);
-        let feerate = self.highest_feerate();
-        let own = balances.of(side).saturating_sub(self.params.reserve(side).to_msat());
+        let tally = self.prudent();
+        let feerate = tally.feerate();
+        let own = tally.balance(side).saturating_sub(self.params.reserve(side).to_msat());
         let limit = |owner: Side| {
-            let threshold = self.params.trim_threshold(owner, side, feerate);
+            let threshold = tally.threshold(owner, side);
             let trimmed_at_most = Msat(threshold.0.saturating_sub(1));
-            let untrimmed = self.untrimmed(owner, feerate, &balances.htlcs);
+            let untrimmed = tally.untrimmed(owner);
             if self.params.opener == side {
                 // One more HTLC than this one must stay affordable, else the channel is stuck.
                 let with_output = own.saturating_sub(self.buffered_cost(feerate, untrimmed + 2).to_msat());
                 let without = own.saturating_sub(self.buffered_cost(feerate, untrimmed + 1).to_msat());
                 if with_output >= threshold { with_output } else { trimmed_at_most.min(without) }
             } else {
-                let opener = balances.of(side.other());
+                let opener = tally.balance(side.other());
                 let reserve = self.params.reserve(side.other());
                 let cost = self.params.commitment_cost(feerate, untrimmed + 1);
                 let opener_can_pay = opener >= reserve.saturating_add(cost).to_msat();
@@ -84,11 +84,11 @@ impl Funded {
         if amount < theirs.htlc_minimum {
             return Err(CommandError::HtlcBelowMinimum { amount, min: theirs.htlc_minimum });
         }
-        let balances = self.updates.reduce(View::PRUDENT);
-        if count(&balances.htlcs, Side::Local) >= usize::from(theirs.max_accepted_htlcs) {
+        let tally = self.prudent();
+        if tally.offered_count(Side::Local) >= usize::from(theirs.max_accepted_htlcs) {
             return Err(CommandError::TooManyHtlcs { max: theirs.max_accepted_htlcs });
         }
-        let total = offered(&balances.htlcs, Side::Local).saturating_add(amount);
+        let total = tally.offered(Side::Local).saturating_add(amount);
         if total > theirs.max_htlc_value_in_flight {
             return Err(CommandError::TooMuchInFlight { total, max: theirs.max_htlc_value_in_flight });
         }
@@ -113,24 +113,24 @@ impl Funded {
         if amount < ours.htlc_minimum {
             return Err(ChannelError::HtlcBelowMinimum { amount, min: ours.htlc_minimum });
         }
-        let balances = self.updates.reduce(View::PEER_KNEW);
-        let htlcs = count(&balances.htlcs, Side::Remote) + 1;
+        let tally = self.peer_knew();
+        let htlcs = tally.offered_count(Side::Remote) + 1;
         if htlcs > usize::from(ours.max_accepted_htlcs) {
             return Err(ChannelError::TooManyHtlcs { count: htlcs, max: ours.max_accepted_htlcs });
         }
-        let total = offered(&balances.htlcs, Side::Remote).saturating_add(amount);
+        let total = tally.offered(Side::Remote).saturating_add(amount);
         if total > ours.max_htlc_value_in_flight {
             return Err(ChannelError::TooMuchInFlight { total, max: ours.max_htlc_value_in_flight });
         }
         let cost = if self.params.opener == Side::Remote {
-            let untrimmed = self.untrimmed(Side::Local, balances.feerate, &balances.htlcs);
-            let threshold = self.params.trim_threshold(Side::Local, Side::Remote, balances.feerate);
-            self.params.commitment_cost(balances.feerate, untrimmed + usize::from(amount >= threshold))
+            let has_output = amount >= tally.threshold(Side::Local, Side::Remote);
+            let untrimmed = tally.untrimmed(Side::Local) + usize::from(has_output);
+            self.params.commitment_cost(tally.feerate(), untrimmed)
         } else {
             Sat::ZERO
         };
         let reserve = self.params.reserve(Side::Remote);
-        let balance = balances.remote;
+        let balance = tally.balance(Side::Remote);
         let available = balance.saturating_sub(reserve.saturating_add(cost).to_msat());
         if amount > available {
             return Err(ChannelError::HtlcNotAffordable { amount, available, balance, reserve, cost });
@@ -193,17 +193,16 @@ impl Funded {
 
     /// What is in HTLCs too small for `owner`'s commitment, now or once what is pending is signed.
     pub(super) fn dust_exposure(&self, owner: Side) -> Msat {
-        let balances = self.updates.reduce(View::PRUDENT);
-        self.trimmed(owner, self.highest_feerate(), &balances.htlcs)
+        self.prudent().trimmed(owner)
     }
 
     /// The exposure that one more HTLC of `by` brings, where it is too small for a commitment; the larger of both.
     fn exposure_with(&self, by: Side, amount: Msat) -> Option<Msat> {
-        let feerate = self.highest_feerate();
+        let tally = self.prudent();
         [Side::Local, Side::Remote]
             .into_iter()
-            .filter(|owner| amount < self.params.trim_threshold(*owner, by, feerate))
-            .map(|owner| self.dust_exposure(owner).saturating_add(amount))
+            .filter(|owner| amount < tally.threshold(*owner, by))
+            .map(|owner| tally.trimmed(owner).saturating_add(amount))
             .max()
     }
 
@@ -245,19 +244,4 @@ impl Funded {
         };
         Sat(fee.0.saturating_mul(multiple)).saturating_add(self.params.anchors_cost())
     }
-
-    /// The highest fee rate that a commitment has or may yet have.
-    fn highest_feerate(&self) -> FeeratePerKw {
-        self.updates.feerates().max().unwrap_or_default()
-    }
-}
-
-/// What one side has offered of these HTLCs.
-fn offered(htlcs: &[&HtlcEntry], by: Side) -> Msat {
-    htlcs.iter().filter(|entry| entry.offered_by == by).map(|entry| entry.htlc.amount).sum()
-}
-
-/// How many of these HTLCs one side has offered.
-fn count(htlcs: &[&HtlcEntry], by: Side) -> usize {
-    htlcs.iter().filter(|entry| entry.offered_by == by).count()
 }

@@ -51,6 +51,7 @@ mod query;
 mod reestablish;
 mod shutdown;
 mod snapshot;
+mod tally;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -238,6 +239,17 @@ impl Channel {
             }
             Phase::Negotiating(negotiating) => negotiating.plan_first_offer(context),
             _ => None,
+        }
+    }
+
+    /// Whether a `commitment_signed` is due that had better wait until more gathers: nobody but the channel's free slots and
+    /// balances depends on it, and it would sign many HTLCs again for few fulfilments. Whoever lets it wait must plan it
+    /// after a while all the same.
+    #[must_use]
+    pub fn commitment_can_wait(&self) -> bool {
+        match &self.phase {
+            Phase::Normal(funded) => funded.commitment_can_wait(),
+            _ => false,
         }
     }
 

@@ -225,6 +225,7 @@ fn describe(mut channel: Channel) -> String {
     };
     if let Some(funded) = funded {
         funded.ahead.clear();
+        funded.tallies.clear();
     }
     format!("{channel:?}")
 }

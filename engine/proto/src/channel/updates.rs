@@ -6,7 +6,7 @@
 //! Invariant: the only balance stored is ours without any HTLC still in the log; every other balance is derived by
 //! [`Updates::reduce`]. What has passed [`Stage::Irrevocable`] is in every commitment, so it can leave the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 
 use fulmen_wire::units::{FeeratePerKw, Msat};
 
@@ -105,6 +105,61 @@ impl Balances<'_> {
     }
 }
 
+/// Updates that our next `commitment_signed` would cover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Owed {
+    /// Fulfilments: both sides know the preimage already, and nobody waits for them to be committed.
+    pub(super) fulfilled: usize,
+    /// Additions, failures and fee changes: what comes next waits for them.
+    pub(super) others: usize,
+}
+
+/// Both balances, with the amounts of some HTLCs moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moved {
+    local: i128,
+    remote: i128,
+}
+
+impl Moved {
+    /// Moves an HTLC's amount as far as the view shows; says whether the HTLC is pending in it.
+    ///
+    /// Every amount is moved at most twice: from its offerer into the HTLC, and from there to whom the removal gives it.
+    pub(super) fn count(&mut self, view: View, entry: &HtlcEntry) -> bool {
+        if entry.added < view.adds(entry.offered_by) {
+            return false;
+        }
+        let amount = i128::from(entry.htlc.amount.0);
+        let (offerer, receiver) = match entry.offered_by {
+            Side::Local => (&mut self.local, &mut self.remote),
+            Side::Remote => (&mut self.remote, &mut self.local),
+        };
+        match &entry.removal {
+            Some(removal) if removal.stage >= view.removals(entry.offered_by.other()) => {
+                if removal.removal.is_fulfill() {
+                    *offerer -= amount;
+                    *receiver += amount;
+                }
+                false
+            }
+            _ => {
+                *offerer -= amount;
+                true
+            }
+        }
+    }
+
+    /// One side's balance. Plans only admit updates that their sender can pay, so in a commitment none falls below zero.
+    /// In [`View::PRUDENT`] the peer's may, when it spends what it claims in the same breath; it is zero then.
+    pub(super) fn balance(&self, side: Side) -> Msat {
+        let balance = match side {
+            Side::Local => self.local,
+            Side::Remote => self.remote,
+        };
+        Msat(u64::try_from(balance.max(0)).unwrap_or(u64::MAX))
+    }
+}
+
 /// An update of ours that the peer may not have, for retransmission.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unacknowledged<'a> {
@@ -150,38 +205,26 @@ impl Updates {
         }
     }
 
-    /// The one reducer: balances, fee rate and HTLCs of a view.
-    ///
-    /// Every amount is moved at most twice: from its offerer into the HTLC, and from there to whom the removal gives
-    /// it. Plans only admit updates that their sender can pay, so in a commitment no balance falls below zero. In
-    /// [`View::PRUDENT`] the peer's may, when it spends what it claims in the same breath; it is zero then.
+    /// The one reducer: balances, fee rate and HTLCs of a view. [`Moved`] says what becomes of amounts.
     pub(super) fn reduce(&self, view: View) -> Balances<'_> {
-        let mut local = i128::from(self.settled_local.0);
-        let mut remote = i128::from(self.capacity.0) - local;
+        let mut moved = self.settled();
         let mut htlcs = Vec::with_capacity(self.offered.len() + self.received.len());
-        for entry in self.entries().filter(|entry| entry.added >= view.adds(entry.offered_by)) {
-            let amount = i128::from(entry.htlc.amount.0);
-            let (offerer, receiver) = match entry.offered_by {
-                Side::Local => (&mut local, &mut remote),
-                Side::Remote => (&mut remote, &mut local),
-            };
-            *offerer -= amount;
-            match &entry.removal {
-                Some(removal) if removal.stage >= view.removals(entry.offered_by.other()) => {
-                    if removal.removal.is_fulfill() {
-                        *receiver += amount;
-                    } else {
-                        *offerer += amount;
-                    }
-                }
-                _ => htlcs.push(entry),
-            }
-        }
+        htlcs.extend(self.entries().filter(|entry| moved.count(view, entry)));
+        let (local, remote) = (moved.balance(Side::Local), moved.balance(Side::Remote));
+        Balances { local, remote, feerate: self.feerate(view), htlcs }
+    }
+
+    /// Both balances if no HTLC of the log existed: where the reducer begins.
+    pub(super) fn settled(&self) -> Moved {
+        let local = i128::from(self.settled_local.0);
+        Moved { local, remote: i128::from(self.capacity.0) - local }
+    }
+
+    /// The fee rate of a view.
+    pub(super) fn feerate(&self, view: View) -> FeeratePerKw {
         let mut latest_first = self.fees.iter().rev();
         let fee = latest_first.find(|fee| fee.stage >= view.adds(self.opener));
-        let feerate = fee.map_or(self.feerate, |fee| fee.feerate);
-        let amount = |balance: i128| Msat(u64::try_from(balance.max(0)).unwrap_or(u64::MAX));
-        Balances { local: amount(local), remote: amount(remote), feerate, htlcs }
+        fee.map_or(self.feerate, |fee| fee.feerate)
     }
 
     /// All HTLCs, ours first, each direction by id.
@@ -222,6 +265,28 @@ impl Updates {
             })
     }
 
+    /// What waits for our next `commitment_signed`.
+    pub(super) fn owed(&self) -> Owed {
+        let mut owed = Owed::default();
+        for entry in self.entries() {
+            let (adds_at, removals_at) = match entry.offered_by {
+                Side::Local => (Stage::Proposed, Stage::Acknowledged),
+                Side::Remote => (Stage::Acknowledged, Stage::Proposed),
+            };
+            owed.others += usize::from(entry.added == adds_at);
+            if let Some(pending) = entry.removal.as_ref().filter(|pending| pending.stage == removals_at) {
+                let kind = if pending.removal.is_fulfill() { &mut owed.fulfilled } else { &mut owed.others };
+                *kind += 1;
+            }
+        }
+        let fees_at = match self.opener {
+            Side::Local => Stage::Proposed,
+            Side::Remote => Stage::Acknowledged,
+        };
+        owed.others += self.fees.iter().filter(|fee| fee.stage == fees_at).count();
+        owed
+    }
+
     /// Whether an addition of `by` stands at this stage.
     pub(super) fn any_add_at(&self, by: Side, stage: Stage) -> bool {
         self.entries().any(|entry| entry.offered_by == by && entry.added == stage)
@@ -250,7 +315,7 @@ impl Updates {
     }
 
     /// Folds an addition.
-    pub(super) fn add(&mut self, by: Side, htlc: Htlc, over_dust_exposure: bool) {
+    pub(super) fn add(&mut self, by: Side, htlc: Htlc, over_dust_exposure: bool) -> &HtlcEntry {
         let order = self.order();
         let (entries, next_id) = match by {
             Side::Local => (&mut self.offered, &mut self.next_offered_id),
@@ -265,7 +330,13 @@ impl Updates {
             order,
             htlc,
         };
-        entries.insert(entry.htlc.id, entry);
+        match entries.entry(entry.htlc.id) {
+            btree_map::Entry::Vacant(vacant) => vacant.insert(entry),
+            btree_map::Entry::Occupied(mut occupied) => {
+                occupied.insert(entry);
+                occupied.into_mut()
+            }
+        }
     }
 
     /// Folds a removal by `by`, the HTLC's receiver.

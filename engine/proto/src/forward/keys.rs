@@ -28,7 +28,12 @@ struct Jobs<'a> {
 }
 
 impl<'a> Jobs<'a> {
-    fn push(&mut self, channel_id: ChannelId, side: Side, jobs: impl IntoIterator<Item = CommitmentKeyJob<'a>>) {
+    fn push(
+        &mut self,
+        channel_id: ChannelId,
+        side: Side,
+        jobs: impl IntoIterator<Item = CommitmentKeyJob<'a>>,
+    ) {
         self.jobs.extend(jobs);
         self.owners.resize(self.jobs.len(), (channel_id, side));
     }
@@ -42,7 +47,8 @@ impl<'a> Jobs<'a> {
 impl Shard {
     /// Derives the keys that these channels are about to need: those of our next commitments, or of the peers'.
     pub(super) fn derive_keys(&mut self, channels: &BTreeSet<ChannelId>, side: Side) {
-        let channel = |channel_id: &ChannelId| self.state.channels.get(channel_id).map(|entry| &entry.channel);
+        let channel =
+            |channel_id: &ChannelId| self.state.channels.get(channel_id).map(|entry| &entry.channel);
         let lacking: Vec<(ChannelId, &Channel)> = channels
             .iter()
             .filter_map(|channel_id| Some((*channel_id, channel(channel_id)?)))

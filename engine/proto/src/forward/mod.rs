@@ -17,6 +17,7 @@ mod channels;
 mod circuit;
 mod codec;
 mod commands;
+mod commit;
 mod config;
 mod decide;
 mod error;

@@ -50,6 +50,8 @@ pub struct Shard {
     pub(super) tells_intercepted: bool,
     /// Channels whose peer's next commitment has no keys yet, though its point is known.
     pub(super) keyless: BTreeSet<ChannelId>,
+    /// Channels whose `commitment_signed` was put off, at most until the next [`Input::Tick`].
+    pub(super) put_off: BTreeSet<ChannelId>,
 }
 
 /// A turn in the making.
@@ -102,6 +104,7 @@ impl Shard {
             counters: CryptoCounters::default(),
             tells_intercepted: false,
             keyless: BTreeSet::new(),
+            put_off: BTreeSet::new(),
         }
     }
 
@@ -141,6 +144,7 @@ impl Shard {
         self.expire(&mut work);
         self.decide(&mut work);
         self.remove_resolved(&mut work);
+        self.put_off(&mut work, sorted.ticked);
         self.commit(&mut work);
         work.turn
     }
@@ -234,7 +238,13 @@ impl Shard {
         self.apply_signed(work, channel_id, plan, &signatures);
     }
 
-    fn apply_signed(&mut self, work: &mut Work, channel_id: ChannelId, plan: Plan, signatures: &[Signature]) {
+    pub(super) fn apply_signed(
+        &mut self,
+        work: &mut Work,
+        channel_id: ChannelId,
+        plan: Plan,
+        signatures: &[Signature],
+    ) {
         assert!(!work.waiting.contains(&channel_id), "a plan waits that was made on this very state");
         let Some(entry) = self.state.channels.get_mut(&channel_id) else {
             debug_assert!(false, "plans are made for channels of this shard");
@@ -248,32 +258,6 @@ impl Shard {
         let effects = entry.channel.apply(plan, signatures);
         let peer = entry.peer;
         self.absorb(work, channel_id, peer, effects);
-    }
-
-    /// Has every touched channel send what it owes its peer: `commitment_signed` first of all. All signatures of a
-    /// round are made as one batch; a channel may owe more than one message, and so take part in a few rounds.
-    fn commit(&mut self, work: &mut Work) {
-        let context = self.context();
-        while !work.touched.is_empty() {
-            let touched = std::mem::take(&mut work.touched);
-            self.derive_keys(&touched, Side::Remote);
-            let planned: Vec<(ChannelId, Plan)> = touched
-                .into_iter()
-                .filter_map(|channel_id| {
-                    let plan = self.state.channels.get(&channel_id)?.channel.plan_commit(&context)?;
-                    Some((channel_id, plan))
-                })
-                .collect();
-            let jobs = planned.iter().flat_map(|(_, plan)| &plan.sign);
-            let signatures: Vec<Signature> = jobs.map(SignJob::sign).collect();
-            self.counters.ecdsa_signed += signatures.len() as u64;
-            let mut signatures = signatures.as_slice();
-            for (channel_id, plan) in planned {
-                let (mine, others) = signatures.split_at(plan.sign.len());
-                signatures = others;
-                self.apply_signed(work, channel_id, plan, mine);
-            }
-        }
     }
 
     /// Takes in a channel just made.
@@ -465,6 +449,7 @@ struct Sorted {
     new_siblings: Vec<Scid>,
     commands: Vec<Command>,
     handoffs: Vec<Handoff>,
+    ticked: bool,
 }
 
 /// What happened on one connection.
@@ -502,7 +487,7 @@ impl Sorted {
                 Input::Handoff(handoff) => sorted.handoffs.push(handoff),
                 Input::SiblingChannels(scids) => sorted.siblings = Some(scids),
                 Input::SiblingChannel(scid) => sorted.new_siblings.push(scid),
-                Input::Tick => {}
+                Input::Tick => sorted.ticked = true,
             }
         }
         sorted

@@ -3,6 +3,7 @@
 //! Owns the harness, [`Net`]; the scenarios stand in the files beside it. What it checks after every scenario: both
 //! ends of a channel agree on its balances, no channel gains or loses a millisatoshi, and nothing is left pending.
 
+mod batching;
 mod closing;
 mod failures;
 mod handoffs;

@@ -1,0 +1,79 @@
+//! When channels sign: fulfilments may wait to be committed, and nothing else.
+
+use super::*;
+
+/// A payment over the line that its receiver holds, because half of it is missing; gives what completes it.
+fn held(net: &mut Net, number: u8) -> (u64, PaymentHash, Recipient) {
+    let amount = Msat(1_000_000);
+    let (hash, recipient) = net.invoice(2, number, Msat(2 * amount.0));
+    let route = net.route(&[0, 1, 2], amount, 18);
+    (net.send(0, hash, &route, &recipient), hash, recipient)
+}
+
+fn pending(net: &Net, one: usize, other: usize) -> usize {
+    let name = ChannelRef::Id(net.channel(one, other).channel_id);
+    net.shards[one].channel(name).expect("it lives").htlcs().count()
+}
+
+/// Two ticks: the side that fulfils lets its `commitment_signed` wait, and then the other side its answering one.
+fn ticks(net: &mut Net) {
+    net.wait(1_000);
+    net.wait(1_000);
+}
+
+#[test]
+fn a_fulfilment_beside_many_htlcs_goes_back_at_once_and_is_committed_at_the_next_tick() {
+    let mut net = Net::line(3);
+    let others: Vec<_> = (1..=9).map(|number| held(&mut net, number)).collect();
+    let signed = net.shards[1].counters().ecdsa_signed;
+    let (hash, recipient) = net.invoice(2, 100, Msat(3_000_000));
+    let attempt = net.send(0, hash, &net.route(&[0, 1, 2], Msat(3_000_000), 18), &recipient);
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))), "the preimage does not wait");
+    assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (10, 10), "the removals wait");
+    let added = 2 * (1 + 10);
+    assert_eq!(net.shards[1].counters().ecdsa_signed - signed, added, "nothing is signed but the addition");
+    ticks(&mut net);
+    assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (9, 9), "nothing waits for longer than a tick");
+
+    for (attempt, hash, recipient) in others {
+        net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+        assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+    }
+    ticks(&mut net);
+    net.check_at_rest();
+}
+
+#[test]
+fn a_failure_beside_many_htlcs_does_not_wait() {
+    let mut net = Net::line(3);
+    let others: Vec<_> = (1..=9).map(|number| held(&mut net, number)).collect();
+    let unknown = Recipient { payment_data: others[0].2.payment_data.clone(), ..Recipient::default() };
+    let attempt = net.send(0, PaymentHash([9; 32]), &net.route(&[0, 1, 2], Msat(1_000_000), 18), &unknown);
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Failed(1, _))), "{:?}", net.outcome(0, attempt));
+    assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (9, 9));
+}
+
+#[test]
+fn a_removal_put_off_survives_a_broken_link_and_a_restart() {
+    for restarts in [false, true] {
+        let mut net = Net::line(3);
+        let others: Vec<_> = (1..=9).map(|number| held(&mut net, number)).collect();
+        let (hash, recipient) = net.invoice(2, 100, Msat(3_000_000));
+        let attempt = net.send(0, hash, &net.route(&[0, 1, 2], Msat(3_000_000), 18), &recipient);
+        assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+        if restarts {
+            net.restart(1);
+        } else {
+            net.cut(0, 1);
+            net.connect(0, 1);
+        }
+        ticks(&mut net);
+        assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (9, 9));
+        for (attempt, hash, recipient) in others {
+            net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+            assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+        }
+        ticks(&mut net);
+        net.check_at_rest();
+    }
+}
