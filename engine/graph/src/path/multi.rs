@@ -23,7 +23,7 @@ use crate::path::market::Market;
 use crate::path::parts::{Frame, Judge, Terms, Way, fill, take_apart};
 use crate::path::search::{self, Finder};
 use crate::path::{Cost, Hop, Knowledge, NoRoute, Query, Route};
-use crate::scoring::{Bits, Overlay, Prices, Probability};
+use crate::scoring::{Bits, Overlay, Prices, Probability, Weights};
 use crate::snapshot::Snapshot;
 
 /// A payment in parts.
@@ -152,42 +152,56 @@ impl Search<'_, '_> {
         }
     }
 
-    /// The best split that a flow leads to, when it is better than `one`: granules are made ever finer until one fits.
+    /// The best split that a flow leads to, when it is better than `one`. Where there is no single part, granules are made
+    /// ever finer, and fees are minded alone when what is most likely costs more than it may.
     fn by_flow(&mut self, one: Option<&Route>) -> Option<Vec<Way>> {
-        let frame = self.frame();
-        let (payer, payee) = self.ends;
-        let cost_max = one.map_or(u64::MAX, |one| one.cost.0);
-        let one = one.and_then(|one| way(self.graph, one, Msat(0)));
-        let PartFinder { solver, known, judge, .. } = &mut *self.finder;
+        let fees = Query { weights: Weights::FEES, ..self.query.clone() };
         for granules in GRANULES {
             if u64::from(granules) > self.query.amount.0 {
                 break;
             }
-            let market = market(self.graph, self.query, self.overlay, known, payer, granules.into());
-            let Some(least) = solver.begin(&market, payer, payee) else { continue };
-            let least = least.saturating_mul(granules.into());
-            if cost_max <= least.saturating_add(least / CLOSE_DIVISOR) {
-                return None;
-            }
-            let pushed = (0..granules).take_while(|_| solver.push(&market).is_some()).count();
-            if pushed < granules as usize {
-                continue;
-            }
-            let fits = |arc| {
-                let maximum = market.bounds(arc).maximum;
-                u32::try_from(maximum / (market.granule + market.swelling)).unwrap_or(u32::MAX)
-            };
-            let mut ways = fill(take_apart(solver.flows(), payer, payee, fits), self.query.amount.0);
-            ways.extend(one.clone());
-            let verdict = judge.improve(&market, &frame, &mut ways);
-            if verdict.over == 0 {
-                return (verdict.cost < cost_max).then_some(ways);
+            if let Some(ways) = self.flow(self.query, granules, one) {
+                return Some(ways);
             }
             if one.is_some() {
                 return None;
             }
+            if self.query.weights != Weights::FEES
+                && let Some(ways) = self.flow(&fees, granules, None)
+            {
+                return Some(ways);
+            }
         }
         None
+    }
+
+    /// The split that a flow of so many granules leads to under the prices of `query`, if it keeps the limits and costs
+    /// less than `one`.
+    fn flow(&mut self, query: &Query<'_>, granules: u32, one: Option<&Route>) -> Option<Vec<Way>> {
+        let frame = self.frame();
+        let (payer, payee) = self.ends;
+        let cost_max = one.map_or(u64::MAX, |one| one.cost.0);
+        let PartFinder { solver, known, judge, .. } = &mut *self.finder;
+        let market = market(self.graph, query, self.overlay, known, payer, granules.into());
+        let least = solver.begin(&market, payer, payee)?;
+        let (mut pushed, mut last) = (0_u64, least);
+        for left in (0..granules).rev() {
+            // No later granule costs less than the last one.
+            let bound = pushed.saturating_add(last.saturating_mul(u64::from(left) + 1));
+            if cost_max <= bound.saturating_add(bound / CLOSE_DIVISOR) {
+                return None;
+            }
+            last = solver.push(&market)?;
+            pushed = pushed.saturating_add(last);
+        }
+        let fits = |arc| {
+            let maximum = market.bounds(arc).maximum;
+            u32::try_from(maximum / (market.granule + market.swelling)).unwrap_or(u32::MAX)
+        };
+        let mut ways = fill(take_apart(solver.flows(), payer, payee, fits), query.amount.0);
+        ways.extend(one.and_then(|one| way(self.graph, one, Msat(0))));
+        let verdict = judge.improve(&market, &frame, &mut ways);
+        (verdict.over == 0 && verdict.cost < cost_max).then_some(ways)
     }
 
     /// Parts looked for one by one, each as large as goes.
@@ -220,7 +234,10 @@ impl Search<'_, '_> {
         query.limits.max_fee = max_fee;
         let (graph, single) = (self.graph, &mut self.finder.single);
         let mut attempt = |amount| single.attempt(graph, &Query { amount: Msat(amount), ..query.clone() });
-        if let Some(all) = attempt(most) {
+        // That the whole payment does not go in one part is known.
+        if most < self.query.amount.0
+            && let Some(all) = attempt(most)
+        {
             return Some(all);
         }
         let mut best = attempt(least)?;
@@ -319,7 +336,7 @@ fn route(market: &Market<'_>, query: &Query<'_>, way: &Way) -> Route {
 const LIKELY_ENOUGH: Probability = Probability(970_000_000);
 
 /// A part that costs no more than this fraction above what any split must cost is not worth splitting.
-const CLOSE_DIVISOR: u64 = 20;
+const CLOSE_DIVISOR: u64 = 12;
 
 /// Into how many granules the amount is cut, one after the other.
 const GRANULES: [u32; 3] = [8, 16, 48];
