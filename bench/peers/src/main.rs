@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 mod forward;
 mod gossip;
 mod measure;
-mod store;
 mod route;
+mod store;
 mod verify;
 
 /// Fulmen against other implementations, in one run on one machine.

@@ -78,6 +78,9 @@ pub(crate) struct Mode {
     pub(crate) parts_max: usize,
 }
 
+/// Into how many parts a payment may be split: LDK's default.
+const PARTS_MAX: usize = 10;
+
 fn modes(options: &Options) -> Vec<Mode> {
     let mut weights = Weights::default();
     if let Some([fixed, millionths]) = options.halving.as_deref() {
@@ -89,6 +92,8 @@ fn modes(options: &Options) -> Vec<Mode> {
     vec![
         Mode { name: "single/probabilistic", minds_success: true, weights, parts_max: 1 },
         Mode { name: "single/fee-only", minds_success: false, weights, parts_max: 1 },
+        Mode { name: "multi/probabilistic", minds_success: true, weights, parts_max: PARTS_MAX },
+        Mode { name: "multi/fee-only", minds_success: false, weights, parts_max: PARTS_MAX },
     ]
 }
 

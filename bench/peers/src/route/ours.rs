@@ -1,4 +1,5 @@
-//! Fulmen's side of the route comparison: a [`Finder`] over snapshots of a [`LiveGraph`].
+//! Fulmen's side of the route comparison: a [`Finder`] over snapshots of a [`LiveGraph`], or a [`PartFinder`] where
+//! payments may be split.
 //!
 //! Asks under LDK's limits. A query takes the current snapshot, and remembers nothing of the one before.
 
@@ -6,6 +7,7 @@ use std::sync::Arc;
 
 use fulmen_graph::ChannelGraph;
 use fulmen_graph::live::LiveGraph;
+use fulmen_graph::path::multi::PartFinder;
 use fulmen_graph::path::search::Finder;
 use fulmen_graph::path::{Knowledge, Limits, Query, Route};
 use fulmen_graph::scoring::Weights;
@@ -28,6 +30,7 @@ pub(crate) struct Ours {
 #[derive(Default)]
 pub(crate) struct Seeker {
     finder: Finder,
+    part_finder: PartFinder,
 }
 
 /// An answer: its parts.
@@ -48,6 +51,9 @@ impl Ours {
     pub(crate) fn answer(&self, seeker: &mut Seeker, ask: &Ask, mode: &Mode) -> Option<Routes> {
         let snapshot = self.live.snapshot();
         let query = self.query(ask, mode);
+        if mode.parts_max > 1 {
+            return Some(seeker.part_finder.find(&snapshot, &query, mode.parts_max).ok()?.routes);
+        }
         let route = seeker.finder.find(&Arc::clone(&snapshot), &query).ok()?;
         Some(vec![route])
     }
