@@ -109,16 +109,22 @@ impl Flow {
         Some(id as u64)
     }
 
-    /// Node `from` offers an HTLC on a channel, for the first time.
+    /// Node `from` offers an HTLC on a channel, for the first time. An attempt may name another channel between the same
+    /// two nodes, one of `parallel`: BOLT 4 leaves it to a node which of them carries an HTLC on.
     pub(crate) fn added(
         &mut self,
         channel: usize,
+        parallel: &[usize],
         from: usize,
         add: &UpdateAddHtlc,
         committed: impl Fn(usize, usize, u64) -> bool,
     ) -> Result<(), Violation> {
         let form = (add.payment_hash, channel, from, add.amount_msat);
-        let name = self.by_form.get(&form).copied();
+        let unoffered =
+            |(attempt, hop): &(usize, usize)| self.attempts[*attempt].hops[*hop].htlc_id.is_none();
+        let named = |channel: &usize| self.by_form.get(&(form.0, *channel, form.2, form.3)).copied();
+        let name = named(&channel).filter(unoffered);
+        let name = name.or_else(|| parallel.iter().filter_map(named).find(unoffered)).or(named(&channel));
         ensure!(
             name.is_some(),
             Forwarding,
@@ -147,6 +153,7 @@ impl Flow {
             );
         }
         hops[hop].htlc_id = Some(add.id);
+        hops[hop].channel = channel;
         self.by_htlc.insert((channel, from, add.id), (attempt, hop));
         Ok(())
     }

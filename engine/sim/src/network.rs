@@ -391,7 +391,15 @@ impl Network {
             add_committed(&dances[channel], channels[channel].end_of(at), id)
         };
         let (id, preimage): (u64, Option<PaymentPreimage>) = match message {
-            Message::UpdateAddHtlc(add) => return self.flow.added(channel, node, add, committed),
+            Message::UpdateAddHtlc(add) => {
+                let ends = channels[channel].ends;
+                let alike = |other: &usize| {
+                    let facts = &channels[*other];
+                    *other != channel && (facts.ends == ends || facts.ends == [ends[1], ends[0]])
+                };
+                let parallel: Vec<usize> = (0..channels.len()).filter(alike).collect();
+                return self.flow.added(channel, &parallel, node, add, committed);
+            }
             Message::UpdateFulfillHtlc(fulfil) => (fulfil.id, Some(fulfil.payment_preimage)),
             Message::UpdateFailHtlc(fail) => (fail.id, None),
             Message::UpdateFailMalformedHtlc(fail) => (fail.id, None),
