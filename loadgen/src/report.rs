@@ -465,24 +465,28 @@ mod tests {
             throughput: Throughput { payments_per_s: 1.5, forwards_per_s: 1.0 },
             latency_us: Latency { p50: 1, p90: 2, p99: 3, p999: 4, max: 5 },
             learning: Some(Learning { first_attempt_with: 0.5, first_attempt_without: 0.25 }),
-            funds: Funds {
-                start_sat: 5,
-                end_sat: 4,
-                mining_fees_sat: 1,
-                in_channels_sat: 0,
-                strayed_sat: 0,
-                nodes_balanced: 3,
-                rounding_msat: 2_000,
-                conserved: true,
-                findings: vec![],
-                nodes: vec![],
-            },
+            funds: sample_funds(),
             crypto: Crypto { ecdsa_verified: 1, ecdsa_signed: 2, onions_peeled: 3 },
             cpu: Cpu { nodes_s: None, us_per_forward: None },
             digest: "00".repeat(32),
             stages: vec![Stage { name: "paying", wall_s: 0.5 }],
             wall_s: 1.0,
             plots: Plots::default(),
+        }
+    }
+
+    fn sample_funds() -> Funds {
+        Funds {
+            start_sat: 5,
+            end_sat: 4,
+            mining_fees_sat: 1,
+            in_channels_sat: 0,
+            strayed_sat: 0,
+            nodes_balanced: 3,
+            rounding_msat: 2_000,
+            conserved: true,
+            findings: vec![],
+            nodes: vec![],
         }
     }
 

@@ -47,7 +47,7 @@ fn a_fulfilment_beside_many_htlcs_goes_back_at_once_and_is_committed_at_the_next
 fn a_failure_beside_many_htlcs_does_not_wait() {
     let mut net = Net::line(3);
     let others: Vec<_> = (1..=9).map(|number| held(&mut net, number)).collect();
-    let unknown = Recipient { payment_data: others[0].2.payment_data.clone(), ..Recipient::default() };
+    let unknown = Recipient { payment_data: others[0].2.payment_data, ..Recipient::default() };
     let attempt = net.send(0, PaymentHash([9; 32]), &net.route(&[0, 1, 2], Msat(1_000_000), 18), &unknown);
     assert!(matches!(net.outcome(0, attempt), Some(Outcome::Failed(1, _))), "{:?}", net.outcome(0, attempt));
     assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (9, 9));
