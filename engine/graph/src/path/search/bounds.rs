@@ -67,6 +67,11 @@ impl Bounds {
         self.edges = 0;
     }
 
+    /// Every node without a bound of its own is at least this far away; `u64::MAX` when nothing is left to settle.
+    pub(super) fn radius(&self) -> u64 {
+        self.radius
+    }
+
     /// Whether something is left to settle.
     pub(super) fn is_growing(&self) -> bool {
         self.radius < u64::MAX

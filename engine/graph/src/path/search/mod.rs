@@ -186,10 +186,18 @@ impl Finder {
             Objective::Blocks | Objective::Hops => task.amount_max,
         };
         let highest = task.highest_minimum(amount_max);
-        // Hardly any label stands in for another here, so that every bound is worth its price.
-        self.guides.cost.search(task, Measure::Cost);
-        self.guides.blocks.search(task, Measure::Blocks);
-        self.guides.hops.search(task, Measure::Hops);
+        // Hardly any label stands in for another here, so that every bound is worth its price. What is no nearer than the
+        // cheapest route so far costs is of no interest, and that cost alone keeps the search small where there is one.
+        while self.guides.cost.radius() < cost_max {
+            self.guides.cost.grow(task, Measure::Cost);
+        }
+        if cost_max == u64::MAX {
+            self.guides.blocks.search(task, Measure::Blocks);
+            self.guides.hops.search(task, Measure::Hops);
+        } else {
+            self.guides.blocks.start(task);
+            self.guides.hops.start(task);
+        }
         let rules = Rules {
             blocks_max: Some(limits.max_cltv_blocks),
             hops_max: Some(u32::try_from(limits.max_hops).unwrap_or(u32::MAX)),
