@@ -104,7 +104,8 @@ pub(crate) struct StressArgs {
     #[arg(long, value_name = "COUNT", value_parser = workers)]
     pub(crate) workers: Option<usize>,
 
-    /// Put the forwarder's store into a new directory in this one, which is removed at the end. Choose a real disk
+    /// Put the forwarder's store into a new directory in this one, which is removed at the end, but left behind if this
+    /// program is interrupted. Choose a real disk
     /// [default: the system's directory for temporary files].
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
