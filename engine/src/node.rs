@@ -87,6 +87,16 @@ impl Node {
         }
     }
 
+    /// A node after a restart, without connections. The blocks from below the oldest funding that is not confirmed for good
+    /// are to be given again; heights that were passed already do no harm.
+    #[must_use]
+    pub fn restored(shard: Shard) -> Node {
+        let mut watch = Watch::new(shard.occupancy().height);
+        let unplaced = shard.channels().filter(|channel| channel.scid().is_none());
+        unplaced.filter_map(|channel| channel.funding_outpoint()).for_each(|outpoint| watch.add(outpoint));
+        Node { shard, inbox: Vec::new(), peers: BTreeSet::new(), watch }
+    }
+
     /// The node's public key.
     #[must_use]
     pub const fn id(&self) -> NodeId {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use fulmen::chain::ChainEvent;
 use fulmen::node::{Node, Outbox};
-use fulmen_proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, Restored, Shard};
+use fulmen_proto::forward::{ChannelRef, Command, Event, NodeConfig, Now};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, PaymentHash, PaymentPreimage};
@@ -20,7 +20,7 @@ use crate::dance::{Dance, Said};
 use crate::draw::Draw;
 use crate::flow::{Flow, add_committed, removal_committed};
 use crate::ledger::{Books, ChannelFacts};
-use crate::store::{MemoryStore, Store};
+use crate::store::MemoryStore;
 use crate::trace::Trace;
 use crate::violation::{Violation, ensure};
 
@@ -100,6 +100,8 @@ pub(crate) struct Weather {
     pub(crate) slow_percent: u64,
     /// How late a block is at most.
     pub(crate) block_delay_ms: u64,
+    /// After how many turns of a hundred a node dies.
+    pub(crate) crash_percent: u64,
 }
 
 /// What is counted for the report.
@@ -107,6 +109,7 @@ pub(crate) struct Weather {
 pub(crate) struct Counts {
     pub(crate) messages: u64,
     pub(crate) disconnects: u64,
+    pub(crate) crashes: u64,
     pub(crate) fee_changes: u64,
     pub(crate) forwards: u64,
 }
@@ -334,7 +337,41 @@ impl Network {
         for event in events {
             self.told(node, event)?;
         }
-        self.check_channels(node)
+        self.check_channels(node)?;
+        let Place { store, node: at, .. } = &mut self.places[node];
+        if self.draw.percent(5) {
+            store.checkpoint(at.shard());
+        }
+        if self.weather.faults && !at.has_work() && self.draw.percent(self.weather.crash_percent) {
+            self.crash(node)?;
+        }
+        Ok(())
+    }
+
+    /// Has a node die and start again from what it stored. What was under way to and from it is lost.
+    fn crash(&mut self, node: usize) -> Result<(), Violation> {
+        self.counts.crashes += 1;
+        self.trace.note(self.now_ms(), format_args!("node {node} dies"), &[]);
+        let place = &mut self.places[node];
+        let restored = place.store.restore(place.seed, &place.config)?;
+        let height = restored.shard.occupancy().height;
+        place.node = Node::restored(restored.shard);
+        for height in (1..=height.0).map(BlockHeight) {
+            let block = self.chain.block(height);
+            place.node.chain_event(&ChainEvent::Connected { height, block });
+        }
+        for transaction in &restored.broadcast {
+            let taken = self.chain.broadcast(transaction);
+            ensure!(taken.is_ok(), Closing, "node {node} broadcasts, while {taken:?} spends the same");
+        }
+        for link in 0..self.links.len() {
+            if let Some(end) = self.links[link].ends.iter().position(|end| *end == node) {
+                self.sever(link);
+                self.links[link].sessions[end] = None;
+            }
+        }
+        self.wake(node);
+        Ok(())
     }
 
     fn sent(&mut self, node: usize, peer: NodeId, bytes: Vec<u8>) -> Result<(), Violation> {
@@ -437,9 +474,7 @@ impl Network {
     pub(crate) fn check_restart(&self, node: usize) -> Result<(), Violation> {
         let place = &self.places[node];
         let shard = place.node.shard();
-        let restored = Shard::restore(NodeSeed::new(place.seed), place.config.clone(), place.store.records());
-        ensure!(restored.is_ok(), Restart, "node {node} does not come back: {:?}", restored.err());
-        let Ok(Restored { shard: restored, .. }) = restored else { return Ok(()) };
+        let restored = place.store.restore(place.seed, &place.config)?.shard;
         ensure!(
             restored.occupancy() == shard.occupancy(),
             Restart,

@@ -44,6 +44,8 @@ pub struct Report {
     pub messages: u64,
     /// Times that a link broke.
     pub disconnects: u64,
+    /// Times that a node died and started again.
+    pub crashes: u64,
     /// Fee changes asked for.
     pub fee_changes: u64,
 }
@@ -94,6 +96,7 @@ impl Run {
             downtime_ms: draw.pick(&[20, 400, 4_000]),
             slow_percent: draw.pick(&[0, 2, 10]),
             block_delay_ms: draw.pick(&[300, 10_000]),
+            crash_percent: draw.pick(&[0, 1, 5]),
         };
         let traffic_ms = draw.between(2_000, 30_000);
         let calm = draw.percent(10);
@@ -124,6 +127,7 @@ impl Run {
             forwards: network.counts.forwards,
             messages: network.counts.messages,
             disconnects: network.counts.disconnects,
+            crashes: network.counts.crashes,
             fee_changes: network.counts.fee_changes,
         }
     }

@@ -1,30 +1,69 @@
 //! Where a run keeps its nodes' records: what a restart would find, at any time.
 //!
-//! Owns the trait and a store that never fails; a disk that does is `disk`. Nothing of a turn leaves its node before [`Store::persist`] returned.
+//! Owns a store that never fails; a disk that does is `disk`. Nothing of a turn leaves its node before
+//! [`MemoryStore::persist`] returned. Records and checkpoints are kept as bytes, so that every restart reads them.
 
-use fulmen_proto::forward::Record;
+use fulmen_proto::forward::{NodeConfig, Record, Restored, Restoring, Shard};
+use fulmen_proto::keys::NodeSeed;
 
-/// A store of one node's records.
-pub(crate) trait Store {
-    /// Makes a record durable.
-    fn persist(&mut self, record: &Record);
+use crate::violation::{Violation, ensure};
 
-    /// Everything that is durable, oldest first: what a restart would find.
-    fn records(&self) -> Vec<Record>;
+/// What one node stored.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryStore {
+    records: Vec<Vec<u8>>,
+    /// The latest checkpoint.
+    chunks: Vec<Vec<u8>>,
+    /// How many records it stands for.
+    covered: usize,
 }
 
-/// A store that keeps everything.
-#[derive(Debug, Default)]
-pub(crate) struct MemoryStore(Vec<Record>);
-
-impl Store for MemoryStore {
-    fn persist(&mut self, record: &Record) {
+impl MemoryStore {
+    /// Makes a record durable.
+    pub(crate) fn persist(&mut self, record: &Record) {
         if !record.is_empty() {
-            self.0.push(record.clone());
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            self.records.push(bytes);
         }
     }
 
-    fn records(&self) -> Vec<Record> {
-        self.0.clone()
+    /// Takes a checkpoint.
+    pub(crate) fn checkpoint(&mut self, shard: &Shard) {
+        self.chunks = shard.snapshot().collect();
+        self.covered = self.records.len();
     }
+
+    /// What a restart finds: from the latest checkpoint, which must give the same as all records do.
+    pub(crate) fn restore(&self, seed: [u8; 32], config: &NodeConfig) -> Result<Restored, Violation> {
+        let all = fold(seed, config, &[], &self.records)?;
+        let recent = fold(seed, config, &self.chunks, &self.records[self.covered..])?;
+        ensure!(
+            all.shard.snapshot().eq(recent.shard.snapshot()) && all.broadcast == recent.broadcast,
+            Restart,
+            "the checkpoint of {} records makes another shard than they do",
+            self.covered
+        );
+        Ok(recent)
+    }
+}
+
+fn fold(
+    seed: [u8; 32],
+    config: &NodeConfig,
+    chunks: &[Vec<u8>],
+    records: &[Vec<u8>],
+) -> Result<Restored, Violation> {
+    let mut restoring = Restoring::new(NodeSeed::new(seed), config.clone());
+    let chunks = chunks.iter().try_for_each(|chunk| restoring.chunk(chunk));
+    ensure!(chunks.is_ok(), Restart, "a checkpoint does not come back: {chunks:?}");
+    for bytes in records {
+        let record = Record::decode(bytes);
+        ensure!(record.is_ok(), Restart, "a record does not decode: {record:?}");
+        let folded = record.map(|record| restoring.record(record));
+        ensure!(matches!(folded, Ok(Ok(()))), Restart, "a record does not come back: {folded:?}");
+    }
+    restoring
+        .finish()
+        .map_err(|error| Violation::new(crate::Checker::Restart, format!("no shard comes back: {error}")))
 }

@@ -31,11 +31,12 @@ fn no_checker_finds_anything_on_any_seed() {
         total.forwards += report.forwards;
         total.messages += report.messages;
         total.disconnects += report.disconnects;
+        total.crashes += report.crashes;
         total.fee_changes += report.fee_changes;
     }
     println!("{runs} runs: {total:?}");
     assert!(
-        total.attempts.1 > 0 && total.forwards > 0 && total.disconnects > 0,
+        total.attempts.1 > 0 && total.forwards > 0 && total.disconnects > 0 && total.crashes > 0,
         "the runs do nothing: {total:?}"
     );
 }
