@@ -29,6 +29,8 @@ pub(super) struct Bounds {
 struct Reached {
     distance: u64,
     search: u32,
+    /// The edge over which it is reached; of no meaning at the payer.
+    over: u32,
 }
 
 /// What is summed up.
@@ -43,10 +45,8 @@ pub(super) enum Measure {
 }
 
 impl Bounds {
-    /// Searches all the way. A minimum above the payment's amount keeps no channel out as long as fees might make up for
-    /// it.
-    pub(super) fn search(&mut self, task: &Task<'_>, measure: Measure) {
-        self.start(task);
+    /// Goes on until nothing is left to settle.
+    pub(super) fn complete(&mut self, task: &Task<'_>, measure: Measure) {
         while self.is_growing() {
             self.grow(task, measure);
         }
@@ -61,15 +61,10 @@ impl Bounds {
             self.search = 1;
         }
         self.open.clear();
-        self.reached[task.payer as usize] = Reached { distance: 0, search: self.search };
+        self.reached[task.payer as usize] = Reached { distance: 0, search: self.search, over: u32::MAX };
         self.open.push(Reverse((0, task.payer)));
         self.radius = 0;
         self.edges = 0;
-    }
-
-    /// Every node without a bound of its own is at least this far away; `u64::MAX` when nothing is left to settle.
-    pub(super) fn radius(&self) -> u64 {
-        self.radius
     }
 
     /// Whether something is left to settle.
@@ -77,7 +72,8 @@ impl Bounds {
         self.radius < u64::MAX
     }
 
-    /// Settles one more node. Bounds only rise by it.
+    /// Settles one more node. Bounds only rise by it. A minimum above the payment's amount keeps no channel out as long as
+    /// fees might make up for it.
     pub(super) fn grow(&mut self, task: &Task<'_>, measure: Measure) {
         if let Some(Reverse((distance, node))) = self.open.pop()
             && distance == self.reached[node as usize].distance
@@ -93,6 +89,13 @@ impl Bounds {
     pub(super) fn of(&self, node: u32) -> u64 {
         let reached = self.reached[node as usize];
         if reached.search == self.search { reached.distance.min(self.radius) } else { self.radius }
+    }
+
+    /// The edge that leads to a node on a nearest way from the payer, when that way is known.
+    #[inline]
+    pub(super) fn over(&self, node: u32) -> Option<u32> {
+        let reached = self.reached[node as usize];
+        (reached.search == self.search && reached.distance <= self.radius).then_some(reached.over)
     }
 
     /// Looks at every channel out of a node.
@@ -112,7 +115,8 @@ impl Bounds {
                 let Some(length) = length(task, measure, number, edge, node) else { continue };
                 let next = distance.saturating_add(length);
                 if reached.search != self.search || next < reached.distance {
-                    self.reached[target as usize] = Reached { distance: next, search: self.search };
+                    self.reached[target as usize] =
+                        Reached { distance: next, search: self.search, over: number };
                     self.open.push(Reverse((next, target)));
                 }
             }

@@ -61,6 +61,25 @@ pub(super) struct Guides {
     pub(super) hops: Bounds,
 }
 
+impl Guides {
+    /// Starts anew, with nothing known.
+    pub(super) fn start(&mut self, task: &Task<'_>) {
+        self.cost.start(task);
+        self.blocks.start(task);
+        self.hops.start(task);
+    }
+
+    /// Finds out everything there is to know.
+    fn complete(&mut self, task: &Task<'_>) {
+        self.cost.complete(task, Measure::Cost);
+        self.blocks.complete(task, Measure::Blocks);
+        self.hops.complete(task, Measure::Hops);
+    }
+}
+
+/// After how many comparisons a search in which labels do not easily stand in for each other is worth complete bounds.
+const COMPARISONS_BEFORE_GUIDES: usize = 4000;
+
 /// A partial route.
 #[derive(Clone, Copy, Debug)]
 struct Label {
@@ -205,13 +224,16 @@ impl Labels {
         comparisons_max: usize,
     ) -> Result<Option<Found>, Exhausted> {
         let mut edges = 0;
+        let complete_at = self.comparisons + COMPARISONS_BEFORE_GUIDES;
+        let mut complete = PLAIN;
         while let Some(Reverse((estimate, at))) = self.open.pop() {
             let label = &mut self.labels[at as usize];
             if label.stage != Stage::Open {
                 continue;
             }
-            // Both searches look at about as many channels: neither covers the graph where they can meet half way.
-            while guides.cost.edges < edges && guides.cost.is_growing() {
+            // The two searches keep pace: neither covers the graph where they can meet half way. A channel costs the
+            // forward one twice as much.
+            while guides.cost.edges * 2 < edges && guides.cost.is_growing() {
                 guides.cost.grow(task, Measure::Cost);
             }
             let risen = label.cost.saturating_add(guides.cost.of(label.node));
@@ -234,7 +256,12 @@ impl Labels {
                     onion: u32::from(label.onion),
                 }));
             }
+            self.dive::<PLAIN>(task, rules, guides, at);
             self.extend::<PLAIN>(task, rules, guides, at, &label);
+            if !complete && self.comparisons > complete_at {
+                guides.complete(task);
+                complete = true;
+            }
             if self.comparisons > comparisons_max {
                 return Err(Exhausted);
             }
@@ -252,76 +279,107 @@ impl Labels {
         at: u32,
         label: &Label,
     ) {
-        let least = if rules.lift.is_some() { label.amount } else { task.amount };
-        let expiry = task.query.height.0.saturating_add(label.blocks);
         for (first, run) in task.snapshot.runs(task.snapshot.incoming(label.node)) {
             for (number, edge) in (first..).zip(run) {
-                let front = &self.fronts[edge.source as usize];
-                if front.search == self.search
-                    && (front.first == BLOCKED
-                        || (PLAIN && front.cost <= label.cost && front.amount <= label.amount))
-                {
-                    continue;
-                }
-                let longer = Label {
-                    edge: number,
-                    next: at,
-                    node: edge.source,
-                    hops: label.hops.saturating_add(1),
-                    stage: Stage::Open,
-                    ..*label
-                };
-                if edge.source == task.payer {
-                    self.arrive::<PLAIN>(task, rules, guides, edge, longer, least);
-                    continue;
-                }
-                if edge.minimum > least {
-                    self.leave_out(task, guides, label.cost, edge.minimum, edge.source);
-                    continue;
-                }
-                if label.cost.saturating_add(guides.cost.of(edge.source)) >= self.cost_max {
-                    continue;
-                }
-                let Some(step) = task.forward(number, edge, label.amount) else { continue };
-                let amount = label.amount.saturating_add(step.fee);
-                if amount > task.amount_max {
-                    continue;
-                }
-                let payload = forward_bytes(Msat(label.amount), expiry) as u16;
-                let longer = Label {
-                    cost: label.cost.saturating_add(step.cost),
-                    amount,
-                    blocks: label.blocks.saturating_add(step.delta),
-                    onion: label.onion.saturating_add(payload),
-                    ..longer
-                };
-                self.offer::<PLAIN>(rules, guides, longer);
+                self.cross::<PLAIN>(task, rules, guides, (at, label), (number, edge));
             }
         }
     }
 
-    /// Notes a direction that was left out for its minimum: what a route over it costs at least.
-    fn leave_out(&mut self, task: &Task<'_>, guides: &Guides, cost: u64, minimum: u64, source: u32) {
-        let lifting = task.lifting_cost(minimum).max(cost);
-        self.lifted_cost = self.lifted_cost.min(lifting.saturating_add(guides.cost.of(source)));
+    /// Follows the nearest known way to the payer, so that a cost to beat is soon known. What it finds on the way are
+    /// labels like others.
+    fn dive<const PLAIN: bool>(&mut self, task: &Task<'_>, rules: &Rules, guides: &Guides, mut at: u32) {
+        loop {
+            let label = self.labels[at as usize];
+            let next = self.labels.len();
+            let Some(number) = guides.cost.over(label.node).filter(|_| label.node != task.payer) else {
+                return;
+            };
+            let edge = task.snapshot.edge(number);
+            self.cross::<PLAIN>(task, rules, guides, (at, &label), (number, edge));
+            if self.labels.len() == next {
+                return;
+            }
+            at = next as u32;
+        }
     }
 
-    /// Offers a label at the payer, who pays nobody for its own channel.
-    fn arrive<const PLAIN: bool>(
+    /// Offers the label that is longer by one edge.
+    #[inline]
+    fn cross<const PLAIN: bool>(
         &mut self,
         task: &Task<'_>,
         rules: &Rules,
         guides: &Guides,
-        edge: &Edge,
-        label: Label,
-        least: u64,
+        (at, label): (u32, &Label),
+        (number, edge): (u32, &Edge),
     ) {
-        let minimum = task.minimum(label.edge, edge, task.payer);
-        if minimum > least {
-            return self.leave_out(task, guides, label.cost, minimum, task.payer);
+        // Closed and narrow directions are many, and what says so is at hand; all else has to be fetched.
+        let forwards = edge.source != task.payer;
+        if forwards && (edge.minimum > task.amount_max || label.amount > edge.maximum) {
+            return;
         }
-        let Some(cost) = task.first(label.edge, edge, label.amount) else { return };
-        self.offer::<PLAIN>(rules, guides, Label { cost: label.cost.saturating_add(cost), ..label });
+        let front = &self.fronts[edge.source as usize];
+        if front.search == self.search
+            && (front.first == BLOCKED || (PLAIN && front.cost <= label.cost && front.amount <= label.amount))
+        {
+            return;
+        }
+        let least = if rules.lift.is_some() { label.amount } else { task.amount };
+        let minimum = task.minimum(number, edge, edge.source);
+        if minimum > least {
+            return self.leave_out(task, guides, label.cost, minimum, (number, edge));
+        }
+        let hops = label.hops.saturating_add(1);
+        let longer = Label { edge: number, next: at, node: edge.source, hops, stage: Stage::Open, ..*label };
+        if !forwards {
+            // The payer pays nobody for its own channel.
+            if let Some(cost) = task.first(number, edge, label.amount) {
+                let cost = label.cost.saturating_add(cost);
+                self.offer::<PLAIN>(rules, guides, Label { cost, ..longer });
+            }
+            return;
+        }
+        if label.cost.saturating_add(guides.cost.of(edge.source)) >= self.cost_max {
+            return;
+        }
+        let Some(step) = task.forward(number, edge, label.amount) else { return };
+        let amount = label.amount.saturating_add(step.fee);
+        if amount > task.amount_max {
+            return;
+        }
+        let expiry = task.query.height.0.saturating_add(label.blocks);
+        let longer = Label {
+            cost: label.cost.saturating_add(step.cost),
+            amount,
+            blocks: label.blocks.saturating_add(step.delta),
+            onion: label.onion.saturating_add(forward_bytes(Msat(label.amount), expiry) as u16),
+            ..longer
+        };
+        self.offer::<PLAIN>(rules, guides, longer);
+    }
+
+    /// Notes a direction that was left out for its minimum: what a route over it costs at least.
+    fn leave_out(
+        &mut self,
+        task: &Task<'_>,
+        guides: &Guides,
+        cost: u64,
+        minimum: u64,
+        (number, edge): (u32, &Edge),
+    ) {
+        let lifting = task.lifting_cost(minimum).max(cost).saturating_add(guides.cost.of(edge.source));
+        if lifting >= self.lifted_cost {
+            return;
+        }
+        let crossing = if edge.source == task.payer {
+            task.first(number, edge, minimum)
+        } else {
+            task.forward(number, edge, minimum).map(|step| step.cost)
+        };
+        if let Some(crossing) = crossing {
+            self.lifted_cost = self.lifted_cost.min(lifting.saturating_add(crossing));
+        }
     }
 
     /// Takes a label in, unless it cannot lead to the payer or another does all it could; replaces those it outdoes.

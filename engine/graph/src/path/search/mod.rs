@@ -26,7 +26,6 @@ mod task;
 use fulmen_wire::units::{BlockHeight, Msat};
 
 use crate::path::onion_room::ONION_ROOM;
-use crate::path::search::bounds::Measure;
 use crate::path::search::labels::{Exhausted, Found, Guides, Labels, Rules};
 use crate::path::search::task::{Marks, Objective, Task};
 pub(super) use crate::path::search::task::{Start, ends};
@@ -126,14 +125,13 @@ impl Finder {
 
     /// Finds the cheapest route within the limits.
     fn solve(&mut self, task: &Task<'_>, limits: Limits) -> Result<Route, Stop> {
-        self.guides.cost.start(task);
+        self.guides.start(task);
         let mut rules = Rules::PLAIN;
         let best = loop {
             let Some(found) = self.run(task, &rules).map_err(|Exhausted| Stop::GivenUp(None))? else {
                 break None;
             };
-            let stricter = self.stricter(task, rules, &found, limits);
-            match stricter {
+            match Self::stricter(rules, &found, limits) {
                 Some(stricter) => rules = stricter,
                 None => break Some((found.cost, self.route(task, &found))),
             }
@@ -147,15 +145,13 @@ impl Finder {
     }
 
     /// The rules with every limit minded that the route breaks, or `None` when it breaks none.
-    fn stricter(&mut self, task: &Task<'_>, rules: Rules, found: &Found, limits: Limits) -> Option<Rules> {
+    fn stricter(rules: Rules, found: &Found, limits: Limits) -> Option<Rules> {
         let mut next = rules;
         let hops_max = u32::try_from(limits.max_hops).unwrap_or(u32::MAX);
         if found.blocks > limits.max_cltv_blocks {
-            self.guides.blocks.search(task, Measure::Blocks);
             next.blocks_max = Some(limits.max_cltv_blocks);
         }
         if found.hops > hops_max {
-            self.guides.hops.search(task, Measure::Hops);
             next.hops_max = Some(hops_max);
         }
         if found.onion > ONION_ROOM {
@@ -186,18 +182,6 @@ impl Finder {
             Objective::Blocks | Objective::Hops => task.amount_max,
         };
         let highest = task.highest_minimum(amount_max);
-        // Hardly any label stands in for another here, so that every bound is worth its price. What is no nearer than the
-        // cheapest route so far costs is of no interest, and that cost alone keeps the search small where there is one.
-        while self.guides.cost.radius() < cost_max {
-            self.guides.cost.grow(task, Measure::Cost);
-        }
-        if cost_max == u64::MAX {
-            self.guides.blocks.search(task, Measure::Blocks);
-            self.guides.hops.search(task, Measure::Hops);
-        } else {
-            self.guides.blocks.start(task);
-            self.guides.hops.start(task);
-        }
         let rules = Rules {
             blocks_max: Some(limits.max_cltv_blocks),
             hops_max: Some(u32::try_from(limits.max_hops).unwrap_or(u32::MAX)),
