@@ -12,18 +12,18 @@
 //!
 //! The bounds on the rest grow while the search goes on; a label whose bound has risen waits again.
 //!
-//! Invariant: labels are taken up in the order of their cost plus a consistent lower bound on the rest, ties by age, so
-//! that the first to reach the payer is the cheapest, and always the same one.
+//! Invariant: labels are taken up in the order of their cost plus a consistent lower bound on the rest, ties by expiry and
+//! age, so that the first to reach the payer is the cheapest, and always the same one.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use fulmen_wire::units::Msat;
 
-use crate::path::Cost;
 use crate::path::onion_room::{ONION_ROOM, forward_bytes};
 use crate::path::search::bounds::{Bounds, Measure};
 use crate::path::search::task::{Objective, Task};
+use crate::path::{Cost, Limits};
 use crate::snapshot::Edge;
 
 /// No label.
@@ -44,6 +44,8 @@ pub(super) struct Rules {
     pub(super) lift: Option<u64>,
     /// Only lower costs are of interest.
     pub(super) cost_max: u64,
+    /// All limits, those that do not bind as well: among ways of one cost, one that keeps them ends the search.
+    pub(super) limits: Limits,
 }
 
 impl Rules {
@@ -111,6 +113,7 @@ enum Stage {
 struct Front {
     cost: u64,
     amount: u64,
+    blocks: u32,
     first: u32,
     search: u32,
 }
@@ -143,7 +146,8 @@ pub(super) struct Labels {
     labels: Vec<Label>,
     fronts: Vec<Front>,
     search: u32,
-    open: BinaryHeap<Reverse<(u64, u32)>>,
+    /// By estimate; of one estimate, the soonest to expire and then the oldest first.
+    open: BinaryHeap<Reverse<(u64, u32, u32)>>,
     /// The least that a route over a direction left out for its minimum would cost, as far as one was met.
     pub(super) lifted_cost: u64,
     /// How many partial routes have been compared, over all searches of a query.
@@ -174,7 +178,7 @@ impl Labels {
     }
 
     fn start(&mut self, task: &Task<'_>, rules: &Rules, guides: &Guides) {
-        let fresh = Front { cost: 0, amount: 0, first: NONE, search: 0 };
+        let fresh = Front { cost: 0, amount: 0, blocks: 0, first: NONE, search: 0 };
         self.fronts.resize(task.snapshot.node_count(), fresh);
         self.search = self.search.wrapping_add(1);
         if self.search == 0 {
@@ -226,7 +230,7 @@ impl Labels {
         let mut edges = 0;
         let complete_at = self.comparisons + COMPARISONS_BEFORE_GUIDES;
         let mut complete = PLAIN;
-        while let Some(Reverse((estimate, at))) = self.open.pop() {
+        while let Some(Reverse((estimate, _, at))) = self.open.pop() {
             let label = &mut self.labels[at as usize];
             if label.stage != Stage::Open {
                 continue;
@@ -239,7 +243,8 @@ impl Labels {
             let risen = label.cost.saturating_add(guides.cost.of(label.node));
             if risen > estimate {
                 if risen < self.cost_max {
-                    self.open.push(Reverse((risen, at)));
+                    let blocks = label.blocks;
+                    self.open.push(Reverse((risen, blocks, at)));
                 }
                 continue;
             }
@@ -320,9 +325,7 @@ impl Labels {
             return;
         }
         let front = &self.fronts[edge.source as usize];
-        if front.search == self.search
-            && (front.first == BLOCKED || (PLAIN && front.cost <= label.cost && front.amount <= label.amount))
-        {
+        if front.search == self.search && (front.first == BLOCKED || (PLAIN && front.outdoes(label))) {
             return;
         }
         let least = if rules.lift.is_some() { label.amount } else { task.amount };
@@ -413,7 +416,8 @@ impl Labels {
             }
         }
         if label.node == self.payer {
-            self.cost_max = estimate;
+            // Where it breaks a limit, another of the same cost may keep it.
+            self.cost_max = if label.keeps(&rules.limits) { estimate } else { estimate.saturating_add(1) };
         }
         self.insert(label, estimate);
     }
@@ -435,15 +439,16 @@ impl Labels {
         let empty = front.search != self.search || front.first == NONE;
         if empty || label.cost < front.cost {
             label.sibling = if empty { NONE } else { front.first };
-            *front = Front { cost: label.cost, amount: label.amount, first: at, search: self.search };
+            let Label { cost, amount, blocks, .. } = label;
+            *front = Front { cost, amount, blocks, first: at, search: self.search };
         } else {
             let first = &mut self.labels[front.first as usize];
-            (front.cost, front.amount) = (first.cost, first.amount);
+            (front.cost, front.amount, front.blocks) = (first.cost, first.amount, first.blocks);
             label.sibling = first.sibling;
             first.sibling = at;
         }
         self.labels.push(label);
-        self.open.push(Reverse((estimate, at)));
+        self.open.push(Reverse((estimate, label.blocks, at)));
     }
 
     /// Whether `one` can do everything that `other`, at the same node, can.
@@ -453,7 +458,7 @@ impl Labels {
             return false;
         }
         if PLAIN {
-            return true;
+            return one.blocks <= other.blocks || (one.cost, one.amount) != (other.cost, other.amount);
         }
         if (rules.blocks_max.is_some() && one.blocks > other.blocks)
             || (rules.hops_max.is_some() && one.hops > other.hops)
@@ -502,6 +507,25 @@ impl Labels {
     }
 }
 
+impl Front {
+    /// Whether the cheapest label does all that any longer than `label` can, as far as cost and amount go.
+    #[inline]
+    fn outdoes(&self, label: &Label) -> bool {
+        self.cost <= label.cost
+            && self.amount <= label.amount
+            && (self.blocks <= label.blocks || (self.cost, self.amount) != (label.cost, label.amount))
+    }
+}
+
+impl Label {
+    /// Whether a label at the payer keeps all limits.
+    fn keeps(&self, limits: &Limits) -> bool {
+        self.blocks <= limits.max_cltv_blocks
+            && usize::from(self.hops) <= limits.max_hops
+            && u32::from(self.onion) <= ONION_ROOM
+    }
+}
+
 /// Whether a label can still keep the limits that bind.
 fn keeps(rules: &Rules, guides: &Guides, label: &Label) -> bool {
     let within = |used: u32, bounds: &Bounds, max: u32| {
@@ -514,6 +538,8 @@ fn keeps(rules: &Rules, guides: &Guides, label: &Label) -> bool {
 
 impl Rules {
     /// No limit is minded but that on the fee.
-    pub(super) const PLAIN: Rules =
-        Rules { blocks_max: None, hops_max: None, minds_onion: false, lift: None, cost_max: u64::MAX };
+    pub(super) const fn plain(limits: Limits) -> Rules {
+        let cost_max = u64::MAX;
+        Rules { blocks_max: None, hops_max: None, minds_onion: false, lift: None, cost_max, limits }
+    }
 }

@@ -126,7 +126,7 @@ impl Finder {
     /// Finds the cheapest route within the limits.
     fn solve(&mut self, task: &Task<'_>, limits: Limits) -> Result<Route, Stop> {
         self.guides.start(task);
-        let mut rules = Rules::PLAIN;
+        let mut rules = Rules::plain(limits);
         let best = loop {
             let Some(found) = self.run(task, &rules).map_err(|Exhausted| Stop::GivenUp(None))? else {
                 break None;
@@ -188,6 +188,7 @@ impl Finder {
             minds_onion: true,
             lift: Some(highest),
             cost_max,
+            limits,
         };
         let found = self.run(task, &rules)?;
         Ok(found.map(|found| self.route(task, &found)))
