@@ -113,6 +113,16 @@ impl From<Route> for Parts {
     }
 }
 
+/// What came of a flow.
+enum Flowed {
+    /// Ways that keep the limits.
+    Split(Vec<Way>),
+    /// The network does not take so much in such granules.
+    Short,
+    /// It does, but not within the limits, or not for less than a single part.
+    Unfit,
+}
+
 /// One query being answered.
 struct Search<'s, 'a> {
     graph: &'s Snapshot,
@@ -160,14 +170,15 @@ impl Search<'_, '_> {
             if u64::from(granules) > self.query.amount.0 {
                 break;
             }
-            if let Some(ways) = self.flow(self.query, granules, one) {
-                return Some(ways);
-            }
-            if one.is_some() {
-                return None;
+            match self.flow(self.query, granules, one) {
+                Flowed::Split(ways) => return Some(ways),
+                _ if one.is_some() => return None,
+                // Where too little flows, other prices do not make it more.
+                Flowed::Short => continue,
+                Flowed::Unfit => {}
             }
             if self.query.weights != Weights::FEES
-                && let Some(ways) = self.flow(&fees, granules, None)
+                && let Flowed::Split(ways) = self.flow(&fees, granules, None)
             {
                 return Some(ways);
             }
@@ -177,21 +188,22 @@ impl Search<'_, '_> {
 
     /// The split that a flow of so many granules leads to under the prices of `query`, if it keeps the limits and costs
     /// less than `one`.
-    fn flow(&mut self, query: &Query<'_>, granules: u32, one: Option<&Route>) -> Option<Vec<Way>> {
+    fn flow(&mut self, query: &Query<'_>, granules: u32, one: Option<&Route>) -> Flowed {
         let frame = self.frame();
         let (payer, payee) = self.ends;
         let cost_max = one.map_or(u64::MAX, |one| one.cost.0);
         let PartFinder { solver, known, judge, .. } = &mut *self.finder;
         let market = market(self.graph, query, self.overlay, known, payer, granules.into());
-        let least = solver.begin(&market, payer, payee)?;
+        let Some(least) = solver.begin(&market, payer, payee) else { return Flowed::Short };
         let (mut pushed, mut last) = (0_u64, least);
         for left in (0..granules).rev() {
             // No later granule costs less than the last one.
             let bound = pushed.saturating_add(last.saturating_mul(u64::from(left) + 1));
             if cost_max <= bound.saturating_add(bound / CLOSE_DIVISOR) {
-                return None;
+                return Flowed::Unfit;
             }
-            last = solver.push(&market)?;
+            let Some(added) = solver.push(&market) else { return Flowed::Short };
+            last = added;
             pushed = pushed.saturating_add(last);
         }
         let fits = |arc| {
@@ -201,7 +213,7 @@ impl Search<'_, '_> {
         let mut ways = fill(take_apart(solver.flows(), payer, payee, fits), query.amount.0);
         ways.extend(one.and_then(|one| way(self.graph, one, Msat(0))));
         let verdict = judge.improve(&market, &frame, &mut ways);
-        (verdict.over == 0 && verdict.cost < cost_max).then_some(ways)
+        if verdict.over == 0 && verdict.cost < cost_max { Flowed::Split(ways) } else { Flowed::Unfit }
     }
 
     /// Parts looked for one by one, each as large as goes.
@@ -339,7 +351,7 @@ const LIKELY_ENOUGH: Probability = Probability(970_000_000);
 const CLOSE_DIVISOR: u64 = 12;
 
 /// Into how many granules the amount is cut, one after the other.
-const GRANULES: [u32; 3] = [8, 16, 48];
+const GRANULES: [u32; 2] = [8, 40];
 
 /// How much of a granule fees may add before capacities are exceeded.
 const SWELLING_DIVISOR: u64 = 64;
