@@ -11,7 +11,7 @@
 //! contiguous. They lie in chunks, all of one size, which snapshots share until one of them is written to.
 //!
 //! Invariant: numbers follow from the graph's content alone. Every channel has both its edges; one without a usable policy
-//! takes no amount ([`Edge::minimum`]). Budget: 32 bytes an edge, about 120 bytes a channel in all.
+//! takes no amount (`Edge::minimum`). Budget: 32 bytes an edge, about 120 bytes a channel in all.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -4,8 +4,8 @@
 //! Owns [`PartFinder`]. A part is a [`Route`] like any other, which pays its amount of the whole: the parts' amounts add
 //! up to the payment, and the limits of the query hold, each part by itself for expiry, hops and onion, all together for
 //! the fee, and all together on each channel for what it carries. First one part is tried. Where that costs hardly more
-//! than any split could, it is the answer; otherwise a min-cost flow ([`super::flow`]) is taken apart and its parts are
-//! improved with exact figures ([`super::parts`]). Where no flow fits, parts are looked for one after the other, the
+//! than any split could, it is the answer; otherwise a min-cost flow (`flow`) is taken apart and its parts are
+//! improved with exact figures (`parts`). Where no flow fits, parts are looked for one after the other, the
 //! largest first.
 //!
 //! Not exact: how to split best into few parts is NP-hard. Whatever is answered keeps every limit; that nothing is found

@@ -5,8 +5,8 @@
 //!
 //! How an answer is found, each step only where the one before leaves a doubt:
 //!
-//! 1. A search backward from the payee, with amounts and expiries as they truly grow ([`labels`]), is guided by lower
-//!    bounds that a search forward from the payer gives ([`bounds`]); both take turns, and go no further than they must.
+//! 1. A search backward from the payee, with amounts and expiries as they truly grow (`labels`), is guided by lower
+//!    bounds that a search forward from the payer gives (`bounds`); both take turns, and go no further than they must.
 //!    Only cost, amount and the limit on the fee are minded.
 //! 2. When its answer breaks other limits, the search is repeated with those minded, until the answer breaks none. The
 //!    cheapest of a wider choice that keeps all limits is the cheapest there is.
