@@ -552,19 +552,25 @@ pub(crate) mod brute_force {
         }
     }
 
+    /// The same graph, its channels added in the opposite order.
+    pub(crate) fn reversed(graph: &ChannelGraph) -> ChannelGraph {
+        let mut reversed = ChannelGraph::new();
+        for scid in (0..graph.channel_count() as u64).rev().map(Scid) {
+            let channel = graph.channel(scid).unwrap();
+            reversed.add_channel(scid, channel.nodes(), channel.capacity()).unwrap();
+            for direction in Direction::BOTH {
+                let policy = channel.policy(direction).copied();
+                reversed.set_policy(scid, channel.origin(direction), policy).unwrap();
+            }
+        }
+        reversed
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
         #[test]
         fn the_order_of_arrival_does_not_matter(graph in small_graph(), tightness in tightness()) {
-            let mut reversed = ChannelGraph::new();
-            for scid in (0..graph.channel_count() as u64).rev().map(Scid) {
-                let channel = graph.channel(scid).unwrap();
-                reversed.add_channel(scid, channel.nodes(), channel.capacity()).unwrap();
-                for direction in Direction::BOTH {
-                    let policy = channel.policy(direction).copied();
-                    reversed.set_policy(scid, channel.origin(direction), policy).unwrap();
-                }
-            }
+            let reversed = reversed(&graph);
             let nothing = Knowledge::default();
             let query = Query::new(node(PAYER), node(PAYEE), Msat(AMOUNT), &nothing);
             let query = Query { limits: tightness.limits(&graph, &query), ..query };

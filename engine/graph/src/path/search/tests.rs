@@ -12,7 +12,7 @@ use crate::graph::{ChannelGraph, DirectedChannel, Direction, Policy};
 use crate::path::check::check;
 use crate::path::plain;
 use crate::path::plain::tests::brute_force::{
-    AMOUNT, PAYEE, PAYER, Tightness, knowledge, small_graph, tightness, usable,
+    AMOUNT, PAYEE, PAYER, Tightness, knowledge, reversed, small_graph, tightness, usable,
 };
 use crate::path::plain::tests::{node, one_way, policy, scids, three_ways};
 use crate::path::{FirstHop, Knowledge};
@@ -179,15 +179,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn the_order_of_arrival_does_not_matter(graph in small_graph(), tightness in tightness()) {
-        let mut reversed = ChannelGraph::new();
-        for scid in (0..graph.channel_count() as u64).rev().map(Scid) {
-            let channel = graph.channel(scid).unwrap();
-            reversed.add_channel(scid, channel.nodes(), channel.capacity()).unwrap();
-            for direction in Direction::BOTH {
-                let policy = channel.policy(direction).copied();
-                reversed.set_policy(scid, channel.origin(direction), policy).unwrap();
-            }
-        }
+        let reversed = reversed(&graph);
         let nothing = Knowledge::default();
         let query = Query::new(node(PAYER), node(PAYEE), Msat(AMOUNT), &nothing);
         let query = Query { limits: Tightness::limits(&tightness, &graph, &query), ..query };
