@@ -117,6 +117,7 @@ impl Builder {
             keeps_records,
             persister: None,
             ending: AtomicBool::new(false),
+            shards_wait: AtomicBool::new(false),
         };
         introduce(&core);
         if !broadcast.is_empty() {

@@ -14,6 +14,7 @@
 //! worker runs it at a time and none is forgotten.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ pub(super) struct Slot {
     pub(super) running: Mutex<Running>,
     pub(super) watch: Mutex<Watch>,
     pub(super) counters: SlotCounters,
+    /// When the shard wants a turn for the sake of time alone; never, if at the end of time.
+    pub(super) wake_at_unix_ms: AtomicU64,
 }
 
 /// What a turn works on.
@@ -145,6 +148,7 @@ impl Slot {
             running: Mutex::new(Running { shard, connections: HashMap::new() }),
             watch: Mutex::new(watch),
             counters: SlotCounters::default(),
+            wake_at_unix_ms: AtomicU64::new(u64::MAX),
         }
     }
 }

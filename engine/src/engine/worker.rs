@@ -29,6 +29,8 @@ use super::slot::{Item, QueueBounds, Running, Slot, Taken, lock};
 
 /// How often the shards are told that time has passed, and what nobody waits for is made durable.
 const TICK: Duration = Duration::from_secs(1);
+/// How often shards that want a turn for the sake of time alone are looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What a worker takes from the ready list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub(super) struct Core {
     /// Whether there is a store.
     pub(super) keeps_records: bool,
     pub(super) ending: AtomicBool,
+    /// Whether some shard wants a turn for the sake of time alone.
+    pub(super) shards_wait: AtomicBool,
 }
 
 impl Core {
@@ -80,8 +84,11 @@ impl Core {
     /// A worker's life. The first worker also tells the time.
     pub(super) fn work(&self, worker: usize) {
         let mut ticked = self.clock.elapsed();
+        let mut looked = ticked;
         loop {
+            // The worker that ran the turn of a shard that now waits is sure to come by here.
             let next = match worker {
+                _ if self.shards_wait.load(Ordering::SeqCst) => self.ready.1.recv_timeout(LOOK),
                 0 => self.ready.1.recv_timeout(TICK),
                 _ => self.ready.1.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -96,6 +103,11 @@ impl Core {
             if worker == 0 && self.clock.elapsed().saturating_sub(ticked) >= TICK {
                 ticked = self.clock.elapsed();
                 self.guarded(|| self.tick());
+            }
+            if self.shards_wait.load(Ordering::SeqCst) && self.clock.elapsed().saturating_sub(looked) >= LOOK
+            {
+                looked = self.clock.elapsed();
+                self.wake_shards(self.clock.now());
             }
         }
     }
@@ -126,8 +138,23 @@ impl Core {
         }
     }
 
+    /// Schedules the shards that wanted a turn by now.
+    fn wake_shards(&self, now: Now) {
+        self.shards_wait.store(false, Ordering::SeqCst);
+        for slot in &self.slots {
+            let wake_at = slot.wake_at_unix_ms.load(Ordering::SeqCst);
+            if wake_at <= now.unix_ms {
+                self.push(slot.number, Item::Told(Input::Wake));
+            }
+            if wake_at < u64::MAX {
+                self.shards_wait.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
     /// Runs turns on the calling thread until nothing waits.
     pub(super) fn run_all(&self, now: Now) {
+        self.wake_shards(now);
         while let Ok(Next::Shard(number)) = self.ready.1.try_recv() {
             self.run(number, now);
             if self.ready.1.is_empty() {
@@ -207,6 +234,11 @@ impl Core {
             })
             .collect();
         let Turn { record, send, disconnect, broadcast, events, handoffs } = running.shard.turn(inputs, now);
+        let wake_at = running.shard.wake_at();
+        slot.wake_at_unix_ms.store(wake_at.map_or(u64::MAX, |at| at.unix_ms), Ordering::SeqCst);
+        if wake_at.is_some() {
+            self.shards_wait.store(true, Ordering::SeqCst);
+        }
         slot.counters.turn(given, handoffs.len());
         let connections = &mut running.connections;
         let send = send.into_iter().filter_map(|(peer, message)| {

@@ -15,13 +15,26 @@ use super::delta::Delta;
 use super::effect::{Plan, SignJob};
 use super::error::ChannelError;
 use super::funded::Funded;
-use super::htlc::Side;
+use super::htlc::{HtlcEntry, Side, Stage};
 use super::updates::{Owed, View};
 use crate::commitment::CommitmentTx;
 use crate::keys::{CommitmentNumber, PerCommitmentSecret, parse_point, to_point};
 
 /// The fewest HTLC signatures for which a `commitment_signed` may wait.
 const WORTH_WAITING: usize = 8;
+/// How many young HTLCs it would sign again for each of its updates, if it is to wait for their end.
+const YOUNG_EACH: usize = 16;
+
+/// How long a `commitment_signed` that is due had better be put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Not at all, or none is due.
+    None,
+    /// For a moment: what it covers makes others wait.
+    Brief,
+    /// For long: nobody but the channel's free slots and balances depends on it.
+    Long,
+}
 
 impl Funded {
     /// Plans a `commitment_signed` of the peer, and our `revoke_and_ack`.
@@ -99,16 +112,25 @@ impl Funded {
         Some(plan)
     }
 
-    /// Whether our due `commitment_signed` had better wait for more: it would cover nothing but fulfilments, fewer than the
-    /// HTLCs it would sign once more for them.
-    pub(super) fn commitment_can_wait(&self) -> bool {
+    /// How long our due `commitment_signed` had better wait: for long if it would cover nothing but fulfilments, fewer than
+    /// the HTLCs it would sign once more for them; for a moment if it would sign very many HTLCs once more that are young,
+    /// and so about to be resolved.
+    pub(super) fn patience(&self, young_from: u64) -> Patience {
         if !self.commitment_due() || self.is_shutting_down() {
-            return false;
+            return Patience::None;
         }
         let Owed { fulfilled, others } = self.updates.owed();
         let balances = self.updates.reduce(View::REMOTE_NEXT);
-        let signatures = self.untrimmed(Side::Remote, balances.feerate, &balances.htlcs);
-        others == 0 && signatures >= WORTH_WAITING && signatures > fulfilled
+        let signed = |entry: &&&HtlcEntry| !self.is_trimmed(Side::Remote, balances.feerate, entry);
+        let signed = balances.htlcs.iter().filter(signed);
+        if others == 0 {
+            let signatures = signed.count();
+            let waits = signatures >= WORTH_WAITING && signatures > fulfilled;
+            return if waits { Patience::Long } else { Patience::None };
+        }
+        let young = |entry: &&&HtlcEntry| entry.order >= young_from && !is_new(entry);
+        let waits = signed.filter(young).count() >= YOUNG_EACH * (others + fulfilled);
+        if waits { Patience::Brief } else { Patience::None }
     }
 
     /// Adds the `commitment_signed` for a commitment of the peer and the jobs that sign it.
@@ -129,4 +151,13 @@ impl Funded {
         let htlc_key = self.secrets.htlc_key(&commitment.keys.per_commitment_point);
         plan.sign.extend(commitment.htlcs.iter().map(|output| SignJob::new(htlc_key, output.digest)));
     }
+}
+
+/// Whether our next `commitment_signed` is the first to cover an HTLC's addition.
+fn is_new(entry: &HtlcEntry) -> bool {
+    let at = match entry.offered_by {
+        Side::Local => Stage::Proposed,
+        Side::Remote => Stage::Acknowledged,
+    };
+    entry.added == at
 }

@@ -232,7 +232,7 @@ impl Funded {
         trimmed.map(|entry| entry.htlc.amount).sum()
     }
 
-    fn is_trimmed(&self, owner: Side, feerate: FeeratePerKw, entry: &HtlcEntry) -> bool {
+    pub(super) fn is_trimmed(&self, owner: Side, feerate: FeeratePerKw, entry: &HtlcEntry) -> bool {
         entry.htlc.amount < self.params.trim_threshold(owner, entry.offered_by, feerate)
     }
 

@@ -61,6 +61,7 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChannelId, Signature};
 
 pub use command::{AcceptRequest, Command, CommandError, OpenRequest};
+pub use commit::Patience;
 pub use config::{
     CLTV_EXPIRY_LIMIT, ChannelConfig, Context, DUST_LIMIT_MIN, LARGE_CHANNEL, MAX_ACCEPTED_HTLCS_LIMIT,
     NegotiatedFeatures, PeerLimits, channel_type_features, channel_type_from_features,
@@ -242,15 +243,21 @@ impl Channel {
         }
     }
 
-    /// Whether a `commitment_signed` is due that had better wait until more gathers: nobody but the channel's free slots and
-    /// balances depends on it, and it would sign many HTLCs again for few fulfilments. Whoever lets it wait must plan it
-    /// after a while all the same.
+    /// Whether a `commitment_signed` is due that had better wait, and for what: it would sign many HTLCs again for few
+    /// updates. Young are HTLCs whose addition stands at `young_from` or later among the channel's updates. Whoever lets it
+    /// wait must plan it after a while all the same.
     #[must_use]
-    pub fn commitment_can_wait(&self) -> bool {
+    pub fn patience(&self, young_from: u64) -> Patience {
         match &self.phase {
-            Phase::Normal(funded) => funded.commitment_can_wait(),
-            _ => false,
+            Phase::Normal(funded) => funded.patience(young_from),
+            _ => Patience::None,
         }
+    }
+
+    /// The place that the next update, of either side, will have among all of this channel's.
+    #[must_use]
+    pub fn updates_so_far(&self) -> u64 {
+        self.funded().map_or(0, |funded| funded.updates.next_order)
     }
 
     /// Applies a plan made on this very state. `signatures` are those of [`Plan::sign`], in the same order.

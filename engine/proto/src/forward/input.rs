@@ -63,6 +63,8 @@ pub enum Input {
     SiblingChannel(Scid),
     /// Time has passed; nothing else happened. A tick a second keeps multi-part timeouts sharp.
     Tick,
+    /// The time has come for which [`Shard::wake_at`](super::Shard::wake_at) asked, or may have.
+    Wake,
 }
 
 /// A funding transaction in the chain.

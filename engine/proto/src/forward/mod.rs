@@ -28,6 +28,7 @@ mod keys;
 mod messages;
 mod offer;
 mod output;
+mod patience;
 mod peer;
 mod policy;
 mod receive;

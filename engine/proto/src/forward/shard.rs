@@ -22,6 +22,7 @@ use super::config::{ForwardingPolicy, NodeConfig};
 use super::handoff::{Handoff, HandoffStep, HtlcRef};
 use super::input::{ChannelRef, Command, Confirmation, Input, Now};
 use super::output::{CryptoCounters, Event, Occupancy, Turn};
+use super::patience::Waiting;
 use super::record::{Change, ChannelEntry, Policies, State};
 
 /// The blocks after which a peer's channel without a confirmed funding is forgotten: BOLT 2's 2016, and a day for those
@@ -50,8 +51,8 @@ pub struct Shard {
     pub(super) tells_intercepted: bool,
     /// Channels whose peer's next commitment has no keys yet, though its point is known.
     pub(super) keyless: BTreeSet<ChannelId>,
-    /// Channels whose `commitment_signed` was put off, at most until the next [`Input::Tick`].
-    pub(super) put_off: BTreeSet<ChannelId>,
+    /// Channels whose `commitment_signed` was put off.
+    pub(super) waiting: Waiting,
 }
 
 /// A turn in the making.
@@ -104,7 +105,7 @@ impl Shard {
             counters: CryptoCounters::default(),
             tells_intercepted: false,
             keyless: BTreeSet::new(),
-            put_off: BTreeSet::new(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -159,6 +160,13 @@ impl Shard {
     #[must_use]
     pub const fn config(&self) -> &NodeConfig {
         &self.config
+    }
+
+    /// When this shard wants a turn for the sake of time alone, be it one without inputs: something waits until then, and
+    /// would otherwise wait until the next [`Input::Tick`].
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Now> {
+        self.waiting.first_deadline()
     }
 
     /// How much cryptography was done so far.
@@ -488,6 +496,7 @@ impl Sorted {
                 Input::SiblingChannels(scids) => sorted.siblings = Some(scids),
                 Input::SiblingChannel(scid) => sorted.new_siblings.push(scid),
                 Input::Tick => sorted.ticked = true,
+                Input::Wake => {}
             }
         }
         sorted

@@ -77,3 +77,67 @@ fn a_removal_put_off_survives_a_broken_link_and_a_restart() {
         net.check_at_rest();
     }
 }
+
+/// Twenty payments held, all young, and one more that is sent now.
+fn one_beside_many_young(net: &mut Net) -> (Vec<(u64, PaymentHash, Recipient)>, u64) {
+    // A first payment sets the pace from which young ones are told.
+    let (hash, recipient) = net.invoice(2, 101, Msat(1_000_000));
+    net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+    let others: Vec<_> = (1..=20).map(|number| held(net, number)).collect();
+    // All were sent while the clock stood; what waited for their sake leaves now, and they are young still.
+    net.now.unix_ms += 150;
+    net.wake();
+    assert_eq!((pending(net, 0, 1), pending(net, 1, 2)), (20, 20));
+    let (hash, recipient) = net.invoice(2, 100, Msat(3_000_000));
+    let attempt = net.send(0, hash, &net.route(&[0, 1, 2], Msat(3_000_000), 18), &recipient);
+    assert_eq!(net.outcome(0, attempt), None, "it waits for their end");
+    (others, attempt)
+}
+
+#[test]
+fn an_addition_beside_very_many_young_htlcs_waits_briefly() {
+    let mut net = Net::line(3);
+    let (_, attempt) = one_beside_many_young(&mut net);
+    // Both its sender and the node between let it wait once each way at most.
+    for _ in 0..4 {
+        net.now.unix_ms += 100;
+        net.wake();
+    }
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+    assert_eq!(net.shards.iter().filter_map(Shard::wake_at).count(), 0, "nobody waits briefly any more");
+}
+
+#[test]
+fn an_addition_does_not_wait_for_htlcs_that_are_old() {
+    let mut net = Net::line(3);
+    for number in 1..=20 {
+        held(&mut net, number);
+        net.wait(300);
+    }
+    let (hash, recipient) = net.invoice(2, 100, Msat(3_000_000));
+    let attempt = net.send(0, hash, &net.route(&[0, 1, 2], Msat(3_000_000), 18), &recipient);
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+}
+
+#[test]
+fn an_addition_that_waits_leaves_as_the_others_end() {
+    let mut net = Net::line(3);
+    let (others, attempt) = one_beside_many_young(&mut net);
+    for (_, hash, recipient) in others {
+        net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+    }
+    net.wait(1_000);
+    net.wait(1_000);
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+    ticks(&mut net);
+    net.check_at_rest();
+}
+
+#[test]
+fn an_addition_that_waits_survives_a_restart() {
+    let mut net = Net::line(3);
+    let (_, attempt) = one_beside_many_young(&mut net);
+    net.restart(1);
+    ticks(&mut net);
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+}

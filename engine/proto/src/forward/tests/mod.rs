@@ -190,6 +190,16 @@ impl Net {
         self.pump();
     }
 
+    /// Wakes whoever asked to be woken by now.
+    fn wake(&mut self) {
+        for (shard, inputs) in self.shards.iter().zip(&mut self.inputs) {
+            if shard.wake_at().is_some_and(|at| at <= self.now) {
+                inputs.push(Input::Wake);
+            }
+        }
+        self.pump();
+    }
+
     fn command(&mut self, node: usize, command: Command) {
         self.inputs[node].push(Input::Command(command));
         self.pump();

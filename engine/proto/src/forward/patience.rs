@@ -1,0 +1,149 @@
+//! What a shard needs to know of time to let a `commitment_signed` wait: which HTLCs are young, and who waits until when.
+//!
+//! Owns: the pace of each channel (how far its updates had come when), and the list of those that wait. Does not decide who
+//! waits: `commit` does. Nothing here is durable: after a restart no HTLC is young, and nobody waits.
+//!
+//! Invariant: whoever waits briefly is in the list with the first deadline it was given.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fulmen_wire::units::ChannelId;
+
+use super::input::Now;
+
+/// How long an HTLC is young, in milliseconds: likely to be resolved before long.
+pub(super) const YOUNG_MS: u64 = 200;
+/// The longest that a channel waits briefly, in milliseconds.
+pub(super) const BRIEFLY_MS: u64 = 100;
+/// How finely a pace is remembered.
+const STEP_MS: u64 = YOUNG_MS / 8;
+
+/// How far a channel's updates had come at a few moments of the recent past.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Time and the place that the next update would have had, oldest first; one of them older than [`YOUNG_MS`] at most.
+    marks: VecDeque<(u64, u64)>,
+}
+
+impl Pace {
+    /// The first place among the channel's updates that a young HTLC can have.
+    fn young_from(&self, now: u64) -> u64 {
+        let old = self.marks.iter().rev().find(|(at, _)| at + YOUNG_MS <= now);
+        old.or(self.marks.front()).map_or(u64::MAX, |(_, place)| *place)
+    }
+
+    fn note(&mut self, now: u64, place: u64) {
+        while self.marks.get(1).is_some_and(|(at, _)| at + YOUNG_MS <= now) {
+            self.marks.pop_front();
+        }
+        if let [.., before, last] = self.marks.make_contiguous()
+            && before.0 + STEP_MS > last.0
+        {
+            *last = (now, place);
+        } else {
+            self.marks.push_back((now, place));
+        }
+    }
+}
+
+/// The channels that wait, and what tells whether they may.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    paces: BTreeMap<ChannelId, Pace>,
+    until_tick: BTreeSet<ChannelId>,
+    briefly: BTreeMap<ChannelId, u64>,
+    deadlines: BTreeSet<(u64, ChannelId)>,
+}
+
+impl Waiting {
+    /// The first place among a channel's updates that a young HTLC can have.
+    pub(super) fn young_from(&self, channel_id: ChannelId, now: Now) -> u64 {
+        self.paces.get(&channel_id).map_or(u64::MAX, |pace| pace.young_from(now.unix_ms))
+    }
+
+    /// Remembers how far a channel's updates have come.
+    pub(super) fn note(&mut self, channel_id: ChannelId, now: Now, place: u64) {
+        self.paces.entry(channel_id).or_default().note(now.unix_ms, place);
+    }
+
+    /// Has a channel wait for the next tick.
+    pub(super) fn wait_for_tick(&mut self, channel_id: ChannelId) {
+        self.end(channel_id);
+        self.until_tick.insert(channel_id);
+    }
+
+    /// Has a channel wait briefly, from when it first did.
+    pub(super) fn wait_briefly(&mut self, channel_id: ChannelId, now: Now) {
+        self.until_tick.remove(&channel_id);
+        let deadline = *self.briefly.entry(channel_id).or_insert(now.unix_ms + BRIEFLY_MS);
+        self.deadlines.insert((deadline, channel_id));
+    }
+
+    /// A channel waits no longer.
+    pub(super) fn end(&mut self, channel_id: ChannelId) {
+        self.until_tick.remove(&channel_id);
+        if let Some(deadline) = self.briefly.remove(&channel_id) {
+            self.deadlines.remove(&(deadline, channel_id));
+        }
+    }
+
+    /// The channels that have waited as long as they may; they wait no longer.
+    pub(super) fn take_overdue(&mut self, now: Now) -> BTreeSet<ChannelId> {
+        let mut overdue = BTreeSet::new();
+        while let Some((deadline, channel_id)) = self.deadlines.first().copied()
+            && deadline <= now.unix_ms
+        {
+            self.end(channel_id);
+            overdue.insert(channel_id);
+        }
+        overdue
+    }
+
+    /// All that wait; they wait no longer. What paces were long ago is forgotten.
+    pub(super) fn take_all(&mut self, now: Now) -> BTreeSet<ChannelId> {
+        self.paces.retain(|_, pace| pace.marks.back().is_some_and(|(at, _)| at + YOUNG_MS > now.unix_ms));
+        self.deadlines.clear();
+        let mut all = std::mem::take(&mut self.until_tick);
+        all.extend(std::mem::take(&mut self.briefly).into_keys());
+        all
+    }
+
+    /// When the first of those that wait briefly is due.
+    pub(super) fn first_deadline(&self) -> Option<Now> {
+        self.deadlines.first().map(|(unix_ms, _)| Now { unix_ms: *unix_ms })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_within_the_time_is_young() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.young_from(1_000), u64::MAX, "of a channel never seen nothing is known");
+        for step in 0..100 {
+            pace.note(1_000 + 10 * step, 5 * step);
+        }
+        // The last mark stands at 1,990.
+        assert!(pace.marks.len() <= 10, "{}", pace.marks.len());
+        let young_from = pace.young_from(1_990);
+        assert!((5 * 76..=5 * 79).contains(&young_from), "{young_from}: older by no more than a step");
+        assert_eq!(pace.young_from(1_990 + YOUNG_MS), 5 * 99, "nothing that was there then is young");
+    }
+
+    #[test]
+    fn the_first_deadline_stands() {
+        let (channel_id, other) = (ChannelId([1; 32]), ChannelId([2; 32]));
+        let at = |unix_ms| Now { unix_ms };
+        let mut waiting = Waiting::default();
+        waiting.wait_briefly(channel_id, at(10));
+        waiting.wait_briefly(channel_id, at(50));
+        waiting.wait_for_tick(other);
+        assert_eq!(waiting.first_deadline(), Some(at(10 + BRIEFLY_MS)));
+        assert!(waiting.take_overdue(at(9 + BRIEFLY_MS)).is_empty());
+        assert_eq!(waiting.take_overdue(at(10 + BRIEFLY_MS)), BTreeSet::from([channel_id]));
+        assert_eq!(waiting.first_deadline(), None);
+        assert_eq!(waiting.take_all(at(200)), BTreeSet::from([other]));
+    }
+}
