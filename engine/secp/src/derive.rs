@@ -21,6 +21,14 @@ pub struct DeriveJob {
     pub per_commitment_point: PublicKey,
 }
 
+#[cfg(target_arch = "x86_64")]
+impl DeriveJob {
+    /// What the generator is multiplied by to be added to the basepoint.
+    pub(crate) fn offset(&self) -> [u8; 32] {
+        hash(&self.per_commitment_point, &self.basepoint)
+    }
+}
+
 /// Derives `basepoint + SHA256(per_commitment_point || basepoint) * G` for each job (BOLT 3, "Key Derivation").
 #[must_use]
 pub fn derive_pubkeys(jobs: &[DeriveJob]) -> Vec<Result<PublicKey, KeyError>> {

@@ -113,6 +113,19 @@ impl Scalar {
         Scalar(montgomery_product(&self.0, &other.0))
     }
 
+    /// The sum of two scalars.
+    #[inline]
+    pub(crate) fn plus(&self, other: &Scalar) -> Scalar {
+        let (sum, passed) = add(&self.0, &other.0);
+        Scalar(if passed || !less(&sum, &N) { subtract(&sum, &N) } else { sum })
+    }
+
+    /// The scalar in Montgomery's form.
+    #[inline]
+    pub(crate) fn montgomery(&self) -> Montgomery {
+        Montgomery(montgomery_product(&self.0, &R_SQUARED))
+    }
+
     /// The scalar as two halves of odd digits.
     #[inline]
     pub(crate) fn split(&self) -> Split {

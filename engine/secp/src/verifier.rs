@@ -3,11 +3,16 @@
 //! Owns the choice of what runs where: signatures by keys with tables and by others apart, in chunks that threads share.
 //! Neither tables nor threads change an answer.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+#[cfg(target_arch = "x86_64")]
+use secp256k1::PublicKey;
 
-use crate::{Backend, Verdicts, VerifyJob, fallback};
+#[cfg(target_arch = "x86_64")]
+use crate::scalar::Scalar;
+use crate::{Backend, Batch, DeriveJob, Verdicts, VerifyJob, fallback};
 
 /// Verifies batches with a backend of the caller's choice, tables of the keys met often, and on the threads of a pool.
 ///
@@ -72,11 +77,31 @@ impl Verifier {
     /// Checks every job. Accepts exactly what libsecp256k1's `ecdsa_verify` accepts: a signature with a high s is
     /// invalid.
     pub fn verify(&mut self, jobs: &[VerifyJob]) -> Verdicts {
+        self.verify_derived(jobs, &[])
+    }
+
+    /// Checks every job of a batch, as [`Verifier::verify`] does.
+    pub fn verify_batch(&mut self, batch: &Batch) -> Verdicts {
+        self.verify_derived(batch.jobs(), batch.derived())
+    }
+
+    /// Checks every job; runs of them are by derived keys.
+    fn verify_derived(&mut self, jobs: &[VerifyJob], derived: &[(Range<usize>, DeriveJob)]) -> Verdicts {
         #[cfg(target_arch = "x86_64")]
         if let (Some(ifma), Some(cache)) = (self.backend.ifma(), &mut self.cache) {
-            let slots = crate::simd::assign(ifma, cache, jobs);
-            return verify_apart(self.backend, ifma, cache, self.pool.as_deref(), jobs, &slots);
+            let mut keys: Vec<(&PublicKey, Option<Scalar>)> =
+                jobs.iter().map(|job| (&job.key, None)).collect();
+            for (range, from) in derived {
+                let offset = Scalar::remainder(&from.offset());
+                keys[range.clone()].fill((&from.basepoint, Some(offset)));
+            }
+            let slots = crate::simd::assign(ifma, cache, keys.iter().map(|(key, _)| *key));
+            let known = slots.iter().zip(&keys).map(|(slot, (_, offset))| {
+                Some(crate::simd::KnownKey { table: cache.table((*slot)?), offset: *offset })
+            });
+            return verify_apart(self.backend, ifma, self.pool.as_deref(), jobs, &known.collect::<Vec<_>>());
         }
+        let _ = derived;
         Verdicts::new(verify_shared(self.backend, self.pool.as_deref(), jobs))
     }
 }
@@ -118,17 +143,16 @@ fn verify_shared(backend: Backend, pool: Option<&rayon::ThreadPool>, jobs: &[Ver
 fn verify_apart(
     backend: Backend,
     ifma: crate::simd::Ifma,
-    cache: &crate::simd::KeyCache,
     pool: Option<&rayon::ThreadPool>,
     jobs: &[VerifyJob],
-    slots: &[Option<usize>],
+    keys: &[Option<crate::simd::KnownKey<'_>>],
 ) -> Verdicts {
     let (mut known, mut tables, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
-    for (job, slot) in jobs.iter().zip(slots) {
-        match slot {
-            Some(slot) => {
+    for (job, key) in jobs.iter().zip(keys) {
+        match key {
+            Some(key) => {
                 known.push(*job);
-                tables.push(cache.table(*slot));
+                tables.push(*key);
             }
             None => fresh.push(*job),
         }
@@ -140,8 +164,8 @@ fn verify_apart(
     });
     let fresh_valid = verify_shared(backend, pool, &fresh);
     let (mut known_valid, mut fresh_valid) = (known_valid.into_iter(), fresh_valid.into_iter());
-    let valid = slots.iter().map(|slot| {
-        let next = if slot.is_some() { known_valid.next() } else { fresh_valid.next() };
+    let valid = keys.iter().map(|key| {
+        let next = if key.is_some() { known_valid.next() } else { fresh_valid.next() };
         next.expect("one verdict for each job of its kind")
     });
     Verdicts::new(valid.collect())

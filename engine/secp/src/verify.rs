@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use secp256k1::PublicKey;
 
-use crate::Backend;
 use crate::verifier::verify_here;
+use crate::{Backend, DeriveJob};
 
 /// One signature to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct VerifyJob {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     jobs: Vec<VerifyJob>,
+    /// Runs of jobs whose key is derived, and from what.
+    derived: Vec<(Range<usize>, DeriveJob)>,
 }
 
 /// What a batch found, job by job in the order they were pushed.
@@ -54,6 +56,19 @@ impl Batch {
         start..self.jobs.len()
     }
 
+    /// Adds the jobs of one caller, all by the key that [`derive_pubkeys`](crate::derive_pubkeys) gives for `from`: a
+    /// [`Verifier`](crate::Verifier) that knows the basepoint well checks them as fast as if it knew the key. What is
+    /// said of a job whose key is another means nothing.
+    pub fn extend_derived(
+        &mut self,
+        jobs: impl IntoIterator<Item = VerifyJob>,
+        from: DeriveJob,
+    ) -> Range<usize> {
+        let range = self.extend(jobs);
+        self.derived.push((range.clone(), from));
+        range
+    }
+
     /// How many jobs wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -69,6 +84,16 @@ impl Batch {
     /// Checks every job.
     pub fn verify(&self) -> Verdicts {
         verify_all(&self.jobs)
+    }
+
+    /// The jobs.
+    pub(crate) fn jobs(&self) -> &[VerifyJob] {
+        &self.jobs
+    }
+
+    /// The runs of jobs whose key is derived, and from what, in order.
+    pub(crate) fn derived(&self) -> &[(Range<usize>, DeriveJob)] {
+        &self.derived
     }
 }
 

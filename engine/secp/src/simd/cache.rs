@@ -11,6 +11,8 @@
 
 use std::collections::HashMap;
 
+use secp256k1::PublicKey;
+
 use super::field::Factor;
 use super::invert::invert_all;
 use super::lanes::Ifma;
@@ -19,7 +21,7 @@ use super::point::{Accumulator, Affine, Jacobian};
 use super::table::{
     Entry, KEY_DIGIT_BITS, KEY_DIGITS, KEY_ENTRIES, Table, Workspace, build, load_points, store_points,
 };
-use crate::VerifyJob;
+use crate::scalar::Scalar;
 
 /// Signatures by a key after which a table pays.
 const USES_BEFORE_TABLE: u32 = 16;
@@ -27,6 +29,14 @@ const USES_BEFORE_TABLE: u32 = 16;
 /// The tables of 64^j Q, for all positions j.
 #[derive(Debug)]
 pub(crate) struct KeyTable(Box<[Table<KEY_ENTRIES>; KEY_DIGITS]>);
+
+/// A signer's key of which there is a table, or whose base has one.
+#[derive(Clone, Copy)]
+pub(crate) struct KnownKey<'a> {
+    pub(crate) table: &'a KeyTable,
+    /// The key is the table's, plus the generator times this.
+    pub(crate) offset: Option<Scalar>,
+}
 
 /// Keys with tables, and those on the way to one.
 #[derive(Debug)]
@@ -78,16 +88,16 @@ impl KeyCache {
         }
     }
 
-    /// The slot of each job's key, if it has one; builds the tables that are earned.
+    /// The slot of each key, if it has one; builds the tables that are earned.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(crate) fn assign(
+    pub(crate) fn assign<'a>(
         &mut self,
         ifma: Ifma,
         builder: &mut Builder,
-        jobs: &[VerifyJob],
+        keys: impl Iterator<Item = &'a PublicKey>,
     ) -> Vec<Option<usize>> {
         self.batch += 1;
-        let keys: Vec<Entry> = jobs.iter().map(|job| Entry::of(&job.key)).collect();
+        let keys: Vec<Entry> = keys.map(Entry::of).collect();
         let mut earned = Vec::new();
         let mut assigned: Vec<Option<usize>> = Vec::with_capacity(keys.len());
         for key in &keys {

@@ -12,11 +12,13 @@
 
 use std::cell::RefCell;
 
+use secp256k1::PublicKey;
+
 pub(crate) use lanes::Ifma;
 
 use crate::VerifyJob;
 use cache::Builder;
-pub(crate) use cache::{KeyCache, KeyTable};
+pub(crate) use cache::{KeyCache, KnownKey};
 use derive::Deriver;
 pub(crate) use derive::{Combination, Offset};
 use verify::Verifier;
@@ -40,14 +42,23 @@ pub(crate) fn verify(ifma: Ifma, jobs: &[VerifyJob], valid: &mut [bool]) {
     VERIFIER.with_borrow_mut(|verifier| unsafe { verifier.verify(ifma, jobs, valid) });
 }
 
-/// The slot of each job's key in the cache, if it has one; builds the tables that are earned.
-pub(crate) fn assign(ifma: Ifma, cache: &mut KeyCache, jobs: &[VerifyJob]) -> Vec<Option<usize>> {
+/// The slot of each key in the cache, if it has one; builds the tables that are earned.
+pub(crate) fn assign<'a>(
+    ifma: Ifma,
+    cache: &mut KeyCache,
+    keys: impl Iterator<Item = &'a PublicKey>,
+) -> Vec<Option<usize>> {
     // SAFETY: `ifma` proves the features that `KeyCache::assign` is compiled for.
-    BUILDER.with_borrow_mut(|builder| unsafe { cache.assign(ifma, builder, jobs) })
+    BUILDER.with_borrow_mut(|builder| unsafe { cache.assign(ifma, builder, keys) })
 }
 
 /// Writes whether each signature is valid, given the tables of its keys.
-pub(crate) fn verify_with_tables(ifma: Ifma, jobs: &[VerifyJob], tables: &[&KeyTable], valid: &mut [bool]) {
+pub(crate) fn verify_with_tables(
+    ifma: Ifma,
+    jobs: &[VerifyJob],
+    tables: &[KnownKey<'_>],
+    valid: &mut [bool],
+) {
     // SAFETY: `ifma` proves the features that `Verifier::verify_with_tables` is compiled for.
     VERIFIER.with_borrow_mut(|verifier| unsafe { verifier.verify_with_tables(ifma, jobs, tables, valid) });
 }

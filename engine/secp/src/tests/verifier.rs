@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use secp256k1::SecretKey;
+use secp256k1::{Secp256k1, SecretKey};
+use sha2::{Digest, Sha256};
 
 use super::{BACKENDS, count, random_secret, signed};
 use crate::oracle::Source;
-use crate::{Backend, Verifier, VerifyJob, fallback};
+use crate::{Backend, Batch, DeriveJob, Verifier, VerifyJob, fallback};
 
 #[test]
 fn tables_and_threads_change_no_answer() {
@@ -59,5 +60,41 @@ fn crafted_equations_with_tables() {
         let verdicts = verifier.verify(&jobs);
         let found: Vec<bool> = (0..jobs.len()).map(|index| verdicts.is_valid(index)).collect();
         assert_eq!(found, expected);
+    }
+}
+
+/// Signatures by BOLT 3 keys, whose basepoints get tables while the keys themselves change all the time.
+#[test]
+fn derived_keys_change_no_answer() {
+    let mut source = Source::new(63);
+    let secp = Secp256k1::new();
+    let bases: Vec<SecretKey> = (0..6).map(|_| random_secret(&mut source)).collect();
+    let mut verifiers = BACKENDS.map(|backend| Verifier::new().with_backend(backend).with_key_cache(1 << 20));
+    for _ in 0..count(30, 3_000) {
+        let mut batch = Batch::new();
+        let mut expected = Vec::new();
+        for _ in 0..1 + source.below(4) {
+            let base = bases[source.below(bases.len())];
+            let point = random_secret(&mut source).public_key(&secp);
+            let from = DeriveJob { basepoint: base.public_key(&secp), per_commitment_point: point };
+            let hash = Sha256::new().chain_update(point.serialize()).chain_update(from.basepoint.serialize());
+            let offset = secp256k1::Scalar::from_be_bytes(hash.finalize().into()).unwrap();
+            let derived = base.add_tweak(&offset).unwrap();
+            let plain = signed(&mut source, &base);
+            let mut jobs: Vec<VerifyJob> =
+                (0..source.below(12)).map(|_| signed(&mut source, &derived)).collect();
+            for job in jobs.iter_mut().filter(|_| source.below(5) == 0) {
+                job.signature[0] ^= 1;
+            }
+            batch.push(plain);
+            expected.push(fallback::verify(&plain));
+            expected.extend(jobs.iter().map(fallback::verify));
+            batch.extend_derived(jobs, from);
+        }
+        for verifier in &mut verifiers {
+            let verdicts = verifier.verify_batch(&batch);
+            let found: Vec<bool> = (0..batch.len()).map(|index| verdicts.is_valid(index)).collect();
+            assert_eq!(found, expected, "{verifier:?}");
+        }
     }
 }
