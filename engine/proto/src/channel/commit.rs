@@ -6,7 +6,7 @@
 //! Invariants: our `revoke_and_ack` is part of the plan that takes the new commitment in, so our earlier commitments
 //! are all revoked at rest; a `commitment_signed` leaves only when the one before is answered and updates wait.
 
-use fulmen_secp::VerifyJob;
+use fulmen_secp::{DeriveJob, VerifyJob};
 use fulmen_wire::message::{CommitmentSigned, Message, RevokeAndAck};
 use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::Signature;
@@ -58,6 +58,10 @@ impl Funded {
             digest: output.digest,
             signature: signature.0,
         }));
+        plan.verify_by = Some(DeriveJob {
+            basepoint: self.params.remote_basepoints.htlc,
+            per_commitment_point: commitment.keys.per_commitment_point,
+        });
         plan.send.push(self.revoke_and_ack(self.local_number));
         Ok(plan)
     }

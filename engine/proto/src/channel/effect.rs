@@ -5,7 +5,7 @@
 //! [`Channel::apply`](super::Channel::apply) returns; nothing of them may leave before the plan's deltas are durable.
 
 use bitcoin::Transaction;
-use fulmen_secp::VerifyJob;
+use fulmen_secp::{DeriveJob, VerifyJob};
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChannelId, PaymentPreimage, Sat, Scid, Signature};
 use secp256k1::SecretKey;
@@ -28,6 +28,9 @@ pub struct Plan {
     pub deltas: Vec<Delta>,
     /// Signatures of the peer on which the plan depends.
     pub verify: Vec<VerifyJob>,
+    /// What the key of all of [`verify`](Plan::verify) but the first follows from, where there are others: whoever checks
+    /// may know its basepoint well.
+    pub verify_by: Option<DeriveJob>,
     /// Signatures to make; they belong to the `commitment_signed` in `send`.
     pub sign: Vec<SignJob>,
     /// Messages for the peer, in order; the signatures of a `commitment_signed` are still blank.

@@ -74,6 +74,19 @@ impl Round {
         }
     }
 
+    /// Adds the checks of a plan to the batch; the range finds their verdicts.
+    fn add_jobs(&mut self, plan: &Plan) -> Range<usize> {
+        let jobs = plan.verify.iter().copied();
+        match plan.verify_by {
+            None => self.batch.extend(jobs),
+            Some(from) => {
+                let first = self.batch.extend(jobs.clone().take(1));
+                let others = self.batch.extend_derived(jobs.skip(1), from);
+                first.start..others.end
+            }
+        }
+    }
+
     fn defer(&mut self, input: PeerInput) {
         self.peers.insert(input.peer);
         if !matches!(input.what, PeerEvent::Message(_)) {
@@ -113,7 +126,7 @@ impl Shard {
             return;
         }
         self.counters.ecdsa_verified += round.batch.len() as u64;
-        let verdicts = round.batch.verify();
+        let verdicts = self.verifier.verify_batch(&round.batch);
         for Waiting { channel_id, plan, jobs } in std::mem::take(&mut round.waiting) {
             work.waiting.remove(&channel_id);
             match jobs.clone().position(|job| !verdicts.is_valid(job)) {
@@ -268,7 +281,7 @@ impl Shard {
             Err(error) => self.react(work, round, channel_id, &error),
             Ok(plan) if plan.verify.is_empty() => self.apply_plan(work, channel_id, plan),
             Ok(plan) => {
-                let jobs = round.batch.extend(plan.verify.iter().copied());
+                let jobs = round.add_jobs(&plan);
                 round.channels.insert(channel_id);
                 work.waiting.insert(channel_id);
                 round.peers.insert(peer);

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fulmen_secp::Verifier;
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, Scid, Signature};
@@ -28,6 +29,9 @@ use super::record::{Change, ChannelEntry, Policies, State};
 /// The blocks after which a peer's channel without a confirmed funding is forgotten: BOLT 2's 2016, and a day for those
 /// that confirm at the last moment.
 pub(super) const FUNDING_TIMEOUT_BLOCKS: u32 = 2016 + 144;
+
+/// The memory for tables of peers' keys: two tables a channel, so that about 180 channels of a shard may have theirs.
+const KEY_TABLES_BYTES: usize = 16 << 20;
 
 /// A set of channels of one node, with the circuits between them.
 ///
@@ -51,6 +55,8 @@ pub struct Shard {
     pub(super) tells_intercepted: bool,
     /// Channels whose peer's next commitment has no keys yet, though its point is known.
     pub(super) keyless: BTreeSet<ChannelId>,
+    /// Checks signatures; knows the keys of the busiest channels well.
+    pub(super) verifier: Verifier,
     /// Channels whose `commitment_signed` was put off.
     pub(super) waiting: Waiting,
 }
@@ -105,6 +111,7 @@ impl Shard {
             counters: CryptoCounters::default(),
             tells_intercepted: false,
             keyless: BTreeSet::new(),
+            verifier: Verifier::new().with_key_cache(KEY_TABLES_BYTES),
             waiting: Waiting::default(),
         }
     }
