@@ -53,7 +53,6 @@ impl Deriver {
         let generator = generator(ifma);
         for jobs in jobs.chunks(CHUNK_MAX) {
             let Deriver { points, terms, sums, joined, room, exceptional, .. } = self;
-            terms.clear();
             exceptional.clear();
             points.clear();
             for group in jobs.chunks(8) {
@@ -63,6 +62,7 @@ impl Deriver {
                 points.push(load_points(ifma, &lanes.map(|job| Entry::of(&job.point))));
                 exceptional.push(LaneMask::NONE);
             }
+            joined.clear();
             terms.sum(ifma, room, joined);
             sums.clear();
             for (of_generator, point) in joined.chunks_exact(G_DIGITS).zip(points.iter()) {
@@ -94,7 +94,6 @@ impl Deriver {
         for jobs in jobs.chunks(CHUNK_MAX) {
             let Deriver { points, tables, terms, joined, room, exceptional, .. } = self;
             points.clear();
-            terms.clear();
             exceptional.clear();
             for group in jobs.chunks(8) {
                 points.push(load_points(ifma, &lanes_of(group).map(|job| Entry::of(&job.point))));
@@ -106,6 +105,7 @@ impl Deriver {
                 terms.push_points(ifma, tables.each_ref(), &splits);
             }
             // What the chains run over are half sums as they are: a single term has nothing to be joined with.
+            joined.clear();
             terms.sum(ifma, room, joined);
             self.finish(ifma, jobs.len(), keys);
         }
@@ -116,7 +116,6 @@ impl Deriver {
     fn add_terms(&mut self, ifma: Ifma, jobs: &[Combination]) {
         let Deriver { points, tables, terms, sums, joined, room, exceptional, .. } = self;
         points.clear();
-        terms.clear();
         exceptional.clear();
         for group in jobs.chunks(8) {
             let lanes = lanes_of(group);
@@ -133,6 +132,7 @@ impl Deriver {
                 terms.push_points(ifma, tables.each_ref(), &splits);
             }
         }
+        sums.clear();
         terms.sum(ifma, room, sums);
         joined.clear();
         let sums: &[Affine] = sums;

@@ -357,7 +357,7 @@ pub(crate) fn product_plus<const M: u64>(
     Product { limbs, above }
 }
 
-/// a * b - c * d.
+/// a * b - c * d. What is taken away comes first: where b is what is waited for, the rest is done meanwhile.
 #[inline(always)]
 pub(crate) fn product_minus_product(
     a: &impl Multiplicand,
@@ -368,14 +368,15 @@ pub(crate) fn product_minus_product(
     let ifma = a.limbs()[0].proof();
     let (bias_low, bias_high) = bias(ifma);
     let zero = [ifma.zero(); 5];
-    let high = subtract(&high_columns(a, b, &bias_high), &high_columns(c, d, &zero));
-    let high = carry_high(&high);
-    let low = subtract(&low_columns(a, b, &bias_low), &low_columns(c, d, &zero));
+    let start = subtract(&bias_high, &high_columns(c, d, &zero));
+    let high = carry_high(&high_columns(a, b, &start));
+    let start = subtract(&bias_low, &low_columns(c, d, &zero));
+    let low = low_columns(a, b, &start);
     let Product { limbs, above } = fold(&low, &high);
     Product { limbs, above }
 }
 
-/// a * b - c^2.
+/// a * b - c^2, the square first as above.
 #[inline(always)]
 pub(crate) fn product_minus_square(
     a: &impl Multiplicand,
@@ -383,8 +384,10 @@ pub(crate) fn product_minus_square(
     c: &impl Multiplicand,
 ) -> Product<8> {
     let (bias_low, bias_high) = bias(a.limbs()[0].proof());
-    let high = carry_high(&subtract(&high_columns(a, b, &bias_high), &square_high_columns(c)));
-    let low = subtract(&low_columns(a, b, &bias_low), &square_low_columns(c));
+    let start = subtract(&bias_high, &square_high_columns(c));
+    let high = carry_high(&high_columns(a, b, &start));
+    let start = subtract(&bias_low, &square_low_columns(c));
+    let low = low_columns(a, b, &start);
     let Product { limbs, above } = fold(&low, &high);
     Product { limbs, above }
 }
@@ -405,75 +408,71 @@ pub(crate) fn square_plus<const M: u64>(a: &impl Multiplicand, c: Lazy<M>) -> Pr
     Product { limbs, above }
 }
 
-/// Columns 0 to 4 of a * b, added to `start`. Columns 3 and 4 are summed in two halves: the latency of the
-/// instruction is four times its throughput.
+/// Columns 0 to 4 of a * b, added to `start`. A column is one chain of sums: ten columns are as many as the processor
+/// works on at once, and columns summed in parts would have to be added up.
 #[inline(always)]
 fn low_columns(a: &impl Multiplicand, b: &impl Multiplicand, start: &[Lanes; 5]) -> [Lanes; 5] {
     let (a, b) = (a.limbs(), b.limbs());
-    let zero = a[0].proof().zero();
     let mut t = *start;
-    let (mut t3, mut t4) = (zero, zero);
     t[4] = t[4].add_low(a[0], b[4]);
-    t4 = t4.add_high(a[0], b[3]);
+    t[4] = t[4].add_high(a[0], b[3]);
     t[3] = t[3].add_low(a[0], b[3]);
-    t3 = t3.add_high(a[0], b[2]);
+    t[3] = t[3].add_high(a[0], b[2]);
     t[2] = t[2].add_low(a[0], b[2]);
     t[1] = t[1].add_low(a[0], b[1]);
     t[0] = t[0].add_low(a[0], b[0]);
     t[4] = t[4].add_low(a[1], b[3]);
-    t4 = t4.add_high(a[1], b[2]);
+    t[4] = t[4].add_high(a[1], b[2]);
     t[3] = t[3].add_low(a[1], b[2]);
-    t3 = t3.add_high(a[1], b[1]);
+    t[3] = t[3].add_high(a[1], b[1]);
     t[2] = t[2].add_low(a[1], b[1]);
     t[1] = t[1].add_low(a[1], b[0]);
     t[4] = t[4].add_low(a[2], b[2]);
-    t4 = t4.add_high(a[2], b[1]);
+    t[4] = t[4].add_high(a[2], b[1]);
     t[3] = t[3].add_low(a[2], b[1]);
-    t3 = t3.add_high(a[2], b[0]);
+    t[3] = t[3].add_high(a[2], b[0]);
     t[2] = t[2].add_low(a[2], b[0]);
     t[4] = t[4].add_low(a[3], b[1]);
-    t4 = t4.add_high(a[3], b[0]);
+    t[4] = t[4].add_high(a[3], b[0]);
     t[3] = t[3].add_low(a[3], b[0]);
     t[2] = t[2].add_high(a[0], b[1]);
     t[4] = t[4].add_low(a[4], b[0]);
     t[1] = t[1].add_high(a[0], b[0]);
     t[2] = t[2].add_high(a[1], b[0]);
-    [t[0], t[1], t[2], t[3] + t3, t[4] + t4]
+    t
 }
 
 /// Columns 5 to 9 of a * b, added to `start`, before carrying.
 #[inline(always)]
 fn high_columns(a: &impl Multiplicand, b: &impl Multiplicand, start: &[Lanes; 5]) -> [Lanes; 5] {
     let (a, b) = (a.limbs(), b.limbs());
-    let zero = a[0].proof().zero();
     let [mut h5, mut h6, mut h7, mut h8, mut h9] = *start;
-    let (mut h5b, mut h5c, mut h6b, mut h7b) = (zero, zero, zero, zero);
     h5 = h5.add_high(a[0], b[4]);
-    h5b = h5b.add_high(a[4], b[0]);
-    h5c = h5c.add_low(a[1], b[4]);
+    h5 = h5.add_high(a[4], b[0]);
+    h5 = h5.add_low(a[1], b[4]);
     h6 = h6.add_high(a[1], b[4]);
-    h6b = h6b.add_high(a[4], b[1]);
+    h6 = h6.add_high(a[4], b[1]);
     h5 = h5.add_high(a[1], b[3]);
-    h5b = h5b.add_high(a[3], b[1]);
-    h5c = h5c.add_low(a[4], b[1]);
+    h5 = h5.add_high(a[3], b[1]);
+    h5 = h5.add_low(a[4], b[1]);
     h7 = h7.add_high(a[2], b[4]);
-    h7b = h7b.add_high(a[4], b[2]);
+    h7 = h7.add_high(a[4], b[2]);
     h6 = h6.add_high(a[2], b[3]);
-    h6b = h6b.add_high(a[3], b[2]);
+    h6 = h6.add_high(a[3], b[2]);
     h5 = h5.add_high(a[2], b[2]);
-    h5b = h5b.add_low(a[2], b[3]);
-    h5c = h5c.add_low(a[3], b[2]);
+    h5 = h5.add_low(a[2], b[3]);
+    h5 = h5.add_low(a[3], b[2]);
     h6 = h6.add_low(a[2], b[4]);
-    h6b = h6b.add_low(a[4], b[2]);
+    h6 = h6.add_low(a[4], b[2]);
     h7 = h7.add_high(a[3], b[3]);
-    h7b = h7b.add_low(a[3], b[4]);
+    h7 = h7.add_low(a[3], b[4]);
     h8 = h8.add_high(a[3], b[4]);
     h6 = h6.add_low(a[3], b[3]);
     h7 = h7.add_low(a[4], b[3]);
     h8 = h8.add_high(a[4], b[3]);
     h9 = h9.add_high(a[4], b[4]);
     h8 = h8.add_low(a[4], b[4]);
-    [h5 + h5b + h5c, h6 + h6b, h7 + h7b, h8, h9]
+    [h5, h6, h7, h8, h9]
 }
 
 /// Columns 0 to 4 of a^2: the products of different limbs once, doubled.

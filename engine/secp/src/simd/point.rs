@@ -8,7 +8,7 @@
 //! (equal x) when inverting. The mixed sum meets them as a Z of zero, and a Z of zero stays zero whatever comes after:
 //! one look at the end finds every lane that went wrong. No point here is ever the one at infinity.
 //!
-//! Operations (M products, S squares): affine sum 2M + 1S; affine double 2M + 2S; Jacobian double 4M + 4S, one reduction
+//! Operations (M products, S squares): affine sum 2M + 1S; affine double 2M + 2S; Jacobian double 3M + 4S, one reduction
 //! saved; mixed sum 8M + 3S, one reduction saved.
 
 use super::field::{
@@ -162,7 +162,8 @@ fn third_y(slope: &Factor, p: &impl Term, x: &Fe) -> Fe {
     product_plus(slope, &run, p.y().negated::<3>()).reduce()
 }
 
-/// Twice the points: with A = 3 X^2 and D = 4 X Y^2, X' = A^2 - 2 D, Z' = 2 Y Z, 2 Y' = 2 A (D - X') - 16 Y^4.
+/// Twice the points: with A = 3 X^2 and D = 4 X Y^2, X' = A^2 - 2 D, Z' = 2 Y Z, 2 Y' = 2 A (D - X') - 16 Y^4. Z', which
+/// nothing of this doubling or the next waits for, comes last.
 macro_rules! double {
     ($n:tt, $p:expr) => {{
         let p: Jacobian<$n> = $p;
@@ -170,11 +171,11 @@ macro_rules! double {
         let a = each!($n, i => square(&p.x[i]).times::<3, 3>().factor());
         let d = each!($n, i => product(&p.x[i], &four_y_squared[i]).reduce());
         let x = each!($n, i => square_plus(&a[i], d[i].lazy().doubled::<2>().negated::<3>()).reduce());
-        let z = each!($n, i => product(&p.y_twice[i], &p.z[i]).factor());
         let run = each!($n, i => {
             d[i].lazy().plus::<2, 3>(x[i].lazy().negated()).doubled::<6>().factor()
         });
         let y_twice = each!($n, i => product_minus_square(&a[i], &run[i], &four_y_squared[i]).reduce());
+        let z = each!($n, i => product(&p.y_twice[i], &p.z[i]).factor());
         Jacobian { x, y_twice, z }
     }};
 }
