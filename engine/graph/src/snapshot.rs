@@ -7,11 +7,16 @@
 //! what is thought of channels beyond their policies ([`crate::scoring`]).
 //!
 //! Layout: nodes are numbered in ascending order of their ids, channels in that of their scids. An *edge* is one direction
-//! of a channel. Edges are numbered by the node they lead into, then by scid, so that what a backward search looks at is
-//! contiguous. They lie in chunks, all of one size, which snapshots share until one of them is written to.
+//! of a channel. Edges are numbered by the node they lead into, then by how dear they are when the graph is laid out, so
+//! that what a backward search looks at is contiguous and what it can leave out comes last. They lie in chunks (`chunks`),
+//! all of one size, which snapshots share until one of them is written to. Of large nodes, `heads` says in a few bytes what
+//! each block of edges costs at least.
 //!
-//! Invariant: numbers follow from the graph's content alone. Every channel has both its edges; one without a usable policy
-//! takes no amount (`Edge::minimum`). Budget: 32 bytes an edge, about 120 bytes a channel in all.
+//! Invariant: numbers follow from the graph's content at the time of the layout. Every channel has both its edges; one
+//! without a usable policy takes no amount (`Edge::minimum`). Budget: 32 bytes an edge, about 150 bytes a channel in all.
+
+mod chunks;
+mod heads;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +24,9 @@ use std::sync::Arc;
 use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat, Scid};
 
 use crate::graph::{ChannelGraph, DirectedChannel, Direction, GraphError, Policy};
+use crate::snapshot::chunks::Chunks;
+pub(crate) use crate::snapshot::heads::BLOCK_EDGES;
+use crate::snapshot::heads::{Heads, block_count};
 
 /// Set in [`Edge::minimum`] while the direction is disabled: no amount is as large.
 const DISABLED: u64 = 1 << 63;
@@ -26,17 +34,22 @@ const DISABLED: u64 = 1 << 63;
 /// [`Edge::minimum`] where no policy is known.
 const UNKNOWN: u64 = u64::MAX;
 
-/// The fewest edges of a chunk: 4 kB.
-const CHUNK_EDGES_MIN: usize = 128;
+/// The amount edges are ordered by, in millisatoshi: a middling payment.
+const RANK_AMOUNT: u64 = 100_000_000;
 
-/// The most chunks, as far as [`CHUNK_EDGES_MIN`] allows: each is counted when a snapshot follows another.
-const CHUNKS_MAX: usize = 1024;
+/// What an edge is set back for being as narrow as [`RANK_AMOUNT`], in millisatoshi: about what a sender gives for
+/// passing a channel of which a payment takes all instead of a wide one.
+const RANK_NARROW: u64 = 100_000;
 
 /// The whole public graph at one moment, laid out for searching.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     shape: Arc<Shape>,
-    chunks: Box<[Arc<[Edge]>]>,
+    edges: Chunks,
+    /// Of the edges into each node, in the order of their numbers.
+    inward: Heads,
+    /// Of the edges out of each node, in the order of [`Shape::outgoing`].
+    outward: Heads,
 }
 
 /// What policy updates do not change.
@@ -46,8 +59,14 @@ pub(crate) struct Shape {
     node_ids: Vec<NodeId>,
     /// Where each node's incoming edges start; one more than there are nodes.
     incoming: Vec<u32>,
+    /// For each node where its heads start; one more than there are nodes.
+    blocks: Vec<u32>,
+    /// For each edge, the node it leaves.
+    sources: Vec<u32>,
     /// For each edge, the other direction of its channel.
     reverse: Vec<u32>,
+    /// The edges into each node once more, in the order of what it costs to leave the node by their reverse.
+    outgoing: Vec<u32>,
     /// For each edge, its channel.
     channel_of: Vec<u32>,
     /// In ascending order.
@@ -55,8 +74,6 @@ pub(crate) struct Shape {
     capacities: Vec<Sat>,
     /// For each channel, its two edges in the order of [`Direction::BOTH`].
     edges_of: Vec<[u32; 2]>,
-    /// An edge's chunk is its number shifted by this.
-    chunk_shift: u32,
 }
 
 /// What a search reads of one direction of a channel.
@@ -128,6 +145,15 @@ impl Edge {
         self.minimum & DISABLED == 0
     }
 
+    /// What edges at a node are ordered by: roughly what a payer minds of them, the cheapest first. Closed ones come last.
+    fn rank(&self) -> u64 {
+        if !self.enabled() {
+            return u64::MAX;
+        }
+        let narrow = RANK_NARROW * RANK_AMOUNT / self.capacity.msat().max(1);
+        self.fee(RANK_AMOUNT).saturating_add(narrow)
+    }
+
     /// The fee in millisatoshi for forwarding `amount` over this edge (BOLT 7, "HTLC Fees"), held at `u64::MAX`.
     #[inline]
     pub(crate) fn fee(&self, amount: u64) -> u64 {
@@ -143,10 +169,13 @@ impl Edge {
 }
 
 /// A capacity in satoshi, rounded up to eleven significant bits: enough to guess by, in two bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RoughCapacity(u16);
 
 impl RoughCapacity {
+    /// Nothing at all.
+    const NONE: RoughCapacity = RoughCapacity(0);
+
     /// The least such value that is no less than `capacity`, which is held at all money there is.
     pub(crate) fn above(capacity: Sat) -> RoughCapacity {
         let sat = capacity.0.min(Msat::MAX_MONEY.0 / 1000);
@@ -173,9 +202,10 @@ impl Snapshot {
     #[must_use]
     pub fn new(graph: &ChannelGraph) -> Snapshot {
         let (shape, edges) = Shape::new(graph);
-        let size = 1_usize << shape.chunk_shift;
-        let chunks = edges.chunks(size).map(Arc::from).collect();
-        Snapshot { shape: Arc::new(shape), chunks }
+        let into = |number: u32| &edges[number as usize];
+        let out_of = |at: u32| &edges[shape.reverse[shape.outgoing[at as usize] as usize] as usize];
+        let (inward, outward) = (Heads::new(&shape.incoming, into), Heads::new(&shape.incoming, out_of));
+        Snapshot { edges: Chunks::new(&edges), inward, outward, shape: Arc::new(shape) }
     }
 
     /// This graph with other policies: `None` makes one unknown. Of several for one direction the last counts. Costs a few
@@ -194,11 +224,21 @@ impl Snapshot {
             let channel = self.channel_index(scid).ok_or(GraphError::UnknownChannel { scid })?;
             let edge = self.edge_of(channel, directed.direction);
             let capacity = self.shape.capacities[channel as usize];
-            let chunk = &mut next.chunks[(edge >> self.shape.chunk_shift) as usize];
-            let at = edge as usize & ((1 << self.shape.chunk_shift) - 1);
-            Arc::make_mut(chunk)[at] = chunk[at].under(policy.as_ref(), capacity);
+            next.put(edge, next.edges.at(edge).under(policy.as_ref(), capacity));
         }
         Ok(next)
+    }
+
+    /// Replaces an edge by one under another policy.
+    fn put(&mut self, number: u32, edge: Edge) {
+        self.edges.put(number, edge);
+        let [inward, outward] = self.shape.blocks_of(number);
+        if let Some(block) = inward {
+            self.inward.cover(block, &edge);
+        }
+        if let Some(block) = outward {
+            self.outward.cover(block, &edge);
+        }
     }
 
     /// The number of nodes.
@@ -242,8 +282,12 @@ impl Snapshot {
             + size_of_val(&*shape.scids)
             + size_of_val(&*shape.capacities)
             + size_of_val(&*shape.edges_of)
-            + size_of_val(&*self.chunks)
-            + self.chunks.iter().map(|chunk| 2 * size_of::<usize>() + size_of_val(&**chunk)).sum::<usize>()
+            + size_of_val(&*shape.blocks)
+            + size_of_val(&*shape.sources)
+            + size_of_val(&*shape.outgoing)
+            + self.edges.bytes()
+            + self.inward.bytes()
+            + self.outward.bytes()
     }
 
     /// The number of a node.
@@ -264,32 +308,63 @@ impl Snapshot {
     /// The numbers of the edges that lead into a node.
     #[inline]
     pub(crate) fn incoming(&self, node: u32) -> Range<u32> {
-        self.shape.incoming[node as usize]..self.shape.incoming[node as usize + 1]
+        self.shape.incoming(node)
     }
 
     /// The edges of consecutive numbers, in runs: the number of a run's first edge, and the run.
     #[inline]
     pub(crate) fn runs(&self, edges: Range<u32>) -> impl Iterator<Item = (u32, &[Edge])> {
-        let shift = self.shape.chunk_shift;
-        let mask = (1_u32 << shift) - 1;
-        let mut start = edges.start;
-        std::iter::from_fn(move || {
-            if start >= edges.end {
-                return None;
-            }
-            let first = start;
-            let chunk = &self.chunks[(first >> shift) as usize];
-            let length = (edges.end - first).min(mask + 1 - (first & mask));
-            start += length;
-            Some((first, &chunk[(first & mask) as usize..][..length as usize]))
-        })
+        self.edges.runs(edges)
     }
 
     /// The edge of a number.
     #[inline]
     pub(crate) fn edge(&self, edge: u32) -> &Edge {
-        let shift = self.shape.chunk_shift;
-        &self.chunks[(edge >> shift) as usize][edge as usize & ((1 << shift) - 1)]
+        self.edges.at(edge)
+    }
+
+    /// The node an edge leaves.
+    #[inline]
+    pub(crate) fn source(&self, edge: u32) -> u32 {
+        self.shape.sources[edge as usize]
+    }
+
+    /// The nodes that the edges of consecutive numbers leave.
+    #[inline]
+    pub(crate) fn sources(&self, edges: Range<u32>) -> &[u32] {
+        &self.shape.sources[edges.start as usize..edges.end as usize]
+    }
+
+    /// Places in the order of edges out of a node, as the edges into it that they are the reverse of.
+    #[inline]
+    pub(crate) fn outgoing(&self, places: Range<u32>) -> &[u32] {
+        &self.shape.outgoing[places.start as usize..places.end as usize]
+    }
+
+    /// The blocks of a node's edges; none when there is but one.
+    #[inline]
+    pub(crate) fn blocks(&self, node: u32) -> Range<u32> {
+        self.shape.blocks[node as usize]..self.shape.blocks[node as usize + 1]
+    }
+
+    /// The numbers of the edges into a node that make up one of its blocks; or places in the order of those out of it.
+    #[inline]
+    pub(crate) fn block(&self, node: u32, block: u32) -> Range<u32> {
+        let edges = self.incoming(node);
+        let start = edges.start + (block - self.shape.blocks[node as usize]) * BLOCK_EDGES;
+        start..edges.end.min(start + BLOCK_EDGES)
+    }
+
+    /// For blocks of edges into a node, in runs, one edge that is as good as each open one of its block.
+    #[inline]
+    pub(crate) fn inward_heads(&self, blocks: Range<u32>) -> impl Iterator<Item = (u32, &[Edge])> {
+        self.inward.runs(blocks)
+    }
+
+    /// The same for blocks of edges out of a node.
+    #[inline]
+    pub(crate) fn outward_heads(&self, blocks: Range<u32>) -> impl Iterator<Item = (u32, &[Edge])> {
+        self.outward.runs(blocks)
     }
 
     /// The other direction of an edge's channel: it leads into the edge's source.
@@ -301,7 +376,7 @@ impl Snapshot {
     /// The node an edge leads into.
     #[inline]
     pub(crate) fn target(&self, edge: u32) -> u32 {
-        self.edge(self.reverse(edge)).source
+        self.shape.sources[self.reverse(edge) as usize]
     }
 
     /// The channel and direction of an edge.
@@ -325,6 +400,18 @@ impl Snapshot {
     /// Both edges of a channel, in the order of [`Direction::BOTH`].
     pub(crate) fn edges_of(&self, scid: Scid) -> Option<[u32; 2]> {
         Some(self.shape.edges_of[self.channel_index(scid)? as usize])
+    }
+
+    /// Sets the bits of the blocks that an edge is in: inward, outward. The lists are as long as there are blocks, or still
+    /// empty.
+    pub(crate) fn mark_blocks(&self, edge: u32, marks: &mut [Vec<u64>; 2]) {
+        let count = self.shape.blocks[self.node_count()];
+        for (marks, block) in marks.iter_mut().zip(self.shape.blocks_of(edge)) {
+            marks.resize(count.div_ceil(64) as usize, 0);
+            if let Some(block) = block {
+                marks[block as usize / 64] |= 1 << (block % 64);
+            }
+        }
     }
 
     /// Whether edges have the same numbers in both: only policies lie between them.
@@ -362,10 +449,9 @@ impl Shape {
         }
         let mut next = incoming.clone();
         let unknown = Edge::unknown(0, Sat::ZERO);
-        let mut edges = vec![unknown; edge_count];
-        let (mut reverse, mut channel_of) = (vec![0; edge_count], vec![0; edge_count]);
+        let mut by_scid = vec![unknown; edge_count];
         let (mut scids, mut capacities, mut edges_of) = (Vec::new(), Vec::new(), Vec::new());
-        for (number, channel) in graph.channels().enumerate() {
+        for channel in graph.channels() {
             let ends = Direction::BOTH.map(|direction| rank[channel.origin_index(direction) as usize]);
             let pair = Direction::BOTH.map(|direction| {
                 let target = ends[1 - direction.origin()] as usize;
@@ -373,22 +459,90 @@ impl Shape {
                 next[target] - 1
             });
             for direction in Direction::BOTH {
-                let [own, other] = [direction, direction.reversed()].map(|way| pair[way.origin()] as usize);
                 let edge = Edge { source: ends[direction.origin()], ..unknown };
-                edges[own] = edge.under(channel.policy(direction), channel.capacity());
-                reverse[own] = other as u32;
-                channel_of[own] = number as u32;
+                let edge = edge.under(channel.policy(direction), channel.capacity());
+                by_scid[pair[direction.origin()] as usize] = edge;
             }
             scids.push(channel.scid());
             capacities.push(channel.capacity());
             edges_of.push(pair);
         }
-        let chunk = (edge_count / CHUNKS_MAX).max(CHUNK_EDGES_MIN).next_power_of_two();
-        let chunk_shift = chunk.trailing_zeros();
-        let shape =
-            Shape { node_ids, incoming, reverse, channel_of, scids, capacities, edges_of, chunk_shift };
+        let order = ranked(&incoming, |at| by_scid[at as usize].rank());
+        let mut numbers = vec![0; edge_count];
+        for (number, at) in order.iter().enumerate() {
+            numbers[*at as usize] = number as u32;
+        }
+        let edges: Vec<Edge> = order.iter().map(|at| by_scid[*at as usize]).collect();
+        let (mut reverse, mut channel_of) = (vec![0; edge_count], vec![0; edge_count]);
+        for (channel, pair) in edges_of.iter_mut().enumerate() {
+            *pair = pair.map(|at| numbers[at as usize]);
+            for (own, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+                reverse[own as usize] = other;
+                channel_of[own as usize] = channel as u32;
+            }
+        }
+        let outgoing = ranked(&incoming, |at| edges[reverse[at as usize] as usize].rank());
+        let sources = edges.iter().map(|edge| edge.source).collect();
+        let blocks = blocks(&incoming);
+        let shape = Shape {
+            node_ids,
+            incoming,
+            blocks,
+            sources,
+            reverse,
+            outgoing,
+            channel_of,
+            scids,
+            capacities,
+            edges_of,
+        };
         (shape, edges)
     }
+
+    #[inline]
+    fn incoming(&self, node: u32) -> Range<u32> {
+        self.incoming[node as usize]..self.incoming[node as usize + 1]
+    }
+
+    /// The blocks that an edge is in: among those into its target, and among those out of its source.
+    fn blocks_of(&self, edge: u32) -> [Option<u32>; 2] {
+        let opposite = self.reverse[edge as usize];
+        let [target, source] = [opposite, edge].map(|edge| self.sources[edge as usize]);
+        let inward = self.block(target, |_| edge);
+        let outward = self.block(source, |edges| {
+            let outgoing = &self.outgoing[edges.start as usize..edges.end as usize];
+            let at = outgoing.iter().position(|inward| *inward == opposite);
+            edges.start + at.expect("a node's channels are in both its orders") as u32
+        });
+        [inward, outward]
+    }
+
+    /// The block of a place among a node's edges, if the node has blocks.
+    fn block(&self, node: u32, place: impl FnOnce(Range<u32>) -> u32) -> Option<u32> {
+        let edges = self.incoming(node);
+        let start = edges.start;
+        (block_count(&edges) > 0).then(|| self.blocks[node as usize] + (place(edges) - start) / BLOCK_EDGES)
+    }
+}
+
+/// The places of each node's edges by rank; of one rank, as they were.
+fn ranked(nodes: &[u32], rank: impl Fn(u32) -> u64) -> Vec<u32> {
+    let mut order: Vec<(u64, u32)> = (0..nodes[nodes.len() - 1]).map(|at| (rank(at), at)).collect();
+    for pair in nodes.windows(2) {
+        order[pair[0] as usize..pair[1] as usize].sort_unstable();
+    }
+    order.into_iter().map(|(_, at)| at).collect()
+}
+
+/// Where each node's blocks start, and one more.
+fn blocks(nodes: &[u32]) -> Vec<u32> {
+    let mut blocks = vec![0];
+    let mut count = 0;
+    for pair in nodes.windows(2) {
+        count += block_count(&(pair[0]..pair[1]));
+        blocks.push(count);
+    }
+    blocks
 }
 
 #[cfg(test)]
@@ -427,7 +581,7 @@ mod tests {
         let graph = ring();
         let snapshot = Snapshot::new(&graph);
         assert_eq!(snapshot.nodes(), graph.nodes().collect::<Vec<_>>());
-        assert!(snapshot.chunks.len() > 2);
+        assert!(snapshot.edges.chunks().len() > 2);
         for channel in graph.channels() {
             for direction in Direction::BOTH {
                 let directed = DirectedChannel { scid: channel.scid(), direction };
@@ -464,7 +618,10 @@ mod tests {
         assert_eq!(after.policy(directed).unwrap().fee_base, Msat(555));
         assert!(after.same_shape(&before));
         let shared = |(one, other): &(&Arc<[Edge]>, &Arc<[Edge]>)| Arc::ptr_eq(one, other);
-        assert_eq!(before.chunks.iter().zip(&after.chunks).filter(shared).count() + 1, before.chunks.len());
+        assert_eq!(
+            before.edges.chunks().iter().zip(after.edges.chunks()).filter(shared).count() + 1,
+            before.edges.chunks().len()
+        );
         let unknown = after.with_policies([(directed, None)]).unwrap();
         assert_eq!(unknown.policy(directed), None);
         let missing = DirectedChannel { scid: Scid(1), ..directed };
@@ -472,6 +629,60 @@ mod tests {
             after.with_policies([(missing, None)]).err(),
             Some(GraphError::UnknownChannel { scid: Scid(1) })
         );
+    }
+
+    #[test]
+    fn heads_are_as_good_as_what_they_stand_for() {
+        let graph = ring();
+        let star = || (0..250).flat_map(|tag| [(3000 + u64::from(tag), tag), (4000 + u64::from(tag), tag)]);
+        let graph = star().fold(graph, |mut graph, (scid, tag)| {
+            graph.add_channel(Scid(scid), [node(tag), node(255)], Sat(scid)).unwrap();
+            graph.set_policy(Scid(scid), node(tag), Some(policy(scid, tag % 3 == 0))).unwrap();
+            graph.set_policy(Scid(scid), node(255), Some(policy(7 * scid % 1000, tag % 4 == 0))).unwrap();
+            graph
+        });
+        let mut snapshot = Snapshot::new(&graph);
+        let mut tight = 0;
+        for round in 0..5_u64 {
+            for at in 0..snapshot.node_count() as u32 {
+                let inward =
+                    snapshot.inward_heads(snapshot.blocks(at)).flat_map(|(first, run)| (first..).zip(run));
+                let outward =
+                    snapshot.outward_heads(snapshot.blocks(at)).flat_map(|(first, run)| (first..).zip(run));
+                let mut counted = 0;
+                for ((block, inward), (_, outward)) in inward.zip(outward) {
+                    let edges = snapshot.block(at, block);
+                    counted += edges.len();
+                    let out_of = snapshot.outgoing(edges.clone()).iter().map(|edge| snapshot.reverse(*edge));
+                    tight += usize::from(covered(inward, edges.map(|edge| snapshot.edge(edge))));
+                    tight += usize::from(covered(outward, out_of.map(|edge| snapshot.edge(edge))));
+                }
+                assert!(counted == 0 || counted == snapshot.incoming(at).len());
+            }
+            assert_eq!(
+                snapshot.blocks(snapshot.node_index(node(255)).unwrap()).len() as u32,
+                500 / BLOCK_EDGES
+            );
+            assert!(tight > 100);
+            let updates = star().map(|(scid, tag)| {
+                let direction = Direction::BOTH[usize::from(tag % 2)];
+                let policy = policy((scid + 100 * round) * 11 % 1000, u64::from(tag) % 5 == round);
+                (DirectedChannel { scid: Scid(scid), direction }, Some(policy))
+            });
+            snapshot = snapshot.with_policies(updates).unwrap();
+        }
+    }
+
+    /// Whether a head is exactly as good as the best of its open edges; it must not be worse.
+    fn covered<'a>(head: &Edge, edges: impl Iterator<Item = &'a Edge>) -> bool {
+        let (mut minimum, mut fee_base) = (u64::MAX, u32::MAX);
+        for edge in edges.filter(|edge| edge.enabled()) {
+            assert!(head.minimum <= edge.minimum && head.maximum >= edge.maximum);
+            assert!(head.fee_base <= edge.fee_base && head.fee_millionths <= edge.fee_millionths);
+            assert!(head.cltv_expiry_delta <= edge.cltv_expiry_delta && head.capacity >= edge.capacity);
+            (minimum, fee_base) = (minimum.min(edge.minimum), fee_base.min(edge.fee_base));
+        }
+        (head.minimum, head.fee_base) == (minimum, fee_base)
     }
 
     #[test]

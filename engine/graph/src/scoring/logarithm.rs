@@ -15,6 +15,8 @@ impl Bits {
     /// A probability of one half.
     #[cfg(test)]
     pub(crate) const ONE: Bits = Bits(1 << Bits::SHIFT);
+    /// More than two ratios may be told apart in the wrong order: four logarithms, each off by less than five.
+    pub(crate) const SLACK: u32 = 20;
     /// The most that is told apart: less than one in a million counts as this.
     pub(crate) const MAX: Bits = Bits(20 << Bits::SHIFT);
 

@@ -85,6 +85,9 @@ pub(crate) struct Overlay {
     /// A place in `remarks`, or [`Overlay::NONE`].
     pub(crate) places: Vec<u32>,
     pub(crate) remarks: Vec<Remark>,
+    /// For blocks of edges into nodes and out of nodes, one bit each: whether anything is to be minded of one of its edges.
+    /// Empty when there is nothing.
+    pub(crate) blocks: [Vec<u64>; 2],
 }
 
 /// What is to be minded of one edge.
@@ -179,7 +182,8 @@ impl Scorer {
 
     /// Looks everything up in the snapshot.
     pub(crate) fn overlay(&self, snapshot: &Snapshot) -> Overlay {
-        let mut overlay = Overlay { places: vec![Overlay::NONE; snapshot.edge_count()], remarks: Vec::new() };
+        let places = vec![Overlay::NONE; snapshot.edge_count()];
+        let mut overlay = Overlay { places, ..Overlay::default() };
         let learned = self.places.keys().copied();
         let penalised = self.penalties.keys().map(|directed| directed.scid);
         let of_nodes = self.node_penalties.keys().filter_map(|node| snapshot.node_index(*node));
@@ -207,6 +211,7 @@ impl Scorer {
             None => {
                 *place = overlay.remarks.len() as u32;
                 overlay.remarks.push(remark);
+                snapshot.mark_blocks(edge, &mut overlay.blocks);
             }
         }
     }
@@ -345,6 +350,12 @@ impl<'a> Prices<'a> {
     pub(crate) fn prior(amount: u64, capacity: RoughCapacity) -> Bits {
         let whole = capacity.msat() + 1;
         Bits::of_ratio(whole.saturating_sub(amount), whole)
+    }
+
+    /// No more than what [`Prices::prior`] says of any smaller capacity.
+    #[inline]
+    pub(crate) fn prior_at_least(amount: u64, capacity: RoughCapacity) -> Bits {
+        Bits(Prices::prior(amount, capacity).0.saturating_sub(Bits::SLACK))
     }
 
     /// How unlikely a remarked hop is.

@@ -1,16 +1,23 @@
 //! Lower bounds on what lies between the payer and a node, found by searching forward from the payer.
 //!
 //! Owns: [`Bounds`]. Every channel is taken at the payment's bare amount, which underestimates it, since nothing gets
-//! cheaper as the amount grows. The search may stop at any time: what it has not reached is at least as far away as the
-//! next node it would settle, which is a bound as well. Does not know how partial routes are compared.
+//! cheaper as the amount grows. The search may stop at any time: what it has not settled is at least as far away as what it
+//! would turn to next, which is a bound as well. Of a large node it looks only at the blocks of channels whose heads say that
+//! they may matter by now. Does not know how partial routes are compared.
 //!
-//! Invariant: bounds are consistent: along every usable channel a bound grows by no more than the channel takes.
+//! Invariant: the bound of a settled node is its distance and does not change any more; any other node is no nearer than
+//! the radius.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
-use crate::path::search::task::Task;
+use crate::path::search::later::{Later, NodeSet};
+use crate::path::search::task::{Side, Task};
 use crate::snapshot::Edge;
+
+/// From this number on, what is open is not a node but the rest of one.
+const RESTS: u32 = 1 << 31;
 
 /// A bound for every node, in memory used again from query to query.
 #[derive(Debug, Default)]
@@ -18,11 +25,16 @@ pub(super) struct Bounds {
     /// For each node the least found so far, if it is of this search.
     reached: Vec<Reached>,
     search: u32,
-    /// What holds for every node that has no less.
+    settled: NodeSet,
+    /// What holds for every node that is not settled.
     radius: u64,
-    /// How many channels have been looked at.
-    pub(super) edges: usize,
+    /// How much has been looked at.
+    pub(super) work: usize,
+    /// Nodes to settle and, from [`RESTS`] on, what was put off.
     open: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Nodes with blocks put off, and their distance; numbered as the lists in `later`.
+    rests: Vec<(u32, u64)>,
+    later: Later,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,11 +72,14 @@ impl Bounds {
             self.reached.fill(Reached::default());
             self.search = 1;
         }
+        self.settled.clear(task.snapshot.node_count());
+        self.rests.clear();
+        self.later.clear();
         self.open.clear();
         self.reached[task.payer as usize] = Reached { distance: 0, search: self.search, over: u32::MAX };
         self.open.push(Reverse((0, task.payer)));
         self.radius = 0;
-        self.edges = 0;
+        self.work = 0;
     }
 
     /// Whether something is left to settle.
@@ -72,16 +87,20 @@ impl Bounds {
         self.radius < u64::MAX
     }
 
-    /// Settles one more node. Bounds only rise by it. A minimum above the payment's amount keeps no channel out as long as
-    /// fees might make up for it.
-    pub(super) fn grow(&mut self, task: &Task<'_>, measure: Measure) {
-        if let Some(Reverse((distance, node))) = self.open.pop()
-            && distance == self.reached[node as usize].distance
-        {
-            self.edges += task.snapshot.incoming(node).len();
-            self.settle(task, measure, node, distance);
+    /// Goes on with what is nearest, and gives the node if that settles one. Bounds only rise by it. A minimum above the
+    /// payment's amount keeps no channel out as long as fees might make up for it.
+    pub(super) fn grow(&mut self, task: &Task<'_>, measure: Measure) -> Option<u32> {
+        let mut settled = None;
+        if let Some(Reverse((distance, open))) = self.open.pop() {
+            if open >= RESTS {
+                self.resume(task, measure, open - RESTS, distance);
+            } else if distance == self.reached[open as usize].distance && !self.settled.contains(open) {
+                self.settle(task, measure, open, distance);
+                settled = Some(open);
+            }
         }
         self.radius = self.open.peek().map_or(u64::MAX, |Reverse((distance, _))| *distance);
+        settled
     }
 
     /// The least that lies between the payer and a node; `u64::MAX` when no way leads there.
@@ -91,6 +110,17 @@ impl Bounds {
         if reached.search == self.search { reached.distance.min(self.radius) } else { self.radius }
     }
 
+    /// The least that lies between the payer and any node that is not settled.
+    #[inline]
+    pub(super) fn radius(&self) -> u64 {
+        self.radius
+    }
+
+    #[inline]
+    pub(super) fn is_settled(&self, node: u32) -> bool {
+        self.settled.contains(node)
+    }
+
     /// The edge that leads to a node on a nearest way from the payer, when that way is known.
     #[inline]
     pub(super) fn over(&self, node: u32) -> Option<u32> {
@@ -98,27 +128,65 @@ impl Bounds {
         (reached.search == self.search && reached.distance <= self.radius).then_some(reached.over)
     }
 
-    /// Looks at every channel out of a node.
+    /// Looks at the channels out of a node, or puts them off.
     fn settle(&mut self, task: &Task<'_>, measure: Measure, node: u32, distance: u64) {
-        for (first, run) in task.snapshot.runs(task.snapshot.incoming(node)) {
-            for (inward, opposite) in (first..).zip(run) {
-                let target = opposite.source;
-                let reached = self.reached[target as usize];
-                if reached.search == self.search && reached.distance <= distance {
-                    continue;
-                }
-                let number = task.snapshot.reverse(inward);
-                let edge = task.snapshot.edge(number);
-                if task.minimum(number, edge, node) > task.amount_max {
-                    continue;
-                }
-                let Some(length) = length(task, measure, number, edge, node) else { continue };
-                let next = distance.saturating_add(length);
-                if reached.search != self.search || next < reached.distance {
-                    self.reached[target as usize] =
-                        Reached { distance: next, search: self.search, over: number };
-                    self.open.push(Reverse((next, target)));
-                }
+        self.settled.insert(node);
+        let edges = task.snapshot.incoming(node);
+        self.work += edges.len() / 4;
+        let blocks = task.snapshot.blocks(node);
+        if blocks.is_empty() || node == task.payer {
+            // What the payer pays for its own channels is not in their heads.
+            return self.scan(task, measure, node, distance, edges);
+        }
+        let heads = task.snapshot.outward_heads(blocks);
+        let heads = heads.flat_map(|(first, run)| (first..).zip(run));
+        let rest = self.later.put(heads.filter_map(|(block, head)| {
+            let least = match measure {
+                Measure::Cost => task.least(Side::Outward, block, head, task.amount)?,
+                Measure::Blocks => task.open(head, task.amount).then_some(head.cltv_expiry_delta.into())?,
+                Measure::Hops => task.open(head, task.amount).then_some(1)?,
+            };
+            Some((least, block))
+        }));
+        self.rests.push((node, distance));
+        self.put_off(rest, distance);
+    }
+
+    /// Looks at the blocks whose turn it is by now.
+    fn resume(&mut self, task: &Task<'_>, measure: Measure, rest: u32, radius: u64) {
+        let (node, distance) = self.rests[rest as usize];
+        while let Some(block) = self.later.take(rest, radius - distance) {
+            self.scan(task, measure, node, distance, task.snapshot.block(node, block));
+        }
+        self.put_off(rest, distance);
+    }
+
+    /// Notes when the rest of a node is due, if there is any.
+    fn put_off(&mut self, rest: u32, distance: u64) {
+        if let Some(least) = self.later.least(rest) {
+            self.open.push(Reverse((distance.saturating_add(least), RESTS + rest)));
+        }
+    }
+
+    /// Looks at some channels out of a node.
+    fn scan(&mut self, task: &Task<'_>, measure: Measure, node: u32, distance: u64, places: Range<u32>) {
+        self.work += 2 * places.len();
+        for inward in task.snapshot.outgoing(places) {
+            let target = task.snapshot.source(*inward);
+            let reached = self.reached[target as usize];
+            if reached.search == self.search && reached.distance <= distance {
+                continue;
+            }
+            let number = task.snapshot.reverse(*inward);
+            let edge = task.snapshot.edge(number);
+            if task.minimum(number, edge, node) > task.amount_max {
+                continue;
+            }
+            let Some(length) = length(task, measure, number, edge, node) else { continue };
+            let next = distance.saturating_add(length);
+            if reached.search != self.search || next < reached.distance {
+                self.reached[target as usize] = Reached { distance: next, search: self.search, over: number };
+                self.open.push(Reverse((next, target)));
             }
         }
     }

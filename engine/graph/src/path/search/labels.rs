@@ -10,24 +10,32 @@
 //! - Where an `htlc_minimum` above the payment's amount may bind ([`Rules::lift`]): of the same amount or above all such
 //!   minimums, and passing no other nodes, since a larger amount then does what a smaller one cannot.
 //!
-//! The bounds on the rest grow while the search goes on; a label whose bound has risen waits again.
+//! The bounds on the rest grow while the search goes on; a label whose bound has risen waits again. Most of a large node's
+//! channels never matter: a label taken up there crosses at once those that the forward search has settled the other end of,
+//! and puts the rest off by blocks, until what a block costs at least is worth a look. Whatever is put off leaves nodes that
+//! are no nearer to the payer than the radius.
 //!
 //! Invariant: labels are taken up in the order of their cost plus a consistent lower bound on the rest, ties by expiry and
 //! age, so that the first to reach the payer is the cheapest, and always the same one.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 use fulmen_wire::units::Msat;
 
 use crate::path::onion_room::{ONION_ROOM, forward_bytes};
 use crate::path::search::bounds::{Bounds, Measure};
-use crate::path::search::task::{Objective, Task};
+use crate::path::search::later::{Later, NodeSet};
+use crate::path::search::task::{Objective, Side, Task};
 use crate::path::{Cost, Limits};
 use crate::snapshot::Edge;
 
 /// No label.
 const NONE: u32 = u32::MAX;
+
+/// From this number on, what is open is not a label but the rest of one.
+const RESTS: u32 = 1 << 31;
 
 /// At a node that may not be passed.
 const BLOCKED: u32 = u32::MAX - 1;
@@ -71,9 +79,8 @@ impl Guides {
         self.hops.start(task);
     }
 
-    /// Finds out everything there is to know.
+    /// Finds out everything there is to know of what limits bind.
     fn complete(&mut self, task: &Task<'_>) {
-        self.cost.complete(task, Measure::Cost);
         self.blocks.complete(task, Measure::Blocks);
         self.hops.complete(task, Measure::Hops);
     }
@@ -146,8 +153,18 @@ pub(super) struct Labels {
     labels: Vec<Label>,
     fronts: Vec<Front>,
     search: u32,
-    /// By estimate; of one estimate, the soonest to expire and then the oldest first.
+    /// Labels and, from [`RESTS`] on, what was put off, by estimate; of one estimate, the soonest to expire and then the
+    /// oldest first.
     open: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// Nodes at which a label has been taken up.
+    taken: NodeSet,
+    /// Labels with blocks put off; numbered as the lists in `later`.
+    rests: Vec<u32>,
+    later: Later,
+    /// The best label at the payer so far.
+    best: Option<u32>,
+    /// How much has been looked at.
+    work: usize,
     /// The least that a route over a direction left out for its minimum would cost, as far as one was met.
     pub(super) lifted_cost: u64,
     /// How many partial routes have been compared, over all searches of a query.
@@ -169,6 +186,10 @@ impl Labels {
         guides: &mut Guides,
         comparisons_max: usize,
     ) -> Result<Option<Found>, Exhausted> {
+        if !guides.cost.is_settled(task.payer) {
+            // Heads say nothing of the payer's own channels: they have to be crossed when a label is taken up.
+            guides.cost.grow(task, Measure::Cost);
+        }
         self.start(task, rules, guides);
         if rules.are_plain() {
             self.sweep::<true>(task, rules, guides, comparisons_max)
@@ -187,6 +208,11 @@ impl Labels {
         }
         self.labels.clear();
         self.open.clear();
+        self.taken.clear(task.snapshot.node_count());
+        self.rests.clear();
+        self.later.clear();
+        self.best = None;
+        self.work = 0;
         self.lifted_cost = u64::MAX;
         self.cost_max = rules.cost_max;
         self.payer = task.payer;
@@ -227,43 +253,25 @@ impl Labels {
         guides: &mut Guides,
         comparisons_max: usize,
     ) -> Result<Option<Found>, Exhausted> {
-        let mut edges = 0;
         let complete_at = self.comparisons + COMPARISONS_BEFORE_GUIDES;
         let mut complete = PLAIN;
-        while let Some(Reverse((estimate, _, at))) = self.open.pop() {
-            let label = &mut self.labels[at as usize];
-            if label.stage != Stage::Open {
-                continue;
+        while let Some(Reverse((estimate, blocks, at))) = self.open.pop() {
+            if self.is_decided(estimate, blocks) {
+                break;
             }
-            // The two searches keep pace: neither covers the graph where they can meet half way. A channel costs the
-            // forward one twice as much.
-            while guides.cost.edges * 2 < edges && guides.cost.is_growing() {
-                guides.cost.grow(task, Measure::Cost);
+            // The two searches keep pace: neither covers the graph where they can meet half way.
+            while guides.cost.work < self.work && guides.cost.is_growing() {
+                self.advance::<PLAIN>(task, rules, guides);
             }
-            let risen = label.cost.saturating_add(guides.cost.of(label.node));
-            if risen > estimate {
-                if risen < self.cost_max {
-                    let blocks = label.blocks;
-                    self.open.push(Reverse((risen, blocks, at)));
-                }
-                continue;
+            if at >= RESTS {
+                self.resume::<PLAIN>(task, rules, guides, at - RESTS, estimate);
+            } else {
+                self.take::<PLAIN>(task, rules, guides, at, estimate);
             }
-            edges += task.snapshot.incoming(label.node).len();
-            label.stage = Stage::Taken;
-            let label = *label;
-            if label.node == task.payer {
-                return Ok(Some(Found {
-                    label: at,
-                    cost: label.cost,
-                    amount: label.amount,
-                    blocks: label.blocks,
-                    hops: u32::from(label.hops),
-                    onion: u32::from(label.onion),
-                }));
-            }
-            self.dive::<PLAIN>(task, rules, guides, at);
-            self.extend::<PLAIN>(task, rules, guides, at, &label);
             if !complete && self.comparisons > complete_at {
+                while guides.cost.is_growing() {
+                    self.advance::<PLAIN>(task, rules, guides);
+                }
                 guides.complete(task);
                 complete = true;
             }
@@ -271,23 +279,156 @@ impl Labels {
                 return Err(Exhausted);
             }
         }
-        Ok(None)
+        Ok(self.best.map(|at| {
+            let label = &self.labels[at as usize];
+            Found {
+                label: at,
+                cost: label.cost,
+                amount: label.amount,
+                blocks: label.blocks,
+                hops: u32::from(label.hops),
+                onion: u32::from(label.onion),
+            }
+        }))
     }
 
-    /// Offers every label that is one channel longer.
+    /// Whether nothing from an estimate on can be better than what has been found.
     #[inline]
-    fn extend<const PLAIN: bool>(
+    fn is_decided(&self, estimate: u64, blocks: u32) -> bool {
+        estimate >= self.cost_max
+            || self.best.is_some_and(|best| {
+                let best = &self.labels[best as usize];
+                (estimate, blocks) >= (best.cost, best.blocks)
+            })
+    }
+
+    /// Lets the forward search go on. Where it settles a node from which an edge leads to a taken label, that edge is
+    /// crossed at once: whatever is put off then leaves nodes that are not settled.
+    fn advance<const PLAIN: bool>(&mut self, task: &Task<'_>, rules: &Rules, guides: &mut Guides) {
+        let Some(node) = guides.cost.grow(task, Measure::Cost) else { return };
+        let edges = task.snapshot.incoming(node);
+        for (inward, target) in edges.clone().zip(task.snapshot.sources(edges)) {
+            if !self.taken.contains(*target) {
+                continue;
+            }
+            let number = task.snapshot.reverse(inward);
+            let edge = task.snapshot.edge(number);
+            let mut at = self.fronts[*target as usize].first;
+            while at != NONE {
+                let label = self.labels[at as usize];
+                if label.stage == Stage::Taken {
+                    self.meet::<PLAIN>(task, rules, guides, (at, &label), (number, edge));
+                }
+                at = label.sibling;
+            }
+        }
+    }
+
+    /// Takes a label up, unless its bound has risen.
+    fn take<const PLAIN: bool>(
         &mut self,
         task: &Task<'_>,
         rules: &Rules,
         guides: &Guides,
         at: u32,
-        label: &Label,
+        estimate: u64,
     ) {
-        for (first, run) in task.snapshot.runs(task.snapshot.incoming(label.node)) {
-            for (number, edge) in (first..).zip(run) {
-                self.cross::<PLAIN>(task, rules, guides, (at, label), (number, edge));
+        let label = &mut self.labels[at as usize];
+        if label.stage != Stage::Open {
+            return;
+        }
+        let risen = label.cost.saturating_add(guides.cost.of(label.node));
+        if risen > estimate {
+            let blocks = label.blocks;
+            if risen < self.cost_max {
+                self.open.push(Reverse((risen, blocks, at)));
             }
+            return;
+        }
+        label.stage = Stage::Taken;
+        let label = *label;
+        self.taken.insert(label.node);
+        let edges = task.snapshot.incoming(label.node);
+        self.work += edges.len() / 4;
+        for (number, source) in edges.clone().zip(task.snapshot.sources(edges.clone())) {
+            if guides.cost.is_settled(*source) {
+                let edge = task.snapshot.edge(number);
+                self.meet::<PLAIN>(task, rules, guides, (at, &label), (number, edge));
+            }
+        }
+        let blocks = task.snapshot.blocks(label.node);
+        if blocks.is_empty() {
+            return self.scan::<PLAIN>(task, rules, guides, (at, &label), edges);
+        }
+        let heads = task.snapshot.inward_heads(blocks).flat_map(|(first, run)| (first..).zip(run));
+        let rest =
+            self.later.put(heads.filter_map(|(block, head)| {
+                Some((task.least(Side::Inward, block, head, label.amount)?, block))
+            }));
+        self.rests.push(at);
+        self.resume::<PLAIN>(task, rules, guides, rest, estimate);
+    }
+
+    /// Looks at the blocks put off whose turn it is, and puts off what is left.
+    fn resume<const PLAIN: bool>(
+        &mut self,
+        task: &Task<'_>,
+        rules: &Rules,
+        guides: &Guides,
+        rest: u32,
+        estimate: u64,
+    ) {
+        let at = self.rests[rest as usize];
+        let label = self.labels[at as usize];
+        if label.stage == Stage::Replaced {
+            return;
+        }
+        let least = label.cost.saturating_add(guides.cost.radius());
+        if let Some(most) = estimate.checked_sub(least) {
+            while let Some(block) = self.later.take(rest, most) {
+                let edges = task.snapshot.block(label.node, block);
+                self.scan::<PLAIN>(task, rules, guides, (at, &label), edges);
+            }
+        }
+        let Some(rise) = self.later.least(rest) else { return };
+        let estimate = least.saturating_add(rise);
+        if estimate < self.cost_max {
+            self.open.push(Reverse((estimate, label.blocks, RESTS + rest)));
+        }
+    }
+
+    /// Offers the labels that are longer by some edges, leaving out those that were crossed when the searches met.
+    fn scan<const PLAIN: bool>(
+        &mut self,
+        task: &Task<'_>,
+        rules: &Rules,
+        guides: &Guides,
+        (at, label): (u32, &Label),
+        edges: Range<u32>,
+    ) {
+        self.work += 2 * edges.len();
+        for (first, run) in task.snapshot.runs(edges) {
+            for (number, edge) in (first..).zip(run) {
+                if !guides.cost.is_settled(edge.source) {
+                    self.cross::<PLAIN>(task, rules, guides, (at, label), (number, edge));
+                }
+            }
+        }
+    }
+
+    /// Offers the label that is longer by an edge from a settled node, and those on from there to the payer.
+    fn meet<const PLAIN: bool>(
+        &mut self,
+        task: &Task<'_>,
+        rules: &Rules,
+        guides: &Guides,
+        (at, label): (u32, &Label),
+        (number, edge): (u32, &Edge),
+    ) {
+        let next = self.labels.len();
+        self.cross::<PLAIN>(task, rules, guides, (at, label), (number, edge));
+        if self.labels.len() > next {
+            self.dive::<PLAIN>(task, rules, guides, next as u32);
         }
     }
 
@@ -417,7 +558,12 @@ impl Labels {
         }
         if label.node == self.payer {
             // Where it breaks a limit, another of the same cost may keep it.
-            self.cost_max = if label.keeps(&rules.limits) { estimate } else { estimate.saturating_add(1) };
+            let keeps = label.keeps(&rules.limits);
+            self.cost_max = if keeps { estimate } else { estimate.saturating_add(1) };
+            let better = |best: &Label| (label.cost, !keeps, label.blocks) < (best.cost, true, best.blocks);
+            if self.best.is_none_or(|best| better(&self.labels[best as usize])) {
+                self.best = Some(self.labels.len() as u32);
+            }
         }
         self.insert(label, estimate);
     }
@@ -448,7 +594,9 @@ impl Labels {
             first.sibling = at;
         }
         self.labels.push(label);
-        self.open.push(Reverse((estimate, label.blocks, at)));
+        if label.node != self.payer {
+            self.open.push(Reverse((estimate, label.blocks, at)));
+        }
     }
 
     /// Whether `one` can do everything that `other`, at the same node, can.

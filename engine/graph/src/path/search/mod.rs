@@ -7,7 +7,8 @@
 //!
 //! 1. A search backward from the payee, with amounts and expiries as they truly grow (`labels`), is guided by lower
 //!    bounds that a search forward from the payer gives (`bounds`); both take turns, and go no further than they must.
-//!    Only cost, amount and the limit on the fee are minded.
+//!    At large nodes both look only at the blocks of channels that are cheap enough to matter by then (`later`). Only cost,
+//!    amount and the limit on the fee are minded.
 //! 2. When its answer breaks other limits, the search is repeated with those minded, until the answer breaks none. The
 //!    cheapest of a wider choice that keeps all limits is the cheapest there is.
 //! 3. Both leave out directions whose `htlc_minimum` is above the payment's amount. Where one was met that the fees of later
@@ -17,10 +18,12 @@
 //! Every search is cut off after a number of comparisons, with an answer that says so ([`NoRoute::GivenUp`]).
 //!
 //! Invariant: what is found, and its cost, agrees with [`crate::path::plain`]; which of several routes of one cost is found
-//! follows from the graph's content alone. Budget: 0.15 ms at the median on the public network; benched as `route`.
+//! follows from the graph's content when it was laid out, and its policies since. Budget: 0.07 ms at the median and 1 ms
+//! for 99 of 100 on the public network; benched as `route`.
 
 mod bounds;
 mod labels;
+mod later;
 mod task;
 
 use fulmen_wire::units::{BlockHeight, Msat};

@@ -73,6 +73,15 @@ pub(super) enum Objective {
     Hops,
 }
 
+/// Which of a node's edges a head stands for some of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Those that lead into it.
+    Inward,
+    /// Those that leave it.
+    Outward,
+}
+
 /// What one query forbids, and what its payer knows of its own channels; memory used again from query to query.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -82,6 +91,8 @@ pub(super) struct Marks {
     bounds: Vec<(u32, u64)>,
     /// What other payments have in flight, sorted by edge.
     held: Vec<(u32, u64)>,
+    /// For each [`Side`] one bit a block: whether one of its edges is in `held`. Empty when none is.
+    blocks: [Vec<u64>; 2],
     /// The payer's usable channels when it has said which: edge, least and most amount, sorted by edge.
     own: Vec<(u32, u64, u64)>,
     /// Nodes that may not forward.
@@ -125,6 +136,10 @@ impl Marks {
             self.held.push((edge, held.0));
         }
         self.held.sort_unstable();
+        self.blocks.iter_mut().for_each(Vec::clear);
+        for (edge, _) in &self.held {
+            snapshot.mark_blocks(*edge, &mut self.blocks);
+        }
         self.bounds.sort_unstable();
         self.bounds.dedup_by_key(|(edge, _)| *edge);
         self.bits.resize(snapshot.edge_count().div_ceil(64), 0);
@@ -232,6 +247,41 @@ impl<'a> Task<'a> {
             Objective::Hops => 1,
         };
         Some(Step { cost, fee, delta: u32::from(edge.cltv_expiry_delta) })
+    }
+
+    /// Whether any edge that a head stands for may carry `amount`, or what fees make of it.
+    #[inline]
+    pub(super) fn open(&self, head: &Edge, amount: u64) -> bool {
+        head.minimum <= self.amount_max && amount <= head.maximum
+    }
+
+    /// What it costs at least to forward `amount` over any edge of a block that does not leave the payer; `None` when none
+    /// can carry it.
+    #[inline]
+    pub(super) fn least(&self, side: Side, block: u32, head: &Edge, amount: u64) -> Option<u64> {
+        if !self.open(head, amount) {
+            return None;
+        }
+        Some(match self.objective {
+            Objective::Cost => {
+                let doubted = self.minds_success && !self.is_remarked(side, block);
+                let bits = if doubted { Prices::prior_at_least(amount, head.capacity) } else { Bits(0) };
+                self.prices.forward(amount, head.fee(amount), head.cltv_expiry_delta, bits, 0)
+            }
+            Objective::Fee => head.fee(amount).saturating_mul(Cost::PER_MSAT),
+            Objective::Blocks => u64::from(head.cltv_expiry_delta),
+            Objective::Hops => 1,
+        })
+    }
+
+    /// Whether something is known of an edge of a block that may make it likelier than its capacity does.
+    #[inline]
+    fn is_remarked(&self, side: Side, block: u32) -> bool {
+        let holds = |blocks: &[u64]| {
+            blocks.get(block as usize / 64).is_some_and(|bits| bits >> (block % 64) & 1 == 1)
+        };
+        self.overlay.is_some_and(|overlay| holds(&overlay.blocks[side as usize]))
+            || holds(&self.marks.blocks[side as usize])
     }
 
     /// What it costs to offer `amount` over one of the payer's own channels; `None` when it cannot carry it.

@@ -1,0 +1,71 @@
+//! Edges in chunks that snapshots share until one of them is written to.
+//!
+//! Owns: [`Chunks`], the mechanism alone; what lies in it is the snapshot's affair.
+//!
+//! Invariant: a copy costs a count for each chunk, a write to a copy one chunk.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::snapshot::Edge;
+
+/// The fewest edges of a chunk: 4 kB.
+const CHUNK_EDGES_MIN: usize = 128;
+
+/// The most chunks, as far as [`CHUNK_EDGES_MIN`] allows: each is counted when a snapshot follows another.
+const CHUNKS_MAX: usize = 1024;
+
+/// Edges in chunks, all of one size.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunks {
+    chunks: Box<[Arc<[Edge]>]>,
+    /// An edge's chunk is its number shifted by this.
+    shift: u32,
+}
+
+impl Chunks {
+    pub(crate) fn new(edges: &[Edge]) -> Chunks {
+        let size = (edges.len() / CHUNKS_MAX).max(CHUNK_EDGES_MIN).next_power_of_two();
+        Chunks { chunks: edges.chunks(size).map(Arc::from).collect(), shift: size.trailing_zeros() }
+    }
+
+    #[inline]
+    pub(crate) fn at(&self, edge: u32) -> &Edge {
+        let mask = (1_u32 << self.shift) - 1;
+        &self.chunks[(edge >> self.shift) as usize][(edge & mask) as usize]
+    }
+
+    /// Replaces an edge; its chunk is copied if another snapshot has it as well.
+    pub(crate) fn put(&mut self, number: u32, edge: Edge) {
+        let mask = (1_u32 << self.shift) - 1;
+        Arc::make_mut(&mut self.chunks[(number >> self.shift) as usize])[(number & mask) as usize] = edge;
+    }
+
+    /// The edges of consecutive numbers, in runs: the number of a run's first edge, and the run.
+    #[inline]
+    pub(crate) fn runs(&self, edges: Range<u32>) -> impl Iterator<Item = (u32, &[Edge])> {
+        let mask = (1_u32 << self.shift) - 1;
+        let mut start = edges.start;
+        std::iter::from_fn(move || {
+            if start >= edges.end {
+                return None;
+            }
+            let first = start;
+            let chunk = &self.chunks[(first >> self.shift) as usize];
+            let length = (edges.end - first).min(mask + 1 - (first & mask));
+            start += length;
+            Some((first, &chunk[(first & mask) as usize..][..length as usize]))
+        })
+    }
+
+    /// The bytes they take, shared ones included.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.chunks)
+            + self.chunks.iter().map(|chunk| 2 * size_of::<usize>() + size_of_val(&**chunk)).sum::<usize>()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn chunks(&self) -> &[Arc<[Edge]>] {
+        &self.chunks
+    }
+}
