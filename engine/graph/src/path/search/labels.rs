@@ -89,6 +89,10 @@ impl Guides {
 /// After how many comparisons a search in which labels do not easily stand in for each other is worth complete bounds.
 const COMPARISONS_BEFORE_GUIDES: usize = 4000;
 
+/// How much the backward search may look at for each channel that the forward one does. What the latter meets lies about
+/// in memory; of 2, 3, 5 and 8, three served best.
+const PACE: usize = 3;
+
 /// A partial route.
 #[derive(Clone, Copy, Debug)]
 struct Label {
@@ -153,9 +157,11 @@ pub(super) struct Labels {
     labels: Vec<Label>,
     fronts: Vec<Front>,
     search: u32,
-    /// Labels and, from [`RESTS`] on, what was put off, by estimate; of one estimate, the soonest to expire and then the
-    /// oldest first.
-    open: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// Labels at settled nodes, by estimate; of one estimate, the soonest to expire and then the oldest first.
+    near: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// Other labels and, from [`RESTS`] on, what was put off, in the same order. What lies beyond them is no less than the
+    /// radius for all, and not counted.
+    far: BinaryHeap<Reverse<(u64, u32, u32)>>,
     /// Nodes at which a label has been taken up.
     taken: NodeSet,
     /// Labels with blocks put off; numbered as the lists in `later`.
@@ -207,7 +213,8 @@ impl Labels {
             self.search = 1;
         }
         self.labels.clear();
-        self.open.clear();
+        self.near.clear();
+        self.far.clear();
         self.taken.clear(task.snapshot.node_count());
         self.rests.clear();
         self.later.clear();
@@ -255,13 +262,9 @@ impl Labels {
     ) -> Result<Option<Found>, Exhausted> {
         let complete_at = self.comparisons + COMPARISONS_BEFORE_GUIDES;
         let mut complete = PLAIN;
-        while let Some(Reverse((estimate, blocks, at))) = self.open.pop() {
+        while let Some((estimate, blocks, at)) = self.next(guides.cost.radius()) {
             if self.is_decided(estimate, blocks) {
                 break;
-            }
-            // The two searches keep pace: neither covers the graph where they can meet half way.
-            while guides.cost.work < self.work && guides.cost.is_growing() {
-                self.advance::<PLAIN>(task, rules, guides);
             }
             if at >= RESTS {
                 self.resume::<PLAIN>(task, rules, guides, at - RESTS, estimate);
@@ -278,6 +281,10 @@ impl Labels {
             if self.comparisons > comparisons_max {
                 return Err(Exhausted);
             }
+            // The two searches keep pace: neither covers the graph where they can meet half way.
+            while PACE * guides.cost.work < self.work && guides.cost.is_growing() {
+                self.advance::<PLAIN>(task, rules, guides);
+            }
         }
         Ok(self.best.map(|at| {
             let label = &self.labels[at as usize];
@@ -290,6 +297,20 @@ impl Labels {
                 onion: u32::from(label.onion),
             }
         }))
+    }
+
+    /// Takes out what has the least estimate.
+    #[inline]
+    fn next(&mut self, radius: u64) -> Option<(u64, u32, u32)> {
+        let near = self.near.peek().map(|Reverse(near)| *near);
+        let far =
+            self.far.peek().map(|Reverse((cost, blocks, at))| (cost.saturating_add(radius), *blocks, *at));
+        if near.is_some_and(|near| far.is_none_or(|far| near < far)) {
+            self.near.pop();
+            return near;
+        }
+        self.far.pop();
+        far
     }
 
     /// Whether nothing from an estimate on can be better than what has been found.
@@ -306,25 +327,38 @@ impl Labels {
     /// crossed at once: whatever is put off then leaves nodes that are not settled.
     fn advance<const PLAIN: bool>(&mut self, task: &Task<'_>, rules: &Rules, guides: &mut Guides) {
         let Some(node) = guides.cost.grow(task, Measure::Cost) else { return };
+        let rest = guides.cost.of(node);
+        let mut at = self.first_at(node);
+        while let Some(label) = self.labels.get(at as usize) {
+            if label.stage == Stage::Open {
+                self.near.push(Reverse((label.cost.saturating_add(rest), label.blocks, at)));
+            }
+            at = label.sibling;
+        }
         let edges = task.snapshot.incoming(node);
         for (inward, target) in edges.clone().zip(task.snapshot.sources(edges)) {
             if !self.taken.contains(*target) {
                 continue;
             }
             let number = task.snapshot.reverse(inward);
-            let edge = task.snapshot.edge(number);
-            let mut at = self.fronts[*target as usize].first;
-            while at != NONE {
-                let label = self.labels[at as usize];
+            let mut at = self.first_at(*target);
+            while let Some(label) = self.labels.get(at as usize).copied() {
                 if label.stage == Stage::Taken {
-                    self.meet::<PLAIN>(task, rules, guides, (at, &label), (number, edge));
+                    self.meet::<PLAIN>(task, rules, guides, (at, &label), (number, node));
                 }
                 at = label.sibling;
             }
         }
     }
 
-    /// Takes a label up, unless its bound has risen.
+    /// The first label at a node; [`NONE`] when there is none.
+    #[inline]
+    fn first_at(&self, node: u32) -> u32 {
+        let front = &self.fronts[node as usize];
+        if front.search == self.search { front.first } else { NONE }
+    }
+
+    /// Takes a label up, unless that has been done or another has taken its place.
     fn take<const PLAIN: bool>(
         &mut self,
         task: &Task<'_>,
@@ -337,14 +371,6 @@ impl Labels {
         if label.stage != Stage::Open {
             return;
         }
-        let risen = label.cost.saturating_add(guides.cost.of(label.node));
-        if risen > estimate {
-            let blocks = label.blocks;
-            if risen < self.cost_max {
-                self.open.push(Reverse((risen, blocks, at)));
-            }
-            return;
-        }
         label.stage = Stage::Taken;
         let label = *label;
         self.taken.insert(label.node);
@@ -352,8 +378,7 @@ impl Labels {
         self.work += edges.len() / 4;
         for (number, source) in edges.clone().zip(task.snapshot.sources(edges.clone())) {
             if guides.cost.is_settled(*source) {
-                let edge = task.snapshot.edge(number);
-                self.meet::<PLAIN>(task, rules, guides, (at, &label), (number, edge));
+                self.meet::<PLAIN>(task, rules, guides, (at, &label), (number, *source));
             }
         }
         let blocks = task.snapshot.blocks(label.node);
@@ -391,9 +416,8 @@ impl Labels {
             }
         }
         let Some(rise) = self.later.least(rest) else { return };
-        let estimate = least.saturating_add(rise);
-        if estimate < self.cost_max {
-            self.open.push(Reverse((estimate, label.blocks, RESTS + rest)));
+        if least.saturating_add(rise) < self.cost_max {
+            self.far.push(Reverse((label.cost.saturating_add(rise), label.blocks, RESTS + rest)));
         }
     }
 
@@ -423,9 +447,17 @@ impl Labels {
         rules: &Rules,
         guides: &Guides,
         (at, label): (u32, &Label),
-        (number, edge): (u32, &Edge),
+        (number, source): (u32, u32),
     ) {
         let next = self.labels.len();
+        if label.cost.saturating_add(guides.cost.of(source)) >= self.cost_max {
+            return;
+        }
+        let front = &self.fronts[source as usize];
+        if front.search == self.search && (front.first == BLOCKED || (PLAIN && front.outdoes(label))) {
+            return;
+        }
+        let edge = task.snapshot.edge(number);
         self.cross::<PLAIN>(task, rules, guides, (at, label), (number, edge));
         if self.labels.len() > next {
             self.dive::<PLAIN>(task, rules, guides, next as u32);
@@ -565,7 +597,7 @@ impl Labels {
                 self.best = Some(self.labels.len() as u32);
             }
         }
-        self.insert(label, estimate);
+        self.insert(label, estimate, guides.cost.is_settled(label.node));
     }
 
     /// Takes a label out of its node's list.
@@ -579,7 +611,7 @@ impl Labels {
     }
 
     /// Puts a label into its node's list, the cheapest first.
-    fn insert(&mut self, mut label: Label, estimate: u64) {
+    fn insert(&mut self, mut label: Label, estimate: u64, is_settled: bool) {
         let at = self.labels.len() as u32;
         let front = &mut self.fronts[label.node as usize];
         let empty = front.search != self.search || front.first == NONE;
@@ -594,8 +626,10 @@ impl Labels {
             first.sibling = at;
         }
         self.labels.push(label);
-        if label.node != self.payer {
-            self.open.push(Reverse((estimate, label.blocks, at)));
+        if is_settled {
+            self.near.push(Reverse((estimate, label.blocks, at)));
+        } else {
+            self.far.push(Reverse((label.cost, label.blocks, at)));
         }
     }
 
