@@ -105,10 +105,11 @@ impl Builder {
         let opened = self.storage.open(&self.seed, &self.config, wanted, self.shards.is_some())?;
         let Opened { store, shards, broadcast } = opened;
         let keeps_records = store.is_some();
+        let shard_count = u16::try_from(shards.len()).expect("shards are numbered by a u16");
         let core = Core {
             ready: bounded(shards.len() + workers),
             slots: (0..).zip(shards).map(|(number, shard)| slot(number, shard)).collect(),
-            config: self.config,
+            config: NodeConfig { shards: shard_count, ..self.config },
             bounds: self.bounds,
             directory: Directory::default(),
             committer: Committer::new(Box::new(handler), store, workers > 0),

@@ -205,22 +205,11 @@ impl Engine {
     /// When the command is not taken up; nothing has changed then.
     pub fn command(&self, command: Command) -> Result<(), SubmitError> {
         self.check_running()?;
-        let shards = match &command {
-            Command::RegisterInvoice(_) => 0..self.shards(),
-            command => {
-                let shard = self.shard_of(command)?;
-                shard..shard + 1
-            }
-        };
-        for shard in shards {
-            let submitted = lock(&self.core.slot(shard).inbox).submit(
-                command.clone(),
-                &self.core.bounds,
-                &*self.core.clock,
-            );
-            if submitted? {
-                self.core.schedule(shard);
-            }
+        let shard = self.shard_of(&command)?;
+        let core = &*self.core;
+        let submitted = lock(&core.slot(shard).inbox).submit(command, &core.bounds, &*core.clock);
+        if submitted? {
+            core.schedule(shard);
         }
         Ok(())
     }
@@ -356,6 +345,7 @@ impl Engine {
             Command::ResumeHtlc { incoming } | Command::FailHtlc { incoming, .. } => {
                 by_id(incoming.channel_id)
             }
+            Command::RegisterInvoice(invoice) => Ok(self.core.config.receiver(invoice.payment_hash)),
             Command::SendHtlc(send) => Ok(self.core.directory.shard_of(send.channel).unwrap_or(0)),
             _ => Ok(0),
         }

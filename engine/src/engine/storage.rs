@@ -64,10 +64,11 @@ impl Storage {
         wanted: u16,
         insist: bool,
     ) -> Result<Opened, StartError> {
-        let config = |number| NodeConfig { shard: number, ..config.clone() };
+        let config = |number, shards| NodeConfig { shard: number, shards, ..config.clone() };
         let mut store: Box<dyn Store> = match self {
             Storage::Nowhere => {
-                let shards = (0..wanted).map(|number| Shard::new(seed.clone(), config(number))).collect();
+                let shards =
+                    (0..wanted).map(|number| Shard::new(seed.clone(), config(number, wanted))).collect();
                 return Ok(Opened { store: None, shards, broadcast: Vec::new() });
             }
             Storage::Store(store) => store,
@@ -75,7 +76,8 @@ impl Storage {
                 Box::new(LogStore::open(path, NodeId(seed.node_secret().public_key(secp()).serialize()))?)
             }
         };
-        let begin = |number| Restoring::new(seed.clone(), config(number));
+        // How many shards there are is read with them.
+        let begin = |number| Restoring::new(seed.clone(), config(number, 1));
         let mut reading = Reading { begin: &begin, shards: None, restoring: BTreeMap::new(), error: None };
         store.replay(&mut |replayed| reading.take(replayed))?;
         let Reading { shards: kept, mut restoring, error, .. } = reading;
@@ -93,7 +95,8 @@ impl Storage {
         };
         let (mut shards, mut broadcast) = (Vec::new(), Vec::new());
         for number in 0..count {
-            let restored = restoring.remove(&number).unwrap_or_else(|| begin(number)).finish();
+            let restoring = restoring.remove(&number).unwrap_or_else(|| begin(number));
+            let restored = restoring.of_shards(count).finish();
             let Restored { shard, broadcast: owed } =
                 restored.map_err(|error| StartError::Restore { shard: number, error })?;
             shards.push(shard);

@@ -332,6 +332,7 @@ impl Core {
         let incoming = handoff.incoming;
         let to = match &handoff.step {
             HandoffStep::Offer { offer, .. } => self.directory.shard_of(ChannelRef::Scid(offer.scid)),
+            HandoffStep::Receive(part) => Some(self.config.receiver(part.payment_hash)),
             HandoffStep::Resolve(_) => self.directory.shard_of(ChannelRef::Id(incoming.channel_id)),
             HandoffStep::Done => askers.get(&incoming).copied(),
         };

@@ -16,8 +16,8 @@ const AMOUNT: Msat = Msat(2_000_000);
 fn pays_both_ways(drive: Drive, shards: u16, payments: u64, in_flight: u64) {
     let mut line = Line::new(drive, shards);
     let before = line.balances();
-    for left_to_right in [true, false] {
-        let Settled { settled, failed } = line.pay(payments, in_flight, AMOUNT, left_to_right);
+    for ends in [(0, 2), (2, 0)] {
+        let Settled { settled, failed } = line.pay(payments, in_flight, AMOUNT, ends);
         assert_eq!((settled, failed), (payments, 0));
     }
     let after = line.balances();
@@ -53,13 +53,36 @@ fn forwards_cross_shards_on_threads() {
     pays_both_ways(Drive::Threads(1), 1, 20, 10);
 }
 
+/// What is paid to a node is received by one of its shards, whichever it comes in on, and its channel's shard is told.
+#[test]
+fn what_is_paid_to_the_middle_is_received_once() {
+    for (drive, crashes) in [(Drive::Inline, 3), (Drive::Threads(2), 3), (Drive::Inline, 0)] {
+        let mut line = Line::durable(drive, 2);
+        let before = line.balances();
+        for ends in [(0, 1), (2, 1)] {
+            let Settled { settled, failed } = line.pay_through(30, 30, AMOUNT, ends, crashes);
+            assert_eq!((settled, failed), (30, 0));
+        }
+        assert_eq!(line.balances()[1], Msat(before[1].0 + 60 * AMOUNT.0));
+        if crashes == 0 {
+            let received = line.events(1).filter(|event| matches!(event, Event::PaymentReceived { .. }));
+            assert_eq!(received.count(), 60);
+            let handoffs: u64 = line.engine(1).stats().shards.iter().map(|shard| shard.handoffs).sum();
+            assert!((30..=150).contains(&handoffs), "about half of 60 take three each: {handoffs}");
+        }
+        for unfinished in line.shutdown() {
+            assert_eq!(unfinished, Default::default(), "everything is resolved");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_lost_when_the_middle_dies() {
     for drive in [Drive::Inline, Drive::Threads(2)] {
         let mut line = Line::durable(drive, 2);
         let before = line.balances();
-        for left_to_right in [true, false] {
-            let Settled { settled, failed } = line.pay_through(40, 40, AMOUNT, left_to_right, 5);
+        for ends in [(0, 2), (2, 0)] {
+            let Settled { settled, failed } = line.pay_through(40, 40, AMOUNT, ends, 5);
             assert_eq!((settled, failed), (40, 0), "a payment that was under way arrives all the same");
         }
         let after = line.balances();

@@ -47,6 +47,8 @@ pub enum Stage {
     },
     /// It goes on, on a channel of another shard, which has not said how it ended.
     HandedOff(Offer),
+    /// It pays us, and the shard that receives its payment has not said how it ends.
+    HandedIn,
     /// It waits for the embedder's word, and then goes on like this.
     Intercepted(Offer),
     /// It is to be removed, or is being removed.
@@ -89,7 +91,8 @@ pub(crate) struct Circuits {
     attempts: BTreeSet<u64>,
     /// The received ones that wait for the embedder's word.
     intercepted: BTreeSet<HtlcRef>,
-    /// What other shards asked and do not yet know the end of; `None` while the HTLC is offered.
+    /// What other shards asked and do not yet know the end of; `None` while the HTLC is offered, or held as a part of a
+    /// payment.
     taken: BTreeMap<HtlcRef, Option<Resolution>>,
 }
 
@@ -133,6 +136,12 @@ impl Circuits {
             Stage::HandedOff(offer) => Some((*incoming, *offer)),
             _ => None,
         })
+    }
+
+    /// The HTLCs that pay us and that the shard which receives their payment has not answered.
+    pub(crate) fn handed_in(&self) -> impl Iterator<Item = HtlcRef> + '_ {
+        let handed_in = self.received.iter().filter(|(_, circuit)| circuit.stage == Stage::HandedIn);
+        handed_in.map(|(incoming, _)| *incoming)
     }
 
     /// The ends that other shards have not acknowledged.
@@ -186,6 +195,9 @@ impl Circuits {
                 if let Some(circuit) = self.received.get_mut(incoming) {
                     circuit.stage = Stage::Resolved(resolution.clone());
                 }
+            }
+            Change::Taken { incoming } => {
+                self.taken.insert(*incoming, None);
             }
             Change::TakenEnded { incoming, resolution } => {
                 self.taken.insert(*incoming, Some(resolution.clone()));

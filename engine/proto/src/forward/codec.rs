@@ -88,6 +88,7 @@ durable_enum!(Change, "change" {
     16 => TakenEnded { incoming, resolution },
     17 => TakenForgotten { incoming },
     18 => Removed { incoming },
+    19 => Taken { incoming },
 });
 
 durable_enum!(Stage, "stage of a circuit" {
@@ -96,6 +97,7 @@ durable_enum!(Stage, "stage of a circuit" {
     2 => HandedOff(offer),
     3 => Resolved(resolution),
     4 => Intercepted(offer),
+    5 => HandedIn,
 });
 
 durable_enum!(Origin, "origin" {

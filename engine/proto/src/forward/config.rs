@@ -3,7 +3,7 @@
 //! Owns the values and their defaults (BOLT 2 channel parameters, BOLT 7 routing policy, the safety margins BOLT 2
 //! derives in "`cltv_expiry_delta` Selection"). Does not check anything: `policy`, `receive` and the channel do.
 
-use fulmen_wire::units::{ChainHash, CltvDelta, FeeratePerKw, Msat, Sat};
+use fulmen_wire::units::{ChainHash, CltvDelta, FeeratePerKw, Msat, PaymentHash, Sat};
 
 use crate::channel::ChannelConfig;
 
@@ -12,6 +12,8 @@ use crate::channel::ChannelConfig;
 pub struct NodeConfig {
     /// Which of the node's shards this is: no two of them use the same channel keys.
     pub shard: u16,
+    /// How many shards the node has.
+    pub shards: u16,
     /// The terms of channels we open and accept, and the bounds we hold peers to.
     pub channel: ChannelConfig,
     /// The largest channel opened or accepted.
@@ -46,6 +48,7 @@ impl NodeConfig {
     pub fn new(chain_hash: ChainHash, shutdown_scriptpubkey: Vec<u8>) -> NodeConfig {
         NodeConfig {
             shard: 0,
+            shards: 1,
             channel: ChannelConfig::new(chain_hash, shutdown_scriptpubkey),
             capacity_max: Sat(21_000_000 * 100_000_000),
             feerate: FeeratePerKw(1_000),
@@ -59,6 +62,13 @@ impl NodeConfig {
             accept_keysend: true,
             keysend_min_final_cltv_expiry_delta: CltvDelta(18),
         }
+    }
+
+    /// The shard that receives what is paid to us under this hash: it knows the invoice and counts the parts, whatever
+    /// channels they come in on, so that an invoice is paid once and by all its parts.
+    #[must_use]
+    pub fn receiver(&self, payment_hash: PaymentHash) -> u16 {
+        u16::from_be_bytes([payment_hash.0[0], payment_hash.0[1]]) % self.shards.max(1)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::onion::{
 };
 
 use super::circuit::{Circuit, Origin, Stage};
-use super::handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
+use super::handoff::{Handoff, HandoffStep, HtlcRef, Incoming, Offer, Resolution};
 use super::input::Now;
 use super::intercept::told;
 use super::output::{Event, RefusedOutgoing};
@@ -122,7 +122,7 @@ impl Shard {
                 self.decide_forward(work, &locked_in, secret, &payload, next_packet.into_bytes())
             }
             Peeled::Final { payload, .. } => {
-                self.decide_final(work, &locked_in, secret, &payload).map_err(Refusal::from)
+                self.decide_final(work, &locked_in, secret, payload).map_err(Refusal::from)
             }
         };
         if let Err(refusal) = outcome {
@@ -178,47 +178,66 @@ impl Shard {
         work: &mut Work,
         locked_in: &LockedIn,
         secret: SharedSecret,
-        payload: &[u8],
+        payload: Vec<u8>,
     ) -> Result<(), Failure> {
-        let payload =
-            Payload::decode(payload).and_then(|payload| payload.into_final(&[])).map_err(|e| e.failure())?;
+        let decoded = decode_final(&payload)?;
         if locked_in.over_dust_exposure {
             // The final node may not blame a channel.
             return Err(Failure::TemporaryNodeFailure);
         }
-        let htlc = FinalHtlc {
-            amount: locked_in.htlc.amount,
-            cltv_expiry: locked_in.htlc.cltv_expiry,
-            payment_hash: locked_in.htlc.payment_hash,
-            payload: &payload,
-        };
+        let incoming = locked_in.incoming;
+        let Htlc { amount, cltv_expiry, payment_hash, .. } = locked_in.htlc;
+        if self.config.receiver(payment_hash) != self.config.shard {
+            self.receive(work, locked_in, Some(secret), Stage::HandedIn);
+            let part = Incoming { amount, cltv_expiry, payment_hash, payload };
+            work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Receive(part) });
+            return Ok(());
+        }
+        let htlc = FinalHtlc { amount, cltv_expiry, payment_hash, payload: &decoded };
         match self.state.receiver.check(htlc, &self.config, self.state.height, work.now)? {
             Accepted::Keysend { preimage } => {
-                let Htlc { amount, payment_hash, .. } = locked_in.htlc;
                 let resolution = Resolution::Fulfil(preimage);
                 self.receive(work, locked_in, Some(secret), Stage::Resolved(resolution));
-                work.resolved.push(locked_in.incoming);
+                work.resolved.push(incoming);
                 work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
             }
-            Accepted::Part { total } => self.hold_part(work, locked_in, secret, &payload, total),
+            Accepted::Part { total } => {
+                let stage = Stage::Held { amt_to_forward: decoded.amt_to_forward };
+                self.receive(work, locked_in, Some(secret), stage);
+                self.hold_part(work, incoming, payment_hash, total);
+            }
         }
         Ok(())
     }
 
-    fn hold_part(
-        &mut self,
-        work: &mut Work,
-        locked_in: &LockedIn,
-        secret: SharedSecret,
-        payload: &FinalPayload,
-        total: Msat,
-    ) {
-        let payment_hash = locked_in.htlc.payment_hash;
+    /// Takes in an HTLC that pays us on a channel of another shard, which is told how it ends.
+    pub(super) fn take_in(&mut self, work: &mut Work, incoming: HtlcRef, part: &Incoming) {
+        let Incoming { amount, cltv_expiry, payment_hash, ref payload } = *part;
+        let accepted = decode_final(payload).and_then(|payload| {
+            let htlc = FinalHtlc { amount, cltv_expiry, payment_hash, payload: &payload };
+            let accepted = self.state.receiver.check(htlc, &self.config, self.state.height, work.now)?;
+            Ok((accepted, payload.amt_to_forward))
+        });
+        match accepted {
+            Err(failure) => self.end_taken(work, incoming, Resolution::Fail(failure)),
+            Ok((Accepted::Keysend { preimage }, _)) => {
+                work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
+                self.end_taken(work, incoming, Resolution::Fulfil(preimage));
+            }
+            Ok((Accepted::Part { total }, amt_to_forward)) => {
+                // Its shard has the key to failures, and encrypts them.
+                let (shared_secret, stage) = (None, Stage::Held { amt_to_forward });
+                let circuit = Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage };
+                self.change(work, Change::Received { incoming, circuit });
+                self.change(work, Change::Taken { incoming });
+                self.hold_part(work, incoming, payment_hash, total);
+            }
+        }
+    }
+
+    fn hold_part(&mut self, work: &mut Work, incoming: HtlcRef, payment_hash: PaymentHash, total: Msat) {
         let agrees = self.state.receiver.set(payment_hash).is_none_or(|set| set.total == total);
-        let stage = Stage::Held { amt_to_forward: payload.amt_to_forward };
-        self.receive(work, locked_in, Some(secret), stage);
         let deadline = Now { unix_ms: work.now.unix_ms.saturating_add(self.config.mpp_timeout_ms) };
-        let incoming = locked_in.incoming;
         self.change(work, Change::PartHeld { payment_hash, incoming, total, deadline });
         if !agrees {
             self.fail_set(work, payment_hash, SetFailure::Mismatch);
@@ -247,8 +266,17 @@ impl Shard {
         let parts = self.take_set(work, payment_hash, true);
         work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: parts.len() });
         for part in parts {
-            self.resolve(work, part, Resolution::Fulfil(preimage));
+            self.end_part(work, part, Resolution::Fulfil(preimage));
         }
+    }
+
+    /// Ends an HTLC that was held for a payment, or has the shard end it whose channel it came in on.
+    fn end_part(&mut self, work: &mut Work, part: HtlcRef, resolution: Resolution) {
+        if self.state.circuits.taken(part).is_none() {
+            return self.resolve(work, part, resolution);
+        }
+        self.change(work, Change::Removed { incoming: part });
+        self.end_taken(work, part, resolution);
     }
 
     /// Fails all parts held for a payment.
@@ -260,13 +288,16 @@ impl Shard {
                 SetFailure::Mismatch => Failure::IncorrectOrUnknownPaymentDetails { htlc_msat, height },
                 SetFailure::Timeout => Failure::MppTimeout,
             };
-            work.turn.events.push(Event::ForwardFailed {
-                incoming_channel_id: part.channel_id,
-                payment_hash,
-                code: failure.code().to_u16(),
-                outgoing: None,
-            });
-            self.resolve(work, part, Resolution::Fail(failure));
+            // Of another shard's HTLC that shard tells.
+            if self.state.circuits.taken(part).is_none() {
+                work.turn.events.push(Event::ForwardFailed {
+                    incoming_channel_id: part.channel_id,
+                    payment_hash,
+                    code: failure.code().to_u16(),
+                    outgoing: None,
+                });
+            }
+            self.end_part(work, part, Resolution::Fail(failure));
         }
     }
 
@@ -324,6 +355,10 @@ pub(super) enum SetFailure {
     Mismatch,
     /// The rest did not come in time.
     Timeout,
+}
+
+fn decode_final(payload: &[u8]) -> Result<FinalPayload, Failure> {
+    Payload::decode(payload).and_then(|payload| payload.into_final(&[])).map_err(|error| error.failure())
 }
 
 fn sha256_of_onion(htlc: &Htlc) -> [u8; 32] {

@@ -5,7 +5,8 @@
 //!
 //! Invariant: a handoff is idempotent. The incoming HTLC names the circuit on both sides, so an [`Handoff`] delivered
 //! twice, also after a restart, changes nothing the second time. The side that owes one can repeat it from its
-//! durable state until it is answered: an `Offer` until its `Resolve` comes, a `Resolve` until its `Done` comes.
+//! durable state until it is answered: an `Offer` or a `Receive` until its `Resolve` comes, a `Resolve` until its `Done`
+//! comes.
 
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, PaymentHash, PaymentPreimage, Scid};
 
@@ -43,10 +44,25 @@ pub enum HandoffStep {
         /// With which onion.
         onion: Box<[u8; 1366]>,
     },
-    /// To the incoming channel's shard: how the offer ended.
+    /// To the shard that receives payments under this hash: an HTLC pays us.
+    Receive(Incoming),
+    /// To the incoming channel's shard: how the HTLC is to end.
     Resolve(Resolution),
-    /// To the outgoing channel's shard: the end is known here for good and may be forgotten there.
+    /// To the shard that said how: the end is known here for good and may be forgotten there.
     Done,
+}
+
+/// An HTLC for which this node is the last, as the shard of its channel peeled it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// What it pays.
+    pub amount: Msat,
+    /// When it expires.
+    pub cltv_expiry: BlockHeight,
+    /// What locks it.
+    pub payment_hash: PaymentHash,
+    /// The innermost payload of its onion.
+    pub payload: Vec<u8>,
 }
 
 /// An HTLC to offer on another channel in return for one received: all of it but the onion, which follows from the one

@@ -4,6 +4,9 @@
 //! Owns the invoices and the incomplete sets. Does not own the HTLCs of a set: their circuits are `Held` until the set
 //! is complete or given up, and sums are taken over those circuits.
 //!
+//! What is paid under one hash is received by one shard of a node ([`NodeConfig::receiver`]), to which the others hand in
+//! what comes for it.
+//!
 //! Invariant: either all HTLCs of a set are fulfilled or none. An invoice is paid once: afterwards its hash is unknown.
 
 use std::collections::{BTreeMap, BTreeSet};

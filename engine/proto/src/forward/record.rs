@@ -147,6 +147,11 @@ pub enum Change {
         /// How.
         resolution: Resolution,
     },
+    /// Another shard's HTLC is held here, as a part of a payment to us.
+    Taken {
+        /// The HTLC.
+        incoming: HtlcRef,
+    },
     /// It is known how another shard's HTLC ends.
     TakenEnded {
         /// The HTLC.

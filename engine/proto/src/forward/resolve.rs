@@ -148,8 +148,8 @@ impl Shard {
         }
     }
 
-    /// Tells the shard that asked for an offer how it ended.
-    fn end_taken(&mut self, work: &mut Work, incoming: HtlcRef, resolution: Resolution) {
+    /// Tells the shard whose HTLC was taken here how it ends.
+    pub(super) fn end_taken(&mut self, work: &mut Work, incoming: HtlcRef, resolution: Resolution) {
         self.change(work, Change::TakenEnded { incoming, resolution: resolution.clone() });
         work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Resolve(resolution) });
     }
@@ -172,28 +172,29 @@ impl Shard {
     /// Does what another shard of this node asks; see [`Handoff`] for why it may ask twice.
     pub(super) fn handoff(&mut self, work: &mut Work, handoff: Handoff) {
         let incoming = handoff.incoming;
+        let taken = self.state.circuits.taken(incoming);
         match handoff.step {
-            HandoffStep::Offer { offer, onion } => match self.state.circuits.taken(incoming) {
-                Some(None) => {}
-                Some(Some(resolution)) => {
+            HandoffStep::Offer { .. } | HandoffStep::Receive(_) if taken.is_some() => {
+                if let Some(Some(resolution)) = taken {
                     let step = HandoffStep::Resolve(resolution.clone());
                     work.turn.handoffs.push(Handoff { incoming, step });
                 }
-                None => match self.offer_checked(work, &offer, onion) {
-                    Ok(outgoing) => {
-                        let origin = Origin::Handoff(offer.forward(incoming));
-                        self.change(work, Change::Offered { outgoing, origin });
-                    }
-                    Err(failure) => self.end_taken(work, incoming, Resolution::Fail(failure)),
-                },
+            }
+            HandoffStep::Offer { offer, onion } => match self.offer_checked(work, &offer, onion) {
+                Ok(outgoing) => {
+                    let origin = Origin::Handoff(offer.forward(incoming));
+                    self.change(work, Change::Offered { outgoing, origin });
+                }
+                Err(failure) => self.end_taken(work, incoming, Resolution::Fail(failure)),
             },
+            HandoffStep::Receive(part) => self.take_in(work, incoming, &part),
             HandoffStep::Resolve(resolution) => {
                 self.report_handed_off(work, incoming, &resolution);
                 self.resolve(work, incoming, resolution);
                 work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Done });
             }
             HandoffStep::Done => {
-                if self.state.circuits.taken(incoming).is_some() {
+                if taken.is_some() {
                     self.change(work, Change::TakenForgotten { incoming });
                 }
             }
@@ -203,7 +204,9 @@ impl Shard {
     /// Tells the operator that another shard refused an HTLC, the first time it says so.
     fn report_handed_off(&self, work: &mut Work, incoming: HtlcRef, resolution: &Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
-        if let (Stage::HandedOff(_), Resolution::Fail(failure)) = (&circuit.stage, resolution) {
+        if let (Stage::HandedOff(_) | Stage::HandedIn, Resolution::Fail(failure)) =
+            (&circuit.stage, resolution)
+        {
             work.turn.events.push(Event::ForwardFailed {
                 incoming_channel_id: incoming.channel_id,
                 payment_hash: circuit.payment_hash,

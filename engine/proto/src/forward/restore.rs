@@ -210,6 +210,13 @@ impl Restoring {
         entry.channel.replay_delta(delta).map_err(failed)
     }
 
+    /// The same, of a node of so many shards: [`NodeConfig::shards`], where that is not known beforehand.
+    #[must_use]
+    pub fn of_shards(mut self, shards: u16) -> Restoring {
+        self.shard.config.shards = shards;
+        self
+    }
+
     /// The shard. What it owes other shards, [`Shard::owed_handoffs`] says.
     ///
     /// # Errors

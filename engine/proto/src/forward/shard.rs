@@ -20,7 +20,7 @@ use crate::keys::{NodeSeed, secp};
 use crate::onion::{Peeled, peel};
 
 use super::config::{ForwardingPolicy, NodeConfig};
-use super::handoff::{Handoff, HandoffStep, HtlcRef};
+use super::handoff::{Handoff, HandoffStep, HtlcRef, Incoming};
 use super::input::{ChannelRef, Command, Confirmation, Input, Now};
 use super::output::{CryptoCounters, Event, Occupancy, Turn};
 use super::patience::Waiting;
@@ -233,7 +233,19 @@ impl Shard {
                 _ => None,
             }
         });
-        offers.chain(self.state.circuits.ends_owed())
+        let received = self.state.circuits.handed_in().filter_map(|incoming| {
+            let htlc = self.state.received_htlc(incoming)?;
+            let packet = htlc.onion_routing_packet.as_ref()?;
+            let (amount, cltv_expiry, payment_hash) = (htlc.amount, htlc.cltv_expiry, htlc.payment_hash);
+            match peel(&self.node_secret, packet, &payment_hash.0) {
+                Ok(Peeled::Final { payload, .. }) => {
+                    let part = Incoming { amount, cltv_expiry, payment_hash, payload };
+                    Some(Handoff { incoming, step: HandoffStep::Receive(part) })
+                }
+                _ => None,
+            }
+        });
+        offers.chain(received).chain(self.state.circuits.ends_owed())
     }
 
     pub(super) fn context(&self) -> Context {

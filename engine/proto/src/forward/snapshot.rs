@@ -128,7 +128,7 @@ impl Shard {
     }
 
     /// Whether the onion of an HTLC may be needed, and is not to be had elsewhere. That of a received one is until it is
-    /// decided on, while it waits for the embedder's word, and while its offer to another shard may have to be repeated;
+    /// decided on, while it waits for the embedder's word, and while another shard may have to be told of it again;
     /// that of an offered one unless it was offered for another shard, which repeats it.
     fn keeps_onion(&self, offered_by: Side, htlc: HtlcRef) -> bool {
         match offered_by {
@@ -136,7 +136,7 @@ impl Shard {
             Side::Remote => {
                 let circuit = self.state.circuits.received(htlc);
                 circuit.is_none_or(|circuit| {
-                    matches!(circuit.stage, Stage::HandedOff(_) | Stage::Intercepted(_))
+                    matches!(circuit.stage, Stage::HandedOff(_) | Stage::HandedIn | Stage::Intercepted(_))
                 })
             }
         }

@@ -220,15 +220,15 @@ impl Line {
         [local(0, 0), local(1, 0).saturating_add(local(1, 1)), local(2, 1)]
     }
 
-    /// Makes payments from one end to the other, `in_flight` at a time.
+    /// Makes payments from one member to another, `in_flight` at a time.
     pub(super) fn pay(
         &mut self,
         payments: u64,
         in_flight: u64,
         amount: Msat,
-        left_to_right: bool,
+        ends: (usize, usize),
     ) -> Settled {
-        self.pay_through(payments, in_flight, amount, left_to_right, 0)
+        self.pay_through(payments, in_flight, amount, ends, 0)
     }
 
     /// The same, while the middle dies this many times, once all payments are under way.
@@ -237,15 +237,14 @@ impl Line {
         payments: u64,
         in_flight: u64,
         amount: Msat,
-        left_to_right: bool,
+        (from, to): (usize, usize),
         mut crashes: u32,
     ) -> Settled {
-        let from = if left_to_right { 0 } else { 2 };
         let (mut begun, mut done, mut seen) = (0, Settled::default(), self.members[from].events.len());
         let mut moved = Instant::now();
         while done.settled + done.failed < payments {
             while begun < payments && begun - done.settled - done.failed < in_flight {
-                self.begin_payment(amount, left_to_right);
+                self.begin_payment(amount, from, to);
                 begun += 1;
             }
             if self.carry() {
@@ -269,26 +268,25 @@ impl Line {
         done
     }
 
-    fn begin_payment(&mut self, amount: Msat, left_to_right: bool) {
+    fn begin_payment(&mut self, amount: Msat, from: usize, to: usize) {
         self.attempts += 1;
         let mut bytes = [0x21; 32];
         bytes[24..].copy_from_slice(&self.attempts.to_be_bytes());
         let payment_hash = PaymentHash(Sha256::digest(bytes).into());
-        let (from, to, scids) = match left_to_right {
-            true => (0, 2, [self.scids[0], self.scids[1]]),
-            false => (2, 0, [self.scids[1], self.scids[0]]),
-        };
+        let scids = if from == 0 { [self.scids[0], self.scids[1]] } else { [self.scids[1], self.scids[0]] };
         let hop = |node_id, short_channel_id, amount, blocks| {
             let cltv_expiry = BlockHeight(self.height + blocks);
             RouteHop { node_id, short_channel_id, amount, cltv_expiry }
         };
-        let route = [
+        let over_middle = [
             hop(self.id(1), scids[0], amount.saturating_add(FEE), 60),
             hop(self.id(to), scids[1], amount, 20),
         ];
+        let to_middle = [hop(self.id(1), scids[0], amount, 20)];
+        let route = if to == 1 { &to_middle[..] } else { &over_middle };
         let recipient = Recipient { keysend_preimage: Some(PaymentPreimage(bytes)), ..Recipient::default() };
         let session_key = SecretKey::from_slice(&bytes).unwrap();
-        let payment = OutgoingPayment::new(&session_key, payment_hash, &route, &recipient).unwrap();
+        let payment = OutgoingPayment::new(&session_key, payment_hash, route, &recipient).unwrap();
         let send = SendHtlc {
             attempt_id: self.attempts,
             channel: ChannelRef::Scid(payment.short_channel_id),

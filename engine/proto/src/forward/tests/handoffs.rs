@@ -7,7 +7,9 @@ const AMOUNT: Msat = Msat(30_000_000);
 /// A payer, a node of two shards (1 and 2), and a payee.
 fn net() -> Net {
     let seeds = [1, 2, 2, 3].map(|byte| NodeSeed::new([byte; 32])).to_vec();
-    let mut net = Net::of_seeds(seeds, |node, config| config.shard = u16::from(node == 2));
+    let mut net = Net::of_seeds(seeds, |node, config| {
+        (config.shard, config.shards) = (u16::from(node == 2), if node == 1 || node == 2 { 2 } else { 1 });
+    });
     assert_eq!(net.ids[1], net.ids[2]);
     net.siblings = Some((1, 2));
     for (left, right) in [(0, 1), (2, 3)] {
@@ -71,27 +73,7 @@ fn handoffs_survive_a_restart_of_both_shards_at_any_moment() {
         let mut net = net();
         let (hash, recipient) = net.invoice(3, 1, AMOUNT);
         let attempt = net.queue(0, hash, &route(&net, |_| {}), &recipient);
-        let mut busy = true;
-        for _ in 0..=steps {
-            busy = net.step();
-        }
-        for node in [1, 2] {
-            // What another shard was told but did not get to is lost with the process.
-            net.inputs[node].clear();
-        }
-        let scids: Vec<Scid> = net.channels.iter().map(|channel| channel.scid).collect();
-        let peers = [1, 2].map(|node| net.kill(node));
-        for (node, sibling) in [(1, scids[1]), (2, scids[0])] {
-            net.inputs[node].push(Input::SiblingChannels(vec![sibling]));
-        }
-        for (node, sibling) in [(1, 2), (2, 1)] {
-            let owed: Vec<Input> = net.shards[node].owed_handoffs().map(Input::Handoff).collect();
-            net.inputs[sibling].extend(owed);
-        }
-        for (node, peers) in [1, 2].into_iter().zip(peers) {
-            peers.into_iter().for_each(|peer| net.connect(node, peer));
-        }
-        net.pump();
+        let busy = restart_after(&mut net, steps);
         match net.outcome(0, attempt) {
             Some(Outcome::Settled(_)) => {}
             Some(Outcome::Failed(0, Failure::TemporaryChannelFailure)) => {}
@@ -100,6 +82,129 @@ fn handoffs_survive_a_restart_of_both_shards_at_any_moment() {
         net.check_at_rest();
         if !busy {
             break;
+        }
+    }
+}
+
+/// Restarts both shards after so many steps; returns whether there was still something to do then.
+fn restart_after(net: &mut Net, steps: usize) -> bool {
+    let mut busy = true;
+    for _ in 0..=steps {
+        busy = net.step();
+    }
+    for node in [1, 2] {
+        // What another shard was told but did not get to is lost with the process.
+        net.inputs[node].clear();
+    }
+    let scids: Vec<Scid> = net.channels.iter().map(|channel| channel.scid).collect();
+    let peers = [1, 2].map(|node| net.kill(node));
+    for (node, sibling) in [(1, scids[1]), (2, scids[0])] {
+        net.inputs[node].push(Input::SiblingChannels(vec![sibling]));
+    }
+    for (node, sibling) in [(1, 2), (2, 1)] {
+        let owed: Vec<Input> = net.shards[node].owed_handoffs().map(Input::Handoff).collect();
+        net.inputs[sibling].extend(owed);
+    }
+    for (node, peers) in [1, 2].into_iter().zip(peers) {
+        peers.into_iter().for_each(|peer| net.connect(node, peer));
+    }
+    net.pump();
+    busy
+}
+
+/// An invoice of the node of two shards, at the shard that receives it, and the attempts of two payers to pay a half each,
+/// over a channel of either shard.
+fn paid_on_both_shards(net: &mut Net, receiver: u16, shares: [u64; 2]) -> (PaymentHash, [(usize, u64); 2]) {
+    let mut numbers = (1..=u8::MAX).map(|number| (number, hash_of(PaymentPreimage([number; 32]))));
+    let (number, _) = numbers
+        .find(|(_, hash)| net.shards[1].config().receiver(*hash) == receiver)
+        .expect("half of all hashes are received by each");
+    let node = 1 + usize::from(receiver);
+    let (hash, recipient) = net.invoice(node, number, AMOUNT);
+    let attempts = [(0, 1), (3, 2)].map(|(payer, shard)| {
+        let route = net.route(&[payer, shard], Msat(shares[shard - 1]), 18);
+        (payer, net.queue(payer, hash, &route, &recipient))
+    });
+    (hash, attempts)
+}
+
+#[test]
+fn parts_that_come_in_on_two_shards_pay_together() {
+    for receiver in [0, 1] {
+        let mut net = net();
+        let before = net.funds(1).0 + net.funds(2).0;
+        let (hash, attempts) = paid_on_both_shards(&mut net, receiver, [10_000_000, 20_000_000]);
+        net.pump();
+        for (payer, attempt) in attempts {
+            assert!(matches!(net.outcome(payer, attempt), Some(Outcome::Settled(_))), "receiver {receiver}");
+        }
+        let node = 1 + usize::from(receiver);
+        let received = Event::PaymentReceived { payment_hash: hash, amount: AMOUNT, parts: 2 };
+        assert_eq!(net.count(node, |event| *event == received), 1);
+        assert_eq!(net.funds(1).0 + net.funds(2).0, before + AMOUNT.0);
+        net.check_at_rest();
+        for node in [1, 2] {
+            let held = net.shards[node].occupancy();
+            assert_eq!((held.circuits, held.incomplete_sets), (0, 0), "shard {node}");
+        }
+    }
+}
+
+#[test]
+fn an_invoice_is_paid_once_whichever_shard_is_paid() {
+    let mut net = net();
+    let (hash, attempts) = paid_on_both_shards(&mut net, 0, [30_000_000, 30_000_000]);
+    net.pump();
+    let outcomes = attempts.map(|(payer, attempt)| net.outcome(payer, attempt));
+    let height = net.height;
+    let refused = Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: AMOUNT, height };
+    assert!(matches!(outcomes[0], Some(Outcome::Settled(_))), "{outcomes:?}");
+    assert_eq!(outcomes[1], Some(Outcome::Failed(0, refused)));
+    let failed =
+        |event: &Event| matches!(event, Event::ForwardFailed { payment_hash, .. } if *payment_hash == hash);
+    assert_eq!([1, 2].map(|node| net.count(node, failed)), [0, 1]);
+    net.check_at_rest();
+}
+
+#[test]
+fn parts_on_two_shards_that_are_too_few_fail_after_the_timeout() {
+    for receiver in [0, 1] {
+        let mut net = net();
+        let (hash, attempts) = paid_on_both_shards(&mut net, receiver, [10_000_000, 10_000_000]);
+        net.pump();
+        assert!(attempts.iter().all(|(payer, attempt)| net.outcome(*payer, *attempt).is_none()));
+        net.wait(60_000);
+        for (payer, attempt) in attempts {
+            assert_eq!(net.outcome(payer, attempt), Some(Outcome::Failed(0, Failure::MppTimeout)));
+        }
+        let failed = |event: &Event| matches!(event, Event::ForwardFailed { payment_hash, .. } if *payment_hash == hash);
+        assert_eq!([1, 2].map(|node| net.count(node, failed)), [1, 1]);
+        net.check_at_rest();
+    }
+}
+
+#[test]
+fn parts_on_two_shards_survive_a_restart_of_both_at_any_moment() {
+    for receiver in [0, 1] {
+        for steps in 0.. {
+            let mut net = net();
+            let (hash, attempts) = paid_on_both_shards(&mut net, receiver, [10_000_000, 20_000_000]);
+            let busy = restart_after(&mut net, steps);
+            // A part whose payer had not committed to it is given up by it; the other then waits in vain.
+            net.wait(60_000);
+            let settled = attempts.map(|(payer, attempt)| match net.outcome(payer, attempt) {
+                Some(Outcome::Settled(_)) => true,
+                Some(Outcome::Failed(0, Failure::MppTimeout) | Outcome::Local) => false,
+                other => panic!("after {steps} steps: {other:?}"),
+            });
+            assert_eq!(settled[0], settled[1], "after {steps} steps: all parts or none");
+            let received = |event: &Event| matches!(event, Event::PaymentReceived { payment_hash, .. } if *payment_hash == hash);
+            assert!(net.count(1 + usize::from(receiver), received) <= 1);
+            net.check_at_rest();
+            if !busy {
+                assert!(settled[0]);
+                break;
+            }
         }
     }
 }
