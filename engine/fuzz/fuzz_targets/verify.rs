@@ -1,13 +1,15 @@
 //! Batches of signatures: every backend says what libsecp256k1 says, with tables and without.
 //!
 //! The input describes each signature by the numbers behind it: with R = k G, the key q G and any s, the digest
-//! s k - r q makes a valid one. So whatever sums the lanes meet can be brought about; then bits are flipped.
+//! s k - r q makes a valid one. So whatever sums the lanes meet can be brought about; then bits are flipped. Some keys are
+//! derived from a basepoint, as those of HTLC signatures are.
 #![no_main]
 
-use fulmen_secp::{Backend, Verifier, VerifyJob};
+use fulmen_secp::{Backend, Batch, DeriveJob, Verifier, VerifyJob};
 use libfuzzer_sys::fuzz_target;
 use secp256k1::ecdsa::Signature;
 use secp256k1::{Message, PublicKey, Scalar, Secp256k1, SecretKey};
+use sha2::{Digest, Sha256};
 
 /// The input, read from the front.
 struct Input<'a>(&'a [u8]);
@@ -37,9 +39,17 @@ impl Input<'_> {
         Some(if kind & 4 == 4 { number.negate() } else { number })
     }
 
-    fn job(&mut self) -> Option<VerifyJob> {
+    fn job(&mut self) -> Option<(VerifyJob, Option<DeriveJob>)> {
         let secp = Secp256k1::new();
-        let (k, q, s) = (self.number()?, self.number()?, self.number()?);
+        let (k, mut q, s) = (self.number()?, self.number()?, self.number()?);
+        let mut derived = None;
+        if self.byte()? & 1 == 1 {
+            let point = self.number()?.public_key(&secp);
+            let from = DeriveJob { basepoint: q.public_key(&secp), per_commitment_point: point };
+            let hash = Sha256::new().chain_update(point.serialize()).chain_update(from.basepoint.serialize());
+            q = q.add_tweak(&Scalar::from_be_bytes(hash.finalize().into()).ok()?).ok()?;
+            derived = Some(from);
+        }
         let x = PublicKey::from_secret_key(&secp, &k).serialize();
         let r = SecretKey::from_slice(&x[1..]).ok()?;
         let r_q = r.mul_tweak(&Scalar::from(q)).ok()?;
@@ -58,15 +68,23 @@ impl Input<'_> {
                 _ => {}
             }
         }
-        Some(job)
+        Some((job, derived))
     }
 }
 
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input(bytes);
-    let mut jobs = Vec::new();
-    while let Some(job) = input.job() {
+    let (mut jobs, mut batch) = (Vec::new(), Batch::new());
+    while let Some((job, derived)) = input.job() {
         jobs.push(job);
+        match derived {
+            None => {
+                batch.push(job);
+            }
+            Some(from) => {
+                batch.extend_derived([job], from);
+            }
+        }
     }
     let secp = Secp256k1::verification_only();
     let expected: Vec<bool> = jobs
@@ -81,9 +99,10 @@ fuzz_target!(|bytes: &[u8]| {
     for mut verifier in [verifier(), verifier().with_key_cache(1 << 20)] {
         // By the tenth time every key has its table.
         for _ in 0..10 {
-            let verdicts = verifier.verify(&jobs);
-            let found: Vec<bool> = (0..jobs.len()).map(|index| verdicts.is_valid(index)).collect();
-            assert_eq!(found, expected);
+            for verdicts in [verifier.verify(&jobs), verifier.verify_batch(&batch)] {
+                let found: Vec<bool> = (0..jobs.len()).map(|index| verdicts.is_valid(index)).collect();
+                assert_eq!(found, expected);
+            }
         }
     }
 });

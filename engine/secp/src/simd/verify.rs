@@ -8,7 +8,7 @@
 //! x-coordinates to compare. Signatures can be made to do so, each at the cost of lanes and libsecp256k1 both, about a
 //! fifth more than libsecp256k1 alone; those beside it in the batch pay at most a second pass of the products in `invert`.
 //!
-//! Budget: 2.8 us a signature from 64 on, 4.2 us at 8 (bench `verify/fresh`); about 1 MB of room a thread.
+//! Budget: 2.8 us a signature from 64 on, 4.2 us at 8 (bench `verify/fresh`); about 0.8 MB of room a thread.
 
 use super::cache::KnownKey;
 use super::field::Fe;
@@ -101,6 +101,9 @@ impl Verifier {
     ) {
         // (m / s) G + (r / s) (B + t G) is ((m + r t) / s) G + (r / s) B: a derived key has need of its base's table only.
         self.prepare(jobs, |index| tables[index].offset, valid);
+        if self.prepared.is_empty() {
+            return;
+        }
         let Verifier { prepared, terms, sums, joined, room, exceptional, .. } = self;
         let generator = generator(ifma);
         sums.clear();
@@ -265,7 +268,7 @@ fn write_verdicts(
 /// How many groups have their half sums made at once: what they take in between, 50 kB a group looked up and 25 kB more to
 /// invert, then stays in the cache beside the rest, which is worth more than the inversion it costs.
 fn piece(groups: usize) -> usize {
-    if groups > 4 { groups.div_ceil(2) } else { groups.max(1) }
+    if groups > 4 { groups.div_ceil(2) } else { groups }
 }
 
 /// The size of chunks of at most [`CHUNK_MAX`] that are as even as whole groups of eight allow.

@@ -63,6 +63,27 @@ fn crafted_equations_with_tables() {
     }
 }
 
+/// What fails its range check takes no lane: of known keys nothing may be left to be done.
+#[test]
+fn ranges_are_all_that_fails_in_a_batch_of_known_keys() {
+    let mut source = Source::new(64);
+    for mut verifier in BACKENDS.map(|backend| Verifier::new().with_backend(backend).with_key_cache(1 << 20))
+    {
+        let secret = random_secret(&mut source);
+        let job = signed(&mut source, &secret);
+        for _ in 0..20 {
+            assert!(verifier.verify(&[job]).all_valid());
+        }
+        let out_of_range = VerifyJob { signature: [0xff; 64], ..job };
+        for count in [1, 2, 9] {
+            let verdicts = verifier.verify(&vec![out_of_range; count]);
+            assert_eq!(verdicts.invalid().count(), count);
+        }
+        let verdicts = verifier.verify(&[out_of_range, job]);
+        assert_eq!(verdicts.invalid().collect::<Vec<_>>(), [0]);
+    }
+}
+
 /// Signatures by BOLT 3 keys, whose basepoints get tables while the keys themselves change all the time.
 #[test]
 fn derived_keys_change_no_answer() {
