@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crossbeam::channel::bounded;
 use crossbeam::sync::Parker;
 use fulmen_proto::forward::{Input, NodeConfig, Shard};
 use fulmen_proto::keys::NodeSeed;
@@ -19,6 +18,7 @@ use super::commit::{Committer, Done};
 use super::directory::Directory;
 use super::effects::{Effects, Handler};
 use super::error::StartError;
+use super::ready::Ready;
 use super::slot::{Item, QueueBounds, Slot, lock};
 use super::storage::{Opened, Storage};
 use super::worker::Core;
@@ -107,7 +107,7 @@ impl Builder {
         let keeps_records = store.is_some();
         let shard_count = u16::try_from(shards.len()).expect("shards are numbered by a u16");
         let core = Core {
-            ready: bounded(shards.len() + workers),
+            ready: Ready::new(shards.len() + workers),
             slots: (0..).zip(shards).map(|(number, shard)| slot(number, shard)).collect(),
             config: NodeConfig { shards: shard_count, ..self.config },
             bounds: self.bounds,

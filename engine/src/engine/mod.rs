@@ -21,6 +21,7 @@ mod commit;
 mod directory;
 mod effects;
 mod error;
+mod ready;
 mod slot;
 mod stats;
 mod storage;

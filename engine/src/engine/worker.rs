@@ -13,7 +13,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use crossbeam::sync::{Parker, Unparker};
 use fulmen_proto::forward::{
     ChannelRef, Command, Event, Handoff, HandoffStep, HtlcRef, Input, NodeConfig, Now, Resolution, Turn,
@@ -25,6 +24,7 @@ use super::commit::{Committer, Done};
 use super::directory::Directory;
 use super::effects::{Connection, Effects};
 use super::error::{Fatal, FundingTaken};
+use super::ready::Ready;
 use super::slot::{Item, QueueBounds, Running, Slot, Taken, lock};
 
 /// How often the shards are told that time has passed, and what nobody waits for is made durable.
@@ -51,7 +51,7 @@ pub(super) struct Core {
     pub(super) committer: Committer,
     pub(super) clock: Box<dyn Clock>,
     /// Has room for every shard once and every worker's end, so that putting something in never waits.
-    pub(super) ready: (Sender<Next>, Receiver<Next>),
+    pub(super) ready: Ready<Next>,
     /// Wakes the thread that waits for the disk in the workers' stead, if there is one.
     pub(super) persister: Option<Unparker>,
     pub(super) workers: usize,
@@ -70,7 +70,7 @@ impl Core {
     /// Puts a shard into the ready list; the caller has just set `scheduled`.
     pub(super) fn schedule(&self, number: u16) {
         // The list has room for every shard, and this one is not in it.
-        let _ = self.ready.0.try_send(Next::Shard(number));
+        self.ready.push(Next::Shard(number));
     }
 
     /// Gives a shard something that is not subject to credit.
@@ -87,18 +87,18 @@ impl Core {
         let mut looked = ticked;
         loop {
             // The worker that ran the turn of a shard that now waits is sure to come by here.
-            let next = match worker {
-                _ if self.shards_wait.load(Ordering::SeqCst) => self.ready.1.recv_timeout(LOOK),
-                0 => self.ready.1.recv_timeout(TICK),
-                _ => self.ready.1.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let patience = match worker {
+                _ if self.shards_wait.load(Ordering::SeqCst) => Some(LOOK),
+                0 => Some(TICK),
+                _ => None,
             };
-            match next {
-                Ok(Next::Shard(number)) => {
+            match self.ready.take(patience) {
+                Some(Next::Shard(number)) => {
                     self.run(number, self.clock.now());
                     self.guarded(|| self.commit());
                 }
-                Ok(Next::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
+                Some(Next::Stop) => return,
+                None => {}
             }
             if worker == 0 && self.clock.elapsed().saturating_sub(ticked) >= TICK {
                 ticked = self.clock.elapsed();
@@ -131,7 +131,7 @@ impl Core {
     pub(super) fn end(&self) {
         self.ending.store(true, Ordering::SeqCst);
         for _ in 0..self.workers {
-            let _ = self.ready.0.try_send(Next::Stop);
+            self.ready.push(Next::Stop);
         }
         if let Some(persister) = &self.persister {
             persister.unpark();
@@ -155,9 +155,9 @@ impl Core {
     /// Runs turns on the calling thread until nothing waits.
     pub(super) fn run_all(&self, now: Now) {
         self.wake_shards(now);
-        while let Ok(Next::Shard(number)) = self.ready.1.try_recv() {
+        while let Some(Next::Shard(number)) = self.ready.try_take() {
             self.run(number, now);
-            if self.ready.1.is_empty() {
+            if self.ready.is_empty() {
                 self.committer.commit(&self.slots, &*self.clock, || false);
             }
         }
@@ -177,9 +177,9 @@ impl Core {
             return;
         }
         match &self.persister {
-            Some(persister) if !self.ready.1.is_empty() => persister.unpark(),
+            Some(persister) if !self.ready.is_empty() => persister.unpark(),
             Some(persister) => self.committer.commit(&self.slots, &*self.clock, || {
-                let leave = !self.ready.1.is_empty();
+                let leave = !self.ready.is_empty();
                 if leave {
                     persister.unpark();
                 }
