@@ -58,8 +58,10 @@ struct Platters {
 struct SimFile {
     bytes: Vec<u8>,
     durable: Vec<u8>,
-    /// How many bytes of both are the same ones: fewer than were durable once the file was cut.
+    /// How many bytes of both are the same ones: fewer than were durable once the file was cut or written over.
     safe: usize,
+    /// How short the file was since it was durable.
+    shortest: usize,
     /// A sync has failed: what was not durable then never will be.
     is_broken: bool,
 }
@@ -148,7 +150,13 @@ impl SimDisk {
                 let bytes = file.after_crash(survival, &mut draw);
                 files.insert(
                     *number,
-                    SimFile { safe: bytes.len(), durable: bytes.clone(), bytes, is_broken: false },
+                    SimFile {
+                        safe: bytes.len(),
+                        shortest: bytes.len(),
+                        durable: bytes.clone(),
+                        bytes,
+                        is_broken: false,
+                    },
                 );
             }
         }
@@ -253,12 +261,22 @@ impl SimFile {
         if !self.is_broken {
             self.durable.clone_from(&self.bytes);
             self.safe = self.bytes.len();
+            self.shortest = self.bytes.len();
         }
+    }
+
+    /// Writes at a place, over what stands there and past the end.
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.safe = self.safe.min(at);
+        let over = bytes.len().min(self.bytes.len() - at);
+        self.bytes[at..at + over].copy_from_slice(&bytes[..over]);
+        self.bytes.extend(&bytes[over..]);
     }
 
     fn cut(&mut self, bytes: usize) {
         self.bytes.truncate(bytes);
         self.safe = self.safe.min(bytes);
+        self.shortest = self.shortest.min(bytes);
     }
 
     fn after_crash(&self, survival: Survival, draw: &mut Draw) -> Vec<u8> {
@@ -266,19 +284,24 @@ impl SimFile {
             Survival::None => self.durable.clone(),
             Survival::All => self.bytes.clone(),
             Survival::Prefix | Survival::Sectors => {
-                if self.safe < self.durable.len() && draw.percent(50) {
+                if self.shortest < self.durable.len() && draw.percent(50) {
                     // The cut did not survive.
                     return self.durable.clone();
                 }
+                // What was not cut is there, be it as it was before it was written over.
+                let before = &self.durable[..self.durable.len().min(self.shortest)];
                 let end = draw.between(self.safe as u64, self.bytes.len() as u64) as usize;
                 let mut bytes = self.bytes[..end].to_vec();
                 if survival == Survival::Sectors {
-                    for sector in bytes[self.safe..].chunks_mut(SECTOR_BYTES) {
+                    for start in (self.safe..end).step_by(SECTOR_BYTES) {
                         if draw.percent(50) {
-                            sector.fill(0);
+                            for at in start..end.min(start + SECTOR_BYTES) {
+                                bytes[at] = before.get(at).copied().unwrap_or(0);
+                            }
                         }
                     }
                 }
+                bytes.extend(before.get(end..).unwrap_or_default());
                 bytes
             }
         }
@@ -318,7 +341,7 @@ impl Disk for SimDisk {
             platters.change_names(NameChange::Made { name: name.to_owned(), file: number })?;
             number
         };
-        Ok(Box::new(Handle { disk: self.clone(), number }))
+        Ok(Box::new(Handle { disk: self.clone(), number, written: 0 }))
     }
 
     fn truncate(&self, name: &str, bytes: u64) -> io::Result<()> {
@@ -364,6 +387,7 @@ impl Disk for SimDisk {
 struct Handle {
     disk: SimDisk,
     number: u64,
+    written: usize,
 }
 
 impl DiskFile for Handle {
@@ -372,8 +396,30 @@ impl DiskFile for Handle {
         let fate = platters.operation()?;
         // A write that fails is short.
         let written = if matches!(fate, Fate::Fail(_)) { bytes.len() / 2 } else { bytes.len() };
-        platters.file(self.number)?.bytes.extend(&bytes[..written]);
+        platters.file(self.number)?.write(self.written, &bytes[..written]);
+        self.written += written;
         fate.result()
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let mut platters = self.disk.platters();
+        let fate = platters.operation()?;
+        if !matches!(fate, Fate::Fail(_)) {
+            let file = platters.file(self.number)?;
+            file.bytes.resize(file.bytes.len() + usize::try_from(bytes).unwrap_or(usize::MAX), 0);
+        }
+        fate.result()
+    }
+
+    fn trim(&mut self) -> io::Result<()> {
+        let mut platters = self.disk.platters();
+        let fate = platters.operation()?;
+        if !matches!(fate, Fate::Fail(_)) {
+            platters.file(self.number)?.cut(self.written);
+        }
+        drop(platters);
+        fate.result()?;
+        self.sync()
     }
 
     fn sync(&mut self) -> io::Result<()> {

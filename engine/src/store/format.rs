@@ -186,7 +186,9 @@ impl<'a> Frames<'a> {
     /// If so, what stands here was damaged; if not, it may never have been written whole.
     pub(super) fn later_frame(&self) -> Option<usize> {
         let rest = &self.bytes[self.offset..];
-        (1..rest.len().saturating_sub(FRAME_HEADER_BYTES)).find_map(|at| {
+        // Any frame has a number, and so begins before the room does.
+        let begins = without_room(rest).len().min(rest.len().saturating_sub(FRAME_HEADER_BYTES));
+        (1..begins).find_map(|at| {
             let candidate = &rest[at..];
             let sequence = u64::from_be_bytes(array(candidate, 0));
             let frames = (at / FRAME_HEADER_BYTES) as u64;
@@ -194,6 +196,12 @@ impl<'a> Frames<'a> {
             (is_later && read_frame(candidate, self.salt).is_ok()).then_some(self.offset + at)
         })
     }
+}
+
+/// The bytes without the zeros at their end.
+pub(super) fn without_room(bytes: &[u8]) -> &[u8] {
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    &bytes[..written]
 }
 
 /// The frame at the start of these bytes: its sequence number and body.

@@ -69,7 +69,7 @@ pub struct StoreStats {
     pub checkpoints: u64,
     /// Bytes written for checkpoints, framing included.
     pub checkpoint_bytes: u64,
-    /// Bytes of all files as they stand.
+    /// Bytes of all files as they stand, room for the log included: 16 MiB at most, of which the disk need not know yet.
     pub file_bytes: u64,
 }
 

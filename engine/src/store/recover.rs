@@ -17,6 +17,7 @@ use super::error::{Operation, StoreError};
 use super::format::{
     FileHeader, FileKind, Frames, HeaderError, Step, Stored, VERSION, checkpoint_name, checkpoint_of,
     decode_positions, decode_records, is_partial, segment_name, segment_of, segment_start_bytes,
+    without_room,
 };
 use super::log::{Segment, ShardLog};
 
@@ -185,7 +186,9 @@ fn read_segment(
                 if let Some(later) = frames.later_frame() {
                     return Err(damaged(offset, format!("{what}, but an intact frame follows at {later}")));
                 }
-                tracing::warn!(file = name, offset, what, "a crash tore the last frame: cutting it off");
+                if !without_room(&bytes[offset..]).is_empty() {
+                    tracing::warn!(file = name, offset, what, "a crash tore the last frame: cutting it off");
+                }
                 if frames.sequence() == first {
                     return Ok(false);
                 }
@@ -205,7 +208,7 @@ fn read_segment(
 /// Whether so many bytes can be a segment's header and positions alone.
 fn is_start(bytes: &[u8], found: &Found) -> bool {
     let positions = found.shards.values().filter(|log| log.appended > 0).count();
-    bytes.len() <= segment_start_bytes(positions)
+    without_room(bytes).len() <= segment_start_bytes(positions)
 }
 
 /// Takes up a segment's positions: after a segment they say what that one left, at the start of the log no more than
@@ -264,7 +267,9 @@ pub(super) fn replay(
         let name = segment_name(segment.first);
         let bytes = disk.read(&name).map_err(|error| StoreError::io(Operation::Read, &name, error))?;
         let header = FileHeader::decode(FileKind::Segment, &bytes).map_err(|error| refuse(&name, error))?;
-        let mut frames = Frames::new(&bytes, header.salt, segment.first);
+        // Behind its frames there may be room.
+        let written = usize::try_from(segment.bytes).unwrap_or(usize::MAX).min(bytes.len());
+        let mut frames = Frames::new(&bytes[..written], header.salt, segment.first);
         loop {
             let (offset, result) = match frames.step() {
                 Step::End => break,

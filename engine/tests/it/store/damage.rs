@@ -23,6 +23,13 @@ fn files(disk: &SimDisk) -> Vec<(String, u64)> {
     files
 }
 
+/// A file without the zeros at its end.
+fn written_bytes(disk: &SimDisk, name: &str) -> Vec<u8> {
+    let mut bytes = disk.read(name).unwrap();
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+    bytes
+}
+
 #[test]
 fn any_flipped_bit_stops_the_start_or_costs_the_last_batch() {
     let (disk, model) = written();
@@ -30,6 +37,7 @@ fn any_flipped_bit_stops_the_start_or_costs_the_last_batch() {
         files(&disk).into_iter().map(|(name, _)| name).filter(|name| name.ends_with(".log")).max();
     let (mut refused, mut cut) = (0, 0);
     for (name, bytes) in files(&disk) {
+        let written = written_bytes(&disk, &name).len() as u64;
         for bit in (0..bytes).map(|byte| byte * 8 + byte % 8) {
             let disk = disk.after_crash(Survival::All, 0);
             disk.flip(&name, bit);
@@ -48,6 +56,10 @@ fn any_flipped_bit_stops_the_start_or_costs_the_last_batch() {
                 Ok(mut store) => {
                     assert_eq!(Some(&name), last_segment.as_ref(), "bit {bit}");
                     let found = Model::replay(&mut store).unwrap();
+                    if bit / 8 >= written {
+                        assert_eq!(found, model, "in room, damage is none");
+                        continue;
+                    }
                     assert_ne!(found, model, "{name}, bit {bit}: damage goes unnoticed");
                     let lost = |(shard, records): (&u16, &Vec<Vec<u8>>)| {
                         records.len() - found.0.get(shard).map_or(0, Vec::len)
@@ -128,11 +140,13 @@ fn a_frame_inside_a_torn_record_is_not_damage() {
     for record in [&b"first"[..], b"second", b"third"] {
         guess.append(&[Entry { shard: 0, record }]).unwrap();
     }
-    let (name, bytes) = twin.list().unwrap().pop().unwrap();
-    let third = twin.read(&name).unwrap().split_off(bytes as usize - 40);
+    let (name, _) = twin.list().unwrap().pop().unwrap();
+    let third = written_bytes(&twin, &name).split_off(written_bytes(&twin, &name).len() - 40);
     let record = [&[0; 100][..], &third, &[0; 100]].concat();
     store.append(&[Entry { shard: 0, record: &record }]).unwrap();
-    let before = disk.list().unwrap().pop().unwrap().1 - record.len() as u64 - 35;
+    // The record ends in zeros, which are no room.
+    let end = written_bytes(&disk, &name).len() + 100;
+    let before = (end - record.len() - 35) as u64;
     disk.flip(&name, before * 8);
     let found = Model::replay(&mut open(disk).unwrap()).unwrap();
     assert_eq!(found.0[&0], [b"first".to_vec()]);

@@ -60,16 +60,20 @@ fn the_bytes_are_those_of_version_1() {
     let mut writer = store.begin_checkpoint(7).unwrap();
     writer.chunk(b"state").unwrap();
     store.finish_checkpoint(writer.finish().unwrap()).unwrap();
-    let read = |name: &str| hex::encode(std::fs::read(directory.path().join(name)).unwrap());
+    let read = |name: &str| std::fs::read(directory.path().join(name)).unwrap();
     let documented = include_str!("../../../src/store/FORMAT.md");
     let example = |name: &str| {
-        let (_, after) = documented.split_once(&format!("`{name}`:\n\n")).expect("the example stands there");
+        let (_, after) = documented.split_once(&format!("\n`{name}`")).expect("the example stands there");
+        let (_, after) = after.split_once(":\n\n").expect("its bytes follow");
         let lines = after.lines().take_while(|line| line.starts_with("    "));
         lines
             .map(|line| line.split('#').next().unwrap().split_whitespace().collect::<String>())
             .collect::<String>()
     };
-    for name in ["0000000000000001.log", "0007-0000000000000001.checkpoint"] {
-        assert_eq!(read(name), example(name), "{name}");
-    }
+    let checkpoint = "0007-0000000000000001.checkpoint";
+    assert_eq!(hex::encode(read(checkpoint)), example(checkpoint));
+    let segment = read("0000000000000001.log");
+    let (frames, room) = segment.split_at(example("0000000000000001.log").len() / 2);
+    assert_eq!(hex::encode(frames), example("0000000000000001.log"));
+    assert_eq!((segment.len(), room.iter().max()), (16 << 20, Some(&0)), "the rest is room");
 }
