@@ -6,7 +6,7 @@
 //! **Threads.** Workers run turns over the shards that have something waiting, round-robin. What a turn did is made
 //! durable by group commit (`commit`), on the worker itself while nothing else waits, by a thread of its own while there
 //! are turns to run. Nothing is shared by all shards on the way of an HTLC but two lock-free queues that are touched once
-//! a turn: the list of ready shards and the turns to be made durable. The shard of a peer is a function of its id
+//! a turn: the list of ready shards, with a lock for those that fall asleep at it (`ready`), and the turns to be made durable. The shard of a peer is a function of its id
 //! (`directory`), so a message is queued under its own shard's lock and no other, and non-strict forwarding, which
 //! chooses among the channels of one peer, stays inside a shard.
 //!
