@@ -62,6 +62,8 @@ struct SimFile {
     safe: usize,
     /// How short the file was since it was durable.
     shortest: usize,
+    /// How far it was written since then.
+    written: usize,
     /// A sync has failed: what was not durable then never will be.
     is_broken: bool,
 }
@@ -153,6 +155,7 @@ impl SimDisk {
                     SimFile {
                         safe: bytes.len(),
                         shortest: bytes.len(),
+                        written: 0,
                         durable: bytes.clone(),
                         bytes,
                         is_broken: false,
@@ -262,6 +265,7 @@ impl SimFile {
             self.durable.clone_from(&self.bytes);
             self.safe = self.bytes.len();
             self.shortest = self.bytes.len();
+            self.written = 0;
         }
     }
 
@@ -271,12 +275,19 @@ impl SimFile {
         let over = bytes.len().min(self.bytes.len() - at);
         self.bytes[at..at + over].copy_from_slice(&bytes[..over]);
         self.bytes.extend(&bytes[over..]);
+        self.written = self.written.max(at + bytes.len());
+    }
+
+    fn reserve(&mut self, bytes: usize) {
+        self.bytes.resize(self.bytes.len() + bytes, 0);
+        self.written = self.bytes.len();
     }
 
     fn cut(&mut self, bytes: usize) {
         self.bytes.truncate(bytes);
         self.safe = self.safe.min(bytes);
         self.shortest = self.shortest.min(bytes);
+        self.written = self.written.min(bytes);
     }
 
     fn after_crash(&self, survival: Survival, draw: &mut Draw) -> Vec<u8> {
@@ -290,14 +301,16 @@ impl SimFile {
                 }
                 // What was not cut is there, be it as it was before it was written over.
                 let before = &self.durable[..self.durable.len().min(self.shortest)];
-                let end = draw.between(self.safe as u64, self.bytes.len() as u64) as usize;
+                let end = draw.between(self.safe as u64, self.written.max(self.safe) as u64) as usize;
                 let mut bytes = self.bytes[..end].to_vec();
                 if survival == Survival::Sectors {
                     for start in (self.safe..end).step_by(SECTOR_BYTES) {
                         if draw.percent(50) {
-                            for at in start..end.min(start + SECTOR_BYTES) {
-                                bytes[at] = before.get(at).copied().unwrap_or(0);
-                            }
+                            let sector = &mut bytes[start..end.min(start + SECTOR_BYTES)];
+                            sector.fill(0);
+                            let before = before.get(start..).unwrap_or_default();
+                            let kept = before.len().min(sector.len());
+                            sector[..kept].copy_from_slice(&before[..kept]);
                         }
                     }
                 }
@@ -405,8 +418,7 @@ impl DiskFile for Handle {
         let mut platters = self.disk.platters();
         let fate = platters.operation()?;
         if !matches!(fate, Fate::Fail(_)) {
-            let file = platters.file(self.number)?;
-            file.bytes.resize(file.bytes.len() + usize::try_from(bytes).unwrap_or(usize::MAX), 0);
+            platters.file(self.number)?.reserve(usize::try_from(bytes).unwrap_or(usize::MAX));
         }
         fate.result()
     }
