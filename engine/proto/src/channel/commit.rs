@@ -31,7 +31,10 @@ pub enum Patience {
     /// Not at all, or none is due.
     None,
     /// For a moment: what it covers makes others wait.
-    Brief,
+    Brief {
+        /// How many young HTLCs it would sign again.
+        young: usize,
+    },
     /// For long: nobody but the channel's free slots and balances depends on it.
     Long,
 }
@@ -133,8 +136,8 @@ impl Funded {
             return if waits { Patience::Long } else { Patience::None };
         }
         let young = |entry: &&&HtlcEntry| entry.order >= young_from && !is_new(entry);
-        let waits = signed.filter(young).count() >= YOUNG_EACH * (others + fulfilled);
-        if waits { Patience::Brief } else { Patience::None }
+        let young = signed.filter(young).count();
+        if young >= YOUNG_EACH * (others + fulfilled) { Patience::Brief { young } } else { Patience::None }
     }
 
     /// Adds the `commitment_signed` for a commitment of the peer and the jobs that sign it.

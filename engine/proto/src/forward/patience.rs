@@ -12,9 +12,12 @@ use fulmen_wire::units::ChannelId;
 use super::input::Now;
 
 /// How long an HTLC is young, in milliseconds: likely to be resolved before long.
-pub(super) const YOUNG_MS: u64 = 200;
-/// The longest that a channel waits briefly, in milliseconds.
-pub(super) const BRIEFLY_MS: u64 = 100;
+const YOUNG_MS: u64 = 200;
+/// The longest that a channel waits briefly for the sake of one young HTLC, in milliseconds; and for any number of them.
+const BRIEFLY_EACH_MS: u64 = 2;
+const BRIEFLY_MAX_MS: u64 = YOUNG_MS;
+/// How long a channel waits for a tick at least, in milliseconds: one that began to wait just before a tick has not waited.
+const LONG_MS: u64 = 1_000;
 /// How finely a pace is remembered.
 const STEP_MS: u64 = YOUNG_MS / 8;
 
@@ -50,7 +53,8 @@ impl Pace {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     paces: BTreeMap<ChannelId, Pace>,
-    until_tick: BTreeSet<ChannelId>,
+    /// Those that wait for a tick, and since when.
+    until_tick: BTreeMap<ChannelId, u64>,
     briefly: BTreeMap<ChannelId, u64>,
     deadlines: BTreeSet<(u64, ChannelId)>,
 }
@@ -66,16 +70,18 @@ impl Waiting {
         self.paces.entry(channel_id).or_default().note(now.unix_ms, place);
     }
 
-    /// Has a channel wait for the next tick.
-    pub(super) fn wait_for_tick(&mut self, channel_id: ChannelId) {
+    /// Has a channel wait for a tick, from when it first did.
+    pub(super) fn wait_for_tick(&mut self, channel_id: ChannelId, now: Now) {
+        let since = self.until_tick.get(&channel_id).copied();
         self.end(channel_id);
-        self.until_tick.insert(channel_id);
+        self.until_tick.insert(channel_id, since.unwrap_or(now.unix_ms));
     }
 
-    /// Has a channel wait briefly, from when it first did.
-    pub(super) fn wait_briefly(&mut self, channel_id: ChannelId, now: Now) {
+    /// Has a channel wait briefly for so many young HTLCs, from when it first did.
+    pub(super) fn wait_briefly(&mut self, channel_id: ChannelId, now: Now, young: usize) {
         self.until_tick.remove(&channel_id);
-        let deadline = *self.briefly.entry(channel_id).or_insert(now.unix_ms + BRIEFLY_MS);
+        let patience_ms = (young as u64).saturating_mul(BRIEFLY_EACH_MS).min(BRIEFLY_MAX_MS);
+        let deadline = *self.briefly.entry(channel_id).or_insert(now.unix_ms + patience_ms);
         self.deadlines.insert((deadline, channel_id));
     }
 
@@ -99,13 +105,18 @@ impl Waiting {
         overdue
     }
 
-    /// All that wait; they wait no longer. What paces were long ago is forgotten.
-    pub(super) fn take_all(&mut self, now: Now) -> BTreeSet<ChannelId> {
+    /// The same at a tick, which some wait for. What paces were long ago is forgotten.
+    pub(super) fn take_overdue_at_tick(&mut self, now: Now) -> BTreeSet<ChannelId> {
         self.paces.retain(|_, pace| pace.marks.back().is_some_and(|(at, _)| at + YOUNG_MS > now.unix_ms));
-        self.deadlines.clear();
-        let mut all = std::mem::take(&mut self.until_tick);
-        all.extend(std::mem::take(&mut self.briefly).into_keys());
-        all
+        let mut overdue = self.take_overdue(now);
+        self.until_tick.retain(|channel_id, since| {
+            let waits = now.unix_ms < *since + LONG_MS;
+            if !waits {
+                overdue.insert(*channel_id);
+            }
+            waits
+        });
+        overdue
     }
 
     /// When the first of those that wait briefly is due.
@@ -137,13 +148,18 @@ mod tests {
         let (channel_id, other) = (ChannelId([1; 32]), ChannelId([2; 32]));
         let at = |unix_ms| Now { unix_ms };
         let mut waiting = Waiting::default();
-        waiting.wait_briefly(channel_id, at(10));
-        waiting.wait_briefly(channel_id, at(50));
-        waiting.wait_for_tick(other);
-        assert_eq!(waiting.first_deadline(), Some(at(10 + BRIEFLY_MS)));
-        assert!(waiting.take_overdue(at(9 + BRIEFLY_MS)).is_empty());
-        assert_eq!(waiting.take_overdue(at(10 + BRIEFLY_MS)), BTreeSet::from([channel_id]));
+        waiting.wait_briefly(channel_id, at(10), 20);
+        waiting.wait_briefly(channel_id, at(30), 30);
+        waiting.wait_for_tick(other, at(30));
+        assert_eq!(waiting.first_deadline(), Some(at(50)));
+        assert!(waiting.take_overdue(at(49)).is_empty());
+        assert_eq!(waiting.take_overdue(at(50)), BTreeSet::from([channel_id]));
         assert_eq!(waiting.first_deadline(), None);
-        assert_eq!(waiting.take_all(at(200)), BTreeSet::from([other]));
+        waiting.wait_briefly(channel_id, at(50), 400);
+        assert_eq!(waiting.first_deadline(), Some(at(250)));
+        assert_eq!(waiting.take_overdue_at_tick(at(250)), BTreeSet::from([channel_id]));
+        assert_eq!(waiting.take_overdue_at_tick(at(1_029)), BTreeSet::new());
+        waiting.wait_for_tick(other, at(1_029));
+        assert_eq!(waiting.take_overdue_at_tick(at(1_030)), BTreeSet::from([other]));
     }
 }
