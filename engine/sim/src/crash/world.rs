@@ -156,9 +156,9 @@ impl World {
         self.machines[FORWARDER].disk.lie();
     }
 
-    /// Decides how the forwarder dies.
+    /// Decides how the forwarder dies, counting operations from here.
     pub(super) fn doom(&mut self, point: CrashPoint) {
-        self.machines[FORWARDER].disk.die_at(point.operation);
+        self.machines[FORWARDER].disk.die_at(self.forwarder_operations() + point.operation);
         self.doom = Some(point);
     }
 
