@@ -87,7 +87,7 @@ impl Guides {
 }
 
 /// After how many comparisons a search in which labels do not easily stand in for each other is worth complete bounds.
-const COMPARISONS_BEFORE_GUIDES: usize = 4000;
+const COMPARISONS_BEFORE_GUIDES: usize = 100_000;
 
 /// How much the backward search may look at for each channel that the forward one does. What the latter meets lies about
 /// in memory; of 2, 3, 5 and 8, three served best.
@@ -177,6 +177,10 @@ pub(super) struct Labels {
     pub(super) comparisons: usize,
     /// Only estimates below this are of interest: the cheapest way to the payer so far.
     cost_max: u64,
+    /// What each block has been priced at, where a limit on them is minded: it is no part of what the route costs.
+    block_price: u64,
+    /// What all blocks within that limit would cost.
+    block_price_max: u64,
     payer: u32,
 }
 
@@ -221,7 +225,9 @@ impl Labels {
         self.best = None;
         self.work = 0;
         self.lifted_cost = u64::MAX;
-        self.cost_max = rules.cost_max;
+        self.block_price = if rules.blocks_max.is_some() { task.block_price } else { 0 };
+        self.block_price_max = self.block_price.saturating_mul(u64::from(rules.blocks_max.unwrap_or(0)));
+        self.cost_max = rules.cost_max.saturating_add(self.block_price_max);
         self.payer = task.payer;
         for node in task.blocked() {
             self.fronts[*node as usize] = Front { first: BLOCKED, search: self.search, ..fresh };
@@ -232,13 +238,14 @@ impl Labels {
             if blocked || start.amount > task.amount_max {
                 continue;
             }
+            let cost = match task.objective {
+                Objective::Cost => start.cost,
+                Objective::Fee => (start.amount - task.amount).saturating_mul(Cost::PER_MSAT),
+                Objective::Blocks => start.blocks.into(),
+                Objective::Hops => start.hops.into(),
+            };
             let label = Label {
-                cost: match task.objective {
-                    Objective::Cost => start.cost,
-                    Objective::Fee => (start.amount - task.amount).saturating_mul(Cost::PER_MSAT),
-                    Objective::Blocks => start.blocks.into(),
-                    Objective::Hops => start.hops.into(),
-                },
+                cost: cost.saturating_add(task.price(start.blocks)),
                 amount: start.amount,
                 node: start.node,
                 edge: at as u32,
@@ -290,7 +297,7 @@ impl Labels {
             let label = &self.labels[at as usize];
             Found {
                 label: at,
-                cost: label.cost,
+                cost: self.unpriced(label),
                 amount: label.amount,
                 blocks: label.blocks,
                 hops: u32::from(label.hops),
@@ -319,8 +326,15 @@ impl Labels {
         estimate >= self.cost_max
             || self.best.is_some_and(|best| {
                 let best = &self.labels[best as usize];
-                (estimate, blocks) >= (best.cost, best.blocks)
+                let least = self.unpriced(best).saturating_add(self.block_price_max);
+                (estimate, blocks) >= (least, best.blocks)
             })
+    }
+
+    /// What a label costs without the price of its blocks.
+    #[inline]
+    fn unpriced(&self, label: &Label) -> u64 {
+        label.cost.saturating_sub(self.block_price.saturating_mul(u64::from(label.blocks)))
     }
 
     /// Lets the forward search go on. Where it settles a node from which an edge leads to a taken label, that edge is
@@ -566,6 +580,10 @@ impl Labels {
         if estimate >= self.cost_max || rest == u64::MAX {
             return;
         }
+        let unpriced = self.unpriced(&label);
+        if label.node == self.payer && unpriced.saturating_add(self.block_price_max) >= self.cost_max {
+            return;
+        }
         if !PLAIN && (!keeps(rules, guides, &label) || (rules.lift.is_some() && self.passes_twice(&label))) {
             return;
         }
@@ -591,8 +609,10 @@ impl Labels {
         if label.node == self.payer {
             // Where it breaks a limit, another of the same cost may keep it.
             let keeps = label.keeps(&rules.limits);
-            self.cost_max = if keeps { estimate } else { estimate.saturating_add(1) };
-            let better = |best: &Label| (label.cost, !keeps, label.blocks) < (best.cost, true, best.blocks);
+            let cost_max = unpriced.saturating_add(self.block_price_max);
+            self.cost_max = if keeps { cost_max } else { cost_max.saturating_add(1) };
+            let better =
+                |best: &Label| (unpriced, !keeps, label.blocks) < (self.unpriced(best), true, best.blocks);
             if self.best.is_none_or(|best| better(&self.labels[best as usize])) {
                 self.best = Some(self.labels.len() as u32);
             }
@@ -636,13 +656,15 @@ impl Labels {
     /// Whether `one` can do everything that `other`, at the same node, can.
     #[inline]
     fn outdoes<const PLAIN: bool>(&self, rules: &Rules, one: &Label, other: &Label) -> bool {
-        if one.cost > other.cost || one.amount > other.amount {
+        if one.amount > other.amount {
             return false;
         }
         if PLAIN {
-            return one.blocks <= other.blocks || (one.cost, one.amount) != (other.cost, other.amount);
+            return one.cost <= other.cost
+                && (one.blocks <= other.blocks || (one.cost, one.amount) != (other.cost, other.amount));
         }
-        if (rules.blocks_max.is_some() && one.blocks > other.blocks)
+        if self.unpriced(one) > self.unpriced(other)
+            || (rules.blocks_max.is_some() && one.blocks > other.blocks)
             || (rules.hops_max.is_some() && one.hops > other.hops)
             || (rules.minds_onion && one.onion > other.onion)
         {

@@ -10,7 +10,8 @@
 //!    At large nodes both look only at the blocks of channels that are cheap enough to matter by then (`later`). Only cost,
 //!    amount and the limit on the fee are minded.
 //! 2. When its answer breaks other limits, the search is repeated with those minded, until the answer breaks none. The
-//!    cheapest of a wider choice that keeps all limits is the cheapest there is.
+//!    cheapest of a wider choice that keeps all limits is the cheapest there is. Where it is the limit on blocks, a price for
+//!    them is found first that leaves little to look through (`pricing`).
 //! 3. Both leave out directions whose `htlc_minimum` is above the payment's amount. Where one was met that the fees of later
 //!    hops might lift the amount over, a third search sees whether that makes a cheaper route. It is exponential at worst.
 //! 4. When there is none, the least value of each limit that would have done is the answer of a search for that alone.
@@ -24,6 +25,7 @@
 mod bounds;
 mod labels;
 mod later;
+mod pricing;
 mod task;
 
 use fulmen_wire::units::{BlockHeight, Msat};
@@ -130,16 +132,25 @@ impl Finder {
     fn solve(&mut self, task: &Task<'_>, limits: Limits) -> Result<Route, Stop> {
         self.guides.start(task);
         let mut rules = Rules::plain(limits);
+        let mut task = *task;
         let best = loop {
-            let Some(found) = self.run(task, &rules).map_err(|Exhausted| Stop::GivenUp(None))? else {
+            let Some(found) = self.run(&task, &rules).map_err(|Exhausted| Stop::GivenUp(None))? else {
                 break None;
             };
-            match Self::stricter(rules, &found, limits) {
-                Some(stricter) => rules = stricter,
-                None => break Some((found.cost, self.route(task, &found))),
+            let Some(stricter) = Self::stricter(rules, &found, limits) else {
+                break Some((found.cost, self.route(&task, &found)));
+            };
+            if rules.blocks_max.is_none() && stricter.blocks_max.is_some() {
+                let priced = self.price_blocks(task, &found, limits);
+                let priced = priced.map_err(|Exhausted| Stop::GivenUp(None))?;
+                task = task.pricing_blocks(priced.block_price);
+                self.guides.start(&task);
+                rules = Rules { cost_max: priced.cost_max, ..stricter };
+            } else {
+                rules = stricter;
             }
         };
-        let lifted = self.lifted(task, limits, best.as_ref().map(|(cost, _)| *cost));
+        let lifted = self.lifted(&task, limits, best.as_ref().map(|(cost, _)| *cost));
         match (lifted, best) {
             (Ok(Some(route)), _) => Ok(route),
             (Ok(None), best) => best.map(|(_, route)| route).ok_or(Stop::Nothing),
@@ -174,7 +185,10 @@ impl Finder {
         cost_max: Option<u64>,
     ) -> Result<Option<Route>, Exhausted> {
         let cost_max = cost_max.unwrap_or(u64::MAX);
-        if self.labels.lifted_cost >= cost_max {
+        // What keeps the limit on blocks pays no more for them than all within it cost.
+        let blocks = task.price(limits.max_cltv_blocks);
+        let lifted_cost = self.labels.lifted_cost;
+        if lifted_cost == u64::MAX || lifted_cost.saturating_sub(blocks) >= cost_max {
             return Ok(None);
         }
         // A cheaper route has a fee of no more than its cost.

@@ -27,6 +27,8 @@ pub(super) struct Task<'a> {
     /// The most the first HTLC may carry, by the limit on the fee.
     pub(super) amount_max: u64,
     pub(super) objective: Objective,
+    /// What each block costs beyond the rest, while a limit on blocks is looked for by its price.
+    pub(super) block_price: u64,
     minds_success: bool,
     overlay: Option<&'a Overlay>,
     marks: &'a Marks,
@@ -212,6 +214,7 @@ impl<'a> Task<'a> {
             amount: query.amount.0,
             amount_max: amount_max(query.amount, query.limits.max_fee),
             objective: Objective::Cost,
+            block_price: 0,
             minds_success: prices.minds_success(),
             overlay: query.scorer.map(|scorer| scorer.prepared(snapshot).unwrap_or(&marks.overlay)),
             marks,
@@ -222,6 +225,17 @@ impl<'a> Task<'a> {
     /// The same with another objective and limit on the fee.
     pub(super) fn minimising(self, objective: Objective, max_fee: Msat) -> Task<'a> {
         Task { objective, amount_max: amount_max(self.query.amount, max_fee), ..self }
+    }
+
+    /// The same with a price for each block.
+    pub(super) fn pricing_blocks(self, block_price: u64) -> Task<'a> {
+        Task { block_price, ..self }
+    }
+
+    /// What blocks cost beyond the rest.
+    #[inline]
+    pub(super) fn price(&self, blocks: u32) -> u64 {
+        self.block_price.saturating_mul(u64::from(blocks))
     }
 
     /// What it takes to forward `amount` over an edge that does not leave the payer; `None` when it cannot carry it. The
@@ -246,7 +260,8 @@ impl<'a> Task<'a> {
             Objective::Blocks => u64::from(edge.cltv_expiry_delta),
             Objective::Hops => 1,
         };
-        Some(Step { cost, fee, delta: u32::from(edge.cltv_expiry_delta) })
+        let delta = u32::from(edge.cltv_expiry_delta);
+        Some(Step { cost: cost.saturating_add(self.price(delta)), fee, delta })
     }
 
     /// Whether any edge that a head stands for may carry `amount`, or what fees make of it.
@@ -262,7 +277,7 @@ impl<'a> Task<'a> {
         if !self.open(head, amount) {
             return None;
         }
-        Some(match self.objective {
+        let cost = match self.objective {
             Objective::Cost => {
                 let doubted = self.minds_success && !self.is_remarked(side, block);
                 let bits = if doubted { Prices::prior_at_least(amount, head.capacity) } else { Bits(0) };
@@ -271,7 +286,8 @@ impl<'a> Task<'a> {
             Objective::Fee => head.fee(amount).saturating_mul(Cost::PER_MSAT),
             Objective::Blocks => u64::from(head.cltv_expiry_delta),
             Objective::Hops => 1,
-        })
+        };
+        Some(cost.saturating_add(self.price(head.cltv_expiry_delta.into())))
     }
 
     /// Whether something is known of an edge of a block that may make it likelier than its capacity does.

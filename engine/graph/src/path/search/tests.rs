@@ -192,6 +192,47 @@ fn agrees_with_brute_force_over_thousands_of_small_graphs() {
     }
 }
 
+#[test]
+fn a_limit_on_blocks_leaves_the_cheapest_of_the_rest() {
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(3000));
+    let (finder, bound) = (RefCell::new(Finder::default()), RefCell::new(0));
+    let inputs = (small_graph(), small_graph(), any::<prop::sample::Index>(), weights());
+    let run = runner.run(&inputs, |(mut graph, more, limit, weights)| {
+        // One after the other, so that there is a choice.
+        for channel in more.channels() {
+            let scid = Scid(channel.scid().0 + 100);
+            graph.add_channel(scid, channel.nodes(), channel.capacity()).unwrap();
+            for direction in Direction::BOTH {
+                graph.set_policy_of(scid, direction, channel.policy(direction).copied()).unwrap();
+            }
+        }
+        // Minimums are out of the way, or the search over them would mend what this one misses.
+        for channel in graph.clone().channels() {
+            for direction in Direction::BOTH {
+                let policy =
+                    channel.policy(direction).map(|policy| Policy { htlc_minimum: Msat(1), ..*policy });
+                graph.set_policy_of(channel.scid(), direction, policy).unwrap();
+            }
+        }
+        let nothing = Knowledge::default();
+        let query = Query::new(node(PAYER), node(PAYEE), Msat(AMOUNT), &nothing);
+        let query = Query { weights, ..query };
+        let all = usable(&graph, &query);
+        let cheapest = all.iter().min_by_key(|route| (route.cost, route.total_cltv_blocks));
+        let slow = cheapest.map_or(0, |route| route.total_cltv_blocks);
+        let quick: Vec<u32> =
+            all.iter().map(|route| route.total_cltv_blocks).filter(|blocks| *blocks < slow).collect();
+        if quick.is_empty() {
+            return Ok(());
+        }
+        let query = Query { limits: Limits { max_cltv_blocks: *limit.get(&quick), ..query.limits }, ..query };
+        *bound.borrow_mut() += 1;
+        agrees(&mut finder.borrow_mut(), &graph, &query).map(|_| ())
+    });
+    run.unwrap();
+    assert!(bound.take() > 200);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]

@@ -1,0 +1,87 @@
+//! The price of a block at which routes keep a limit on blocks of themselves.
+//!
+//! Owns: the search for that price (Lagrange's multiplier, found by the secant: each search at a price gives a route that is
+//! too slow or quick enough, and the price at which the last two of each kind cost the same is the next). A search that
+//! minds the limit then orders and bounds labels by cost and price together. Without a price it goes through everything
+//! that is cheaper and too slow.
+//!
+//! Invariant: changes which partial routes are looked at, never which route is the cheapest that keeps the limit.
+
+use crate::path::Limits;
+use crate::path::search::Finder;
+use crate::path::search::labels::{Exhausted, Found, Rules};
+use crate::path::search::task::{Objective, Task};
+
+/// How many prices are tried.
+const PRICES_MAX: usize = 8;
+
+/// The most a block may cost, so that what all of a route's cost stays far from the end of a word: a million satoshi.
+const BLOCK_PRICE_MAX: u64 = 1_000_000_000_000;
+
+/// The most a route may cost for its blocks to be priced, for the same reason.
+const COST_MAX: u64 = 1 << 62;
+
+/// A price, and what the search that minds the limit need not exceed.
+pub(super) struct Priced {
+    pub(super) block_price: u64,
+    pub(super) cost_max: u64,
+}
+
+/// A route as far as its price goes.
+#[derive(Clone, Copy)]
+struct Point {
+    cost: u64,
+    blocks: u32,
+}
+
+impl Finder {
+    /// Finds a price of blocks at which the cheapest routes have about as many as the limit allows, `cheapest` being too
+    /// slow without one. No price is given where no route is known that keeps all limits.
+    pub(super) fn price_blocks(
+        &mut self,
+        task: Task<'_>,
+        cheapest: &Found,
+        limits: Limits,
+    ) -> Result<Priced, Exhausted> {
+        let mut priced = Priced { block_price: 0, cost_max: u64::MAX };
+        if matches!(task.objective, Objective::Blocks | Objective::Hops) || cheapest.cost >= COST_MAX {
+            return Ok(priced);
+        }
+        let mut slow = Point { cost: cheapest.cost, blocks: cheapest.blocks };
+        let mut quick: Option<Point> = None;
+        let mut highest = 0;
+        // At the first price next to nothing but blocks counts: if that is too slow, all is.
+        let mut price = BLOCK_PRICE_MAX;
+        for _ in 0..PRICES_MAX {
+            let task = task.pricing_blocks(price);
+            self.guides.start(&task);
+            let Some(found) = self.run(&task, &Rules::plain(limits))? else { break };
+            let cost = found.cost.saturating_sub(task.price(found.blocks));
+            let point = Point { cost, blocks: found.blocks };
+            // Nothing that keeps the limit costs less.
+            let least = found.cost.saturating_sub(task.price(limits.max_cltv_blocks));
+            if least >= highest {
+                (highest, priced.block_price) = (least, price);
+            }
+            if point.blocks > limits.max_cltv_blocks {
+                slow = point;
+            } else {
+                quick = Some(point);
+                let keeps = Finder::stricter(Rules::plain(limits), &found, limits).is_none();
+                if keeps && cost < COST_MAX {
+                    priced.cost_max = priced.cost_max.min(cost + 1);
+                }
+            }
+            let Some(quick) = quick else { break };
+            let next = quick.cost.saturating_sub(slow.cost) / u64::from(slow.blocks - quick.blocks);
+            if next >= price {
+                break;
+            }
+            price = next;
+        }
+        if priced.cost_max == u64::MAX {
+            priced.block_price = 0;
+        }
+        Ok(priced)
+    }
+}
