@@ -26,6 +26,7 @@ mod ldk;
 mod network;
 mod ours;
 mod threads;
+mod weights;
 
 /// What is measured, and over what.
 #[derive(Args)]
@@ -57,6 +58,9 @@ pub(crate) struct Options {
     /// Instead of comparing with LDK: two threads against one, and a writer beside them.
     #[arg(long)]
     threads: bool,
+    /// Instead of comparing times with LDK: what routes are worth under several weights.
+    #[arg(long)]
+    weights: bool,
     /// Generated networks of several sizes as well.
     #[arg(long)]
     growth: bool,
@@ -150,6 +154,15 @@ fn against_ldk(options: &Options, network: &mut Network, modes: &[Mode]) -> Vec<
     };
     let mut judge = network.judge();
     let mut updating = Updating::default();
+    if options.weights {
+        rows.extend(
+            modes
+                .iter()
+                .take(1)
+                .flat_map(|mode| weights::run(options, network, &mut sides, &mut judge, mode)),
+        );
+        return rows;
+    }
     for mode in modes {
         rows.extend(compare::run(options, network, &mut sides, &mut judge, mode, &mut updating));
     }

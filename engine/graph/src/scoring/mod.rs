@@ -51,7 +51,7 @@ impl Weights {
 impl Default for Weights {
     /// A balance for a sender who would rather pay a little more than try again.
     fn default() -> Weights {
-        Weights { halving: Msat(3_000), halving_millionths: 600, hop: Msat(100), hop_millionths: 10 }
+        Weights { halving: Msat(20_000), halving_millionths: 650, hop: Msat(100), hop_millionths: 10 }
     }
 }
 
