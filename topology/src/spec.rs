@@ -50,9 +50,9 @@ const FORMS: &str = "line:N, ring:N, star:N, grid:WxH, tree:N[,branch:K], comple
                      hub:N[,hubs:H], each with [,economy:flat|mainnet][,capacity:SAT], or file:PATH[,core:K]";
 
 /// No generated topology has more nodes.
-const NODES_MAX: usize = 100_000;
+const NODES_MAX: usize = 1_000_000;
 /// No generated topology has more channels.
-const CHANNELS_MAX: usize = 1_000_000;
+const CHANNELS_MAX: usize = 5_000_000;
 /// No Erdős–Rényi graph has more nodes: every pair is drawn.
 const PAIRWISE_NODES_MAX: usize = 20_000;
 
@@ -384,7 +384,7 @@ mod tests {
             ("", "`` is not of the form"),
             ("mesh:9", "there is no generator `mesh`; use line:N, ring:N"),
             ("line", "`line` is not of the form"),
-            ("line:1", "`N` must be a whole number from 2 to 100000, not `1`"),
+            ("line:1", "`N` must be a whole number from 2 to 1000000, not `1`"),
             ("line:+5", "not `+5`"),
             ("line:99999999999999999999999", "`N` must be"),
             ("line:5,m:3", "`m` does not belong here"),
@@ -394,7 +394,7 @@ mod tests {
             ("grid:4", "`WxH` must be two numbers"),
             ("grid:1x1", "`WxH` must be such that there are 2 to"),
             ("grid:99999x99999", "`WxH` must be such that"),
-            ("complete:5000", "at most 1000000 channels"),
+            ("complete:5000", "at most 5000000 channels"),
             ("er:5", "`p` is missing"),
             ("er:5,p:1.5", "`p` must be a number from 0 to 1"),
             ("ws:9,k:3,p:0", "`k` must be even"),
