@@ -38,12 +38,12 @@ pub(crate) fn run(options: &Options, network: &mut Network, mode: &Mode) -> Vec<
     let mut asks = |count: usize| -> Vec<Ask> {
         (0..count).map(|at| network.ask(amounts[at % amounts.len()] * 1000)).collect()
     };
-    let lists = [asks(options.queries * 4), asks(options.queries * 4)];
+    let asks = asks(options.queries * 8);
     let updates: Vec<Update> = (0..10_000).map(|_| network.update()).collect();
     let mut measured = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
         for (runs, (threads, writes)) in measured.iter_mut().zip([(1, false), (1, true), (2, true)]) {
-            runs.push(one(&ours, mode, &lists[..threads], &updates, writes));
+            runs.push(one(&ours, mode, &asks, threads, &updates, writes));
         }
     }
     let [quiet, one, two] = &measured;
@@ -72,8 +72,9 @@ pub(crate) fn run(options: &Options, network: &mut Network, mode: &Mode) -> Vec<
     ]
 }
 
-/// One thread for each list of queries, and the writer beside them.
-fn one(ours: &Ours, mode: &Mode, lists: &[Vec<Ask>], updates: &[Update], writes: bool) -> Run {
+/// So many threads that share the queries, and the writer beside them.
+fn one(ours: &Ours, mode: &Mode, asks: &[Ask], threads: usize, updates: &[Update], writes: bool) -> Run {
+    let next = AtomicUsize::new(0);
     let (done, written) = (AtomicBool::new(false), AtomicUsize::new(0));
     let start = Instant::now();
     let mut times: Vec<f64> = Vec::new();
@@ -82,7 +83,7 @@ fn one(ours: &Ours, mode: &Mode, lists: &[Vec<Ask>], updates: &[Update], writes:
         if writes {
             scope.spawn(|| write(ours, updates, &done, &written));
         }
-        let readers: Vec<_> = lists.iter().map(|asks| scope.spawn(|| read(ours, mode, asks))).collect();
+        let readers: Vec<_> = (0..threads).map(|_| scope.spawn(|| read(ours, mode, asks, &next))).collect();
         for reader in readers {
             times.extend(reader.join().expect("readers do not panic"));
         }
@@ -98,15 +99,16 @@ fn one(ours: &Ours, mode: &Mode, lists: &[Vec<Ask>], updates: &[Update], writes:
     }
 }
 
-fn read(ours: &Ours, mode: &Mode, asks: &[Ask]) -> Vec<f64> {
+/// Takes queries as long as there are any; how long one takes differs a thousandfold.
+fn read(ours: &Ours, mode: &Mode, asks: &[Ask], next: &AtomicUsize) -> Vec<f64> {
     let mut seeker = Seeker::default();
-    asks.iter()
-        .map(|ask| {
-            microseconds(Clock::Wall, &mut || {
-                std::hint::black_box(ours.answer(&mut seeker, ask, mode));
-            })
-        })
-        .collect()
+    let mut times = Vec::new();
+    while let Some(ask) = asks.get(next.fetch_add(1, Ordering::Relaxed)) {
+        times.push(microseconds(Clock::Wall, &mut || {
+            std::hint::black_box(ours.answer(&mut seeker, ask, mode));
+        }));
+    }
+    times
 }
 
 /// Applies batches as they fall due, until told that it is enough.
