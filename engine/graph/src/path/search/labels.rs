@@ -50,6 +50,9 @@ pub(super) struct Rules {
     /// The highest `htlc_minimum` that the fees of later hops may lift the amount over. Without, directions with a minimum
     /// above the payment's amount are left out.
     pub(super) lift: Option<u64>,
+    /// Whether to leave minimums out of account that fees might make up for. What is found need not be a route then; but
+    /// no route is cheaper.
+    pub(super) waives_minimums: bool,
     /// Only lower costs are of interest.
     pub(super) cost_max: u64,
     /// All limits, those that do not bind as well: among ways of one cost, one that keeps them ends the search.
@@ -515,7 +518,11 @@ impl Labels {
         if front.search == self.search && (front.first == BLOCKED || (PLAIN && front.outdoes(label))) {
             return;
         }
-        let least = if rules.lift.is_some() { label.amount } else { task.amount };
+        let least = match rules.lift {
+            _ if rules.waives_minimums => task.amount_max,
+            Some(_) => label.amount,
+            None => task.amount,
+        };
         let minimum = task.minimum(number, edge, edge.source);
         if minimum > least {
             return self.leave_out(task, guides, label.cost, minimum, (number, edge));
@@ -744,6 +751,14 @@ impl Rules {
     /// No limit is minded but that on the fee.
     pub(super) const fn plain(limits: Limits) -> Rules {
         let cost_max = u64::MAX;
-        Rules { blocks_max: None, hops_max: None, minds_onion: false, lift: None, cost_max, limits }
+        Rules {
+            blocks_max: None,
+            hops_max: None,
+            minds_onion: false,
+            lift: None,
+            waives_minimums: false,
+            cost_max,
+            limits,
+        }
     }
 }

@@ -13,7 +13,8 @@
 //!    cheapest of a wider choice that keeps all limits is the cheapest there is. Where it is the limit on blocks, a price for
 //!    them is found first that leaves little to look through (`pricing`).
 //! 3. Both leave out directions whose `htlc_minimum` is above the payment's amount. Where one was met that the fees of later
-//!    hops might lift the amount over, a third search sees whether that makes a cheaper route. It is exponential at worst.
+//!    hops might lift the amount over, one more search sees whether there were anything to gain if they had no minimums, and
+//!    only then another whether that makes a cheaper route, which is exponential at worst.
 //! 4. When there is none, the least value of each limit that would have done is the answer of a search for that alone.
 //!
 //! Every search is cut off after a number of comparisons, with an answer that says so ([`NoRoute::GivenUp`]).
@@ -191,6 +192,12 @@ impl Finder {
         if lifted_cost == u64::MAX || lifted_cost.saturating_sub(blocks) >= cost_max {
             return Ok(None);
         }
+        // Most of the time there is no way there even without such minimums.
+        let blocks_max = (task.block_price > 0).then_some(limits.max_cltv_blocks);
+        let waiving = Rules { blocks_max, waives_minimums: true, cost_max, ..Rules::plain(limits) };
+        if self.run(task, &waiving)?.is_none() {
+            return Ok(None);
+        }
         // A cheaper route has a fee of no more than its cost.
         let amount_max = match task.objective {
             Objective::Cost | Objective::Fee => {
@@ -204,6 +211,7 @@ impl Finder {
             hops_max: Some(u32::try_from(limits.max_hops).unwrap_or(u32::MAX)),
             minds_onion: true,
             lift: Some(highest),
+            waives_minimums: false,
             cost_max,
             limits,
         };
@@ -224,16 +232,13 @@ impl Finder {
             self.labels.comparisons = 0;
             self.solve(&task.minimising(objective, limits.max_fee), limits)
         };
+        if matches!(least(Objective::Fee, wide), Err(Stop::Nothing)) {
+            return NoRoute::Unreachable { amount };
+        }
+        // Where none of these helps, two limits or more stand in the way.
         let fee = least(Objective::Fee, Limits { max_fee: wide.max_fee, ..limits });
         let blocks = least(Objective::Blocks, Limits { max_cltv_blocks: wide.max_cltv_blocks, ..limits });
         let hops = least(Objective::Hops, Limits { max_hops: wide.max_hops, ..limits });
-        if [&fee, &blocks, &hops].into_iter().all(|answer| matches!(answer, Err(Stop::Nothing))) {
-            // Two limits or more stand in the way, or there is no way at all.
-            match least(Objective::Fee, wide) {
-                Err(Stop::Nothing) => return NoRoute::Unreachable { amount },
-                Err(Stop::GivenUp(_)) | Ok(_) => {}
-            }
-        }
         NoRoute::Limited {
             amount,
             max_fee: fee.ok().map(|route| route.fee),
