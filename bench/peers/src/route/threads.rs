@@ -28,6 +28,9 @@ const ROUNDS: usize = 5;
 struct Run {
     queries_a_second: f64,
     p99_us: f64,
+    /// CPU time of the readers alone, which tells whether they hold each other up even where other work takes processors
+    /// from them.
+    cpu_us_a_query: f64,
     updates_a_second: f64,
 }
 
@@ -62,7 +65,13 @@ pub(crate) fn run(options: &Options, network: &mut Network, mode: &Mode) -> Vec<
         further,
     };
     let written: Vec<f64> = two.iter().chain(one).map(|run| run.updates_a_second).collect();
-    let further = json!({ "updates_a_second": written });
+    let cpu = |runs: &[Run]| spread(&mut runs.iter().map(|run| run.cpu_us_a_query).collect::<Vec<_>>()).1;
+    let further = json!({
+        "updates_a_second": written,
+        "cpu_us_a_query_without_writer": cpu(quiet),
+        "cpu_us_a_query_one_thread": cpu(one),
+        "cpu_us_a_query_two_threads": cpu(two),
+    });
     let further = further.as_object().cloned().unwrap_or_default();
     let (single, double) = (speed(one), speed(two));
     let (without, with) = (p99(quiet), p99(one));
@@ -78,6 +87,7 @@ fn one(ours: &Ours, mode: &Mode, asks: &[Ask], threads: usize, updates: &[Update
     let (done, written) = (AtomicBool::new(false), AtomicUsize::new(0));
     let start = Instant::now();
     let mut times: Vec<f64> = Vec::new();
+    let mut cpu_us = 0.0;
     let mut seconds = 0.0;
     thread::scope(|scope| {
         if writes {
@@ -85,7 +95,9 @@ fn one(ours: &Ours, mode: &Mode, asks: &[Ask], threads: usize, updates: &[Update
         }
         let readers: Vec<_> = (0..threads).map(|_| scope.spawn(|| read(ours, mode, asks, &next))).collect();
         for reader in readers {
-            times.extend(reader.join().expect("readers do not panic"));
+            let (walls, cpu) = reader.join().expect("readers do not panic");
+            times.extend(walls);
+            cpu_us += cpu;
         }
         seconds = start.elapsed().as_secs_f64();
         done.store(true, Ordering::Relaxed);
@@ -95,20 +107,24 @@ fn one(ours: &Ours, mode: &Mode, asks: &[Ask], threads: usize, updates: &[Update
     Run {
         queries_a_second: queries / seconds,
         p99_us: percentile(&times, 99),
+        cpu_us_a_query: cpu_us / queries,
         updates_a_second: written.load(Ordering::Relaxed) as f64 / seconds,
     }
 }
 
-/// Takes queries as long as there are any; how long one takes differs a thousandfold.
-fn read(ours: &Ours, mode: &Mode, asks: &[Ask], next: &AtomicUsize) -> Vec<f64> {
+/// Takes queries as long as there are any; how long one takes differs a thousandfold. Gives the time on the wall of each,
+/// and the CPU time of all.
+fn read(ours: &Ours, mode: &Mode, asks: &[Ask], next: &AtomicUsize) -> (Vec<f64>, f64) {
     let mut seeker = Seeker::default();
     let mut times = Vec::new();
-    while let Some(ask) = asks.get(next.fetch_add(1, Ordering::Relaxed)) {
-        times.push(microseconds(Clock::Wall, &mut || {
-            std::hint::black_box(ours.answer(&mut seeker, ask, mode));
-        }));
-    }
-    times
+    let cpu = microseconds(Clock::Thread, &mut || {
+        while let Some(ask) = asks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            times.push(microseconds(Clock::Wall, &mut || {
+                std::hint::black_box(ours.answer(&mut seeker, ask, mode));
+            }));
+        }
+    });
+    (times, cpu)
 }
 
 /// Applies batches as they fall due, until told that it is enough.

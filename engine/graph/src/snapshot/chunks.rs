@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use crate::snapshot::Edge;
 
-/// The fewest edges of a chunk: 4 kB.
-const CHUNK_EDGES_MIN: usize = 128;
+/// The fewest edges of a chunk: 16 kB. In tests so few that small graphs have several chunks.
+const CHUNK_EDGES_MIN: usize = if cfg!(test) { 128 } else { 512 };
 
 /// The most chunks, as far as [`CHUNK_EDGES_MIN`] allows: each is counted when a snapshot follows another.
 const CHUNKS_MAX: usize = 1024;
