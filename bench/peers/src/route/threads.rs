@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options, network: &mut Network, mode: &Mode) -> Vec<
     let mut asks = |count: usize| -> Vec<Ask> {
         (0..count).map(|at| network.ask(amounts[at % amounts.len()] * 1000)).collect()
     };
-    let asks = asks(options.queries * 8);
+    let asks = asks(options.queries * 50);
     let updates: Vec<Update> = (0..10_000).map(|_| network.update()).collect();
     let mut measured = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
