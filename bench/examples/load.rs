@@ -1,8 +1,7 @@
 //! How long it takes to come to the graph of the main network: from the gossip store, and from describegraph JSON.
 //!
 //! `cargo run --release -p fulmen-bench --example load -- FILE` with a describegraph JSON, plain or .gz. The store is made
-//! from it with empty signatures, which opening does not look at. Prints the median of several runs, thread CPU time, and
-//! what the index takes in memory a channel.
+//! from it with empty signatures, which opening does not look at. Prints medians of several runs in thread CPU time.
 
 use std::error::Error;
 use std::fs;
