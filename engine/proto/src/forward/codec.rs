@@ -24,6 +24,8 @@ const RECORD_VERSION: u8 = 1;
 impl Record {
     /// Appends the record's byte form to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        // Some seven changes and 1.8 kB make a forward.
+        out.reserve(256 * self.changes.len());
         let mut out = Encoder::new(out, RECORD_VERSION);
         for (change, is_derived) in self.changes.iter().zip(self.derived_onions()) {
             out.omit_onions(is_derived);

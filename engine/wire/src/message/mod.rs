@@ -142,7 +142,13 @@ impl Message {
     /// When it is longer than a message may be: a message that was decoded is not, and we must not make one.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(256);
+        // With room for the messages that are both frequent and long, so that none is moved as it grows.
+        let room = match self {
+            Message::UpdateAddHtlc(_) => 1_536,
+            Message::CommitmentSigned(message) => 128 + 64 * message.htlc_signatures.len(),
+            _ => 256,
+        };
+        let mut bytes = Vec::with_capacity(room);
         self.encode_into(&mut bytes);
         bytes
     }
