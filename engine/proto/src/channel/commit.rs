@@ -22,7 +22,7 @@ use crate::keys::{CommitmentNumber, PerCommitmentSecret, parse_point, to_point};
 
 /// The fewest HTLC signatures for which a `commitment_signed` may wait.
 const WORTH_WAITING: usize = 8;
-/// How many young HTLCs it would sign again for each of its updates, if it is to wait for their end.
+/// How many young HTLCs it would sign again for each of its updates, fulfilments aside, if it is to wait for their end.
 const YOUNG_EACH: usize = 16;
 
 /// How long a `commitment_signed` that is due had better be put off.
@@ -137,7 +137,8 @@ impl Funded {
         }
         let young = |entry: &&&HtlcEntry| entry.order >= young_from && !is_new(entry);
         let young = signed.filter(young).count();
-        if young >= YOUNG_EACH * (others + fulfilled) { Patience::Brief { young } } else { Patience::None }
+        // Fulfilments beside them count for nothing: nobody waits for those.
+        if young >= YOUNG_EACH * others { Patience::Brief { young } } else { Patience::None }
     }
 
     /// Adds the `commitment_signed` for a commitment of the peer and the jobs that sign it.
