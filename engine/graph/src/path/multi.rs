@@ -65,7 +65,7 @@ impl PartFinder {
         let ends = search::ends(graph, query)?;
         let one = self.single.attempt(graph, query);
         if let Some(route) = &one
-            && (parts_max <= 1 || route.success >= LIKELY_ENOUGH)
+            && (parts_max <= 1 || (route.success >= LIKELY_ENOUGH && Prices::new(query).minds_success()))
         {
             return Ok(Parts::from(route.clone()));
         }
@@ -199,7 +199,8 @@ impl Search<'_, '_> {
         for left in (0..granules).rev() {
             // No later granule costs less than the last one.
             let bound = pushed.saturating_add(last.saturating_mul(u64::from(left) + 1));
-            if cost_max <= bound.saturating_add(bound / CLOSE_DIVISOR) {
+            let close = if market.prices.minds_success() { bound / CLOSE_DIVISOR } else { 0 };
+            if cost_max <= bound.saturating_add(close) {
                 return Flowed::Unfit;
             }
             let Some(added) = solver.push(&market) else { return Flowed::Short };
