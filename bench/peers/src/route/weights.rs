@@ -73,16 +73,8 @@ fn row(factor: f64, mode: &Mode, worths: &[(Worth, Worth)]) -> Row {
         "peer_blocks_mean": mean(&|(peer, _)| f64::from(peer.blocks)),
         "fulmen_blocks_mean": mean(&|(_, ours)| f64::from(ours.blocks)),
     });
-    Row {
-        case: format!("route/weights/{factor}"),
-        unit: "success",
-        peer,
-        peer_min: peer,
-        peer_max: peer,
-        fulmen,
-        fulmen_min: fulmen,
-        fulmen_max: fulmen,
-        ratio: fulmen / peer,
-        further: further.as_object().cloned().unwrap_or_default(),
-    }
+    let further = further.as_object().cloned().unwrap_or_default();
+    let plain = super::row(&format!("route/weights/{factor}"), (peer, fulmen), further);
+    // More is better here.
+    Row { unit: "success", ratio: fulmen / peer, ..plain }
 }

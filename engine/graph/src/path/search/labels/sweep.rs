@@ -20,6 +20,7 @@ const COMPARISONS_BEFORE_GUIDES: usize = 100_000;
 const PACE: usize = 3;
 
 impl Labels {
+    /// Takes labels up in their order until none that is left can lead to a cheaper route.
     pub(super) fn sweep<const PLAIN: bool>(
         &mut self,
         task: &Task<'_>,
