@@ -157,7 +157,6 @@ impl Deriver {
         let mut group = 0;
         while group < groups {
             group += match groups - group {
-                4.. => self.accumulate::<4>(ifma, group),
                 2.. => self.accumulate::<2>(ifma, group),
                 _ => self.accumulate::<1>(ifma, group),
             };

@@ -21,7 +21,7 @@
 //!
 //! Budget: 9.3 ns per product of eight, 7.9 ns per square, when two or more are independent.
 
-use super::lanes::{Ifma, LaneMask, Lanes};
+use super::lanes::{Ifma, LaneMask, Lanes, in_order};
 
 /// Eight reduced field elements: limbs 0 to 3 below 2^52, limb 4 at most [`TOP`].
 #[derive(Clone, Copy)]
@@ -331,7 +331,7 @@ impl<const W: u64> Product<W> {
         let c1 = c[1].add_high(above, fold) + c0.shr::<52>();
         let c2 = c[2] + c1.shr::<52>();
         let c3 = c[3] + c2.shr::<52>();
-        Factor::new([c0, c1, c2, c3, (c[4] & ifma.splat(MASK_48)) + c3.shr::<52>()])
+        Factor::new(in_order([c0, c1, c2, c3, (c[4] & ifma.splat(MASK_48)) + c3.shr::<52>()]))
     }
 }
 
@@ -408,71 +408,89 @@ pub(crate) fn square_plus<const M: u64>(a: &impl Multiplicand, c: Lazy<M>) -> Pr
     Product { limbs, above }
 }
 
-/// Columns 0 to 4 of a * b, added to `start`. A column is one chain of sums: ten columns are as many as the processor
-/// works on at once, and columns summed in parts would have to be added up.
+/// Columns 0 to 4 of a * b, added to `start`. A column is one chain of sums: by rows, so that the next step of a column is
+/// never waited for, and columns summed in parts would have to be added up.
 #[inline(always)]
 fn low_columns(a: &impl Multiplicand, b: &impl Multiplicand, start: &[Lanes; 5]) -> [Lanes; 5] {
     let (a, b) = (a.limbs(), b.limbs());
-    let mut t = *start;
-    t[4] = t[4].add_low(a[0], b[4]);
-    t[4] = t[4].add_high(a[0], b[3]);
-    t[3] = t[3].add_low(a[0], b[3]);
-    t[3] = t[3].add_high(a[0], b[2]);
-    t[2] = t[2].add_low(a[0], b[2]);
-    t[1] = t[1].add_low(a[0], b[1]);
-    t[0] = t[0].add_low(a[0], b[0]);
-    t[4] = t[4].add_low(a[1], b[3]);
-    t[4] = t[4].add_high(a[1], b[2]);
-    t[3] = t[3].add_low(a[1], b[2]);
-    t[3] = t[3].add_high(a[1], b[1]);
-    t[2] = t[2].add_low(a[1], b[1]);
-    t[1] = t[1].add_low(a[1], b[0]);
-    t[4] = t[4].add_low(a[2], b[2]);
-    t[4] = t[4].add_high(a[2], b[1]);
-    t[3] = t[3].add_low(a[2], b[1]);
-    t[3] = t[3].add_high(a[2], b[0]);
-    t[2] = t[2].add_low(a[2], b[0]);
-    t[4] = t[4].add_low(a[3], b[1]);
-    t[4] = t[4].add_high(a[3], b[0]);
-    t[3] = t[3].add_low(a[3], b[0]);
-    t[2] = t[2].add_high(a[0], b[1]);
-    t[4] = t[4].add_low(a[4], b[0]);
-    t[1] = t[1].add_high(a[0], b[0]);
-    t[2] = t[2].add_high(a[1], b[0]);
-    t
+    let [t0, t1, t2, t3, t4] = *start;
+    let [t0, t1, t2, t3, t4] = in_order([
+        t0.add_low(a[0], b[0]),
+        t1.add_low(a[0], b[1]),
+        t2.add_low(a[0], b[2]),
+        t3.add_low(a[0], b[3]),
+        t4.add_low(a[0], b[4]),
+    ]);
+    let [t0, t1, t2, t3, t4] = in_order([
+        t0,
+        t1.add_high(a[0], b[0]),
+        t2.add_high(a[0], b[1]),
+        t3.add_high(a[0], b[2]),
+        t4.add_high(a[0], b[3]),
+    ]);
+    let [t0, t1, t2, t3, t4] = in_order([
+        t0,
+        t1.add_low(a[1], b[0]),
+        t2.add_low(a[1], b[1]),
+        t3.add_low(a[1], b[2]),
+        t4.add_low(a[1], b[3]),
+    ]);
+    let [t0, t1, t2, t3, t4] = in_order([
+        t0,
+        t1,
+        t2.add_high(a[1], b[0]).add_low(a[2], b[0]),
+        t3.add_high(a[1], b[1]).add_low(a[2], b[1]),
+        t4.add_high(a[1], b[2]).add_low(a[2], b[2]),
+    ]);
+    [
+        t0,
+        t1,
+        t2,
+        t3.add_high(a[2], b[0]).add_low(a[3], b[0]),
+        t4.add_high(a[2], b[1]).add_low(a[3], b[1]).add_high(a[3], b[0]).add_low(a[4], b[0]),
+    ]
 }
 
 /// Columns 5 to 9 of a * b, added to `start`, before carrying.
 #[inline(always)]
 fn high_columns(a: &impl Multiplicand, b: &impl Multiplicand, start: &[Lanes; 5]) -> [Lanes; 5] {
     let (a, b) = (a.limbs(), b.limbs());
-    let [mut h5, mut h6, mut h7, mut h8, mut h9] = *start;
-    h5 = h5.add_high(a[0], b[4]);
-    h5 = h5.add_high(a[4], b[0]);
-    h5 = h5.add_low(a[1], b[4]);
-    h6 = h6.add_high(a[1], b[4]);
-    h6 = h6.add_high(a[4], b[1]);
-    h5 = h5.add_high(a[1], b[3]);
-    h5 = h5.add_high(a[3], b[1]);
-    h5 = h5.add_low(a[4], b[1]);
-    h7 = h7.add_high(a[2], b[4]);
-    h7 = h7.add_high(a[4], b[2]);
-    h6 = h6.add_high(a[2], b[3]);
-    h6 = h6.add_high(a[3], b[2]);
-    h5 = h5.add_high(a[2], b[2]);
-    h5 = h5.add_low(a[2], b[3]);
-    h5 = h5.add_low(a[3], b[2]);
-    h6 = h6.add_low(a[2], b[4]);
-    h6 = h6.add_low(a[4], b[2]);
-    h7 = h7.add_high(a[3], b[3]);
-    h7 = h7.add_low(a[3], b[4]);
-    h8 = h8.add_high(a[3], b[4]);
-    h6 = h6.add_low(a[3], b[3]);
-    h7 = h7.add_low(a[4], b[3]);
-    h8 = h8.add_high(a[4], b[3]);
-    h9 = h9.add_high(a[4], b[4]);
-    h8 = h8.add_low(a[4], b[4]);
-    [h5, h6, h7, h8, h9]
+    let [h5, h6, h7, h8, h9] = *start;
+    let [h5, h6, h7, h8, h9] = in_order([
+        h5.add_low(a[4], b[1]),
+        h6.add_low(a[4], b[2]),
+        h7.add_low(a[4], b[3]),
+        h8.add_low(a[4], b[4]),
+        h9.add_high(a[4], b[4]),
+    ]);
+    let [h5, h6, h7, h8, h9] = in_order([
+        h5.add_high(a[4], b[0]),
+        h6.add_high(a[4], b[1]),
+        h7.add_high(a[4], b[2]),
+        h8.add_high(a[4], b[3]),
+        h9,
+    ]);
+    let [h5, h6, h7, h8, h9] = in_order([
+        h5.add_low(a[3], b[2]),
+        h6.add_low(a[3], b[3]),
+        h7.add_low(a[3], b[4]),
+        h8.add_high(a[3], b[4]),
+        h9,
+    ]);
+    let [h5, h6, h7, h8, h9] = in_order([
+        h5.add_high(a[3], b[1]).add_low(a[2], b[3]),
+        h6.add_high(a[3], b[2]).add_low(a[2], b[4]),
+        h7.add_high(a[3], b[3]).add_high(a[2], b[4]),
+        h8,
+        h9,
+    ]);
+    [
+        h5.add_high(a[2], b[2]).add_low(a[1], b[4]).add_high(a[1], b[3]).add_high(a[0], b[4]),
+        h6.add_high(a[2], b[3]).add_high(a[1], b[4]),
+        h7,
+        h8,
+        h9,
+    ]
 }
 
 /// Columns 0 to 4 of a^2: the products of different limbs once, doubled.
@@ -516,11 +534,12 @@ fn square_high_columns(a: &impl Multiplicand) -> [Lanes; 5] {
 /// Passes the carries of columns 5 to 9 on without taking them away below: the fold reads 52 bits only.
 #[inline(always)]
 fn carry_high(h: &[Lanes; 5]) -> [Lanes; 5] {
+    let h = &in_order(*h);
     let h6 = h[1] + h[0].shr::<52>();
     let h7 = h[2] + h6.shr::<52>();
     let h8 = h[3] + h7.shr::<52>();
     let h9 = h[4] + h8.shr::<52>();
-    [h[0], h6, h7, h8, h9]
+    in_order([h[0], h6, h7, h8, h9])
 }
 
 /// Adds columns 5 to 9 to columns 0 to 4, times 2^260 mod p. The caller answers for the weight: one if the low columns
@@ -529,6 +548,7 @@ fn carry_high(h: &[Lanes; 5]) -> [Lanes; 5] {
 fn fold(low: &[Lanes; 5], high: &[Lanes; 5]) -> Product<1> {
     let ifma = low[0].proof();
     let by = ifma.splat(FOLD_260);
+    let low = &in_order(*low);
     Product {
         limbs: [
             low[0].add_low(high[0], by),

@@ -252,29 +252,6 @@ macro_rules! accumulator {
 accumulator!(1);
 accumulator!(2);
 
-/// Doublings run fastest two groups at a time, sums four: more than two groups of a doubling spill registers.
-impl Accumulator<4> for Jacobian<4> {
-    #[inline(always)]
-    fn start(ifma: Ifma, points: [&Affine; 4]) -> Self {
-        start!(4, ifma, points)
-    }
-    #[inline(always)]
-    fn doubled<const TIMES: u32>(self) -> Self {
-        let Jacobian { x: [x0, x1, x2, x3], y_twice: [y0, y1, y2, y3], z: [z0, z1, z2, z3] } = self;
-        let first = Jacobian { x: [x0, x1], y_twice: [y0, y1], z: [z0, z1] }.doubled::<TIMES>();
-        let second = Jacobian { x: [x2, x3], y_twice: [y2, y3], z: [z2, z3] }.doubled::<TIMES>();
-        Jacobian {
-            x: [first.x[0], first.x[1], second.x[0], second.x[1]],
-            y_twice: [first.y_twice[0], first.y_twice[1], second.y_twice[0], second.y_twice[1]],
-            z: [first.z[0], first.z[1], second.z[0], second.z[1]],
-        }
-    }
-    #[inline(always)]
-    fn plus(self, points: [&Affine; 4]) -> Self {
-        plus!(4, self, points)
-    }
-}
-
 impl Jacobian<1> {
     /// The affine point, given 1 / Z.
     #[inline(always)]

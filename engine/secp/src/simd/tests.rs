@@ -233,5 +233,4 @@ fn chains_are_the_oracles_and_mark_what_is_exceptional() {
     let mut source = Source::new(15);
     run::<1>(ifma, &mut source);
     run::<2>(ifma, &mut source);
-    run::<4>(ifma, &mut source);
 }

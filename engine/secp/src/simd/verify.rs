@@ -8,7 +8,7 @@
 //! x-coordinates to compare. Signatures can be made to do so, each at the cost of lanes and libsecp256k1 both, about a
 //! fifth more than libsecp256k1 alone; those beside it in the batch pay at most a second pass of the products in `invert`.
 //!
-//! Budget: 2.8 us a signature from 64 on, 4.2 us at 8 (bench `verify/fresh`); about 0.8 MB of room a thread.
+//! Budget: 2.4 us a signature from 64 on, 3.4 us at 8 (bench `verify/fresh`); about 0.8 MB of room a thread.
 
 use super::cache::KnownKey;
 use super::field::Fe;
@@ -67,7 +67,6 @@ impl Verifier {
         let mut group = 0;
         while group < groups {
             group += match groups - group {
-                4.. => self.finish::<4>(ifma, group, jobs, valid),
                 2.. => self.finish::<2>(ifma, group, jobs, valid),
                 _ => self.finish::<1>(ifma, group, jobs, valid),
             };
