@@ -15,7 +15,7 @@ use super::field::Fe;
 use super::lanes::{Ifma, LaneMask};
 use super::multiply::{KnownPoints, Splits, Terms, chain, compare_x, join, lanes_of, sum_groups};
 use super::point::{Accumulator, Affine, Jacobian};
-use super::table::{DIGITS, Entry, G_DIGITS, Table, Workspace, build, generator, load_points};
+use super::table::{DIGITS, Entry, G_DIGITS, KEY_DIGITS, Table, Workspace, build, generator, load_points};
 use crate::scalar::{Montgomery, Scalar, Split, invert_all};
 use crate::{CHUNK_MAX, VerifyJob, fallback};
 
@@ -123,10 +123,21 @@ impl Verifier {
                 terms.sum(ifma, room, sums);
             }
         }
+        let r = |group: &[Prepared]| Fe::from_lanes(ifma, &lanes_of(group).map(|lane| *lane.r.words()));
+        if exceptional.len() <= FEW_GROUPS {
+            for (group, points) in prepared.chunks(8).zip(sums.chunks_exact(KEY_DIGITS + G_DIGITS)) {
+                let mut point = Jacobian::<1>::start(ifma, [&points[0]]);
+                for other in &points[1..] {
+                    point = point.plus([other]);
+                }
+                let (equal, infinite) = compare_x(&point.x[0], &point.z[0], &r(group));
+                write_verdicts(group, infinite, equal, jobs, valid);
+            }
+            return;
+        }
         sum_groups(ifma, room, sums, joined, exceptional);
         for ((group, point), exceptional) in prepared.chunks(8).zip(sums.iter()).zip(exceptional.iter()) {
-            let r = Fe::from_lanes(ifma, &lanes_of(group).map(|lane| *lane.r.words()));
-            let difference = point.x.lazy().plus::<2, 3>(r.lazy().negated()).reduce();
+            let difference = point.x.lazy().plus::<2, 3>(r(group).lazy().negated()).reduce();
             write_verdicts(group, *exceptional, difference.zeros(), jobs, valid);
         }
     }
@@ -246,6 +257,10 @@ impl Verifier {
 
 /// The sums of a group: those of the key, then those of the generator.
 const STRIDE: usize = DIGITS + G_DIGITS;
+
+/// How many groups with tables have their half sums added up one after the other: a tree takes half the products, but an
+/// inversion a level, which more must share.
+const FEW_GROUPS: usize = 2;
 
 /// Writes a group's verdicts: libsecp256k1's in exceptional lanes, whether the x-coordinates are equal in the others.
 fn write_verdicts(
