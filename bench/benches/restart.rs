@@ -19,6 +19,7 @@ fn restart(criterion: &mut Criterion) {
     });
     let mut line = line.expect("just made");
     line.forward(4, 4, Schedule::Waves, true);
+    line.settle();
     let shard = line.shard(FORWARDER);
     let chunks: Vec<Vec<u8>> = shard.snapshot().collect();
     let written: usize = chunks.iter().map(Vec::len).sum();

@@ -26,7 +26,7 @@ use secp256k1::SecretKey;
 use sha2::{Digest, Sha256};
 
 const CAPACITY: Sat = Sat(100_000_000);
-const NOW: Now = Now { unix_ms: 1 };
+const START: Now = Now { unix_ms: 1 };
 const HEIGHT: BlockHeight = BlockHeight(100);
 /// The slots of a channel: HTLCs whose removal is under way keep theirs.
 const SLOTS: usize = 483;
@@ -72,6 +72,7 @@ pub struct Line {
     scids: [Scid; 2],
     amount: Msat,
     /// Attempts ever made: each has its own preimage and session key.
+    now: Now,
     attempts: u64,
     settled: u64,
     cost: Cost,
@@ -99,6 +100,7 @@ impl Line {
             events: Vec::new(),
             scids: [scid(0), scid(1)],
             amount,
+            now: START,
             attempts: 0,
             settled: 0,
             cost: Cost::default(),
@@ -183,7 +185,7 @@ impl Line {
                 }
             }
             let start = thread_time();
-            let turn = self.shards[node].turn(inputs, NOW);
+            let turn = self.shards[node].turn(inputs, self.now);
             if node == FORWARDER {
                 self.cost.spent += thread_time() - start;
             }
@@ -301,6 +303,15 @@ impl Line {
         self.cost
     }
 
+    /// Lets time pass until nobody waits for it. Turns after that are not for [`replay`], where no time passes.
+    pub fn settle(&mut self) {
+        while let Some(at) = self.shards.iter().filter_map(Shard::wake_at).min() {
+            self.now = self.now.max(at);
+            self.inputs.iter_mut().for_each(|inputs| inputs.push(Input::Wake));
+            self.rest();
+        }
+    }
+
     /// All turns of the forwarder so far: what each was given.
     #[must_use]
     pub fn into_record(self) -> Vec<Vec<Input>> {
@@ -318,7 +329,7 @@ pub fn replay(record: Vec<Vec<Input>>, from: usize) -> Duration {
         if number == from {
             start = thread_time();
         }
-        let _executed_by_nobody = shard.turn(inputs, NOW);
+        let _executed_by_nobody = shard.turn(inputs, START);
     }
     thread_time() - start
 }

@@ -20,6 +20,9 @@ use fulmen_wire::units::NodeId;
 use crate::chain::ChainEvent;
 use crate::watch::Watch;
 
+/// How often the shard is told that time passes, in milliseconds.
+const TICK_MS: u64 = 1_000;
+
 /// A Lightning node without threads, sockets or clock.
 ///
 /// Feed it with [`connected`](Node::connected), [`receive`](Node::receive), [`command`](Node::command) and
@@ -31,6 +34,8 @@ pub struct Node {
     inbox: Vec<Input>,
     peers: BTreeSet<NodeId>,
     watch: Watch,
+    /// When the shard was last told that time passes.
+    ticked: Now,
 }
 
 /// What a turn asks of the world, to be executed in the order of the fields.
@@ -84,6 +89,7 @@ impl Node {
             inbox: Vec::new(),
             peers: BTreeSet::new(),
             watch: Watch::default(),
+            ticked: Now::default(),
         }
     }
 
@@ -94,7 +100,7 @@ impl Node {
         let mut watch = Watch::new(shard.occupancy().height);
         let unplaced = shard.channels().filter(|channel| channel.scid().is_none());
         unplaced.filter_map(|channel| channel.funding_outpoint()).for_each(|outpoint| watch.add(outpoint));
-        Node { shard, inbox: Vec::new(), peers: BTreeSet::new(), watch }
+        Node { shard, inbox: Vec::new(), peers: BTreeSet::new(), watch, ticked: Now::default() }
     }
 
     /// The node's public key.
@@ -173,9 +179,13 @@ impl Node {
         self.inbox.push(told);
     }
 
-    /// Does everything that waits.
+    /// Does everything that waits. One turn a second at least, and whenever [`Node::has_work`], keeps timeouts sharp.
     pub fn turn(&mut self, now: Now) -> Outbox {
-        let inputs = std::mem::take(&mut self.inbox);
+        let mut inputs = std::mem::take(&mut self.inbox);
+        if now.unix_ms >= self.ticked.unix_ms + TICK_MS {
+            self.ticked = now;
+            inputs.push(Input::Tick);
+        }
         let Turn { record, send, disconnect, broadcast, events, handoffs } = self.shard.turn(inputs, now);
         debug_assert!(handoffs.is_empty(), "a node of one shard has no other shard to hand anything to");
         for peer in &disconnect {
@@ -192,10 +202,10 @@ impl Node {
         Outbox { record, send, disconnect, broadcast, events }
     }
 
-    /// Whether a turn would have anything to work on besides the passing of time.
+    /// Whether something waits to be done, or has waited for this moment to come.
     #[must_use]
-    pub fn has_work(&self) -> bool {
-        !self.inbox.is_empty()
+    pub fn has_work(&self, now: Now) -> bool {
+        !self.inbox.is_empty() || self.shard.wake_at().is_some_and(|at| at <= now)
     }
 
     fn fundings(&self) -> BTreeSet<OutPoint> {

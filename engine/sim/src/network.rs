@@ -342,7 +342,7 @@ impl Network {
         if self.draw.percent(5) {
             store.checkpoint(at.shard());
         }
-        if self.weather.faults && !at.has_work() && self.draw.percent(self.weather.crash_percent) {
+        if self.weather.faults && !at.has_work(now) && self.draw.percent(self.weather.crash_percent) {
             self.crash(node)?;
         }
         Ok(())

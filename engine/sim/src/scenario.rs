@@ -8,7 +8,7 @@
 
 use fulmen_proto::channel::{Side, State};
 use fulmen_proto::commitment::ChannelType;
-use fulmen_proto::forward::{ChannelRef, Command, ForwardingPolicy, NodeConfig, OpenChannel};
+use fulmen_proto::forward::{ChannelRef, Command, ForwardingPolicy, NodeConfig, Now, OpenChannel};
 use fulmen_wire::units::{ChainHash, CltvDelta, FeeratePerKw, Msat, Sat};
 
 use crate::draw::Draw;
@@ -288,9 +288,10 @@ impl Run {
 
     fn is_quiet(&self) -> bool {
         let network = &self.network;
+        let now = Now { unix_ms: network.agenda.now_ms() };
         let idle = |step: &Step| matches!(step, Step::Tick | Step::Turn { .. } | Step::Sever { .. });
         network.agenda.iter().all(idle)
-            && !network.places.iter().any(|place| place.node.has_work())
+            && !network.places.iter().any(|place| place.node.has_work(now))
             && self.unfinished().is_empty()
     }
 

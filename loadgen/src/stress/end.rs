@@ -171,7 +171,7 @@ impl End {
     /// Does everything that waits.
     pub(super) fn work(&mut self, now: Now) -> Vec<Notice> {
         let mut notices = Vec::new();
-        while self.node.has_work() {
+        while self.node.has_work(now) {
             let outbox = self.node.turn(now);
             notices.extend(outbox.send.into_iter().map(|(_, bytes)| Notice::Send(bytes)));
             notices.extend(outbox.broadcast.into_iter().map(Notice::Broadcast));

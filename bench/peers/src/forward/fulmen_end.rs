@@ -1,5 +1,7 @@
 //! A Fulmen node without runtime or disk, as an end that pays and is paid, and as the peer of an idle channel.
 
+use std::time::Instant;
+
 use bitcoin::Block;
 use bitcoin::hex::FromHex;
 use fulmen::chain::ChainEvent;
@@ -17,12 +19,13 @@ use sha2::{Digest, Sha256};
 
 use super::member::{CLTV_DELTA, Endpoint, FEE_MSAT, Member, Payment};
 
-/// The time of every turn: invoices never expire here.
-const NOW: Now = Now { unix_ms: 1_700_000_000_000 };
+/// The time of the first turn.
+const START_MS: u64 = 1_700_000_000_000;
 
 /// A Fulmen node in this thread.
 pub(super) struct FulmenEnd {
     node: Node,
+    start: Instant,
     outbox: Vec<(NodeId, Vec<u8>)>,
     channel: Option<(ChannelId, Scid)>,
     invoices: u64,
@@ -35,6 +38,7 @@ impl FulmenEnd {
     pub(super) fn new(seed: u64) -> FulmenEnd {
         FulmenEnd {
             node: Node::new(node_seed(seed), node_config()),
+            start: Instant::now(),
             outbox: Vec::new(),
             channel: None,
             invoices: 0,
@@ -94,8 +98,10 @@ impl Member for FulmenEnd {
     }
 
     fn work(&mut self) -> bool {
-        while self.node.has_work() {
-            let outbox = self.node.turn(NOW);
+        let passed_ms = u64::try_from(self.start.elapsed().as_millis()).expect("no run takes that long");
+        let now = Now { unix_ms: START_MS + passed_ms };
+        while self.node.has_work(now) {
+            let outbox = self.node.turn(now);
             assert_eq!(outbox.disconnect, [], "the forwarder gave an end a reason to hang up");
             self.outbox.extend(outbox.send);
             for event in outbox.events {

@@ -20,20 +20,23 @@ use super::updates::{Owed, View};
 use crate::commitment::CommitmentTx;
 use crate::keys::{CommitmentNumber, PerCommitmentSecret, parse_point, to_point};
 
-/// The fewest HTLC signatures for which a `commitment_signed` may wait.
-const WORTH_WAITING: usize = 8;
+/// So many fulfilments have a `commitment_signed` of their own, unless it would sign more HTLCs again than it removes.
+const WORTH_SIGNING: usize = 8;
 /// How many young HTLCs it would sign again for each of its updates, fulfilments aside, if it is to wait for their end.
 const YOUNG_EACH: usize = 16;
+/// The longest that it waits briefly for the sake of one young HTLC, in milliseconds; and for anything.
+const BRIEFLY_EACH_MS: u64 = 2;
+const BRIEFLY_MAX_MS: u64 = 200;
 
 /// How long a `commitment_signed` that is due had better be put off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// Not at all, or none is due.
     None,
-    /// For a moment: what it covers makes others wait.
+    /// For a moment, so many milliseconds at most.
     Brief {
-        /// How many young HTLCs it would sign again.
-        young: usize,
+        /// From when it was first put off.
+        ms: u64,
     },
     /// For long: nobody but the channel's free slots and balances depends on it.
     Long,
@@ -119,9 +122,9 @@ impl Funded {
         Some(plan)
     }
 
-    /// How long our due `commitment_signed` had better wait: for long if it would cover nothing but fulfilments, fewer than
-    /// the HTLCs it would sign once more for them; for a moment if it would sign very many HTLCs once more that are young,
-    /// and so about to be resolved.
+    /// How long our due `commitment_signed` had better wait. If it would cover nothing but fulfilments: for long while they
+    /// are fewer than the HTLCs it would sign once more for them, for a moment while they are few. If it would sign very
+    /// many HTLCs once more that are young, and so about to be resolved: for a moment.
     pub(super) fn patience(&self, young_from: u64) -> Patience {
         if !self.commitment_due() || self.is_shutting_down() {
             return Patience::None;
@@ -132,13 +135,17 @@ impl Funded {
         let signed = balances.htlcs.iter().filter(signed);
         if others == 0 {
             let signatures = signed.count();
-            let waits = signatures >= WORTH_WAITING && signatures > fulfilled;
-            return if waits { Patience::Long } else { Patience::None };
+            return match fulfilled {
+                _ if signatures >= WORTH_SIGNING && signatures > fulfilled => Patience::Long,
+                ..WORTH_SIGNING => Patience::Brief { ms: BRIEFLY_MAX_MS },
+                _ => Patience::None,
+            };
         }
         let young = |entry: &&&HtlcEntry| entry.order >= young_from && !is_new(entry);
         let young = signed.filter(young).count();
         // Fulfilments beside them count for nothing: nobody waits for those.
-        if young >= YOUNG_EACH * others { Patience::Brief { young } } else { Patience::None }
+        let ms = (young as u64).saturating_mul(BRIEFLY_EACH_MS).min(BRIEFLY_MAX_MS);
+        if young >= YOUNG_EACH * others { Patience::Brief { ms } } else { Patience::None }
     }
 
     /// Adds the `commitment_signed` for a commitment of the peer and the jobs that sign it.

@@ -13,9 +13,6 @@ use super::input::Now;
 
 /// How long an HTLC is young, in milliseconds: likely to be resolved before long.
 const YOUNG_MS: u64 = 200;
-/// The longest that a channel waits briefly for the sake of one young HTLC, in milliseconds; and for any number of them.
-const BRIEFLY_EACH_MS: u64 = 2;
-const BRIEFLY_MAX_MS: u64 = YOUNG_MS;
 /// How long a channel waits for a tick at least, in milliseconds: one that began to wait just before a tick has not waited.
 const LONG_MS: u64 = 1_000;
 /// How finely a pace is remembered.
@@ -77,11 +74,10 @@ impl Waiting {
         self.until_tick.insert(channel_id, since.unwrap_or(now.unix_ms));
     }
 
-    /// Has a channel wait briefly for so many young HTLCs, from when it first did.
-    pub(super) fn wait_briefly(&mut self, channel_id: ChannelId, now: Now, young: usize) {
+    /// Has a channel wait for so many milliseconds, from when it first did.
+    pub(super) fn wait_briefly(&mut self, channel_id: ChannelId, now: Now, ms: u64) {
         self.until_tick.remove(&channel_id);
-        let patience_ms = (young as u64).saturating_mul(BRIEFLY_EACH_MS).min(BRIEFLY_MAX_MS);
-        let deadline = *self.briefly.entry(channel_id).or_insert(now.unix_ms + patience_ms);
+        let deadline = *self.briefly.entry(channel_id).or_insert(now.unix_ms + ms);
         self.deadlines.insert((deadline, channel_id));
     }
 
@@ -148,14 +144,14 @@ mod tests {
         let (channel_id, other) = (ChannelId([1; 32]), ChannelId([2; 32]));
         let at = |unix_ms| Now { unix_ms };
         let mut waiting = Waiting::default();
-        waiting.wait_briefly(channel_id, at(10), 20);
-        waiting.wait_briefly(channel_id, at(30), 30);
+        waiting.wait_briefly(channel_id, at(10), 40);
+        waiting.wait_briefly(channel_id, at(30), 60);
         waiting.wait_for_tick(other, at(30));
         assert_eq!(waiting.first_deadline(), Some(at(50)));
         assert!(waiting.take_overdue(at(49)).is_empty());
         assert_eq!(waiting.take_overdue(at(50)), BTreeSet::from([channel_id]));
         assert_eq!(waiting.first_deadline(), None);
-        waiting.wait_briefly(channel_id, at(50), 400);
+        waiting.wait_briefly(channel_id, at(50), 200);
         assert_eq!(waiting.first_deadline(), Some(at(250)));
         assert_eq!(waiting.take_overdue_at_tick(at(250)), BTreeSet::from([channel_id]));
         assert_eq!(waiting.take_overdue_at_tick(at(1_029)), BTreeSet::new());

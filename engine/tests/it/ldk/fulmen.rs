@@ -29,6 +29,7 @@ pub(super) const POLICY: ForwardingPolicy = ForwardingPolicy {
 pub(super) struct FulmenNode {
     pub(super) node: Node,
     pub(super) events: Vec<Event>,
+    now: Now,
 }
 
 impl FulmenNode {
@@ -39,7 +40,11 @@ impl FulmenNode {
         config.policy = POLICY;
         config.channel.channel_type = channel_type;
         config.channel.minimum_depth = 1;
-        FulmenNode { node: Node::new(NodeSeed::new([42; 32]), config), events: Vec::new() }
+        FulmenNode {
+            node: Node::new(NodeSeed::new([42; 32]), config),
+            events: Vec::new(),
+            now: Now { unix_ms: 1_700_000_000_000 },
+        }
     }
 
     /// Opens a channel.
@@ -134,8 +139,8 @@ impl Member for FulmenNode {
     fn work(&mut self) -> (Vec<(PublicKey, Vec<u8>)>, Vec<Transaction>) {
         let (mut messages, mut transactions) = (Vec::new(), Vec::new());
         let peer = |id: NodeId| PublicKey::from_slice(&id.0).expect("a peer's id is a point");
-        while self.node.has_work() {
-            let outbox = self.node.turn(Now { unix_ms: 1_700_000_000_000 });
+        while self.node.has_work(self.now) {
+            let outbox = self.node.turn(self.now);
             assert_eq!(outbox.disconnect, [], "LDK gave us a reason to hang up");
             outbox.events.iter().for_each(|event| self.react(event));
             messages.extend(outbox.send.into_iter().map(|(to, message)| (peer(to), message)));
@@ -143,6 +148,12 @@ impl Member for FulmenNode {
             self.events.extend(outbox.events);
         }
         (messages, transactions)
+    }
+
+    fn pass_time(&mut self) -> bool {
+        let at = self.node.shard().wake_at();
+        self.now = self.now.max(at.unwrap_or_default());
+        at.is_some()
     }
 }
 

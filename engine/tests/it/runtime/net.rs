@@ -29,7 +29,8 @@ use tempfile::TempDir;
 /// What the middle earns by each payment.
 pub(super) const FEE: Msat = Msat(2_000);
 const CAPACITY: Sat = Sat(100_000_000);
-const NOW: Now = Now { unix_ms: 1_700_000_000_000 };
+/// When engines without threads begin.
+const START: Now = Now { unix_ms: 1_700_000_000_000 };
 /// How long nothing may happen in a network that has something to do.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -63,6 +64,8 @@ struct Member {
 /// Three nodes, the middle one with a channel to each of the others.
 pub(super) struct Line {
     drive: Drive,
+    /// The time, for engines without threads.
+    now: Now,
     members: Vec<Member>,
     shards: [u16; 3],
     /// Where each member keeps its records, if anywhere.
@@ -89,8 +92,18 @@ impl Line {
         let (members, mempool, channels, scids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let shards = [1, shards, 1];
         let (height, attempts) = (100, 0);
-        let mut line =
-            Line { drive, members, shards, directories, mempool, height, channels, scids, attempts };
+        let mut line = Line {
+            drive,
+            now: START,
+            members,
+            shards,
+            directories,
+            mempool,
+            height,
+            channels,
+            scids,
+            attempts,
+        };
         line.members = (0..3).map(|member| line.start(member)).collect();
         for left in 0..2 {
             line.connect(left, left + 1);
@@ -298,19 +311,32 @@ impl Line {
         self.members[from].engine.command(Command::SendHtlc(send)).unwrap();
     }
 
-    /// Carries on until nothing is under way.
+    /// Carries on until nothing is under way and nothing waits for time to pass.
     pub(super) fn settle(&mut self) {
         let mut moved = Instant::now();
         loop {
-            // An engine at work may still say something: what it has said is looked at after that.
+            // An engine that waits or is at work may still say something: what it has said is looked at after that.
+            let wake_at = self.wake_at();
             let idle = !self.members.iter().any(|member| member.engine.has_work());
             if self.carry() {
                 moved = Instant::now();
             } else if idle {
-                return;
+                match wake_at {
+                    None => return,
+                    Some(at) => self.now = self.now.max(at),
+                }
             }
             assert!(moved.elapsed() < PATIENCE, "an engine has work and does none");
         }
+    }
+
+    /// When the first shard that waits for time to pass will have waited enough.
+    fn wake_at(&self) -> Option<Now> {
+        let mut first: Option<Now> = None;
+        for member in &self.members {
+            member.engine.for_each_shard(|shard| first = first.into_iter().chain(shard.wake_at()).min());
+        }
+        first
     }
 
     /// Carries what was said; says whether there was anything.
@@ -318,7 +344,7 @@ impl Line {
         let mut moved = false;
         for from in 0..3 {
             if let Drive::Inline = self.drive {
-                self.members[from].engine.step(NOW);
+                self.members[from].engine.step(self.now);
             }
             let effects: Vec<Effects> = self.members[from].effects.try_iter().collect();
             for effects in effects {

@@ -1,4 +1,4 @@
-//! When channels sign: fulfilments may wait to be committed, and nothing else.
+//! When channels sign: fulfilments wait to be committed, additions beside very many young HTLCs do, and nothing else.
 
 use super::*;
 
@@ -44,6 +44,44 @@ fn a_fulfilment_beside_many_htlcs_goes_back_at_once_and_is_committed_at_the_next
 }
 
 #[test]
+fn a_lone_fulfilment_rides_along_with_the_next_payment_or_leaves_soon() {
+    let mut net = Net::line(3);
+    net.still = true;
+    let mut signed = Vec::new();
+    for number in 1..=3 {
+        let before = net.shards[1].counters().ecdsa_signed;
+        let (hash, recipient) = net.invoice(2, number, Msat(1_000_000));
+        let attempt = net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+        assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))), "the preimage does not wait");
+        // Its removal does: for the next payment, and at the side that was told of it for the one after.
+        let waiting = usize::from(number).min(2);
+        assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (waiting, waiting));
+        signed.push(net.shards[1].counters().ecdsa_signed - before);
+    }
+    // A commitment and its HTLC for each channel, then that HTLC of before that node 2 has not signed away yet: six and a
+    // round trip more on each channel, if nothing waited.
+    assert_eq!(signed, [4, 5, 5]);
+    net.wake_after(199);
+    assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (2, 2));
+    net.still = false;
+    net.pump();
+    net.check_at_rest();
+}
+
+#[test]
+fn many_fulfilments_do_not_wait() {
+    let mut net = Net::line(2);
+    net.still = true;
+    let hashes: Vec<_> = (1..=8).map(|number| net.invoice(1, number, Msat(1_000_000))).collect();
+    for (hash, recipient) in hashes {
+        net.queue(0, hash, &net.route(&[0, 1], Msat(1_000_000), 18), &recipient);
+    }
+    net.pump();
+    assert_eq!(pending(&net, 0, 1), 0);
+    net.check_at_rest();
+}
+
+#[test]
 fn a_failure_beside_many_htlcs_does_not_wait() {
     let mut net = Net::line(3);
     let others: Vec<_> = (1..=9).map(|number| held(&mut net, number)).collect();
@@ -83,10 +121,10 @@ fn one_beside_many_young(net: &mut Net) -> (Vec<(u64, PaymentHash, Recipient)>, 
     // A first payment sets the pace from which young ones are told.
     let (hash, recipient) = net.invoice(2, 101, Msat(1_000_000));
     net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+    net.still = true;
     let others: Vec<_> = (1..=20).map(|number| held(net, number)).collect();
     // All were sent while the clock stood; what waited for their sake leaves now, and they are young still.
-    net.now.unix_ms += 150;
-    net.wake();
+    net.wake_after(150);
     assert_eq!((pending(net, 0, 1), pending(net, 1, 2)), (20, 20));
     let (hash, recipient) = net.invoice(2, 100, Msat(3_000_000));
     let attempt = net.send(0, hash, &net.route(&[0, 1, 2], Msat(3_000_000), 18), &recipient);
@@ -100,8 +138,7 @@ fn an_addition_beside_very_many_young_htlcs_waits_briefly() {
     let (_, attempt) = one_beside_many_young(&mut net);
     // Both its sender and the node between let it wait once each way at most.
     for _ in 0..4 {
-        net.now.unix_ms += 100;
-        net.wake();
+        net.wake_after(100);
     }
     assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
     assert_eq!(net.shards.iter().filter_map(Shard::wake_at).count(), 0, "nobody waits briefly any more");

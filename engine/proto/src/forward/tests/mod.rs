@@ -58,6 +58,8 @@ struct Net {
     attempts: BTreeMap<u64, OutgoingPayment>,
     now: Now,
     height: BlockHeight,
+    /// Whether what waits for a moment goes on waiting when nothing else is under way.
+    still: bool,
 }
 
 /// A channel of the network, from the one who opened it to the other.
@@ -128,6 +130,7 @@ impl Net {
             attempts: BTreeMap::new(),
             now: Now { unix_ms: 1_000_000 },
             height: START,
+            still: false,
             shards,
         };
         net.mine(START, &[]);
@@ -190,14 +193,19 @@ impl Net {
         self.pump();
     }
 
-    /// Wakes whoever asked to be woken by now.
+    /// Lets so much time pass, and wakes whoever asked to be woken by then.
+    fn wake_after(&mut self, ms: u64) {
+        self.now.unix_ms += ms;
+        self.wake();
+        self.pump();
+    }
+
     fn wake(&mut self) {
         for (shard, inputs) in self.shards.iter().zip(&mut self.inputs) {
             if shard.wake_at().is_some_and(|at| at <= self.now) {
                 inputs.push(Input::Wake);
             }
         }
-        self.pump();
     }
 
     fn command(&mut self, node: usize, command: Command) {
@@ -205,11 +213,18 @@ impl Net {
         self.pump();
     }
 
-    /// Runs turns until nothing is under way.
+    /// Runs turns until nothing is under way, and unless time stands still, nobody waits for a moment.
     fn pump(&mut self) {
         for _ in 0..10_000 {
-            if !self.step() {
-                return;
+            if self.step() {
+                continue;
+            }
+            match self.shards.iter().filter_map(Shard::wake_at).min() {
+                Some(at) if !self.still => {
+                    self.now = self.now.max(at);
+                    self.wake();
+                }
+                _ => return,
             }
         }
         panic!("the network does not come to rest");
