@@ -3,7 +3,7 @@
 //! Owns the batching of commitments. Does not build or sign them; see [`Channel::plan_commit`](crate::channel::Channel::plan_commit).
 //!
 //! Policy. What a turn brings a channel goes into one `commitment_signed` at the turn's end, after every message, command,
-//! block and decision. An idle channel so signs at once; one whose last `commitment_signed` is unanswered gathers updates
+//! block and decision. An idle channel so signs what others wait for at once; one whose last `commitment_signed` is unanswered gathers updates
 //! until the answer. Two things wait longer:
 //!
 //! - A `commitment_signed` for nothing but fulfilments. The preimages have gone out already, and nobody waits for their
