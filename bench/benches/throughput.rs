@@ -42,7 +42,7 @@ fn throughput(criterion: &mut Criterion) {
             let (pairs, each, rounds) =
                 if is_measured() { (pairs, each, rounds) } else { (pairs.min(2), 2, 1) };
             let transcript = Transcript::record(workers, pairs, each, rounds);
-            forwards(&mut group, &transcript, usize::from(workers), depth);
+            forwards(&mut group, &transcript, workers, depth);
         }
     }
     onions(&mut group);

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bitcoin::constants::genesis_block;
@@ -24,8 +24,11 @@ use fulmen_proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenCha
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen_wire::units::{BlockHeight, ChainHash, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid};
+use rustix::time::{ClockId, clock_gettime};
 use secp256k1::SecretKey;
 use sha2::{Digest, Sha256};
+
+use crate::line::thread_time;
 
 const CAPACITY: Sat = Sat(100_000_000);
 const AMOUNT: Msat = Msat(700_000);
@@ -68,6 +71,10 @@ enum Said {
 pub struct Played {
     /// From the first payment's first message to the last one's last answer.
     pub took: Duration,
+    /// What the engine's threads used of the processors meanwhile, kernel included.
+    pub engine_cpu: Duration,
+    /// What the thread that played to it used.
+    pub player_cpu: Duration,
     /// What the engine counted, opening the channels included.
     pub stats: Stats,
 }
@@ -99,9 +106,11 @@ struct Recorder {
 }
 
 impl Transcript {
-    /// Records `pairs` payers and payees, each with `rounds` times `depth` payments over a forwarder of `shards` shards.
+    /// Records `pairs` payers and payees, each with `rounds` times `depth` payments over a forwarder that has the shards
+    /// which an engine of so many workers has unless told otherwise.
     #[must_use]
-    pub fn record(shards: u16, pairs: usize, depth: u64, rounds: u64) -> Transcript {
+    pub fn record(workers: usize, pairs: usize, depth: u64, rounds: u64) -> Transcript {
+        let shards = shards_of(workers);
         let mut recorder = Recorder::new(shards, 2 * pairs);
         let mut opening = Vec::new();
         let scids = recorder.open_all(&mut opening);
@@ -133,11 +142,14 @@ impl Transcript {
     #[must_use]
     pub fn play(&self, setup: Setup<'_>) -> Played {
         let storage = setup.directory.map_or(Storage::Nowhere, |path| Storage::Directory(path.to_owned()));
-        let (sender, effects) = unbounded();
+        let mailbox = Arc::new(Mailbox::default());
         let engine = Engine::builder(NodeSeed::new(seed(0)), config(0), storage)
             .workers(setup.workers)
             .shards(self.shards)
-            .start(move |effects: Effects| sender.send(effects).unwrap_or_default())
+            .start({
+                let mailbox = Arc::clone(&mailbox);
+                move |effects| mailbox.put(effects)
+            })
             .expect("an empty storage starts");
         let connections: Vec<Connection> = self
             .ends
@@ -145,26 +157,52 @@ impl Transcript {
             .map(|(id, init)| engine.connected(*id, init).expect("the ends' init suits"))
             .collect();
         let pair_of = self.ends.iter().enumerate().map(|(end, (id, _))| (*id, end / 2)).collect();
-        let player = Player { engine, effects, connections, pair_of };
+        let player = Player { engine, mailbox, connections, pair_of };
         player.play(&[&self.opening], |_| 0);
         // What came last was not answered: every shard is to know of all channels before the first payment.
         while player.engine.has_work() {
             std::thread::yield_now();
         }
         let pairs: Vec<&Vec<Step>> = self.pairs.iter().collect();
-        let start = Instant::now();
+        let (start, player_start, process_start) = (Instant::now(), thread_time(), process_time());
         player.play(&pairs, |pair| pair);
-        let took = start.elapsed();
+        let (took, player_cpu) = (start.elapsed(), thread_time() - player_start);
+        let engine_cpu = (process_time() - process_start).saturating_sub(player_cpu);
         let stats = player.engine.stats();
         player.engine.shutdown().expect("nothing has failed");
-        Played { took, stats }
+        Played { took, engine_cpu, player_cpu, stats }
+    }
+}
+
+/// What the engine has said and the player not heard.
+///
+/// Waiting for it gives the processor up at once. A channel of the usual kind looks a few times and yields in between:
+/// where every core has a worker, the player then stands in the line for one with nothing to do, and whatever comes in
+/// the meantime waits until the worker before it is done.
+#[derive(Default)]
+struct Mailbox {
+    said: Mutex<Vec<Effects>>,
+    more: Condvar,
+}
+
+impl Mailbox {
+    fn put(&self, effects: Effects) {
+        self.said.lock().expect("nobody panics with it").push(effects);
+        self.more.notify_one();
+    }
+
+    /// All that was said, once there is something; nothing if that takes too long.
+    fn take(&self) -> Vec<Effects> {
+        let said = self.said.lock().expect("nobody panics with it");
+        let waited = self.more.wait_timeout_while(said, PATIENCE, |said| said.is_empty());
+        std::mem::take(&mut *waited.expect("nobody panics with it").0)
     }
 }
 
 /// An engine that is played to.
 struct Player {
     engine: Engine,
-    effects: Receiver<Effects>,
+    mailbox: Arc<Mailbox>,
     connections: Vec<Connection>,
     pair_of: HashMap<NodeId, usize>,
 }
@@ -179,15 +217,20 @@ impl Player {
             open -= usize::from(self.feed(lines[line], &mut next[line], &mut owed[line]));
         }
         while open > 0 {
-            let effects = self.effects.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-                panic!("{owed:?} answers are missing at steps {next:?}: {:?}", self.engine.stats().shards)
-            });
-            assert_eq!(effects.disconnect, [], "the engine does not know what was recorded with it");
-            for (connection, _) in effects.send {
-                let line = line_of(self.pair_of[&connection.peer]);
-                owed[line] = owed[line].checked_sub(1).expect("an answer that was not recorded");
-                if owed[line] == 0 {
-                    open -= usize::from(self.feed(lines[line], &mut next[line], &mut owed[line]));
+            let said = self.mailbox.take();
+            assert!(
+                !said.is_empty(),
+                "{owed:?} answers are missing at steps {next:?}: {:?}",
+                self.engine.stats().shards
+            );
+            for effects in said {
+                assert_eq!(effects.disconnect, [], "the engine does not know what was recorded with it");
+                for (connection, _) in effects.send {
+                    let line = line_of(self.pair_of[&connection.peer]);
+                    owed[line] = owed[line].checked_sub(1).expect("an answer that was not recorded");
+                    if owed[line] == 0 {
+                        open -= usize::from(self.feed(lines[line], &mut next[line], &mut owed[line]));
+                    }
                 }
             }
         }
@@ -365,6 +408,18 @@ impl Member {
         }
         said
     }
+}
+
+/// What all threads of this process have used of the processors.
+fn process_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// The shards of an engine that is only told how many workers to have.
+fn shards_of(workers: usize) -> u16 {
+    let builder = Engine::builder(NodeSeed::new(seed(0)), config(0), Storage::Nowhere).workers(workers);
+    builder.start(|_: Effects| {}).expect("an engine without storage starts").shards()
 }
 
 fn new_member(member: usize, shards: u16) -> Member {
