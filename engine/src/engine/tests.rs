@@ -159,3 +159,12 @@ fn the_number_of_shards_is_for_ever() {
     assert!(matches!(start(Some(2)), Err(StartError::OtherShards { kept: 3, wanted: 2 })));
     assert!(matches!(start(Some(0)), Err(StartError::NoShards)));
 }
+
+#[test]
+fn a_lone_worker_has_one_shard_and_several_two_each() {
+    for (workers, shards) in [(1, 1), (2, 4), (3, 6)] {
+        let engine = builder(1, Storage::Nowhere).workers(workers).start(|_: Effects| {}).unwrap();
+        assert_eq!(engine.shards(), shards);
+    }
+    assert_eq!(builder(1, Storage::Nowhere).inline(|_: Effects| {}).unwrap().shards(), 1);
+}
