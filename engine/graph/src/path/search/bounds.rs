@@ -35,6 +35,8 @@ pub(super) struct Bounds {
     /// Nodes with blocks put off, and their distance; numbered as the lists in `later`.
     rests: Vec<(u32, u64)>,
     later: Later,
+    /// What the last step found ways to.
+    news: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,6 +93,7 @@ impl Bounds {
     /// payment's amount keeps no channel out as long as fees might make up for it.
     pub(super) fn grow(&mut self, task: &Task<'_>, measure: Measure) -> Option<u32> {
         let mut settled = None;
+        self.news.clear();
         if let Some(Reverse((distance, open))) = self.open.pop() {
             if open >= RESTS {
                 self.resume(task, measure, open - RESTS, distance);
@@ -116,16 +119,35 @@ impl Bounds {
         self.radius
     }
 
+    /// How much there is to go on with.
+    #[inline]
+    pub(super) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
     #[inline]
     pub(super) fn is_settled(&self, node: u32) -> bool {
         self.settled.contains(node)
     }
 
-    /// The edge that leads to a node on a nearest way from the payer, when that way is known.
+    /// The least that has been found to lie between the payer and a node so far, when a way there has been found.
+    #[inline]
+    pub(super) fn found(&self, node: u32) -> Option<u64> {
+        let reached = self.reached[node as usize];
+        (reached.search == self.search).then_some(reached.distance)
+    }
+
+    /// The edge that leads to a node on the nearest way from the payer found so far, when one has been found.
     #[inline]
     pub(super) fn over(&self, node: u32) -> Option<u32> {
         let reached = self.reached[node as usize];
-        (reached.search == self.search && reached.distance <= self.radius).then_some(reached.over)
+        (reached.search == self.search).then_some(reached.over)
+    }
+
+    /// The nodes that the last step found a way to, or a nearer one.
+    #[inline]
+    pub(super) fn news(&self) -> &[u32] {
+        &self.news
     }
 
     /// Looks at the channels out of a node, or puts them off.
@@ -187,6 +209,7 @@ impl Bounds {
             if reached.search != self.search || next < reached.distance {
                 self.reached[target as usize] = Reached { distance: next, search: self.search, over: number };
                 self.open.push(Reverse((next, target)));
+                self.news.push(target);
             }
         }
     }

@@ -2,21 +2,23 @@
 //!
 //! Owns the pace of both searches and their meeting: where the forward search settles a node from which an edge leads to a
 //! taken label, or a label is taken up at a node with an edge from a settled one, that edge is crossed at once. So whatever
-//! is put off leaves nodes that are not settled, and costs no less than its block's least and the radius. Does not know
-//! which labels may be dropped for which; [`super`] does.
+//! is put off leaves nodes that are not settled, and costs no less than its block's least and the radius. Where either finds
+//! a way to a node to which the other has found one as well, both make a whole route, which is looked at there and then: of
+//! the many nodes that are equally far, where fees are nothing or the same, most need not be taken up once a route of that
+//! cost is known. Does not know which labels may be dropped for which; [`super`] does.
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use crate::path::search::bounds::Measure;
+use crate::path::search::bounds::{Bounds, Measure};
 use crate::path::search::labels::{BLOCKED, Exhausted, Found, Guides, Label, Labels, RESTS, Rules, Stage};
 use crate::path::search::task::{Side, Task};
 
 /// After how many comparisons a search in which labels do not easily stand in for each other is worth complete bounds.
 const COMPARISONS_BEFORE_GUIDES: usize = 100_000;
 
-/// How much the backward search may look at for each channel that the forward one does. What the latter meets lies about
-/// in memory; of 2, 3, 5 and 8, three served best.
+/// How many times as much as the other that search may look at which has fewer things open: it is likely to be through
+/// with what is of one cost sooner. Of one to four, three served best.
 const PACE: usize = 3;
 
 impl Labels {
@@ -50,7 +52,7 @@ impl Labels {
                 return Err(Exhausted);
             }
             // The two searches keep pace: neither covers the graph where they can meet half way.
-            while PACE * guides.cost.work < self.work && guides.cost.is_growing() {
+            while guides.cost.is_growing() && self.is_ahead(&guides.cost) {
                 self.advance::<PLAIN>(task, rules, guides);
             }
         }
@@ -65,6 +67,13 @@ impl Labels {
                 onion: u32::from(label.onion),
             }
         }))
+    }
+
+    /// Whether it is the forward search's turn.
+    #[inline]
+    fn is_ahead(&self, forward: &Bounds) -> bool {
+        let leads = forward.open_count() < self.near.len() + self.far.len();
+        forward.work < if leads { self.work * PACE } else { self.work / PACE }
     }
 
     /// Takes out what has the least estimate.
@@ -95,7 +104,14 @@ impl Labels {
     /// Lets the forward search go on. Where it settles a node from which an edge leads to a taken label, that edge is
     /// crossed at once: whatever is put off then leaves nodes that are not settled.
     fn advance<const PLAIN: bool>(&mut self, task: &Task<'_>, rules: &Rules, guides: &mut Guides) {
-        let Some(node) = guides.cost.grow(task, Measure::Cost) else { return };
+        let settled = guides.cost.grow(task, Measure::Cost);
+        for node in guides.cost.news() {
+            let first = self.first_at(*node);
+            if (first as usize) < self.labels.len() {
+                self.join::<PLAIN>(task, rules, guides, first);
+            }
+        }
+        let Some(node) = settled else { return };
         let rest = guides.cost.of(node);
         let mut at = self.first_at(node);
         while let Some(label) = self.labels.get(at as usize) {
@@ -196,7 +212,11 @@ impl Labels {
         for (first, run) in task.snapshot.runs(edges) {
             for (number, edge) in (first..).zip(run) {
                 if !guides.cost.is_settled(edge.source) {
+                    let next = self.labels.len();
                     self.cross::<PLAIN>(task, rules, guides, (at, label), (number, edge));
+                    if self.labels.len() > next {
+                        self.join::<PLAIN>(task, rules, guides, next as u32);
+                    }
                 }
             }
         }
@@ -223,6 +243,17 @@ impl Labels {
         self.cross::<PLAIN>(task, rules, guides, (at, label), (number, edge));
         if self.labels.len() > next {
             self.dive::<PLAIN>(task, rules, guides, next as u32);
+        }
+    }
+
+    /// Follows a label to the payer where the forward search has found a way that would make the cheapest route so far.
+    #[inline]
+    fn join<const PLAIN: bool>(&mut self, task: &Task<'_>, rules: &Rules, guides: &Guides, at: u32) {
+        let label = &self.labels[at as usize];
+        if let Some(rest) = guides.cost.found(label.node)
+            && label.cost.saturating_add(rest) < self.cost_max
+        {
+            self.dive::<PLAIN>(task, rules, guides, at);
         }
     }
 
