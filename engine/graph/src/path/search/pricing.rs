@@ -34,6 +34,13 @@ struct Point {
     blocks: u32,
 }
 
+impl Point {
+    /// What the route costs with its blocks priced.
+    fn priced(&self, task: &Task<'_>) -> u64 {
+        self.cost.saturating_add(task.price(self.blocks))
+    }
+}
+
 impl Finder {
     /// Finds a price of blocks at which the cheapest routes have about as many as the limit allows, `cheapest` being too
     /// slow without one. No price is given where no route is known that keeps all limits.
@@ -55,14 +62,20 @@ impl Finder {
         for _ in 0..PRICES_MAX {
             let task = task.pricing_blocks(price);
             self.guides.start(&task);
-            let Some(found) = self.run(&task, &Rules::plain(limits))? else { break };
-            let cost = found.cost.saturating_sub(task.price(found.blocks));
-            let point = Point { cost, blocks: found.blocks };
+            // What is known already has to be outdone.
+            let known = slow.priced(&task).min(quick.map_or(u64::MAX, |quick| quick.priced(&task)));
+            let found = self.run(&task, &Rules { cost_max: known, ..Rules::plain(limits) })?;
             // Nothing that keeps the limit costs less.
-            let least = found.cost.saturating_sub(task.price(limits.max_cltv_blocks));
+            let least = found
+                .as_ref()
+                .map_or(known, |found| found.cost)
+                .saturating_sub(task.price(limits.max_cltv_blocks));
             if least >= highest {
                 (highest, priced.block_price) = (least, price);
             }
+            let Some(found) = found else { break };
+            let cost = found.cost.saturating_sub(task.price(found.blocks));
+            let point = Point { cost, blocks: found.blocks };
             if point.blocks > limits.max_cltv_blocks {
                 slow = point;
             } else {

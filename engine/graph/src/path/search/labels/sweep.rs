@@ -69,9 +69,13 @@ impl Labels {
         }))
     }
 
-    /// Whether it is the forward search's turn.
+    /// Whether it is the forward search's turn: as long as that may spare something of what it has not met.
     #[inline]
     fn is_ahead(&self, forward: &Bounds) -> bool {
+        let Some(Reverse((cost, ..))) = self.far.peek() else { return false };
+        if cost.saturating_add(forward.radius()) >= self.cost_max {
+            return false;
+        }
         let leads = forward.open_count() < self.near.len() + self.far.len();
         forward.work < if leads { self.work * PACE } else { self.work / PACE }
     }
