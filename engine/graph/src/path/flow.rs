@@ -94,8 +94,14 @@ struct Step {
 
 impl Solver {
     /// Searches the cheapest way for one granule and makes ready for [`Solver::push`]. Gives the granule's cost: no
-    /// granule of any flow between the two nodes costs less on average. `None` when no way leads from payer to payee.
-    pub(crate) fn begin(&mut self, network: &impl Network, payer: u32, payee: u32) -> Option<u64> {
+    /// granule of any flow between the two nodes costs less on average. `None` when no way below `cost_max` leads from
+    /// payer to payee.
+    pub(crate) fn begin(
+        &mut self,
+        network: &impl Network,
+        (payer, payee): (u32, u32),
+        cost_max: u64,
+    ) -> Option<u64> {
         let nodes = network.node_count().max(self.potentials.len());
         self.potentials.resize(nodes, (0, 0));
         self.sides.iter_mut().for_each(|side| side.marks.resize(nodes, Mark::default()));
@@ -108,14 +114,14 @@ impl Solver {
         };
         self.flows.clear();
         (self.payer, self.payee, self.work) = (payer, payee, 0);
-        self.find_next(network)
+        self.find_next(network, cost_max)
     }
 
     /// Adds one granule to the flow in the cheapest way, after [`Solver::begin`]. Gives what it added to the cost, or
     /// `None` when the network takes no more.
     pub(crate) fn push(&mut self, network: &impl Network) -> Option<u64> {
         if self.steps.is_empty() {
-            self.find_next(network)?;
+            self.find_next(network, u64::MAX)?;
         }
         let (mut dearer, mut cheaper) = (0_u64, 0_u64);
         while let Some(step) = self.steps.pop() {
@@ -144,8 +150,8 @@ impl Solver {
     }
 
     /// Finds the cheapest way for another granule over the residual network, and brings the potentials up to date.
-    /// Gives its length under the potentials it began with.
-    fn find_next(&mut self, network: &impl Network) -> Option<u64> {
+    /// Gives its length under the potentials it began with, if that is below `cost_max`.
+    fn find_next(&mut self, network: &impl Network, cost_max: u64) -> Option<u64> {
         for (side, end) in self.sides.iter_mut().zip([self.payer, self.payee]) {
             side.begin(end);
         }
@@ -158,6 +164,9 @@ impl Solver {
                 let reach = |top: Option<u64>| top.map_or(total, |top| top.min(total));
                 break (reach(tops[0]), reach(tops[1]));
             };
+            if forward.saturating_add(backward) >= cost_max {
+                return None;
+            }
             if best.is_some_and(|(total, _)| forward.saturating_add(backward) >= total) {
                 break (forward, backward);
             }

@@ -123,7 +123,7 @@ proptest! {
         let mut solver = Solver::default();
         for graph in graphs {
             let expected = graph.brute_force(0, 1, 4);
-            let first = solver.begin(&graph, 0, 1);
+            let first = solver.begin(&graph, (0, 1), u64::MAX);
             prop_assert_eq!(first, expected[1]);
             let mut total = 0;
             for (pushed, expected) in expected.iter().enumerate().skip(1) {

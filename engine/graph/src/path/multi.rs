@@ -5,8 +5,9 @@
 //! up to the payment, and the limits of the query hold, each part by itself for expiry, hops and onion, all together for
 //! the fee, and all together on each channel for what it carries. First one part is tried. Where that costs hardly more
 //! than any split could, it is the answer; otherwise a min-cost flow (`flow`) is taken apart and its parts are
-//! improved with exact figures (`parts`). Where no flow fits, parts are looked for one after the other, the
-//! largest first.
+//! improved with exact figures (`parts`). For fees alone, ways that the search for single parts finds for shares of the
+//! amount join in, since a flow knows neither base fees nor limits as a part meets them. Where no flow fits, parts are
+//! looked for one after the other, the largest first.
 //!
 //! Not exact: how to split best into few parts is NP-hard. Whatever is answered keeps every limit; that nothing is found
 //! though a split exists is possible, and measured in the tests.
@@ -20,7 +21,7 @@ use fulmen_wire::units::{BlockHeight, Msat};
 use crate::path::flow::Solver;
 use crate::path::known::Known;
 use crate::path::market::Market;
-use crate::path::parts::{Frame, Judge, Terms, Way, fill, take_apart};
+use crate::path::parts::{Frame, Judge, Terms, Verdict, Way, fill, take_apart};
 use crate::path::search::{self, Finder};
 use crate::path::{Cost, Hop, Knowledge, NoRoute, Query, Route};
 use crate::scoring::{Bits, Overlay, Prices, Probability, Weights};
@@ -166,7 +167,8 @@ impl Search<'_, '_> {
     /// ever finer, and fees are minded alone when what is most likely costs more than it may.
     fn by_flow(&mut self, one: Option<&Route>) -> Option<Vec<Way>> {
         let fees = Query { weights: Weights::FEES, ..self.query.clone() };
-        for granules in GRANULES {
+        let minds_success = Prices::new(self.query).minds_success();
+        for granules in if minds_success { GRANULES } else { FEE_GRANULES } {
             if u64::from(granules) > self.query.amount.0 {
                 break;
             }
@@ -193,28 +195,96 @@ impl Search<'_, '_> {
         let (payer, payee) = self.ends;
         let cost_max = one.map_or(u64::MAX, |one| one.cost.0);
         let PartFinder { solver, known, judge, .. } = &mut *self.finder;
-        let market = market(self.graph, query, self.overlay, known, payer, granules.into());
-        let Some(least) = solver.begin(&market, payer, payee) else { return Flowed::Short };
+        let granular = market(self.graph, query, self.overlay, known, payer, granules.into());
+        // A split has to save a millisatoshi at least, and each granule its share of that.
+        let cost_max = cost_max.saturating_sub(Cost::PER_MSAT - 1);
+        let share = cost_max.div_ceil(granules.into());
+        let Some(least) = solver.begin(&granular, (payer, payee), share) else { return Flowed::Short };
         let (mut pushed, mut last) = (0_u64, least);
         for left in (0..granules).rev() {
             // No later granule costs less than the last one.
             let bound = pushed.saturating_add(last.saturating_mul(u64::from(left) + 1));
-            let close = if market.prices.minds_success() { bound / CLOSE_DIVISOR } else { 0 };
+            let close = if granular.prices.minds_success() { bound / CLOSE_DIVISOR } else { 0 };
             if cost_max <= bound.saturating_add(close) {
                 return Flowed::Unfit;
             }
-            let Some(added) = solver.push(&market) else { return Flowed::Short };
+            let Some(added) = solver.push(&granular) else { return Flowed::Short };
             last = added;
             pushed = pushed.saturating_add(last);
         }
         let fits = |arc| {
-            let maximum = market.bounds(arc).maximum;
-            u32::try_from(maximum / (market.granule + market.swelling)).unwrap_or(u32::MAX)
+            let maximum = granular.bounds(arc).maximum;
+            u32::try_from(maximum / (granular.granule + granular.swelling)).unwrap_or(u32::MAX)
         };
         let mut ways = fill(take_apart(solver.flows(), payer, payee, fits), query.amount.0);
         ways.extend(one.and_then(|one| way(self.graph, one, Msat(0))));
-        let verdict = judge.improve(&market, &frame, &mut ways);
+        let mut verdict = judge.improve(&granular, &frame, &mut ways);
+        if !granular.prices.minds_success() {
+            verdict = self.add_cheapest(query, one, &mut ways, verdict);
+            verdict = self.replace_dearest(query, &mut ways, verdict);
+        }
         if verdict.over == 0 && verdict.cost < cost_max { Flowed::Split(ways) } else { Flowed::Unfit }
+    }
+
+    /// Adds ways that are the cheapest for some share of the amount, where that helps. Flows spread what is asked once for
+    /// each part over all that may go a way, and so think too well of ways on which little goes in the end.
+    fn add_cheapest(
+        &mut self,
+        query: &Query<'_>,
+        one: Option<&Route>,
+        ways: &mut Vec<Way>,
+        mut best: Verdict,
+    ) -> Verdict {
+        let frame = self.frame();
+        let PartFinder { single, known, judge, .. } = &mut *self.finder;
+        let mut cheapest: Vec<Way> = one.and_then(|one| way(self.graph, one, Msat(0))).into_iter().collect();
+        for share in SHARES {
+            let own = Query { amount: Msat(query.amount.0.div_ceil(share)), ..query.clone() };
+            let found = single.attempt(self.graph, &own);
+            cheapest.extend(found.and_then(|found| way(self.graph, &found, Msat(0))));
+        }
+        let terms = market(self.graph, query, self.overlay, known, self.ends.0, 1);
+        // Once from the parts of the flow, once from all on the way that is the cheapest for most.
+        let mut starts = vec![joined(ways, &cheapest)];
+        if let Some(first) = cheapest.first_mut() {
+            first.amount = query.amount.0;
+            starts.push(joined(&cheapest, ways));
+        }
+        for mut start in starts {
+            let verdict = judge.improve(&terms, &frame, &mut start);
+            if verdict < best {
+                (*ways, best) = (start, verdict);
+            }
+        }
+        best
+    }
+
+    /// Sends the dearest part over a cheaper way beside the others, as long as there is one.
+    fn replace_dearest(&mut self, query: &Query<'_>, ways: &mut Vec<Way>, mut best: Verdict) -> Verdict {
+        let frame = self.frame();
+        let PartFinder { single, known, judge, .. } = &mut *self.finder;
+        let terms = market(self.graph, query, self.overlay, known, self.ends.0, 1);
+        for _ in 0..REPLACEMENTS_MAX {
+            let mut routes: Vec<Route> = ways.iter().map(|way| route(&terms, query, way)).collect();
+            let rate = |at: &usize| routes[*at].fee.0 as f64 / ways[*at].amount as f64;
+            let dearest = (0..ways.len()).max_by(|one, other| rate(one).total_cmp(&rate(other)));
+            let Some(at) = dearest else { break };
+            routes.swap_remove(at);
+            let mut knowledge = query.knowledge.clone();
+            routes.iter().for_each(|route| hold(&mut knowledge, route));
+            let amount = Msat(ways[at].amount);
+            let own = Query { amount, knowledge: &knowledge, ..query.clone() };
+            let found = single.attempt(self.graph, &own);
+            let Some(new) = found.and_then(|found| way(self.graph, &found, amount)) else { break };
+            let mut others = ways.clone();
+            others[at] = new;
+            let verdict = judge.improve(&terms, &frame, &mut others);
+            if verdict >= best {
+                break;
+            }
+            (*ways, best) = (others, verdict);
+        }
+        best
     }
 
     /// Parts looked for one by one, each as large as goes.
@@ -296,6 +366,17 @@ fn way(graph: &Snapshot, route: &Route, amount: Msat) -> Option<Way> {
     Some(Way { arcs: arcs?, amount: amount.0 })
 }
 
+/// Some ways as they are, and others, so far without an amount.
+fn joined(ways: &[Way], others: &[Way]) -> Vec<Way> {
+    let mut all = ways.to_vec();
+    for other in others {
+        if all.iter().all(|way| way.arcs != other.arcs) {
+            all.push(Way { arcs: other.arcs.clone(), amount: 0 });
+        }
+    }
+    all
+}
+
 /// Takes what a route puts on its channels away from what is left.
 fn hold(knowledge: &mut Knowledge, route: &Route) {
     for (at, hop) in route.hops.iter().enumerate() {
@@ -353,6 +434,16 @@ const CLOSE_DIVISOR: u64 = 12;
 
 /// Into how many granules the amount is cut, one after the other.
 const GRANULES: [u32; 2] = [8, 40];
+
+/// The same for fees alone: a few more than a payment may usually have parts, or what is wide enough for a part would not
+/// be for a granule.
+const FEE_GRANULES: [u32; 2] = [12, 40];
+
+/// How often the dearest part is sent over another way.
+const REPLACEMENTS_MAX: usize = 3;
+
+/// Into how many parts the amount is cut to see which ways are the cheapest for one of them.
+const SHARES: [u64; 2] = [2, 10];
 
 /// How much of a granule fees may add before capacities are exceeded.
 const SWELLING_DIVISOR: u64 = 64;

@@ -288,3 +288,85 @@ fn splits_that_exist_are_found() {
     println!("{missed} of {feasible} feasible payments under tight limits were not found");
     assert!(missed * 10 <= feasible, "{missed} of {feasible}");
 }
+
+/// A graph of directions, each a channel of its own: from, to, what it carries, base fee, millionths, `cltv_expiry_delta`.
+fn directions(all: &[(u64, u64, u64, u64, u32, u16)]) -> ChannelGraph {
+    let mut graph = ChannelGraph::new();
+    for (at, (from, to, maximum, base, millionths, delta)) in all.iter().enumerate() {
+        let scid = Scid(at as u64 + 1);
+        graph.add_channel(scid, [node(*from), node(*to)], Sat(maximum / 1000)).unwrap();
+        let policy = Policy {
+            fee_base: Msat(*base),
+            fee_proportional_millionths: *millionths,
+            cltv_expiry_delta: CltvDelta(*delta),
+            htlc_minimum: Msat(1000),
+            htlc_maximum: Msat(*maximum),
+            disabled: false,
+        };
+        graph.set_policy(scid, node(*from), Some(policy)).unwrap();
+    }
+    graph
+}
+
+/// The least fee for 100,000 sat from 0 to 9.
+fn least_fee(graph: &ChannelGraph) -> (usize, Msat) {
+    let known = Knowledge::default();
+    let query = Query { risk_billionths: 0, ..Query::new(node(0), node(9), Msat(100_000_000), &known) };
+    let parts = PartFinder::new().find(&Snapshot::new(graph), &query, 10).unwrap();
+    assert_eq!(check_parts(graph, &parts, &query, 10), Ok(()));
+    (parts.routes.len(), parts.fee)
+}
+
+#[test]
+fn little_goes_where_no_base_fee_is_asked() {
+    let wide = 99_000_000;
+    let graph = directions(&[
+        (0, 1, wide, 0, 0, 40),
+        (1, 9, 2 * wide, 1000, 1, 40),
+        (0, 2, wide, 0, 0, 40),
+        (2, 9, 2 * wide, 1000, 1, 40),
+        (0, 3, wide, 0, 0, 40),
+        (3, 9, 2 * wide, 5, 15, 40),
+    ]);
+    // All that fits over 1, with its fee, and the rest over 3.
+    assert_eq!(least_fee(&graph), (2, Msat(1000 + 98 + 5 + 15)));
+}
+
+#[test]
+fn parts_are_as_large_as_fits() {
+    let half = 50_000_000;
+    let graph = directions(&[
+        (0, 1, 8 * half, 0, 0, 40),
+        (1, 9, half, 1000, 1, 40),
+        (1, 9, half, 1000, 1, 40),
+        (0, 2, 8 * half, 0, 0, 40),
+        (2, 9, half / 4, 500, 3, 40),
+    ]);
+    assert_eq!(least_fee(&graph), (2, Msat(2 * (1000 + 50))));
+}
+
+#[test]
+fn a_way_that_is_too_slow_is_replaced() {
+    let half = 50_000_000;
+    let graph = directions(&[
+        (0, 1, 8 * half, 0, 0, 40),
+        (1, 9, half, 0, 1, 40),
+        (1, 2, 8 * half, 0, 0, 2000),
+        (1, 2, 8 * half, 10, 1, 40),
+        (2, 9, half + 1_000_000, 0, 100, 40),
+        (1, 9, 8 * half, 0, 2500, 40),
+    ]);
+    assert_eq!(least_fee(&graph), (2, Msat(50 + 10 + 50 + 5000)));
+}
+
+#[test]
+fn a_narrow_way_takes_its_share() {
+    let all = 100_000_000;
+    let graph = directions(&[
+        (0, 1, 4 * all, 0, 0, 40),
+        (1, 9, 2 * all, 0, 4000, 40),
+        (0, 2, 4 * all, 0, 0, 40),
+        (2, 9, all / 10, 0, 1000, 40),
+    ]);
+    assert_eq!(least_fee(&graph), (2, Msat(360_000 + 10_000)));
+}

@@ -2,9 +2,10 @@
 //! "Basic Multi-Part Payments"; BOLT 7, "HTLC Fees").
 //!
 //! Owns the step from a flow to parts: its ways are taken apart, given amounts that add up to the millisatoshi, and
-//! amounts are moved between ways as long as that mends a broken limit or lowers the cost. Amounts grow towards the
-//! payer by each part's own fees; what several parts put on one arc counts together. Does not find ways
-//! ([`super::flow`] and the single-path search do), and knows nothing of the network but [`Terms`].
+//! amounts are moved between ways, whole, as far as there is room or in steps, as long as that mends a broken limit or
+//! lowers the cost. Amounts grow towards the payer by each part's own fees; what several parts put on one arc counts
+//! together. Does not find ways ([`super::flow`] and the single-path search do), and knows nothing of the network but
+//! [`Terms`].
 //!
 //! Invariant: the amounts of the ways always add up to the payment.
 
@@ -74,7 +75,7 @@ pub(crate) struct Frame {
 }
 
 /// What parts are compared by: first by how far they break limits, then by their cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Verdict {
     /// By how many millisatoshis limits are broken; a part that is too long or too slow counts whole.
     pub(crate) over: u64,
@@ -170,7 +171,7 @@ impl Judge {
     /// Judges ways; those without an amount do not count.
     pub(crate) fn judge(&mut self, terms: &impl Terms, frame: &Frame, ways: &[Way]) -> Verdict {
         self.loads.clear();
-        let mut verdict = Verdict { over: 0, cost: 0, fee: 0, unlikely: Bits(0) };
+        let mut verdict = Verdict::default();
         let (mut parts, mut smallest) = (0, u64::MAX);
         for way in ways.iter().filter(|way| way.amount > 0) {
             parts += 1;
@@ -218,33 +219,116 @@ impl Judge {
         }
     }
 
+    /// Moves an amount from one way to another if that helps.
+    fn shift(
+        &mut self,
+        terms: &impl Terms,
+        frame: &Frame,
+        ways: &mut [Way],
+        (from, to, amount): (usize, usize, u64),
+        best: &mut Verdict,
+    ) -> bool {
+        ways[from].amount -= amount;
+        ways[to].amount += amount;
+        let verdict = self.judge(terms, frame, ways);
+        let helps = verdict < *best;
+        if helps {
+            *best = verdict;
+        } else {
+            ways[from].amount += amount;
+            ways[to].amount -= amount;
+        }
+        helps
+    }
+
+    /// Spreads one way's amount over the room on the others if that helps.
+    fn dissolve(
+        &mut self,
+        terms: &impl Terms,
+        frame: &Frame,
+        ways: &mut [Way],
+        from: usize,
+        best: &mut Verdict,
+    ) -> bool {
+        let before: Vec<u64> = ways.iter().map(|way| way.amount).collect();
+        for to in (0..ways.len()).filter(|to| *to != from) {
+            if before[to] > 0 {
+                let amount = self.room(terms, frame, ways, (from, to));
+                ways[from].amount -= amount;
+                ways[to].amount += amount;
+            }
+        }
+        let verdict = self.judge(terms, frame, ways);
+        let helps = verdict < *best;
+        if helps {
+            *best = verdict;
+        } else {
+            ways.iter_mut().zip(before).for_each(|(way, amount)| way.amount = amount);
+        }
+        helps
+    }
+
+    /// How much of the amount of one way another has room for.
+    fn room(&mut self, terms: &impl Terms, frame: &Frame, ways: &[Way], (from, to): (usize, usize)) -> u64 {
+        self.loads.clear();
+        let mut verdict = Verdict::default();
+        for (at, way) in ways.iter().enumerate().filter(|(_, way)| way.amount > 0) {
+            if at != from && at != to {
+                self.walk(terms, frame, way, &mut verdict);
+            }
+        }
+        let loads = &self.loads;
+        let most = |arc: u32| {
+            let bounds = terms.bounds(arc);
+            let load = loads.iter().find(|(other, _)| *other == arc).map_or(0, |(_, load)| *load);
+            bounds.maximum.min(bounds.together.saturating_sub(load))
+        };
+        // What is left over on the narrowest arc, below zero where there is too much on it.
+        let left = |amount: u64| {
+            let (mut amount, mut left) = (amount, i64::MAX);
+            for arc in ways[to].arcs.iter().rev() {
+                left = left.min(most(*arc) as i64 - amount as i64);
+                amount = amount.saturating_add(terms.toll(*arc, amount).fee);
+            }
+            left
+        };
+        let mut room = 0_u64;
+        for _ in 0..ROOM_STEPS {
+            room = room.saturating_add_signed(left(room));
+        }
+        // Fees only grow with the amount: less by what is too much fits.
+        let room = room.saturating_add_signed(left(room).min(0));
+        room.saturating_sub(ways[to].amount).min(ways[from].amount)
+    }
+
     /// Moves amounts between ways as long as that helps, and drops those that end without one. Gives the last verdict.
     pub(crate) fn improve(&mut self, terms: &impl Terms, frame: &Frame, ways: &mut Vec<Way>) -> Verdict {
         let mut best = self.judge(terms, frame, ways);
         let total: u64 = ways.iter().map(|way| way.amount).sum();
         let mut judgements = 0;
-        // Whole parts first, which saves base fees; then ever smaller amounts.
+        // Whole parts first, which saves base fees, or as much as fits; then ever smaller amounts.
         let mut step = total;
         while step > 0 {
             let mut moved = false;
             for from in 0..ways.len() {
+                if step == total && ways[from].amount > 0 {
+                    judgements += 2 * ways.len();
+                    moved |= self.dissolve(terms, frame, ways, from, &mut best);
+                }
                 for to in 0..ways.len() {
                     let amount = ways[from].amount.min(step);
                     // The first step is the whole part, later ones leave something.
                     if from == to || amount == 0 || (step < total && amount < step) {
                         continue;
                     }
-                    ways[from].amount -= amount;
-                    ways[to].amount += amount;
                     judgements += 1;
-                    let verdict = self.judge(terms, frame, ways);
-                    if verdict < best {
-                        best = verdict;
-                        moved = true;
-                    } else {
-                        ways[from].amount += amount;
-                        ways[to].amount -= amount;
+                    let mut helps = self.shift(terms, frame, ways, (from, to, amount), &mut best);
+                    if !helps && step == total {
+                        judgements += 2;
+                        let amount = self.room(terms, frame, ways, (from, to));
+                        helps = self.shift(terms, frame, ways, (from, to, amount), &mut best);
                     }
+                    moved |= helps;
                 }
             }
             if judgements > JUDGEMENTS_MAX {
@@ -266,6 +350,9 @@ impl Judge {
 
 /// How many divisions of parts are tried at most: about a microsecond each.
 const JUDGEMENTS_MAX: usize = 600;
+
+/// How often the room on a way is narrowed down: each time to what fees make of the rest.
+const ROOM_STEPS: usize = 4;
 
 /// Amounts below this fraction of the payment are not moved to lower its cost.
 const FINENESS: u64 = 32;
