@@ -240,7 +240,7 @@ impl Search<'_, '_> {
         let mut cheapest: Vec<Way> = one.and_then(|one| way(self.graph, one, Msat(0))).into_iter().collect();
         for share in SHARES {
             let own = Query { amount: Msat(query.amount.0.div_ceil(share)), ..query.clone() };
-            let found = single.attempt(self.graph, &own);
+            let found = single.attempt_within(self.graph, &own, TRIAL_COMPARISONS_MAX);
             cheapest.extend(found.and_then(|found| way(self.graph, &found, Msat(0))));
         }
         let terms = market(self.graph, query, self.overlay, known, self.ends.0, 1);
@@ -274,7 +274,7 @@ impl Search<'_, '_> {
             routes.iter().for_each(|route| hold(&mut knowledge, route));
             let amount = Msat(ways[at].amount);
             let own = Query { amount, knowledge: &knowledge, ..query.clone() };
-            let found = single.attempt(self.graph, &own);
+            let found = single.attempt_within(self.graph, &own, TRIAL_COMPARISONS_MAX);
             let Some(new) = found.and_then(|found| way(self.graph, &found, amount)) else { break };
             let mut others = ways.clone();
             others[at] = new;
@@ -438,6 +438,9 @@ const GRANULES: [u32; 2] = [8, 40];
 /// The same for fees alone: a few more than a payment may usually have parts, or what is wide enough for a part would not
 /// be for a granule.
 const FEE_GRANULES: [u32; 2] = [12, 40];
+
+/// How much a search for a way that might be better may compare: there is a split already.
+const TRIAL_COMPARISONS_MAX: usize = 3000;
 
 /// How often the dearest part is sent over another way.
 const REPLACEMENTS_MAX: usize = 3;

@@ -107,6 +107,19 @@ impl Finder {
         Some(self.attempt_from(snapshot, query, payer, &starts)?.0)
     }
 
+    /// The same, but given up after so many comparisons of partial routes.
+    pub(crate) fn attempt_within(
+        &mut self,
+        snapshot: &Snapshot,
+        query: &Query<'_>,
+        comparisons_max: usize,
+    ) -> Option<Route> {
+        let before = std::mem::replace(&mut self.comparisons_max, comparisons_max);
+        let found = self.attempt(snapshot, query);
+        self.comparisons_max = before;
+        found
+    }
+
     /// Finds the cheapest route to one of several starts, and which one it leads to. What the start says of the rest of
     /// the way is in the route's figures, its hops are not.
     pub(in crate::path) fn attempt_from(
