@@ -30,7 +30,7 @@ use crate::progress::Progress;
 use crate::report::{self, Crypto, Report, Stage};
 use crate::scenario::{self, Draw, Lottery, ScenarioError};
 use crate::seed::Purpose;
-use crate::sender::{End, FINAL_CLTV_DELTA, Order, Outcome, Routing};
+use crate::sender::{DRAWS_PER_PAYMENT, End, FINAL_CLTV_DELTA, Order, Outcome, Routing};
 use crate::tally::Tally;
 use crate::treasury::{Treasury, TreasuryError};
 
@@ -351,7 +351,7 @@ impl<'a> Run<'a> {
         while done < wanted {
             while next < wanted && live.len() < self.args.in_flight {
                 let draw = lottery.draw(next, 0)?;
-                self.hand_over(next, &draw);
+                self.hand_over(next, 0, &draw);
                 live.insert(next, (draw, 0));
                 next += 1;
             }
@@ -360,7 +360,7 @@ impl<'a> Run<'a> {
                     let Some((draw, redraw)) = live.remove(&outcome.payment) else { continue };
                     if outcome.end == End::NoFaultyRoute && redraw < REDRAWS_MAX {
                         let again = lottery.draw(outcome.payment, redraw + 1)?;
-                        self.hand_over(outcome.payment, &again);
+                        self.hand_over(outcome.payment, redraw + 1, &again);
                         live.insert(outcome.payment, (again, redraw + 1));
                         continue;
                     }
@@ -380,8 +380,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Gives payment number `payment` to its payer, and its invoice to its payee.
-    fn hand_over(&mut self, payment: u64, draw: &Draw) {
+    /// Gives payment number `payment`, drawn `redraw` times before, to its payer, and its invoice to its payee.
+    fn hand_over(&mut self, payment: u64, redraw: u64, draw: &Draw) {
         let seed = self.treasury.seed();
         // A faulty payment needs no invoice: it fails before its payee, or because its payee knows none.
         if draw.fault.is_none() {
@@ -396,7 +396,7 @@ impl<'a> Run<'a> {
             self.exec.post(draw.to_index, Work::Command(Box::new(Command::RegisterInvoice(invoice))));
         }
         let (to, amount, fault) = (draw.to, draw.amount, draw.fault);
-        let order = Order { payment, to, amount, fault, begun: self.exec.now() };
+        let order = Order { payment, redraw, to, amount, fault, begun: self.exec.now() };
         self.exec.post(draw.from, Work::Pay(order));
     }
 
@@ -537,6 +537,7 @@ fn check_funds(treasury: &Treasury, peers: &[Peer], books: &[ChannelBooks]) -> r
 
 /// How often a faulty payment is drawn again before it counts as not causable.
 const REDRAWS_MAX: u64 = 80;
+const _: () = assert!(REDRAWS_MAX < DRAWS_PER_PAYMENT);
 /// Networks with more channels are not drawn.
 const EDGES_MAX: usize = 3_000;
 

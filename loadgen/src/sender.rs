@@ -30,14 +30,21 @@ use crate::seed::{Purpose, Seed};
 pub(crate) const FINAL_CLTV_DELTA: CltvDelta = CltvDelta(40);
 /// For how many of a node's further payments a failed amount is believed; balances move.
 const BELIEVED_PAYMENTS: u64 = 8;
-/// Attempts of one payment are numbered below this.
-const ATTEMPTS_PER_PAYMENT: u64 = 1 << 10;
+/// Attempts of one draw are numbered below this.
+const ATTEMPTS_PER_DRAW: u64 = 1 << 10;
+/// Draws of one payment are numbered below this.
+pub(crate) const DRAWS_PER_PAYMENT: u64 = 1 << 7;
+/// All attempts of one payment, whichever draw they are of.
+const ATTEMPTS_PER_PAYMENT: u64 = DRAWS_PER_PAYMENT * ATTEMPTS_PER_DRAW;
 
 /// One payment to make.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
     /// Its number in the run.
     pub(crate) payment: u64,
+    /// How often it was drawn before, below [`DRAWS_PER_PAYMENT`]: each draw makes onions of its own, as whoever saw
+    /// an onion once refuses it as replayed.
+    pub(crate) redraw: u64,
     /// The payee.
     pub(crate) to: NodeId,
     /// What the payee is to receive.
@@ -299,7 +306,8 @@ impl Sender {
             let end = payment.last_word();
             return payment.done(end, now);
         }
-        let attempt_id = payment.order.payment * ATTEMPTS_PER_PAYMENT + u64::from(payment.attempts);
+        let draw = payment.order.payment * DRAWS_PER_PAYMENT + payment.order.redraw;
+        let attempt_id = draw * ATTEMPTS_PER_DRAW + u64::from(payment.attempts);
         let (hops, expected) = match self.route(&payment, attempt_id, now, height, own) {
             Ok(found) => found,
             Err(end) => return payment.done(end, now),
@@ -486,7 +494,7 @@ mod tests {
     }
 
     fn order(payment: u64, fault: Option<FaultKind>) -> Order {
-        Order { payment, to: node(4), amount: Msat(5_000), fault, begun: Duration::ZERO }
+        Order { payment, redraw: 0, to: node(4), amount: Msat(5_000), fault, begun: Duration::ZERO }
     }
 
     fn sent(step: Step) -> (u64, Box<OutgoingPayment>) {
@@ -585,6 +593,18 @@ mod tests {
         let (third, _) = sent(sender.begin(order(2, fault), Duration::ZERO, HEIGHT, own()));
         let settled = done(sender.settled(third, Duration::ZERO));
         assert!(matches!(settled.end, End::Succeeded { .. }), "a fault nobody noticed is not as expected");
+    }
+
+    #[test]
+    fn a_payment_drawn_again_makes_onions_of_its_own() {
+        let mut sender = sender(5);
+        let mut begin = |redraw| {
+            let order = Order { redraw, ..order(1, None) };
+            let (attempt, htlc) = sent(sender.begin(order, Duration::ZERO, HEIGHT, own()));
+            assert!(sender.settled(attempt, Duration::ZERO).is_some());
+            htlc.secrets.as_slice()[0].replay_tag()
+        };
+        assert_ne!(begin(0), begin(1), "the first hop would refuse the second as replayed");
     }
 
     #[test]
