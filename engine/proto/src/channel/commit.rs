@@ -37,6 +37,8 @@ pub enum Patience {
     Brief {
         /// From when it was first put off.
         ms: u64,
+        /// Whether a `revoke_and_ack` that is due had better wait for as long.
+        answer: bool,
     },
     /// For long: nobody but the channel's free slots and balances depends on it.
     Long,
@@ -137,7 +139,7 @@ impl Funded {
             let signatures = signed.count();
             return match fulfilled {
                 _ if signatures >= WORTH_SIGNING && signatures > fulfilled => Patience::Long,
-                ..WORTH_SIGNING => Patience::Brief { ms: BRIEFLY_MAX_MS },
+                ..WORTH_SIGNING => Patience::Brief { ms: BRIEFLY_MAX_MS, answer: false },
                 _ => Patience::None,
             };
         }
@@ -145,7 +147,9 @@ impl Funded {
         let young = signed.filter(young).count();
         // Fulfilments beside them count for nothing: nobody waits for those.
         let ms = (young as u64).saturating_mul(BRIEFLY_EACH_MS).min(BRIEFLY_MAX_MS);
-        if young >= YOUNG_EACH * others { Patience::Brief { ms } } else { Patience::None }
+        // Until it is answered the peer signs nothing more, and may hold back the preimages it learns.
+        let answer = !self.updates.any_offered_unresolved();
+        if young >= YOUNG_EACH * others { Patience::Brief { ms, answer } } else { Patience::None }
     }
 
     /// Adds the `commitment_signed` for a commitment of the peer and the jobs that sign it.

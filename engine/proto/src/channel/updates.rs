@@ -292,6 +292,11 @@ impl Updates {
         self.entries().any(|entry| entry.offered_by == by && entry.added == stage)
     }
 
+    /// Whether the peer may still remove an HTLC of ours.
+    pub(super) fn any_offered_unresolved(&self) -> bool {
+        self.offered.values().any(|entry| entry.removal.is_none())
+    }
+
     /// Whether there is neither an HTLC nor a fee change on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.offered.is_empty() && self.received.is_empty() && self.fees.is_empty()

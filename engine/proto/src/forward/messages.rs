@@ -223,6 +223,7 @@ impl Shard {
             return;
         }
         for channel_id in self.channels_of(peer) {
+            self.waiting.forget_answer(channel_id);
             self.tell(work, channel_id, channel::Command::Disconnected);
         }
     }

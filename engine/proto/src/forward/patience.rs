@@ -1,13 +1,15 @@
 //! What a shard needs to know of time to let a `commitment_signed` wait: which HTLCs are young, and who waits until when.
 //!
-//! Owns: the pace of each channel (how far its updates had come when), and the list of those that wait. Does not decide who
-//! waits: `commit` does. Nothing here is durable: after a restart no HTLC is young, and nobody waits.
+//! Owns: the pace of each channel (how far its updates had come when), the list of those that wait, and the answers that wait
+//! with them. Does not decide who waits: `commit` does. Nothing here is durable: after a restart no HTLC is young, and nobody
+//! waits.
 //!
 //! Invariant: whoever waits briefly is in the list with the first deadline it was given.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fulmen_wire::units::ChannelId;
+use fulmen_wire::message::Message;
+use fulmen_wire::units::{ChannelId, NodeId};
 
 use super::input::Now;
 
@@ -54,6 +56,8 @@ pub(super) struct Waiting {
     until_tick: BTreeMap<ChannelId, u64>,
     briefly: BTreeMap<ChannelId, u64>,
     deadlines: BTreeSet<(u64, ChannelId)>,
+    /// The `revoke_and_ack`s that wait with them, and for whom.
+    answers: BTreeMap<ChannelId, (NodeId, Message)>,
 }
 
 impl Waiting {
@@ -79,6 +83,29 @@ impl Waiting {
         self.until_tick.remove(&channel_id);
         let deadline = *self.briefly.entry(channel_id).or_insert(now.unix_ms + ms);
         self.deadlines.insert((deadline, channel_id));
+    }
+
+    /// Takes a channel's `revoke_and_ack`, if there is one, out of what is to be sent.
+    pub(super) fn keep_answer(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
+        let is_answer = |message: &Message| match message {
+            Message::RevokeAndAck(answer) => answer.channel_id == channel_id,
+            _ => false,
+        };
+        if let Some(at) = send.iter().position(|(_, message)| is_answer(message)) {
+            let before = self.answers.insert(channel_id, send.remove(at));
+            // Only a peer that did not wait for its answer is owed two.
+            send.extend(before);
+        }
+    }
+
+    /// Sends a channel's `revoke_and_ack`, if one waits.
+    pub(super) fn give_answer(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
+        send.extend(self.answers.remove(&channel_id));
+    }
+
+    /// Gives up an answer: the channel is gone, or the connection to its peer, and what is owed is told at the next.
+    pub(super) fn forget_answer(&mut self, channel_id: ChannelId) {
+        self.answers.remove(&channel_id);
     }
 
     /// A channel waits no longer.

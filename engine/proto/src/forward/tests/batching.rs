@@ -144,6 +144,81 @@ fn an_addition_beside_very_many_young_htlcs_waits_briefly() {
     assert_eq!(net.shards.iter().filter_map(Shard::wake_at).count(), 0, "nobody waits briefly any more");
 }
 
+/// What a node has said to another that is still under way.
+fn said(net: &Net, from: usize, to: usize) -> Vec<&'static str> {
+    let under_way = net.wires.get(&(from, to)).into_iter().flatten();
+    under_way.map(|bytes| Message::decode(bytes).expect("what a shard sends can be read").name()).collect()
+}
+
+/// Steps on, time passing where nothing else does, until a node says this to another.
+fn until_said(net: &mut Net, from: usize, to: usize, what: &str) {
+    for _ in 0..100 {
+        if said(net, from, to).contains(&what) {
+            return;
+        }
+        if !net.step() {
+            net.now.unix_ms += 10;
+            net.wake();
+        }
+    }
+    panic!("node {from} does not say {what} to {to}");
+}
+
+#[test]
+fn an_addition_that_waits_has_its_commitment_answered_with_ours() {
+    let mut net = Net::line(3);
+    one_beside_many_young(&mut net);
+    until_said(&mut net, 0, 1, "commitment_signed");
+    net.step();
+    assert_eq!(said(&net, 1, 0), [""; 0], "answered, the peer would sign all again for its next addition");
+    until_said(&mut net, 1, 0, "revoke_and_ack");
+    assert_eq!(said(&net, 1, 0), ["revoke_and_ack", "commitment_signed"]);
+}
+
+#[test]
+fn whoever_may_know_a_preimage_is_answered_at_once() {
+    let mut net = Net::line(3);
+    let (others, _) = one_beside_many_young(&mut net);
+    let unknown = Recipient { payment_data: others[0].2.payment_data, ..Recipient::default() };
+    net.queue(0, PaymentHash([9; 32]), &net.route(&[0, 1, 2], Msat(1_000_000), 18), &unknown);
+    until_said(&mut net, 2, 1, "update_fail_htlc");
+    until_said(&mut net, 2, 1, "commitment_signed");
+    net.step();
+    assert_eq!(said(&net, 1, 2), ["revoke_and_ack"], "there are twenty more that it may resolve");
+    assert!(net.shards[1].wake_at().is_some(), "though our own waits");
+}
+
+#[test]
+fn an_answer_that_waits_is_given_after_a_broken_link_and_a_restart() {
+    for restarts in [false, true] {
+        let mut net = Net::line(3);
+        let (others, attempt) = one_beside_many_young(&mut net);
+        until_said(&mut net, 0, 1, "commitment_signed");
+        net.step();
+        assert_eq!(said(&net, 1, 0), [""; 0]);
+        if restarts {
+            net.restart(1);
+        } else {
+            net.cut(0, 1);
+            net.connect(0, 1);
+        }
+        ticks(&mut net);
+        // After the restart it is decided on while the next node is not connected yet.
+        match net.outcome(0, attempt) {
+            Some(Outcome::Settled(_)) if !restarts => {}
+            Some(Outcome::Failed(0, Failure::TemporaryChannelFailure)) if restarts => {}
+            other => panic!("{other:?}"),
+        }
+        for (attempt, hash, recipient) in others {
+            net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+            ticks(&mut net);
+            assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+        }
+        ticks(&mut net);
+        net.check_at_rest();
+    }
+}
+
 #[test]
 fn an_addition_does_not_wait_for_htlcs_that_are_old() {
     let mut net = Net::line(3);
