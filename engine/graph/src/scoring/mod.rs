@@ -316,6 +316,11 @@ impl<'a> Prices<'a> {
         self.halving != 0
     }
 
+    /// Whether a route costs its fee and nothing else.
+    pub(crate) fn are_fees(&self) -> bool {
+        self.halving == 0 && self.hop == 0 && self.risk_billionths == 0 && self.scorer.is_none()
+    }
+
     /// The cost of a hop that is forwarded over.
     #[inline]
     pub(crate) fn forward(&self, amount: u64, fee: u64, delta: u16, bits: Bits, penalty: u64) -> u64 {

@@ -145,7 +145,7 @@ impl Finder {
     /// Finds the cheapest route within the limits.
     fn solve(&mut self, task: &Task<'_>, limits: Limits) -> Result<Route, Stop> {
         self.guides.start(task);
-        let mut rules = Rules::plain(limits);
+        let mut rules = Rules { cost_max: task.cost_max(), ..Rules::plain(limits) };
         let mut task = *task;
         let best = loop {
             let Some(found) = self.run(&task, &rules).map_err(|Exhausted| Stop::GivenUp(None))? else {
@@ -198,7 +198,7 @@ impl Finder {
         limits: Limits,
         cost_max: Option<u64>,
     ) -> Result<Option<Route>, Exhausted> {
-        let cost_max = cost_max.unwrap_or(u64::MAX);
+        let cost_max = cost_max.unwrap_or(task.cost_max());
         // What keeps the limit on blocks pays no more for them than all within it cost.
         let blocks = task.price(limits.max_cltv_blocks);
         let lifted_cost = self.labels.lifted_cost;

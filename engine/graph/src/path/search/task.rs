@@ -238,6 +238,17 @@ impl<'a> Task<'a> {
         self.block_price.saturating_mul(u64::from(blocks))
     }
 
+    /// Above what any route within the limit on the fee costs, as far as that limit says anything of costs.
+    pub(super) fn cost_max(&self) -> u64 {
+        let counts_fees = match self.objective {
+            Objective::Cost => self.prices.are_fees(),
+            Objective::Fee => true,
+            Objective::Blocks | Objective::Hops => false,
+        };
+        let fee_max = if counts_fees { self.amount_max.saturating_sub(self.amount) } else { u64::MAX };
+        fee_max.saturating_mul(Cost::PER_MSAT).saturating_add(1)
+    }
+
     /// What it takes to forward `amount` over an edge that does not leave the payer; `None` when it cannot carry it. The
     /// edge's minimum is the caller's to check.
     #[inline]

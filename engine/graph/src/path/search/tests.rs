@@ -168,14 +168,15 @@ fn agrees_with_brute_force_over_thousands_of_small_graphs() {
     let finder = RefCell::new(Finder::default());
     let risks = prop_oneof![Just(0), Just(Query::RISK_BILLIONTHS), Just(2_000_000_u32)];
     let extras = prop_oneof![3 => Just(42_u32), 1 => 900..1260_u32];
-    let inputs = (small_graph(), knowledge(), tightness(), risks, (weights(), learned(), extras));
+    let learned = prop::option::weighted(0.7, learned());
+    let inputs = (small_graph(), knowledge(), tightness(), risks, (weights(), learned, extras));
     let run = runner.run(&inputs, |(graph, knowledge, tightness, risk_billionths, extra)| {
         let (weights, learned, payee_extra_bytes) = extra;
-        let scorer = learned.scorer(&graph);
+        let scorer = learned.map(|learned| learned.scorer(&graph));
         let query = Query {
             risk_billionths,
             weights,
-            scorer: Some(&scorer),
+            scorer: scorer.as_ref(),
             now_seconds: 1000,
             payee_extra_bytes,
             height: BlockHeight(700),
