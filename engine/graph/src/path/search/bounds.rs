@@ -1,9 +1,9 @@
 //! Lower bounds on what lies between the payer and a node, found by searching forward from the payer.
 //!
-//! Owns: [`Bounds`]. Every channel is taken at the payment's bare amount, which underestimates it, since nothing gets
-//! cheaper as the amount grows. The search may stop at any time: what it has not settled is at least as far away as what it
-//! would turn to next, which is a bound as well. Of a large node it looks only at the blocks of channels whose heads say that
-//! they may matter by now. Does not know how partial routes are compared.
+//! Owns: [`Bounds`]. Every channel is taken at one amount, such as the payment's bare one, which underestimates what it takes
+//! to carry more, since nothing gets cheaper as the amount grows. The search may stop at any time: what it has not settled is
+//! at least as far away as what it would turn to next, which is a bound as well. Of a large node it looks only at the blocks
+//! of channels whose heads say that they may matter by now. Does not know how partial routes are compared.
 //!
 //! Invariant: the bound of a settled node is its distance and does not change any more; any other node is no nearer than
 //! the radius.
@@ -26,6 +26,8 @@ pub(super) struct Bounds {
     reached: Vec<Reached>,
     search: u32,
     settled: NodeSet,
+    /// What every channel is taken to carry.
+    amount: u64,
     /// What holds for every node that is not settled.
     radius: u64,
     /// How much has been looked at.
@@ -66,8 +68,10 @@ impl Bounds {
         }
     }
 
-    /// Forgets the last search and starts at the payer, with nothing known beyond it.
-    pub(super) fn start(&mut self, task: &Task<'_>) {
+    /// Forgets the last search and starts at the payer, with nothing known beyond it but that every channel has to carry
+    /// `amount`.
+    pub(super) fn start(&mut self, task: &Task<'_>, amount: u64) {
+        self.amount = amount;
         self.reached.resize(task.snapshot.node_count(), Reached::default());
         self.search = self.search.wrapping_add(1);
         if self.search == 0 {
@@ -82,6 +86,11 @@ impl Bounds {
         self.open.push(Reverse((0, task.payer)));
         self.radius = 0;
         self.work = 0;
+    }
+
+    /// What every channel is taken to carry.
+    pub(super) fn amount(&self) -> u64 {
+        self.amount
     }
 
     /// Whether something is left to settle.
@@ -164,9 +173,9 @@ impl Bounds {
         let heads = heads.flat_map(|(first, run)| (first..).zip(run));
         let rest = self.later.put(heads.filter_map(|(block, head)| {
             let least = match measure {
-                Measure::Cost => task.least(Side::Outward, block, head, task.amount)?,
-                Measure::Blocks => task.open(head, task.amount).then_some(head.cltv_expiry_delta.into())?,
-                Measure::Hops => task.open(head, task.amount).then_some(1)?,
+                Measure::Cost => task.least(Side::Outward, block, head, self.amount)?,
+                Measure::Blocks => task.open(head, self.amount).then_some(head.cltv_expiry_delta.into())?,
+                Measure::Hops => task.open(head, self.amount).then_some(1)?,
             };
             Some((least, block))
         }));
@@ -204,7 +213,7 @@ impl Bounds {
             if task.minimum(number, edge, node) > task.amount_max {
                 continue;
             }
-            let Some(length) = length(task, measure, number, edge, node) else { continue };
+            let Some(length) = self.length(task, measure, number, edge, node) else { continue };
             let next = distance.saturating_add(length);
             if reached.search != self.search || next < reached.distance {
                 self.reached[target as usize] = Reached { distance: next, search: self.search, over: number };
@@ -213,23 +222,23 @@ impl Bounds {
             }
         }
     }
-}
 
-/// The measure of one edge out of a node at the payment's bare amount; `None` when it cannot be used.
-#[inline]
-fn length(task: &Task<'_>, measure: Measure, number: u32, edge: &Edge, node: u32) -> Option<u64> {
-    if node == task.payer {
-        let cost = task.first(number, edge, task.amount)?;
-        return Some(match measure {
-            Measure::Cost => cost,
-            Measure::Blocks => 0,
+    /// The measure of one edge out of a node; `None` when it cannot be used.
+    #[inline]
+    fn length(&self, task: &Task<'_>, measure: Measure, number: u32, edge: &Edge, node: u32) -> Option<u64> {
+        if node == task.payer {
+            let cost = task.first(number, edge, self.amount)?;
+            return Some(match measure {
+                Measure::Cost => cost,
+                Measure::Blocks => 0,
+                Measure::Hops => 1,
+            });
+        }
+        let step = task.forward(number, edge, self.amount)?;
+        Some(match measure {
+            Measure::Cost => step.cost,
+            Measure::Blocks => u64::from(step.delta),
             Measure::Hops => 1,
-        });
+        })
     }
-    let step = task.forward(number, edge, task.amount)?;
-    Some(match measure {
-        Measure::Cost => step.cost,
-        Measure::Blocks => u64::from(step.delta),
-        Measure::Hops => 1,
-    })
 }

@@ -76,9 +76,9 @@ pub(super) struct Guides {
 impl Guides {
     /// Starts anew, with nothing known.
     pub(super) fn start(&mut self, task: &Task<'_>) {
-        self.cost.start(task);
-        self.blocks.start(task);
-        self.hops.start(task);
+        self.cost.start(task, task.amount);
+        self.blocks.start(task, task.amount);
+        self.hops.start(task, task.amount);
     }
 
     /// Finds out everything there is to know of what limits bind.
@@ -191,6 +191,10 @@ impl Labels {
         guides: &mut Guides,
         comparisons_max: usize,
     ) -> Result<Option<Found>, Exhausted> {
+        if guides.cost.amount() > task.amount {
+            // That was for what an earlier search had open.
+            guides.cost.start(task, task.amount);
+        }
         if !guides.cost.is_settled(task.payer) {
             // Heads say nothing of the payer's own channels: they have to be crossed when a label is taken up.
             guides.cost.grow(task, Measure::Cost);

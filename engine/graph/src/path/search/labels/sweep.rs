@@ -5,7 +5,8 @@
 //! is put off leaves nodes that are not settled, and costs no less than its block's least and the radius. Where either finds
 //! a way to a node to which the other has found one as well, both make a whole route, which is looked at there and then: of
 //! the many nodes that are equally far, where fees are nothing or the same, most need not be taken up once a route of that
-//! cost is known. Does not know which labels may be dropped for which; [`super`] does.
+//! cost is known. When a search takes long, the forward one starts anew with what fees have come to by then. Does not know
+//! which labels may be dropped for which; [`super`] does.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -21,6 +22,10 @@ const COMPARISONS_BEFORE_GUIDES: usize = 100_000;
 /// with what is of one cost sooner. Of one to four, three served best.
 const PACE: usize = 3;
 
+/// How much both searches may look at before the forward search starts anew with a larger amount. In tests so little that
+/// small graphs get there.
+const RAISE_WORK: usize = if cfg!(test) { 8 } else { 8000 };
+
 impl Labels {
     /// Takes labels up in their order until none that is left can lead to a cheaper route.
     pub(super) fn sweep<const PLAIN: bool>(
@@ -32,6 +37,8 @@ impl Labels {
     ) -> Result<Option<Found>, Exhausted> {
         let complete_at = self.comparisons + COMPARISONS_BEFORE_GUIDES;
         let mut complete = PLAIN;
+        // Where minimums are lifted, too many ways without a fee are worth a look.
+        let mut raised = rules.lift.is_some();
         while let Some((estimate, blocks, at)) = self.next(guides.cost.radius()) {
             if self.is_decided(estimate, blocks) {
                 break;
@@ -51,6 +58,10 @@ impl Labels {
             if self.comparisons > comparisons_max {
                 return Err(Exhausted);
             }
+            if !raised && self.work + guides.cost.work > RAISE_WORK {
+                self.raise::<PLAIN>(task, rules, guides, comparisons_max);
+                raised = true;
+            }
             // The two searches keep pace: neither covers the graph where they can meet half way.
             while guides.cost.is_growing() && self.is_ahead(&guides.cost) {
                 self.advance::<PLAIN>(task, rules, guides);
@@ -67,6 +78,56 @@ impl Labels {
                 onion: u32::from(label.onion),
             }
         }))
+    }
+
+    /// Starts the forward search anew for no less than what all that is open carries. Until then it uses channels that are
+    /// just wide enough for the payment, as many of a round capacity are for a round amount, but not for fees on top. Where
+    /// such a one seems the only cheap way, the backward search goes through half the network before that is ruled out.
+    fn raise<const PLAIN: bool>(
+        &mut self,
+        task: &Task<'_>,
+        rules: &Rules,
+        guides: &mut Guides,
+        comparisons_max: usize,
+    ) {
+        // What bears no fee so far is taken up first, and looked at in full.
+        for rest in 0..self.rests.len() {
+            if self.labels[self.rests[rest] as usize].amount == task.amount {
+                self.resume::<PLAIN>(task, rules, guides, rest as u32, u64::MAX);
+            }
+        }
+        let mut at = 0;
+        while let Some(label) = self.labels.get(at) {
+            if label.amount == task.amount && label.node != task.payer {
+                self.take::<PLAIN>(task, rules, guides, at as u32, u64::MAX);
+            }
+            if self.comparisons > comparisons_max {
+                return;
+            }
+            at += 1;
+        }
+        let entries = self.near.iter().chain(&self.far).map(|Reverse((.., at))| *at);
+        let amounts = entries.filter_map(|at| self.pending(at)).map(|label| label.amount);
+        let Some(amount) = amounts.min().filter(|amount| *amount > task.amount) else { return };
+        let labels = &self.labels;
+        let unsettled =
+            self.near.drain().map(|Reverse((_, blocks, at))| (labels[at as usize].cost, blocks, at));
+        self.far.extend(unsettled.map(Reverse));
+        self.work = 0;
+        guides.cost.start(task, amount);
+        self.advance::<PLAIN>(task, rules, guides);
+    }
+
+    /// The label that an entry of what is open has still to be looked at for.
+    fn pending(&self, entry: u32) -> Option<&Label> {
+        let (at, stage) = match entry.checked_sub(RESTS) {
+            Some(rest) => {
+                self.later.least(rest)?;
+                (self.rests[rest as usize], Stage::Taken)
+            }
+            None => (entry, Stage::Open),
+        };
+        Some(&self.labels[at as usize]).filter(|label| label.stage == stage && label.node != self.payer)
     }
 
     /// Whether it is the forward search's turn: as long as that may spare something of what it has not met.
