@@ -147,19 +147,22 @@ impl Finder {
         self.guides.start(task);
         let mut rules = Rules { cost_max: task.cost_max(), ..Rules::plain(limits) };
         let mut task = *task;
+        let mut known = None;
         let best = loop {
-            let Some(found) = self.run(&task, &rules).map_err(|Exhausted| Stop::GivenUp(None))? else {
-                break None;
+            let found = match self.run(&task, &rules) {
+                Ok(Some(found)) => found,
+                Ok(None) => break None,
+                Err(Exhausted) => return Err(Stop::GivenUp(known)),
             };
             let Some(stricter) = Self::stricter(rules, &found, limits) else {
                 break Some((found.cost, self.route(&task, &found)));
             };
             if rules.blocks_max.is_none() && stricter.blocks_max.is_some() {
                 let priced = self.price_blocks(task, &found, limits);
-                let priced = priced.map_err(|Exhausted| Stop::GivenUp(None))?;
                 task = task.pricing_blocks(priced.block_price);
                 self.guides.start(&task);
                 rules = Rules { cost_max: priced.cost_max, ..stricter };
+                known = priced.best.map(Box::new);
             } else {
                 rules = stricter;
             }

@@ -7,10 +7,10 @@
 //!
 //! Invariant: changes which partial routes are looked at, never which route is the cheapest that keeps the limit.
 
-use crate::path::Limits;
 use crate::path::search::Finder;
-use crate::path::search::labels::{Exhausted, Found, Rules};
+use crate::path::search::labels::{Found, Rules};
 use crate::path::search::task::{Objective, Task};
+use crate::path::{Cost, Limits, Route};
 
 /// How many prices are tried.
 const PRICES_MAX: usize = 8;
@@ -21,10 +21,11 @@ const BLOCK_PRICE_MAX: u64 = 1_000_000_000_000;
 /// The most a route may cost for its blocks to be priced, for the same reason.
 const COST_MAX: u64 = 1 << 62;
 
-/// A price, and what the search that minds the limit need not exceed.
+/// A price, what the search that minds the limit need not exceed, and the cheapest route found that keeps all limits.
 pub(super) struct Priced {
     pub(super) block_price: u64,
     pub(super) cost_max: u64,
+    pub(super) best: Option<Route>,
 }
 
 /// A route as far as its price goes.
@@ -44,15 +45,10 @@ impl Point {
 impl Finder {
     /// Finds a price of blocks at which the cheapest routes have about as many as the limit allows, `cheapest` being too
     /// slow without one. No price is given where no route is known that keeps all limits.
-    pub(super) fn price_blocks(
-        &mut self,
-        task: Task<'_>,
-        cheapest: &Found,
-        limits: Limits,
-    ) -> Result<Priced, Exhausted> {
-        let mut priced = Priced { block_price: 0, cost_max: u64::MAX };
+    pub(super) fn price_blocks(&mut self, task: Task<'_>, cheapest: &Found, limits: Limits) -> Priced {
+        let mut priced = Priced { block_price: 0, cost_max: u64::MAX, best: None };
         if matches!(task.objective, Objective::Blocks | Objective::Hops) || cheapest.cost >= COST_MAX {
-            return Ok(priced);
+            return priced;
         }
         let mut slow = Point { cost: cheapest.cost, blocks: cheapest.blocks };
         let mut quick: Option<Point> = None;
@@ -64,7 +60,9 @@ impl Finder {
             self.guides.start(&task);
             // What is known already has to be outdone.
             let known = slow.priced(&task).min(quick.map_or(u64::MAX, |quick| quick.priced(&task)));
-            let found = self.run(&task, &Rules { cost_max: known, ..Rules::plain(limits) })?;
+            let rules = Rules { cost_max: known, ..Rules::plain(limits) };
+            // Where that is cut off, so is the search that this is for.
+            let Ok(found) = self.run(&task, &rules) else { break };
             // Nothing that keeps the limit costs less.
             let least = found
                 .as_ref()
@@ -81,8 +79,9 @@ impl Finder {
             } else {
                 quick = Some(point);
                 let keeps = Finder::stricter(Rules::plain(limits), &found, limits).is_none();
-                if keeps && cost < COST_MAX {
-                    priced.cost_max = priced.cost_max.min(cost + 1);
+                if keeps && cost < COST_MAX.min(priced.cost_max) {
+                    priced.cost_max = cost + 1;
+                    priced.best = Some(Route { cost: Cost(cost), ..self.route(&task, &found) });
                 }
             }
             let Some(quick) = quick else { break };
@@ -95,6 +94,6 @@ impl Finder {
         if priced.cost_max == u64::MAX {
             priced.block_price = 0;
         }
-        Ok(priced)
+        priced
     }
 }

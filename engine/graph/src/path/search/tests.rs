@@ -196,9 +196,9 @@ fn agrees_with_brute_force_over_thousands_of_small_graphs() {
 #[test]
 fn a_limit_on_blocks_leaves_the_cheapest_of_the_rest() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(3000));
-    let (finder, bound) = (RefCell::new(Finder::default()), RefCell::new(0));
-    let inputs = (small_graph(), small_graph(), any::<prop::sample::Index>(), weights());
-    let run = runner.run(&inputs, |(mut graph, more, limit, weights)| {
+    let (finder, bound, cut_off) = (RefCell::new(Finder::default()), RefCell::new(0), RefCell::new(0));
+    let inputs = (small_graph(), small_graph(), any::<prop::sample::Index>(), weights(), 1..100_usize);
+    let run = runner.run(&inputs, |(mut graph, more, limit, weights, comparisons)| {
         // One after the other, so that there is a choice.
         for channel in more.channels() {
             let scid = Scid(channel.scid().0 + 100);
@@ -228,10 +228,16 @@ fn a_limit_on_blocks_leaves_the_cheapest_of_the_rest() {
         }
         let query = Query { limits: Limits { max_cltv_blocks: *limit.get(&quick), ..query.limits }, ..query };
         *bound.borrow_mut() += 1;
+        let cut = Finder::new(comparisons).find(&Snapshot::new(&graph), &query);
+        if let Err(NoRoute::GivenUp { best: Some(route), .. }) = cut {
+            *cut_off.borrow_mut() += 1;
+            prop_assert_eq!(check(&graph, &route, &query), Ok(()));
+        }
         agrees(&mut finder.borrow_mut(), &graph, &query).map(|_| ())
     });
     run.unwrap();
-    assert!(bound.take() > 200);
+    let (bound, cut_off) = (bound.take(), cut_off.take());
+    assert!(bound > 200 && cut_off > 20, "{cut_off} of {bound}");
 }
 
 proptest! {
