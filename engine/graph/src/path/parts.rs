@@ -287,7 +287,8 @@ impl Judge {
         let left = |amount: u64| {
             let (mut amount, mut left) = (amount, i64::MAX);
             for arc in ways[to].arcs.iter().rev() {
-                left = left.min(most(*arc) as i64 - amount as i64);
+                let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+                left = left.min(signed(most(*arc)).saturating_sub(signed(amount)));
                 amount = amount.saturating_add(terms.toll(*arc, amount).fee);
             }
             left
