@@ -5,9 +5,9 @@
 //! up to the payment, and the limits of the query hold, each part by itself for expiry, hops and onion, all together for
 //! the fee, and all together on each channel for what it carries. First one part is tried. Where that costs hardly more
 //! than any split could, it is the answer; otherwise a min-cost flow (`flow`) is taken apart and its parts are
-//! improved with exact figures (`parts`). For fees alone, ways that the search for single parts finds for shares of the
-//! amount join in, since a flow knows neither base fees nor limits as a part meets them. Where no flow fits, parts are
-//! looked for one after the other, the largest first.
+//! improved with exact figures (`parts`). Where no flow fits, parts are looked for one after the other, the largest first.
+//! For fees alone, the cheapest ways are filled one after the other: a flow would know neither base fees nor limits as a
+//! part meets them, and takes longer.
 //!
 //! Not exact: how to split best into few parts is NP-hard. Whatever is answered keeps every limit; that nothing is found
 //! though a split exists is possible, and measured in the tests.
@@ -94,7 +94,11 @@ impl PartFinder {
         });
         self.known.prepare(graph, query);
         let mut search = Search { graph, query, overlay, ends, parts_max, finder: self };
-        let found = search.by_flow(one.as_ref());
+        let minds_success = Prices::new(query).minds_success();
+        let mut found = if minds_success { None } else { search.by_filling(one.as_ref()) };
+        if found.is_none() && (minds_success || one.is_none()) {
+            found = search.by_flow(one.as_ref());
+        }
         match (found, one) {
             (Some(found), _) => Some(search.assemble(&found)),
             (None, Some(one)) => Some(Parts::from(one)),
@@ -167,8 +171,7 @@ impl Search<'_, '_> {
     /// ever finer, and fees are minded alone when what is most likely costs more than it may.
     fn by_flow(&mut self, one: Option<&Route>) -> Option<Vec<Way>> {
         let fees = Query { weights: Weights::FEES, ..self.query.clone() };
-        let minds_success = Prices::new(self.query).minds_success();
-        for granules in if minds_success { GRANULES } else { FEE_GRANULES } {
+        for granules in GRANULES {
             if u64::from(granules) > self.query.amount.0 {
                 break;
             }
@@ -218,50 +221,87 @@ impl Search<'_, '_> {
         };
         let mut ways = fill(take_apart(solver.flows(), payer, payee, fits), query.amount.0);
         ways.extend(one.and_then(|one| way(self.graph, one, Msat(0))));
-        let mut verdict = judge.improve(&granular, &frame, &mut ways);
-        if !granular.prices.minds_success() {
-            verdict = self.add_cheapest(query, one, &mut ways, verdict);
-            verdict = self.replace_dearest(query, &mut ways, verdict);
-        }
+        let verdict = judge.improve(&granular, &frame, &mut ways);
         if verdict.over == 0 && verdict.cost < cost_max { Flowed::Split(ways) } else { Flowed::Unfit }
     }
 
-    /// Adds ways that are the cheapest for some share of the amount, where that helps. Flows spread what is asked once for
-    /// each part over all that may go a way, and so think too well of ways on which little goes in the end.
-    fn add_cheapest(
-        &mut self,
-        query: &Query<'_>,
-        one: Option<&Route>,
-        ways: &mut Vec<Way>,
-        mut best: Verdict,
-    ) -> Verdict {
-        let frame = self.frame();
-        let PartFinder { single, known, judge, .. } = &mut *self.finder;
-        let mut cheapest: Vec<Way> = one.and_then(|one| way(self.graph, one, Msat(0))).into_iter().collect();
+    /// The cheapest split that filling ways leads to, when it is better than `one`.
+    fn by_filling(&mut self, one: Option<&Route>) -> Option<Vec<Way>> {
+        let mut best = Verdict { cost: u64::MAX, ..Verdict::default() };
+        if let Some(one) = one {
+            // A split has to save a millisatoshi at least, and some granule its share of that.
+            best.cost = one.cost.0.saturating_sub(Cost::PER_MSAT - 1);
+            let PartFinder { solver, known, .. } = &mut *self.finder;
+            let granular =
+                market(self.graph, self.query, self.overlay, known, self.ends.0, FEE_GRANULES.into());
+            solver.begin(&granular, self.ends, best.cost.div_ceil(FEE_GRANULES.into()))?;
+        }
+        let mut ways = Vec::new();
         for share in SHARES {
-            let own = Query { amount: Msat(query.amount.0.div_ceil(share)), ..query.clone() };
-            let found = single.attempt_within(self.graph, &own, TRIAL_COMPARISONS_MAX);
-            cheapest.extend(found.and_then(|found| way(self.graph, &found, Msat(0))));
+            self.fill(share, &mut ways, &mut best);
         }
-        let terms = market(self.graph, query, self.overlay, known, self.ends.0, 1);
-        // Once from the parts of the flow, once from all on the way that is the cheapest for most.
-        let mut starts = vec![joined(ways, &cheapest)];
-        if let Some(first) = cheapest.first_mut() {
-            first.amount = query.amount.0;
-            starts.push(joined(&cheapest, ways));
+        if ways.is_empty() {
+            return None;
         }
-        for mut start in starts {
-            let verdict = judge.improve(&terms, &frame, &mut start);
-            if verdict < best {
-                (*ways, best) = (start, verdict);
+        let frame = self.frame();
+        let PartFinder { known, judge, .. } = &mut *self.finder;
+        let terms = market(self.graph, self.query, self.overlay, known, self.ends.0, 1);
+        let verdict = judge.improve(&terms, &frame, &mut ways);
+        self.replace_dearest(&mut ways, verdict);
+        Some(ways)
+    }
+
+    /// Fills the cheapest way for a share of what is left as far as there is room, and so on with the rest. After each,
+    /// the whole rest may go over one way. Keeps what is cheaper than `least` and within the limits.
+    fn fill(&mut self, share: u64, cheapest: &mut Vec<Way>, least: &mut Verdict) {
+        let (graph, query, frame) = (self.graph, self.query, self.frame());
+        let PartFinder { single, known, judge, .. } = &mut *self.finder;
+        let terms = market(graph, query, self.overlay, known, self.ends.0, 1);
+        let mut knowledge = query.knowledge.clone();
+        let (mut ways, mut left, mut spent) = (Vec::new(), query.amount.0, Verdict::default());
+        while left > 0 && spent.cost < least.cost && ways.len() < self.parts_max {
+            let mut attempt = |amount: u64| {
+                let mut own = Query { amount: Msat(amount), knowledge: &knowledge, ..query.clone() };
+                // No fee is larger than its cost.
+                let fee_max = (least.cost - spent.cost) / Cost::PER_MSAT;
+                own.limits.max_fee.0 = frame.fee_max.saturating_sub(spent.fee).min(fee_max);
+                let found = single.attempt_roughly(graph, &own, TRIAL_COMPARISONS_MAX)?;
+                way(graph, &found, Msat(amount))
+            };
+            // That the whole payment does not go over one way, or what that costs, is known.
+            let last = if ways.is_empty() { None } else { attempt(left) };
+            let smallest = left.div_ceil((self.parts_max - ways.len()) as u64);
+            let amount = smallest.max(left / share);
+            let goes_on = amount < left && (ways.is_empty() || left >= query.amount.0 / DUST_DIVISOR);
+            let next = if goes_on { attempt(amount) } else { None };
+            let next = if goes_on && next.is_none() && smallest < amount { attempt(smallest) } else { next };
+            if let Some(last) = last {
+                let mut all = ways.clone();
+                all.push(last);
+                let verdict = judge.judge(&terms, &frame, &all);
+                if verdict < *least {
+                    (*least, *cheapest) = (verdict, all);
+                }
+            }
+            let Some(next) = next else { break };
+            // What is left is like a way without channels.
+            let (at, rest) = (ways.len(), Way { arcs: Vec::new(), amount: left - next.amount });
+            ways.extend([next, rest]);
+            let room = judge.room(&terms, &frame, &ways, (at + 1, at));
+            ways.pop();
+            ways[at].amount += room;
+            left -= ways[at].amount;
+            hold(&mut knowledge, &route(&terms, query, &ways[at]));
+            spent = judge.judge(&terms, &frame, &ways);
+            if left == 0 && spent < *least {
+                (*least, *cheapest) = (spent, ways.clone());
             }
         }
-        best
     }
 
     /// Sends the dearest part over a cheaper way beside the others, as long as there is one.
-    fn replace_dearest(&mut self, query: &Query<'_>, ways: &mut Vec<Way>, mut best: Verdict) -> Verdict {
-        let frame = self.frame();
+    fn replace_dearest(&mut self, ways: &mut Vec<Way>, mut best: Verdict) {
+        let (query, frame) = (self.query, self.frame());
         let PartFinder { single, known, judge, .. } = &mut *self.finder;
         let terms = market(self.graph, query, self.overlay, known, self.ends.0, 1);
         for _ in 0..REPLACEMENTS_MAX {
@@ -274,7 +314,7 @@ impl Search<'_, '_> {
             routes.iter().for_each(|route| hold(&mut knowledge, route));
             let amount = Msat(ways[at].amount);
             let own = Query { amount, knowledge: &knowledge, ..query.clone() };
-            let found = single.attempt_within(self.graph, &own, TRIAL_COMPARISONS_MAX);
+            let found = single.attempt_roughly(self.graph, &own, TRIAL_COMPARISONS_MAX);
             let Some(new) = found.and_then(|found| way(self.graph, &found, amount)) else { break };
             let mut others = ways.clone();
             others[at] = new;
@@ -284,7 +324,6 @@ impl Search<'_, '_> {
             }
             (*ways, best) = (others, verdict);
         }
-        best
     }
 
     /// Parts looked for one by one, each as large as goes.
@@ -366,17 +405,6 @@ fn way(graph: &Snapshot, route: &Route, amount: Msat) -> Option<Way> {
     Some(Way { arcs: arcs?, amount: amount.0 })
 }
 
-/// Some ways as they are, and others, so far without an amount.
-fn joined(ways: &[Way], others: &[Way]) -> Vec<Way> {
-    let mut all = ways.to_vec();
-    for other in others {
-        if all.iter().all(|way| way.arcs != other.arcs) {
-            all.push(Way { arcs: other.arcs.clone(), amount: 0 });
-        }
-    }
-    all
-}
-
 /// Takes what a route puts on its channels away from what is left.
 fn hold(knowledge: &mut Knowledge, route: &Route) {
     for (at, hop) in route.hops.iter().enumerate() {
@@ -435,18 +463,22 @@ const CLOSE_DIVISOR: u64 = 12;
 /// Into how many granules the amount is cut, one after the other.
 const GRANULES: [u32; 2] = [8, 40];
 
-/// The same for fees alone: a few more than a payment may usually have parts, or what is wide enough for a part would not
-/// be for a granule.
-const FEE_GRANULES: [u32; 2] = [12, 40];
+/// Into how many to see whether a split may save fees: a few more than a payment may usually have parts, or what is wide
+/// enough for a part would not be for a granule.
+const FEE_GRANULES: u32 = 12;
 
-/// How much a search for a way that might be better may compare: there is a split already.
+/// How much a search for one way of several may compare: another will often do.
 const TRIAL_COMPARISONS_MAX: usize = 3000;
 
 /// How often the dearest part is sent over another way.
 const REPLACEMENTS_MAX: usize = 3;
 
-/// Into how many parts the amount is cut to see which ways are the cheapest for one of them.
+/// Into how many parts what is left is cut to see which way is the cheapest for one of them: few for where much is asked
+/// for each part, many for where what is cheap is narrow.
 const SHARES: [u64; 2] = [2, 10];
+
+/// What is left below this fraction of the payment is not worth more than one part.
+const DUST_DIVISOR: u64 = 100;
 
 /// How much of a granule fees may add before capacities are exceeded.
 const SWELLING_DIVISOR: u64 = 64;

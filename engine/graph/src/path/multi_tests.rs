@@ -370,3 +370,18 @@ fn a_narrow_way_takes_its_share() {
     ]);
     assert_eq!(least_fee(&graph), (2, Msat(360_000 + 10_000)));
 }
+
+#[test]
+fn what_does_not_fit_goes_over_one_way() {
+    let all = 100_000_000;
+    let graph = directions(&[
+        (0, 1, 4 * all, 0, 0, 40),
+        (1, 9, all * 72 / 100, 1000, 1, 40),
+        (0, 2, 4 * all, 0, 0, 40),
+        (2, 9, all * 20 / 100, 1000, 1, 40),
+        (0, 3, 4 * all, 0, 0, 40),
+        (3, 9, all * 60 / 100, 1000, 3, 40),
+    ]);
+    // Not over 2 for a part of the rest, which would take a third base fee.
+    assert_eq!(least_fee(&graph), (2, Msat(1000 + 72 + 1000 + 84)));
+}

@@ -269,7 +269,13 @@ impl Judge {
     }
 
     /// How much of the amount of one way another has room for.
-    fn room(&mut self, terms: &impl Terms, frame: &Frame, ways: &[Way], (from, to): (usize, usize)) -> u64 {
+    pub(crate) fn room(
+        &mut self,
+        terms: &impl Terms,
+        frame: &Frame,
+        ways: &[Way],
+        (from, to): (usize, usize),
+    ) -> u64 {
         self.loads.clear();
         let mut verdict = Verdict::default();
         for (at, way) in ways.iter().enumerate().filter(|(_, way)| way.amount > 0) {

@@ -51,6 +51,8 @@ pub struct Finder {
     /// Which start the last route found leads to.
     start: usize,
     comparisons_max: usize,
+    /// Whether a route that keeps all limits will do though a cheaper one may be left.
+    is_rough: bool,
 }
 
 impl Default for Finder {
@@ -77,6 +79,7 @@ impl Finder {
             marks: Marks::default(),
             start: 0,
             comparisons_max,
+            is_rough: false,
         }
     }
 
@@ -107,15 +110,18 @@ impl Finder {
         Some(self.attempt_from(snapshot, query, payer, &starts)?.0)
     }
 
-    /// The same, but given up after so many comparisons of partial routes.
-    pub(crate) fn attempt_within(
+    /// Finds a cheap route for `query`, if not always the cheapest: it is given up after so many comparisons of partial
+    /// routes, and where the limit on blocks binds, the cheapest that turns up while a price for them is looked for will do.
+    pub(crate) fn attempt_roughly(
         &mut self,
         snapshot: &Snapshot,
         query: &Query<'_>,
         comparisons_max: usize,
     ) -> Option<Route> {
         let before = std::mem::replace(&mut self.comparisons_max, comparisons_max);
+        self.is_rough = true;
         let found = self.attempt(snapshot, query);
+        self.is_rough = false;
         self.comparisons_max = before;
         found
     }
@@ -163,6 +169,9 @@ impl Finder {
                 self.guides.start(&task);
                 rules = Rules { cost_max: priced.cost_max, ..stricter };
                 known = priced.best.map(Box::new);
+                if self.is_rough && known.is_some() {
+                    return Err(Stop::GivenUp(known));
+                }
             } else {
                 rules = stricter;
             }
