@@ -385,3 +385,15 @@ fn what_does_not_fit_goes_over_one_way() {
     // Not over 2 for a part of the rest, which would take a third base fee.
     assert_eq!(least_fee(&graph), (2, Msat(1000 + 72 + 1000 + 84)));
 }
+
+#[test]
+fn fees_are_rounded_down_for_each_part() {
+    let all = 100_000_000;
+    let graph =
+        directions(&[(0, 1, 4 * all, 0, 0, 40), (1, 2, 4 * all, 0, 500, 40), (2, 9, 4 * all, 0, 700, 40)]);
+    // In one part 70,000 and 50,035.
+    assert_eq!(least_fee(&graph), (2, Msat(70_000 + 50_035 - 2)));
+    // A base fee is more than rounding saves.
+    let graph = directions(&[(0, 1, 4 * all, 0, 0, 40), (1, 9, 4 * all, 1, 500, 40)]);
+    assert_eq!(least_fee(&graph), (1, Msat(50_001)));
+}
