@@ -94,14 +94,15 @@ impl PartFinder {
         });
         self.known.prepare(graph, query);
         let mut search = Search { graph, query, overlay, ends, parts_max, finder: self };
-        let minds_success = Prices::new(query).minds_success();
-        let mut found = if minds_success { None } else { search.by_filling(one.as_ref()) };
-        if found.is_none() && (minds_success || one.is_none()) {
-            found = search.by_flow(one.as_ref());
-        }
-        if let Some(one) = one.as_ref().filter(|_| found.is_none() && !minds_success) {
-            found = search.halved(one);
-        }
+        let found = if Prices::new(query).minds_success() {
+            search.by_flow(one.as_ref())
+        } else {
+            let filled = search.by_filling(one.as_ref());
+            filled.or_else(|| match &one {
+                Some(one) => search.halved(one),
+                None => search.by_flow(None),
+            })
+        };
         match (found, one) {
             (Some(found), _) => Some(search.assemble(&found)),
             (None, Some(one)) => Some(Parts::from(one)),
