@@ -34,8 +34,8 @@
 //! Measured, HTLC signatures checked and made a forward, 700,000 msat: 2.00 and 2.00 at any depth between shards
 //! (example `turn`). Between LDK nodes (`bench/peers`), 100 in flight: 3.0 and 2.0 in waves, 4.7 and 2.1 in a closed loop
 //! (6.1 and 2.2 if answers never waited, 5.5 and 4.1 if additions did not); 400 in flight: 3.0 and 2.0. There, LDK's own
-//! forwarder takes 4 to 8 of each at 100, and 4 to 7 at 400. One in flight, payment after payment: 2 commitments signed a forward instead of 4, at 4.0 and 2.0
-//! instead of 2.0 and 2.0, which takes a fifth less of the processor.
+//! forwarder takes 4 to 8 of each at 100, and 4 to 7 at 400. One in flight, payment after payment: 2 commitments signed a
+//! forward instead of 4, at 4.0 and 2.0 instead of 2.0 and 2.0, which takes a fifth less of the processor.
 //!
 //! Invariant: no channel waits for longer than a second and the time between two ticks, and none that another step depends
 //! on for longer than briefly.

@@ -21,6 +21,29 @@ fn ticks(net: &mut Net) {
     net.wait(1_000);
 }
 
+/// Restarts node 1, or breaks its link to node 0 and mends it.
+fn disturb(net: &mut Net, restarts: bool) {
+    if restarts {
+        net.restart(1);
+    } else {
+        net.cut(0, 1);
+        net.connect(0, 1);
+    }
+}
+
+/// Sends what completes payments that are [`held`].
+fn complete(net: &mut Net, payments: Vec<(u64, PaymentHash, Recipient)>) {
+    for (attempt, hash, recipient) in payments {
+        net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+        if net.still {
+            ticks(net);
+        }
+        assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+    }
+    ticks(net);
+    net.check_at_rest();
+}
+
 #[test]
 fn a_fulfilment_beside_many_htlcs_goes_back_at_once_and_is_committed_at_the_next_tick() {
     let mut net = Net::line(3);
@@ -35,12 +58,7 @@ fn a_fulfilment_beside_many_htlcs_goes_back_at_once_and_is_committed_at_the_next
     ticks(&mut net);
     assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (9, 9), "nothing waits for longer than a tick");
 
-    for (attempt, hash, recipient) in others {
-        net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
-        assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
-    }
-    ticks(&mut net);
-    net.check_at_rest();
+    complete(&mut net, others);
 }
 
 #[test]
@@ -99,20 +117,10 @@ fn a_removal_put_off_survives_a_broken_link_and_a_restart() {
         let (hash, recipient) = net.invoice(2, 100, Msat(3_000_000));
         let attempt = net.send(0, hash, &net.route(&[0, 1, 2], Msat(3_000_000), 18), &recipient);
         assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
-        if restarts {
-            net.restart(1);
-        } else {
-            net.cut(0, 1);
-            net.connect(0, 1);
-        }
+        disturb(&mut net, restarts);
         ticks(&mut net);
         assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (9, 9));
-        for (attempt, hash, recipient) in others {
-            net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
-            assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
-        }
-        ticks(&mut net);
-        net.check_at_rest();
+        complete(&mut net, others);
     }
 }
 
@@ -196,12 +204,7 @@ fn an_answer_that_waits_is_given_after_a_broken_link_and_a_restart() {
         until_said(&mut net, 0, 1, "commitment_signed");
         net.step();
         assert_eq!(said(&net, 1, 0), [""; 0]);
-        if restarts {
-            net.restart(1);
-        } else {
-            net.cut(0, 1);
-            net.connect(0, 1);
-        }
+        disturb(&mut net, restarts);
         ticks(&mut net);
         // After the restart it is decided on while the next node is not connected yet.
         match net.outcome(0, attempt) {
@@ -209,13 +212,7 @@ fn an_answer_that_waits_is_given_after_a_broken_link_and_a_restart() {
             Some(Outcome::Failed(0, Failure::TemporaryChannelFailure)) if restarts => {}
             other => panic!("{other:?}"),
         }
-        for (attempt, hash, recipient) in others {
-            net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
-            ticks(&mut net);
-            assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
-        }
-        ticks(&mut net);
-        net.check_at_rest();
+        complete(&mut net, others);
     }
 }
 
