@@ -17,7 +17,7 @@ use bitcoin::{
 };
 use fulmen::Engine;
 use fulmen::chain::ChainEvent;
-use fulmen::engine::{Connection, Effects, Storage};
+use fulmen::runtime::{Connection, Effects, Storage};
 use fulmen::store::{Directory, LogOptions, LogStore};
 use fulmen_proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
 use fulmen_proto::keys::NodeSeed;

@@ -19,7 +19,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use crossbeam::channel::{Receiver, unbounded};
 use fulmen::chain::ChainEvent;
-use fulmen::engine::{Connection, Effects, Engine, ReceiveError, Stats, Storage};
+use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, Stats, Storage};
 use fulmen_proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex};
 use bitcoin::{Amount, Network, TxOut, constants::genesis_block};
 use crossbeam::channel::{Receiver, unbounded};
 use fulmen::chain::ChainEvent;
-use fulmen::engine::{Connection, Effects, Engine, Storage};
 use fulmen::proto::forward::{Command, Event, NodeConfig, OpenChannel};
 use fulmen::proto::keys::NodeSeed;
+use fulmen::runtime::{Connection, Effects, Engine, Storage};
 use fulmen::wire::units::{BlockHeight, ChainHash, Msat, NodeId, Sat};
 
 struct Node {

@@ -2,12 +2,12 @@
 //!
 //! An [`Engine`] is fed what peers send, what the chain does and what the operator wants. It runs the node's channels on
 //! threads of its own, makes what they do durable, and only then hands out what is to be sent, broadcast and told:
-//! [`engine::Effects`], to a handler of the embedder's. It holds no sockets. Two of them, here without threads, talking:
+//! [`runtime::Effects`], to a handler of the embedder's. It holds no sockets. Two of them, here without threads, talking:
 //!
 //! ```
 //! use std::sync::mpsc;
 //!
-//! use fulmen::engine::{Effects, Engine, Storage};
+//! use fulmen::runtime::{Effects, Engine, Storage};
 //! use fulmen::proto::forward::{Command, Event, NodeConfig, Now, OpenChannel};
 //! use fulmen::proto::keys::NodeSeed;
 //! use fulmen::wire::units::{ChainHash, Msat, Sat};
@@ -55,13 +55,13 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
-pub mod engine;
 pub mod gossip;
 pub mod node;
+pub mod runtime;
 pub mod store;
 mod watch;
 
-pub use engine::Engine;
 pub use fulmen_graph as graph;
 pub use fulmen_proto as proto;
 pub use fulmen_wire as wire;
+pub use runtime::Engine;

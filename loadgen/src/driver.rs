@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bitcoin::hashes::Hash;
 use fulmen::chain::ChainEvent;
-use fulmen::engine::StartError;
+use fulmen::runtime::StartError;
 use fulmen_graph::ChannelGraph;
 use fulmen_graph::snapshot::Snapshot;
 use fulmen_proto::forward::{Command, Invoice, OpenChannel};

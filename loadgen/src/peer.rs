@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bitcoin::{ScriptBuf, Transaction};
 use fulmen::chain::ChainEvent;
-use fulmen::engine::{Connection, Effects, Engine, ReceiveError, StartError, Storage};
+use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, StartError, Storage};
 use fulmen_graph::path::FirstHop;
 use fulmen_proto::channel::State;
 use fulmen_proto::forward::{ChannelRef, Command, Event, FailureReason, NodeConfig, Now, SendHtlc};

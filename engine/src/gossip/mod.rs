@@ -29,7 +29,7 @@ use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, NodeId, Scid};
 
 pub use file::FileLog;
 
-use crate::engine::Clock;
+use crate::runtime::Clock;
 
 /// Does what comes of gossip. Called on the service's thread; it must not wait for a peer.
 pub trait Peers: Send + 'static {

@@ -12,7 +12,7 @@ use fulmen_wire::units::{CltvDelta, FeeBaseMsat, FeeProportionalMillionths, Msat
 use secp256k1::{Secp256k1, SecretKey};
 
 use super::*;
-use crate::engine::SystemClock;
+use crate::runtime::SystemClock;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const SCID: Scid = Scid(800_000 << 40);

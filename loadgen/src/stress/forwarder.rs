@@ -15,7 +15,7 @@ use bitcoin::Block;
 use bitcoin::consensus::{deserialize, serialize};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use fulmen::chain::ChainEvent;
-use fulmen::engine::{Connection, Effects, Engine, ReceiveError, Storage};
+use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, Storage};
 use fulmen_proto::forward::Event;
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::units::NodeId;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bitcoin::{Block, Transaction};
 use fulmen::chain::ChainEvent;
-use fulmen::engine::{Connection, Effects, Engine, ReceiveError, Storage};
+use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, Storage};
 use fulmen::proto::forward::{Command, Event, OpenChannel};
 use fulmen::wire::units::{BlockHeight, Msat, NodeId};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
-use fulmen::engine::{Engine, Storage};
+use fulmen::runtime::{Engine, Storage};
 use serde_json::{Value, json};
 
 use super::clock::wall_ns;

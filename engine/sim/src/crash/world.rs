@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fulmen::Engine;
 use fulmen::chain::ChainEvent;
-use fulmen::engine::{Connection, Effects, Fatal, Handler, StartError, Storage};
+use fulmen::runtime::{Connection, Effects, Fatal, Handler, StartError, Storage};
 use fulmen::store::{LogOptions, LogStore};
 use fulmen_proto::forward::{Command, Event, NodeConfig, Now};
 use fulmen_proto::keys::NodeSeed;

@@ -15,10 +15,10 @@ use bitcoin::{
 use crossbeam::channel::{Receiver, unbounded};
 use fulmen::Engine;
 use fulmen::chain::ChainEvent;
-use fulmen::engine::{Connection, Effects, ReceiveError, Storage, Unfinished};
 use fulmen::proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
 use fulmen::proto::keys::NodeSeed;
 use fulmen::proto::payment::{OutgoingPayment, Recipient, RouteHop};
+use fulmen::runtime::{Connection, Effects, ReceiveError, Storage, Unfinished};
 use fulmen::wire::units::{
     BlockHeight, ChainHash, ChannelId, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid,
 };
