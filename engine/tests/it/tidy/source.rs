@@ -28,6 +28,8 @@ pub(super) struct Repository {
     pub(super) sources: Vec<Source>,
     /// Pages in Markdown: path and text.
     pub(super) pages: Vec<(String, String)>,
+    /// Each package's folder and the text of its `Cargo.toml`.
+    pub(super) manifests: Vec<(String, String)>,
 }
 
 impl Source {
@@ -95,8 +97,8 @@ impl Repository {
     pub(super) fn read() -> Self {
         let root =
             Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the engine stands in the workspace");
-        let (mut folders, mut packages) = (vec![root.to_path_buf()], Vec::new());
-        let (mut rust, mut pages) = (Vec::new(), Vec::new());
+        let mut folders = vec![root.to_path_buf()];
+        let (mut rust, mut pages, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(&folder).expect("the repository can be read") {
                 let path = entry.expect("the repository can be read").path();
@@ -108,7 +110,10 @@ impl Repository {
                         folders.push(path);
                     }
                 } else if name == "Cargo.toml" {
-                    packages.extend(below.strip_suffix("/Cargo.toml").map(str::to_string));
+                    let text = fs::read_to_string(&path).expect("manifests are text");
+                    // The workspace's manifest at the root is no package's.
+                    manifests
+                        .extend(below.strip_suffix("/Cargo.toml").map(|folder| (folder.to_string(), text)));
                 } else if name.ends_with(".rs") {
                     rust.push((below, fs::read_to_string(&path).expect("sources are text")));
                 } else if name.ends_with(".md") {
@@ -118,7 +123,8 @@ impl Repository {
         }
         assert!(rust.len() > 50, "only {} sources found below {}", rust.len(), root.display());
         pages.sort();
-        Self { sources: sources(rust, packages), pages }
+        let packages = manifests.iter().map(|(folder, _)| folder.clone()).collect();
+        Self { sources: sources(rust, packages), pages, manifests }
     }
 }
 
