@@ -6,7 +6,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use fulmen_bench::gossip::{Gossip as Sample, Shape};
 use fulmen_graph::ChannelGraph;
-use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, Incoming, Now, Source};
+use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, GossipTime, IncomingGossip, Source};
 use fulmen_secp::{Backend, Verifier};
 use fulmen_wire::units::ChainHash;
 
@@ -22,10 +22,10 @@ fn open(backend: Backend, log: Vec<u8>) -> (Gossip<Vec<u8>>, ChannelGraph) {
 }
 
 fn take(gossip: &mut Gossip<Vec<u8>>, graph: &mut ChannelGraph, messages: &[Vec<u8>]) {
-    let now = Now { unix_seconds: TIMESTAMP.into(), tip: None };
+    let now = GossipTime { unix_seconds: TIMESTAMP.into(), tip: None };
     for batch in messages.chunks(256) {
-        let batch: Vec<Incoming<'_>> =
-            batch.iter().map(|message| Incoming { from: Source::Own, message }).collect();
+        let batch: Vec<IncomingGossip<'_>> =
+            batch.iter().map(|message| IncomingGossip { from: Source::Own, message }).collect();
         let outcome = gossip.ingest(&batch, now);
         assert_eq!(outcome.accepted, batch.len());
         outcome.changes.iter().for_each(|change| graph.apply(change).expect("a sound stream"));

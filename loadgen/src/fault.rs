@@ -9,7 +9,7 @@
 use std::fmt;
 
 use fulmen_graph::path::plain::find;
-use fulmen_graph::path::{Hop, NoRoute, Query, Route};
+use fulmen_graph::path::{NoRoute, PathHop, Query, Route};
 use fulmen_graph::{ChannelGraph, DirectedChannel, Direction, Policy};
 use fulmen_proto::onion::FailureCode;
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat};
@@ -75,7 +75,7 @@ pub(crate) struct Expected {
 #[derive(Clone, Debug)]
 pub(crate) struct Bent {
     /// The HTLC on each channel.
-    pub(crate) hops: Vec<Hop>,
+    pub(crate) hops: Vec<PathHop>,
     /// Where it fails.
     pub(crate) expected: Expected,
 }
@@ -105,7 +105,7 @@ pub(crate) fn bend(
     }
 }
 
-fn policy<'a>(graph: &'a ChannelGraph, hop: &Hop) -> Option<&'a Policy> {
+fn policy<'a>(graph: &'a ChannelGraph, hop: &PathHop) -> Option<&'a Policy> {
     graph.channel(hop.scid)?.policy(hop.direction)
 }
 
@@ -190,7 +190,7 @@ fn through(graph: &ChannelGraph, query: &Query<'_>, last: DirectedChannel, amoun
     };
     let mut hops = find(graph, &to_victim).ok()?.hops;
     let expected = Expected { hop: hops.len() - 1, code: FaultKind::AboveMaximum.code() };
-    hops.push(Hop {
+    hops.push(PathHop {
         from: victim,
         to: payee,
         scid: last.scid,
@@ -247,7 +247,7 @@ mod tests {
     }
 
     /// What each forwarding node finds wrong: its index on the route, and the rule.
-    fn judge(graph: &ChannelGraph, hops: &[Hop]) -> Vec<(usize, FaultKind)> {
+    fn judge(graph: &ChannelGraph, hops: &[PathHop]) -> Vec<(usize, FaultKind)> {
         let mut found = Vec::new();
         for index in 1..hops.len() {
             let (before, hop) = (&hops[index - 1], &hops[index]);

@@ -212,7 +212,7 @@ fn explain(reason: &NoRoute, query: &Query<'_>, args: &RouteArgs) -> String {
         }
         NoRoute::SelfPayment { .. } => "--from and --to are one node; give two".to_owned(),
         NoRoute::ZeroAmount => "a payment of nothing has no route; give --amount-sat 1 or more".to_owned(),
-        NoRoute::GivenUp { .. } => format!("{reason}; loosen --max-blocks or --max-hops"),
+        NoRoute::SearchLimitReached { .. } => format!("{reason}; loosen --max-blocks or --max-hops"),
         other => format!("{other}; check --from and --to"),
     }
 }

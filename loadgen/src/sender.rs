@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bitcoin::secp256k1::SecretKey;
 use fulmen_graph::path::search::Finder;
-use fulmen_graph::path::{FirstHop, Hop, Knowledge, NoRoute, Query};
+use fulmen_graph::path::{FirstHop, Knowledge, NoRoute, PathHop, Query};
 use fulmen_graph::scoring::{Fading, Scorer, Weights};
 use fulmen_graph::snapshot::Snapshot;
 use fulmen_graph::{ChannelGraph, DirectedChannel};
@@ -186,7 +186,7 @@ struct Payment {
 
 #[derive(Debug)]
 struct Attempt {
-    hops: Vec<Hop>,
+    hops: Vec<PathHop>,
     secrets: SharedSecrets,
     expected: Option<Expected>,
 }
@@ -263,7 +263,7 @@ impl Sender {
             return Some(payment.done(End::FailedAsExpected, now));
         }
         let at = failure.node as usize;
-        let culprit = attempt.hops.get(at).map(Hop::directed);
+        let culprit = attempt.hops.get(at).map(PathHop::directed);
         let (amount, balance) = (failure.amount, failure.is_balance());
         payment.failures.push(failure);
         if self.routing.learning {
@@ -330,7 +330,7 @@ impl Sender {
         now: Duration,
         height: BlockHeight,
         own: OwnChannels,
-    ) -> Result<(Vec<Hop>, Option<Expected>), End> {
+    ) -> Result<(Vec<PathHop>, Option<Expected>), End> {
         let knowledge = self.knowledge(payment, own);
         let query = Query {
             height,
@@ -346,7 +346,7 @@ impl Sender {
             };
             return match self.finder.find(&self.routing.snapshot, &query) {
                 Ok(route) => Ok((route.hops, None)),
-                Err(NoRoute::GivenUp { best: Some(route), .. }) => Ok((route.hops, None)),
+                Err(NoRoute::SearchLimitReached { best: Some(route), .. }) => Ok((route.hops, None)),
                 Err(_) => Err(End::Failed),
             };
         };
@@ -358,7 +358,7 @@ impl Sender {
     }
 
     /// The first `count` hops of a route but for the payer's own, with the capacities of their channels.
-    fn others(&self, hops: &[Hop], count: usize) -> Vec<(Hop, Sat)> {
+    fn others(&self, hops: &[PathHop], count: usize) -> Vec<(PathHop, Sat)> {
         let others = hops.iter().take(count).skip(1);
         others.filter_map(|hop| Some((*hop, self.routing.snapshot.capacity(hop.scid)?))).collect()
     }
@@ -377,8 +377,8 @@ impl Sender {
     }
 
     /// The first HTLC of a route, with the onion for the rest of it; `None` for a route too long for an onion.
-    fn htlc(&self, order: &Order, attempt_id: u64, hops: &[Hop]) -> Option<OutgoingPayment> {
-        let hop = |hop: &Hop| RouteHop {
+    fn htlc(&self, order: &Order, attempt_id: u64, hops: &[PathHop]) -> Option<OutgoingPayment> {
+        let hop = |hop: &PathHop| RouteHop {
             node_id: hop.to,
             short_channel_id: hop.scid,
             amount: hop.amount,

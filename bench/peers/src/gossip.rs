@@ -10,7 +10,7 @@ use bitcoin::Network;
 use clap::Args;
 use fulmen_bench::gossip::{Gossip as Sample, Shape};
 use fulmen_graph::ChannelGraph;
-use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, Incoming, Now, Source};
+use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, IncomingGossip, GossipTime, Source};
 use fulmen_secp::{Backend, Verifier};
 use lightning::ln::msgs::{ChannelAnnouncement, ChannelUpdate, RoutingMessageHandler};
 use lightning::routing::gossip::{NetworkGraph, P2PGossipSync};
@@ -129,9 +129,9 @@ fn ours(options: &Options, sample: &Sample, backend: Backend, now: u64) -> Times
     let mut take = |messages: &[Vec<u8>]| {
         microseconds(Clock::Thread, &mut || {
             for batch in messages.chunks(options.batch) {
-                let batch: Vec<Incoming<'_>> =
-                    batch.iter().map(|message| Incoming { from: Source::Own, message }).collect();
-                let outcome = gossip.ingest(&batch, Now { unix_seconds: now, tip: None });
+                let batch: Vec<IncomingGossip<'_>> =
+                    batch.iter().map(|message| IncomingGossip { from: Source::Own, message }).collect();
+                let outcome = gossip.ingest(&batch, GossipTime { unix_seconds: now, tip: None });
                 assert_eq!(outcome.accepted, batch.len(), "every message is valid");
                 outcome.changes.iter().for_each(|change| graph.apply(change).expect("a sound stream"));
                 gossip.flush().expect("a log in memory");

@@ -1,14 +1,14 @@
 //! Any messages as gossip and as queries of a peer: nothing panics, and answers end, each of them a message.
 #![no_main]
 
-use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, Incoming, Now, Source};
+use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, IncomingGossip, GossipTime, Source};
 use fulmen_secp::Verifier;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChainHash, NodeId};
 use libfuzzer_sys::fuzz_target;
 
 const PEER: NodeId = NodeId([2; 33]);
-const NOW: Now = Now { unix_seconds: 1_700_000_000, tip: None };
+const NOW: GossipTime = GossipTime { unix_seconds: 1_700_000_000, tip: None };
 
 fuzz_target!(|bytes: &[u8]| {
     let mut config = GossipConfig::new(ChainHash::BITCOIN);
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
         let length = usize::from(u16::from_be_bytes(*length)).min(after.len());
         let (message, after) = after.split_at(length);
         rest = after;
-        let outcome = gossip.ingest(&[Incoming { from: Source::Peer(PEER), message }], NOW);
+        let outcome = gossip.ingest(&[IncomingGossip { from: Source::Peer(PEER), message }], NOW);
         assert_eq!(outcome.accepted + outcome.held + outcome.refused.len(), 1);
         let Ok(message) = Message::decode(message) else { continue };
         if gossip.query(PEER, &message, NOW).is_err() {
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(answers < 100_000, "answers end");
             assert!(drawn.iter().all(|message| Message::decode(message).is_ok()));
         }
-        while gossip.has_news(PEER) {
+        while gossip.has_backlog(PEER) {
             drop(gossip.relay(PEER, 1_000).expect("a log in memory"));
         }
     }

@@ -90,7 +90,7 @@ impl Policy {
 
 /// A channel as the public knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Channel {
+pub struct GraphChannel {
     scid: Scid,
     nodes: [NodeId; 2],
     capacity: Sat,
@@ -99,7 +99,7 @@ pub struct Channel {
     ends: [u32; 2],
 }
 
-impl Channel {
+impl GraphChannel {
     /// The channel's id.
     #[must_use]
     pub const fn scid(&self) -> Scid {
@@ -189,7 +189,7 @@ pub struct ChannelGraph {
     node_ids: Vec<NodeId>,
     /// For each node, its channels as positions in `channels`, sorted by scid.
     adjacency: Vec<Vec<u32>>,
-    channels: Vec<Channel>,
+    channels: Vec<GraphChannel>,
     channel_positions: BTreeMap<Scid, u32>,
 }
 
@@ -217,7 +217,7 @@ impl ChannelGraph {
             return Err(GraphError::Full);
         }
         let ends = nodes.map(|node| self.intern(node));
-        self.channels.push(Channel { scid, nodes, capacity, policies: [None; 2], ends });
+        self.channels.push(GraphChannel { scid, nodes, capacity, policies: [None; 2], ends });
         self.channel_positions.insert(scid, position);
         for end in ends {
             let channels = &self.channels;
@@ -269,7 +269,7 @@ impl ChannelGraph {
     ///
     /// # Errors
     /// When there is no such channel.
-    pub fn remove_channel(&mut self, scid: Scid) -> Result<Channel, GraphError> {
+    pub fn remove_channel(&mut self, scid: Scid) -> Result<GraphChannel, GraphError> {
         let position = self.channel_positions.remove(&scid).ok_or(GraphError::UnknownChannel { scid })?;
         for end in self.channels[position as usize].ends {
             self.adjacency[end as usize].retain(|other| *other != position);
@@ -314,17 +314,17 @@ impl ChannelGraph {
 
     /// The channel of this id.
     #[must_use]
-    pub fn channel(&self, scid: Scid) -> Option<&Channel> {
+    pub fn channel(&self, scid: Scid) -> Option<&GraphChannel> {
         self.channel_positions.get(&scid).map(|position| &self.channels[*position as usize])
     }
 
     /// The channels, in ascending order of their scids.
-    pub fn channels(&self) -> impl Iterator<Item = &Channel> + '_ {
+    pub fn channels(&self) -> impl Iterator<Item = &GraphChannel> + '_ {
         self.channel_positions.values().map(|position| &self.channels[*position as usize])
     }
 
     /// The channels of one node, in ascending order of their scids; none for an unknown node.
-    pub fn channels_of(&self, node: NodeId) -> impl Iterator<Item = &Channel> + '_ {
+    pub fn channels_of(&self, node: NodeId) -> impl Iterator<Item = &GraphChannel> + '_ {
         self.node_indices.get(&node).into_iter().flat_map(|index| self.channels_at(*index))
     }
 
@@ -339,7 +339,7 @@ impl ChannelGraph {
     }
 
     /// The channels of the node with this dense index, in ascending order of their scids.
-    pub(crate) fn channels_at(&self, index: u32) -> impl Iterator<Item = &Channel> + '_ {
+    pub(crate) fn channels_at(&self, index: u32) -> impl Iterator<Item = &GraphChannel> + '_ {
         self.adjacency[index as usize].iter().map(|position| &self.channels[*position as usize])
     }
 
@@ -389,8 +389,11 @@ mod tests {
         graph.add_channel(Scid(4), [node(1), node(2)], Sat(20)).unwrap();
         graph.add_channel(Scid(7), [node(2), node(3)], Sat(30)).unwrap();
         assert_eq!(graph.nodes().collect::<Vec<_>>(), [node(1), node(2), node(3)]);
-        assert_eq!(graph.channels().map(Channel::scid).collect::<Vec<_>>(), [Scid(4), Scid(7), Scid(9)]);
-        assert_eq!(graph.channels_of(node(1)).map(Channel::scid).collect::<Vec<_>>(), [Scid(4), Scid(9)]);
+        assert_eq!(graph.channels().map(GraphChannel::scid).collect::<Vec<_>>(), [Scid(4), Scid(7), Scid(9)]);
+        assert_eq!(
+            graph.channels_of(node(1)).map(GraphChannel::scid).collect::<Vec<_>>(),
+            [Scid(4), Scid(9)]
+        );
         assert_eq!(graph.channel(Scid(9)).unwrap().nodes(), [node(1), node(3)]);
     }
 

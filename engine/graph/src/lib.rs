@@ -14,4 +14,4 @@ pub mod path;
 pub mod scoring;
 pub mod snapshot;
 
-pub use graph::{Channel, ChannelGraph, DirectedChannel, Direction, GraphError, Policy};
+pub use graph::{ChannelGraph, DirectedChannel, Direction, GraphChannel, GraphError, Policy};

@@ -63,7 +63,7 @@ impl LiveGraph {
                 GraphChange::PolicyRemoved { scid, direction } => {
                     policies.push((DirectedChannel { scid: *scid, direction: *direction }, None));
                 }
-                GraphChange::NodeAnnounced { .. } | GraphChange::NodeForgotten { .. } => {}
+                GraphChange::NodeAnnounced { .. } | GraphChange::NodeRemoved { .. } => {}
                 GraphChange::ChannelAdded { .. }
                 | GraphChange::CapacityChanged { .. }
                 | GraphChange::ChannelRemoved { .. } => {

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use fulmen_graph::gossip::{
-    FundingAnswer, FundingLookup, Gossip, GraphChange, Incoming, Log, Now, Outcome, QueryRefusal, Source,
+    FundingAnswer, FundingLookup, Gossip, GossipOutcome, GossipTime, GraphChange, IncomingGossip, Log,
+    QueryRefusal, Source,
 };
 use fulmen_graph::live::LiveGraph;
 use fulmen_wire::message::{GossipTimestampFilter, Message, Warning};
@@ -42,18 +43,18 @@ pub trait Peers: Send + 'static {
     /// Disconnects a peer, once what was sent has gone out.
     fn disconnect(&self, peer: NodeId);
 
-    /// Looks a funding output up, to be answered with [`Input::Funding`].
+    /// Looks a funding output up, to be answered with [`GossipInput::Funding`].
     fn look_up(&self, lookup: FundingLookup);
 }
 
 /// What the service is told.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Input {
+pub enum GossipInput {
     /// A peer is connected, its `init` received.
     Connected(NodeId),
     /// A peer is gone.
-    Gone(NodeId),
+    Disconnected(NodeId),
     /// A peer sent gossip or a query.
     Message {
         /// The peer.
@@ -70,13 +71,13 @@ pub enum Input {
     /// A channel's funding output was spent in this block.
     Spent(Scid, BlockHeight),
     /// That block is no longer of the chain.
-    Restored(Scid),
+    SpendReverted(Scid),
 }
 
 /// A running service. Dropping it ends its thread; what it believed is in the store.
 #[derive(Debug)]
 pub struct GossipService {
-    queue: Option<Sender<Input>>,
+    queue: Option<Sender<GossipInput>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -93,15 +94,15 @@ impl GossipService {
         clock: impl Clock,
     ) -> io::Result<GossipService> {
         let (queue, inputs) = bounded(QUEUE_MAX);
-        let desk = Desk::new(gossip, chain_hash, graph, peers);
+        let state = ServiceState::new(gossip, chain_hash, graph, peers);
         let thread = std::thread::Builder::new()
             .name("fulmen-gossip".into())
-            .spawn(move || run(desk, &inputs, &clock))?;
+            .spawn(move || run(state, &inputs, &clock))?;
         Ok(GossipService { queue: Some(queue), thread: Some(thread) })
     }
 
     /// Tells the service something; says whether there was room for it.
-    pub fn offer(&self, input: Input) -> bool {
+    pub fn offer(&self, input: GossipInput) -> bool {
         self.queue.as_ref().is_some_and(|queue| queue.try_send(input).is_ok())
     }
 }
@@ -127,21 +128,21 @@ const PRUNE_MS: u64 = 3_600_000;
 /// How many peers are asked for all they know, and not only for news.
 const SYNC_PEERS_MAX: usize = 3;
 
-fn run<L: Log, P: Peers>(mut desk: Desk<L, P>, inputs: &Receiver<Input>, clock: &impl Clock) {
+fn run<L: Log, P: Peers>(mut state: ServiceState<L, P>, inputs: &Receiver<GossipInput>, clock: &impl Clock) {
     loop {
         let first = inputs.recv_timeout(IDLE);
         if matches!(first, Err(RecvTimeoutError::Disconnected)) {
             break;
         }
-        let batch: Vec<Input> = first.into_iter().chain(inputs.try_iter().take(BATCH_MAX)).collect();
-        desk.work(batch, clock.now().unix_ms);
+        let batch: Vec<GossipInput> = first.into_iter().chain(inputs.try_iter().take(BATCH_MAX)).collect();
+        state.work(batch, clock.now().unix_ms);
     }
-    desk.write();
+    state.flush();
 }
 
 /// The service without its thread.
 #[derive(Debug)]
-struct Desk<L, P> {
+struct ServiceState<L, P> {
     gossip: Gossip<L>,
     chain_hash: ChainHash,
     graph: Arc<LiveGraph>,
@@ -155,9 +156,9 @@ struct Desk<L, P> {
     pruned_ms: u64,
 }
 
-impl<L: Log, P: Peers> Desk<L, P> {
-    fn new(gossip: Gossip<L>, chain_hash: ChainHash, graph: Arc<LiveGraph>, peers: P) -> Desk<L, P> {
-        Desk {
+impl<L: Log, P: Peers> ServiceState<L, P> {
+    fn new(gossip: Gossip<L>, chain_hash: ChainHash, graph: Arc<LiveGraph>, peers: P) -> ServiceState<L, P> {
+        ServiceState {
             gossip,
             chain_hash,
             graph,
@@ -171,18 +172,18 @@ impl<L: Log, P: Peers> Desk<L, P> {
         }
     }
 
-    fn work(&mut self, inputs: Vec<Input>, now_ms: u64) {
+    fn work(&mut self, inputs: Vec<GossipInput>, now_ms: u64) {
         let mut announcements: Vec<(Source, Vec<u8>)> = Vec::new();
         for input in inputs {
-            let now = Now { unix_seconds: now_ms / 1_000, tip: self.tip };
+            let now = GossipTime { unix_seconds: now_ms / 1_000, tip: self.tip };
             match input {
-                Input::Connected(peer) => self.greet(peer, now),
-                Input::Gone(peer) => {
+                GossipInput::Connected(peer) => self.request_gossip(peer, now),
+                GossipInput::Disconnected(peer) => {
                     self.connected.remove(&peer);
-                    self.gossip.peer_gone(peer);
+                    self.gossip.peer_disconnected(peer);
                 }
-                Input::Own(message) => announcements.push((Source::Own, message.encode())),
-                Input::Message { peer, message } => match *message {
+                GossipInput::Own(message) => announcements.push((Source::Own, message.encode())),
+                GossipInput::Message { peer, message } => match *message {
                     Message::ChannelAnnouncement(_)
                     | Message::ChannelUpdate(_)
                     | Message::NodeAnnouncement(_) => {
@@ -190,48 +191,48 @@ impl<L: Log, P: Peers> Desk<L, P> {
                     }
                     message => self.query(peer, &message, now),
                 },
-                Input::Tip(tip) => self.tip = Some(tip),
-                Input::Funding(lookup, answer) => {
+                GossipInput::Tip(tip) => self.tip = Some(tip),
+                GossipInput::Funding(lookup, answer) => {
                     let outcome = self.gossip.funding_answered(lookup, answer, now);
-                    self.carry_out(outcome);
+                    self.apply_outcome(outcome);
                 }
-                Input::Spent(scid, at) => self.gossip.funding_spent(scid, at),
-                Input::Restored(scid) => self.gossip.funding_restored(scid),
+                GossipInput::Spent(scid, at) => self.gossip.funding_spent(scid, at),
+                GossipInput::SpendReverted(scid) => self.gossip.funding_restored(scid),
             }
         }
-        let now = Now { unix_seconds: now_ms / 1_000, tip: self.tip };
+        let now = GossipTime { unix_seconds: now_ms / 1_000, tip: self.tip };
         if !announcements.is_empty() {
-            let incoming: Vec<Incoming<'_>> =
-                announcements.iter().map(|(from, message)| Incoming { from: *from, message }).collect();
+            let incoming: Vec<IncomingGossip<'_>> =
+                announcements.iter().map(|(from, message)| IncomingGossip { from: *from, message }).collect();
             let outcome = self.gossip.ingest(&incoming, now);
-            self.carry_out(outcome);
+            self.apply_outcome(outcome);
         }
-        self.on_time(now, now_ms);
+        self.run_timers(now, now_ms);
     }
 
     /// What is done when its time has come.
-    fn on_time(&mut self, now: Now, now_ms: u64) {
+    fn run_timers(&mut self, now: GossipTime, now_ms: u64) {
         if now_ms.saturating_sub(self.pruned_ms) >= PRUNE_MS {
             self.pruned_ms = now_ms;
             let outcome = self.gossip.prune(now);
-            self.carry_out(outcome);
+            self.apply_outcome(outcome);
             if let Err(error) = self.gossip.compact() {
                 tracing::warn!(%error, "the gossip store could not be rewritten");
             }
         }
-        self.show(now_ms);
-        self.write();
+        self.publish_changes(now_ms);
+        self.flush();
         let flush = now_ms.saturating_sub(self.relayed_ms) >= RELAY_MS;
         if flush {
             self.relayed_ms = now_ms;
         }
         for peer in self.connected.clone() {
-            self.drain(peer, flush);
+            self.send_pending(peer, flush);
         }
     }
 
     /// Asks a peer for what it will hear of, and the first few for all they know.
-    fn greet(&mut self, peer: NodeId, now: Now) {
+    fn request_gossip(&mut self, peer: NodeId, now: GossipTime) {
         let everything = self.connected.len() < SYNC_PEERS_MAX;
         self.connected.insert(peer);
         let first_timestamp =
@@ -245,17 +246,17 @@ impl<L: Log, P: Peers> Desk<L, P> {
         self.peers.send(peer, Message::from(filter).encode());
     }
 
-    fn query(&mut self, peer: NodeId, message: &Message, now: Now) {
+    fn query(&mut self, peer: NodeId, message: &Message, now: GossipTime) {
         match self.gossip.query(peer, message, now) {
             Ok(()) => {}
             // Replies to what we do not ask, and what is too much: the peer has to live without an answer.
             Err(QueryRefusal::NotAQuery { .. } | QueryRefusal::RateLimited) => {}
-            Err(refusal) => self.part(peer, &refusal.to_string()),
+            Err(refusal) => self.disconnect(peer, &refusal.to_string()),
         }
     }
 
     /// Sends what a peer has asked for and may be told, as far as there is room.
-    fn drain(&mut self, peer: NodeId, relay: bool) {
+    fn send_pending(&mut self, peer: NodeId, relay: bool) {
         let room = self.peers.room(peer);
         let drawn = self.gossip.answer(peer, room).and_then(|answers| {
             let left = room.saturating_sub(answers.iter().map(Vec::len).sum());
@@ -274,18 +275,18 @@ impl<L: Log, P: Peers> Desk<L, P> {
 
     /// Whether a peer is being told what was believed long ago: that does not wait for the minute.
     fn catches_up(&self, peer: NodeId) -> bool {
-        self.gossip.news_bytes(peer) > CATCH_UP_BYTES
+        self.gossip.backlog_bytes(peer) > CATCH_UP_BYTES
     }
 
-    fn carry_out(&mut self, outcome: Outcome) {
+    fn apply_outcome(&mut self, outcome: GossipOutcome) {
         self.changes.extend(outcome.changes);
         outcome.lookups.into_iter().for_each(|lookup| self.peers.look_up(lookup));
         for peer in outcome.disconnect {
-            self.part(peer, "too much gossip with invalid signatures");
+            self.disconnect(peer, "too much gossip with invalid signatures");
         }
     }
 
-    fn part(&mut self, peer: NodeId, why: &str) {
+    fn disconnect(&mut self, peer: NodeId, why: &str) {
         tracing::info!(%peer, why, "disconnecting over gossip");
         let warning = Warning {
             channel_id: ChannelId([0; 32]),
@@ -297,7 +298,7 @@ impl<L: Log, P: Peers> Desk<L, P> {
     }
 
     /// Brings the graph up to date; changes of channels wait until a second's worth of them has gathered.
-    fn show(&mut self, now_ms: u64) {
+    fn publish_changes(&mut self, now_ms: u64) {
         let policies_only = self.changes.iter().all(|change| {
             matches!(change, GraphChange::PolicySet { .. } | GraphChange::PolicyRemoved { .. })
         });
@@ -313,7 +314,7 @@ impl<L: Log, P: Peers> Desk<L, P> {
         }
     }
 
-    fn write(&mut self) {
+    fn flush(&mut self) {
         if let Err(error) = self.gossip.flush() {
             tracing::warn!(%error, "the gossip store could not be written");
         }

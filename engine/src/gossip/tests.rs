@@ -21,7 +21,7 @@ const BOB: NodeId = NodeId([3; 33]);
 
 /// Collects what is to be done.
 #[derive(Clone, Debug, Default)]
-struct Post(Arc<Mutex<Collected>>);
+struct RecordingPeers(Arc<Mutex<Collected>>);
 
 #[derive(Debug, Default)]
 struct Collected {
@@ -30,13 +30,13 @@ struct Collected {
     lookups: Vec<FundingLookup>,
 }
 
-impl Post {
+impl RecordingPeers {
     fn take(&self) -> Collected {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
 
-impl Peers for Post {
+impl Peers for RecordingPeers {
     fn room(&self, _: NodeId) -> usize {
         100_000
     }
@@ -64,11 +64,17 @@ fn gossip(config: GossipConfig) -> Gossip<Vec<u8>> {
     Gossip::open(config, Verifier::new(), Vec::new(), |_| {}).unwrap()
 }
 
-fn desk(funding_check: FundingCheck) -> (Desk<Vec<u8>, Post>, Post, Arc<LiveGraph>) {
-    let (post, graph) = (Post::default(), Arc::new(LiveGraph::new(ChannelGraph::new())));
+fn state(
+    funding_check: FundingCheck,
+) -> (ServiceState<Vec<u8>, RecordingPeers>, RecordingPeers, Arc<LiveGraph>) {
+    let (recorder, graph) = (RecordingPeers::default(), Arc::new(LiveGraph::new(ChannelGraph::new())));
     let mut config = config();
     config.funding_check = funding_check;
-    (Desk::new(gossip(config), ChainHash::REGTEST, Arc::clone(&graph), post.clone()), post, graph)
+    (
+        ServiceState::new(gossip(config), ChainHash::REGTEST, Arc::clone(&graph), recorder.clone()),
+        recorder,
+        graph,
+    )
 }
 
 fn secret(number: u8) -> SecretKey {
@@ -131,33 +137,33 @@ fn messages() -> Vec<Message> {
     vec![Message::from(announcement), first, second]
 }
 
-fn from(peer: NodeId, message: &[u8]) -> Input {
-    Input::Message { peer, message: Box::new(Message::decode(message).unwrap()) }
+fn from(peer: NodeId, message: &[u8]) -> GossipInput {
+    GossipInput::Message { peer, message: Box::new(Message::decode(message).unwrap()) }
 }
 
 #[test]
 fn what_one_believes_the_other_hears_and_believes() {
-    let (mut alice, alices, graph) = desk(FundingCheck::Off);
-    let (mut bob, bobs, theirs) = desk(FundingCheck::First);
-    alice.work(messages().into_iter().map(|message| Input::Own(Box::new(message))).collect(), NOW_MS);
+    let (mut alice, alice_peers, graph) = state(FundingCheck::Off);
+    let (mut bob, bob_peers, theirs) = state(FundingCheck::First);
+    alice.work(messages().into_iter().map(|message| GossipInput::Own(Box::new(message))).collect(), NOW_MS);
     assert_eq!(
         graph.snapshot().channel_count(),
         1,
         "what is new is shown at once when there was rest before"
     );
-    alice.work(vec![Input::Connected(BOB)], NOW_MS);
-    bob.work(vec![Input::Connected(ALICE)], NOW_MS);
-    let greetings = bobs.take().sent;
+    alice.work(vec![GossipInput::Connected(BOB)], NOW_MS);
+    bob.work(vec![GossipInput::Connected(ALICE)], NOW_MS);
+    let greetings = bob_peers.take().sent;
     assert_eq!(greetings.len(), 1, "a filter");
-    alices.take();
+    alice_peers.take();
     alice.work(greetings.iter().map(|message| from(BOB, message)).collect(), NOW_MS + RELAY_MS);
-    let relayed = alices.take().sent;
+    let relayed = alice_peers.take().sent;
     assert_eq!(relayed.len(), 3);
     bob.work(relayed.iter().map(|message| from(ALICE, message)).collect(), NOW_MS + RELAY_MS);
-    let [lookup] = bobs.take().lookups[..] else { panic!("one lookup") };
+    let [lookup] = bob_peers.take().lookups[..] else { panic!("one lookup") };
     assert_eq!(theirs.snapshot().channel_count(), 0);
     let answer = FundingAnswer::Unspent { value: Sat(5_000) };
-    bob.work(vec![Input::Funding(lookup, answer)], NOW_MS + RELAY_MS + REBUILD_MS);
+    bob.work(vec![GossipInput::Funding(lookup, answer)], NOW_MS + RELAY_MS + REBUILD_MS);
     let snapshot = theirs.snapshot();
     assert_eq!((snapshot.channel_count(), snapshot.capacity(SCID)), (1, Some(Sat(5_000))));
     // Asked by id, it answers at once.
@@ -168,16 +174,16 @@ fn what_one_believes_the_other_hears_and_believes() {
         unknown: UnknownTlvs::default(),
     };
     bob.work(vec![from(ALICE, &Message::from(query).encode())], NOW_MS + RELAY_MS + REBUILD_MS);
-    assert_eq!(bobs.take().sent.len(), 4);
+    assert_eq!(bob_peers.take().sent.len(), 4);
 }
 
 #[test]
 fn a_forger_is_warned_and_disconnected() {
-    let (mut alice, alices, graph) = desk(FundingCheck::Off);
+    let (mut alice, alice_peers, graph) = state(FundingCheck::Off);
     let mut forged = messages()[0].encode();
     forged[100] ^= 1;
-    alice.work(vec![Input::Connected(BOB), from(BOB, &forged)], NOW_MS);
-    let done = alices.take();
+    alice.work(vec![GossipInput::Connected(BOB), from(BOB, &forged)], NOW_MS);
+    let done = alice_peers.take();
     assert_eq!(done.disconnected, [BOB]);
     assert!(matches!(Message::decode(done.sent.last().unwrap()), Ok(Message::Warning(_))));
     assert_eq!(graph.snapshot().channel_count(), 0);
@@ -193,10 +199,11 @@ fn the_service_keeps_what_it_believed_in_its_file() {
     let open =
         || Gossip::open(config.clone(), Verifier::new(), FileLog::open(&path).unwrap(), |_| {}).unwrap();
     let graph = Arc::new(LiveGraph::new(ChannelGraph::new()));
-    let (post, clock) = (Post::default(), SystemClock::default());
-    let service = GossipService::start(open(), ChainHash::REGTEST, Arc::clone(&graph), post, clock).unwrap();
+    let (recorder, clock) = (RecordingPeers::default(), SystemClock::default());
+    let service =
+        GossipService::start(open(), ChainHash::REGTEST, Arc::clone(&graph), recorder, clock).unwrap();
     for message in messages() {
-        assert!(service.offer(Input::Own(Box::new(message))));
+        assert!(service.offer(GossipInput::Own(Box::new(message))));
     }
     drop(service);
     let again = open();

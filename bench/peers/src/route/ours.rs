@@ -77,6 +77,6 @@ impl Ours {
 /// Routes in the judge's words.
 pub(crate) fn parts(routes: &[Route]) -> Vec<Part> {
     let hop =
-        |hop: &fulmen_graph::path::Hop| PartHop { scid: hop.scid, to: hop.to, amount_msat: hop.amount.0 };
+        |hop: &fulmen_graph::path::PathHop| PartHop { scid: hop.scid, to: hop.to, amount_msat: hop.amount.0 };
     routes.iter().map(|route| Part { hops: route.hops.iter().map(hop).collect() }).collect()
 }

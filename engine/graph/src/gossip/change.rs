@@ -63,7 +63,7 @@ pub enum GraphChange {
         features: Features,
     },
     /// A node's last channel is gone, and what it said of itself with it.
-    NodeForgotten {
+    NodeRemoved {
         /// The node.
         node: NodeId,
     },
@@ -83,7 +83,7 @@ impl ChannelGraph {
             }
             GraphChange::PolicyRemoved { scid, direction } => self.set_policy_of(*scid, *direction, None),
             GraphChange::ChannelRemoved { scid } => self.remove_channel(*scid).map(|_| ()),
-            GraphChange::NodeAnnounced { .. } | GraphChange::NodeForgotten { .. } => Ok(()),
+            GraphChange::NodeAnnounced { .. } | GraphChange::NodeRemoved { .. } => Ok(()),
         }
     }
 }
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(channel.policy(direction.reversed()), None);
         graph.apply(&GraphChange::PolicyRemoved { scid, direction }).unwrap();
         assert_eq!(graph.channel(scid).unwrap().policy(direction), None);
-        graph.apply(&GraphChange::NodeForgotten { node: nodes[0] }).unwrap();
+        graph.apply(&GraphChange::NodeRemoved { node: nodes[0] }).unwrap();
         graph.apply(&GraphChange::ChannelRemoved { scid }).unwrap();
         assert_eq!(graph.channel_count(), 0);
     }

@@ -1,7 +1,7 @@
 //! What the keeper of gossip can be told to do, and the time it is told.
 //!
 //! Owns: limits, all of which have defaults that suit a node on the main network, and whether funding outputs are looked
-//! up. Reads no clock: [`Now`] comes with each call.
+//! up. Reads no clock: [`GossipTime`] comes with each call.
 
 use fulmen_wire::units::{BlockHeight, ChainHash};
 
@@ -32,7 +32,7 @@ pub struct Rate {
 
 /// What time it is, to the caller's knowledge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
+pub struct GossipTime {
     /// Seconds since 1970.
     pub unix_seconds: u64,
     /// The chain's height; without it the age of funding outputs is not checked and none are forgotten.

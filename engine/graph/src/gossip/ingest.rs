@@ -19,11 +19,13 @@ use sha2::{Digest, Sha256};
 
 use super::held::Topic;
 use super::index::Update;
-use super::outcome::{FundingLookup, Incoming, Outcome, Reaction, Refusal, Refused, Source};
+use super::outcome::{
+    FundingLookup, GossipOutcome, GossipReaction, IncomingGossip, Refusal, Refused, Source,
+};
 use super::policy::capacity_for;
 use super::serve::Asked;
 use super::store::{Kind, Place, Record};
-use super::{FundingCheck, Gossip, GraphChange, Log, Now, Peer};
+use super::{FundingCheck, Gossip, GossipTime, GraphChange, Log, Peer};
 use crate::gossip::limits::Bucket;
 use crate::{Direction, Policy};
 
@@ -49,8 +51,8 @@ struct Candidate<'a, M> {
 
 /// A batch on its way.
 pub(super) struct Turn<'a> {
-    pub(super) now: Now,
-    pub(super) outcome: Outcome,
+    pub(super) now: GossipTime,
+    pub(super) outcome: GossipOutcome,
     announcements: Vec<Candidate<'a, Box<ChannelAnnouncement>>>,
     updates: Vec<Candidate<'a, ChannelUpdate>>,
     nodes: Vec<Candidate<'a, Box<NodeAnnouncement>>>,
@@ -63,10 +65,10 @@ struct Keyed<'a> {
 }
 
 impl Turn<'_> {
-    pub(super) fn new(now: Now) -> Self {
+    pub(super) fn new(now: GossipTime) -> Self {
         Turn {
             now,
-            outcome: Outcome::default(),
+            outcome: GossipOutcome::default(),
             announcements: Vec::new(),
             updates: Vec::new(),
             nodes: Vec::new(),
@@ -81,7 +83,7 @@ impl Turn<'_> {
 
 impl<L: Log> Gossip<L> {
     /// Takes in a batch of messages. Larger batches verify faster, up to some hundred.
-    pub fn ingest(&mut self, messages: &[Incoming<'_>], now: Now) -> Outcome {
+    pub fn ingest(&mut self, messages: &[IncomingGossip<'_>], now: GossipTime) -> GossipOutcome {
         let mut turn = Turn::new(now);
         // By their first signatures, for each of which the last message is remembered.
         let mut seen: HashMap<&[u8], &[u8]> = HashMap::with_capacity(messages.len());
@@ -102,7 +104,7 @@ impl<L: Log> Gossip<L> {
     }
 
     /// Everything behind the sorting.
-    pub(super) fn finish(&mut self, mut turn: Turn<'_>) -> Outcome {
+    pub(super) fn finish(&mut self, mut turn: Turn<'_>) -> GossipOutcome {
         self.take_announcements(&mut turn);
         self.take_updates(&mut turn);
         self.take_nodes(&mut turn);
@@ -110,7 +112,7 @@ impl<L: Log> Gossip<L> {
     }
 
     /// Whether a message may be looked at.
-    fn admit(&mut self, incoming: &Incoming<'_>, now: Now) -> Result<(), Refusal> {
+    fn admit(&mut self, incoming: &IncomingGossip<'_>, now: GossipTime) -> Result<(), Refusal> {
         let bytes = self.store.unwritten_bytes();
         if bytes > self.config.unwritten_bytes_max {
             return Err(Refusal::StoreBehind { bytes });
@@ -122,7 +124,7 @@ impl<L: Log> Gossip<L> {
     }
 
     /// The state of a peer, if there is room for one.
-    pub(super) fn peer(&mut self, id: NodeId, now: Now) -> Option<&mut Peer> {
+    pub(super) fn peer(&mut self, id: NodeId, now: GossipTime) -> Option<&mut Peer> {
         if !self.peers.contains_key(&id) {
             if self.peers.len() >= self.config.peers_max {
                 return None;
@@ -143,7 +145,7 @@ impl<L: Log> Gossip<L> {
         &mut self,
         turn: &mut Turn<'a>,
         index: usize,
-        incoming: &Incoming<'a>,
+        incoming: &IncomingGossip<'a>,
     ) -> Result<(), Refusal> {
         let (index, from, bytes) = (Some(index), incoming.from, Cow::Borrowed(incoming.message));
         match Message::decode(incoming.message)? {
@@ -182,7 +184,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    fn check_timestamp(&self, timestamp: u32, now: Now) -> Result<(), Refusal> {
+    fn check_timestamp(&self, timestamp: u32, now: GossipTime) -> Result<(), Refusal> {
         let now_seconds = now.unix_seconds;
         if u64::from(timestamp) > now_seconds + u64::from(self.config.future_max_seconds) {
             return Err(Refusal::TooFarAhead { timestamp, now_seconds });
@@ -194,7 +196,7 @@ impl<L: Log> Gossip<L> {
         if self.banned.contains(&node) { Err(Refusal::Banned { node }) } else { Ok(()) }
     }
 
-    fn check_announcement(&self, message: &ChannelAnnouncement, now: Now) -> Result<(), Refusal> {
+    fn check_announcement(&self, message: &ChannelAnnouncement, now: GossipTime) -> Result<(), Refusal> {
         self.check_chain(message.chain_hash)?;
         let scid = message.short_channel_id;
         let nodes = [message.node_id_1, message.node_id_2];
@@ -323,7 +325,7 @@ impl<L: Log> Gossip<L> {
             Some(Known::OtherKeys) => return Err(Refusal::Contradiction { scid }),
             Some(Known::OtherNodes) => {
                 self.ban(turn, scid, nodes);
-                return Err(Refusal::Betrayed { scid });
+                return Err(Refusal::ConflictingAnnouncements { scid });
             }
             None => {}
         }
@@ -549,7 +551,7 @@ impl<L: Log> Gossip<L> {
     }
 
     /// Sets or removes the policies of all directions that leave a node.
-    fn review_node(&mut self, outcome: &mut Outcome, node: u32) {
+    fn review_node(&mut self, outcome: &mut GossipOutcome, node: u32) {
         let channels = self.index.channels().iter();
         let theirs = channels.filter(|channel| channel.nodes.contains(&node));
         let mut directions: Vec<(Scid, Direction)> = theirs
@@ -609,7 +611,7 @@ impl<L: Log> Gossip<L> {
 
     /// Refuses a message, and counts it against who sent it if no honest peer would have.
     fn refuse(&mut self, turn: &mut Turn<'_>, index: Option<usize>, from: Source, why: Refusal) {
-        let blame = why.reaction() == Reaction::Blame;
+        let blame = why.reaction() == GossipReaction::CountFault;
         turn.outcome.refused.push(Refused { index, from, why });
         if let Source::Peer(id) = from
             && blame

@@ -1,6 +1,6 @@
 //! Gossip in (BOLT 7): what the network says about itself, believed only when its signatures are.
 //!
-//! [`Gossip`] is fed with messages in batches and gives back an [`Outcome`]: the [`GraphChange`]s that whoever holds a
+//! [`Gossip`] is fed with messages in batches and gives back an [`GossipOutcome`]: the [`GraphChange`]s that whoever holds a
 //! graph applies, funding outputs to look up, and peers to disconnect. It keeps each message it believes in a store (the
 //! file behind a [`Log`]), answers queries and filters from there, and opens again without verifying anything twice.
 //!
@@ -36,8 +36,10 @@ use fulmen_secp::Verifier;
 use fulmen_wire::units::{NodeId, Sat, Scid};
 
 pub use change::GraphChange;
-pub use config::{FundingCheck, GossipConfig, Now, Rate};
-pub use outcome::{FundingAnswer, FundingLookup, Incoming, Outcome, Reaction, Refusal, Refused, Source};
+pub use config::{FundingCheck, GossipConfig, GossipTime, Rate};
+pub use outcome::{
+    FundingAnswer, FundingLookup, GossipOutcome, GossipReaction, IncomingGossip, Refusal, Refused, Source,
+};
 pub use serve::QueryRefusal;
 pub use store::{Log, OpenError, StoreWriter};
 
@@ -51,8 +53,8 @@ use store::Store;
 
 /// Keeps gossip: takes it in, stores it, prunes it, tells it to others.
 ///
-/// Feeding: [`Gossip::ingest`] with messages, [`Gossip::funding_answered`] with what [`Outcome::lookups`] asked for,
-/// [`Gossip::funding_spent`] with what the chain says, [`Gossip::prune`] now and then, [`Gossip::peer_gone`] when a peer
+/// Feeding: [`Gossip::ingest`] with messages, [`Gossip::funding_answered`] with what [`GossipOutcome::lookups`] asked for,
+/// [`Gossip::funding_spent`] with what the chain says, [`Gossip::prune`] now and then, [`Gossip::peer_disconnected`] when a peer
 /// has left. Each may be called at any time; [`Gossip::flush`] after any of them writes what is new to the log, and
 /// [`Gossip::compact`] now and then keeps the log short.
 ///
@@ -154,7 +156,7 @@ impl<L: Log> Gossip<L> {
     }
 
     /// Forgets a peer that has left, all but what it has used of its limits.
-    pub fn peer_gone(&mut self, peer: NodeId) {
+    pub fn peer_disconnected(&mut self, peer: NodeId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.connected = false;
             peer.asked = Asked::default();

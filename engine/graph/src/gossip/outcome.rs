@@ -27,7 +27,7 @@ impl Source {
 
 /// A message as it came.
 #[derive(Clone, Copy, Debug)]
-pub struct Incoming<'a> {
+pub struct IncomingGossip<'a> {
     /// From whom.
     pub from: Source,
     /// All of it, from its type on.
@@ -36,11 +36,11 @@ pub struct Incoming<'a> {
 
 /// What to do about a refused message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reaction {
+pub enum GossipReaction {
     /// Nothing: it is old, known, or of no interest.
     Ignore,
     /// Count it: no honest peer relays what is malformed or wrongly signed.
-    Blame,
+    CountFault,
 }
 
 /// Why a message was refused.
@@ -133,7 +133,7 @@ pub enum Refusal {
     },
     /// Both signed announcements of one channel: its nodes are not believed any more.
     #[error("channel {scid} was announced for other nodes too: all of them are banned")]
-    Betrayed {
+    ConflictingAnnouncements {
         /// The channel.
         scid: Scid,
     },
@@ -169,13 +169,13 @@ pub enum Refusal {
 impl Refusal {
     /// What to do about it.
     #[must_use]
-    pub const fn reaction(&self) -> Reaction {
+    pub const fn reaction(&self) -> GossipReaction {
         match self {
             Refusal::Malformed(_)
             | Refusal::NodesNotInOrder { .. }
             | Refusal::Key(_)
-            | Refusal::InvalidSignature => Reaction::Blame,
-            _ => Reaction::Ignore,
+            | Refusal::InvalidSignature => GossipReaction::CountFault,
+            _ => GossipReaction::Ignore,
         }
     }
 }
@@ -233,7 +233,7 @@ pub enum FundingAnswer {
 /// What came of some gossip.
 #[derive(Debug, Default)]
 #[must_use = "the changes are told once"]
-pub struct Outcome {
+pub struct GossipOutcome {
     /// What changed in the graph, in this order.
     pub changes: Vec<GraphChange>,
     /// Funding outputs to look up; each is answered once.

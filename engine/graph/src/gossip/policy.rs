@@ -6,7 +6,7 @@ use fulmen_wire::message::{ChannelUpdate, Message};
 use fulmen_wire::units::{Msat, Sat};
 
 use super::index::{Channel, Index};
-use super::outcome::Outcome;
+use super::outcome::GossipOutcome;
 use super::{Gossip, GraphChange, Log};
 use crate::{Direction, Policy};
 
@@ -53,7 +53,7 @@ impl<L: Log> Gossip<L> {
     /// Brings a direction of the graph into line with its last update.
     pub(super) fn set_policy(
         &mut self,
-        outcome: &mut Outcome,
+        outcome: &mut GossipOutcome,
         position: usize,
         direction: Direction,
         policy: Policy,
@@ -71,7 +71,12 @@ impl<L: Log> Gossip<L> {
     }
 
     /// The same, when the channel or the node has changed and not the update, which is read from the store.
-    pub(super) fn review_policy(&mut self, outcome: &mut Outcome, position: usize, direction: Direction) {
+    pub(super) fn review_policy(
+        &mut self,
+        outcome: &mut GossipOutcome,
+        position: usize,
+        direction: Direction,
+    ) {
         let channel = self.index.channel_at(position);
         let scid = channel.scid;
         let Some(update) = channel.updates[direction.origin()] else { return };

@@ -7,16 +7,16 @@ use std::collections::BTreeSet;
 use fulmen_wire::units::{BlockHeight, Sat, Scid};
 
 use super::ingest::Turn;
-use super::outcome::{FundingAnswer, FundingLookup, Outcome};
+use super::outcome::{FundingAnswer, FundingLookup, GossipOutcome};
 use super::store::{Kind, Record};
-use super::{Gossip, GraphChange, Log, Now};
+use super::{Gossip, GossipTime, GraphChange, Log};
 use crate::Direction;
 
 impl<L: Log> Gossip<L> {
     /// Forgets what has grown old: channels without news for two weeks, channels spent 72 blocks ago, messages held too
     /// long, announcements whose lookup nobody answered, peers that have left.
-    pub fn prune(&mut self, now: Now) -> Outcome {
-        let mut outcome = Outcome::default();
+    pub fn prune(&mut self, now: GossipTime) -> GossipOutcome {
+        let mut outcome = GossipOutcome::default();
         let stale_before = now.unix_seconds.saturating_sub(u64::from(self.config.stale_after_seconds));
         let spent_until =
             now.tip.and_then(|tip| tip.0.checked_sub(self.config.forget_spent_after_blocks)).map(BlockHeight);
@@ -45,8 +45,13 @@ impl<L: Log> Gossip<L> {
         outcome
     }
 
-    /// Takes the answer to a lookup of [`Outcome::lookups`]; one that was not asked for changes nothing.
-    pub fn funding_answered(&mut self, lookup: FundingLookup, answer: FundingAnswer, now: Now) -> Outcome {
+    /// Takes the answer to a lookup of [`GossipOutcome::lookups`]; one that was not asked for changes nothing.
+    pub fn funding_answered(
+        &mut self,
+        lookup: FundingLookup,
+        answer: FundingAnswer,
+        now: GossipTime,
+    ) -> GossipOutcome {
         let mut turn = Turn::new(now);
         if let Some(parked) = self.parked.remove(&lookup) {
             if let FundingAnswer::Unspent { value } = answer {
@@ -81,7 +86,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    fn set_funded(&mut self, outcome: &mut Outcome, position: usize, value: Sat) {
+    fn set_funded(&mut self, outcome: &mut GossipOutcome, position: usize, value: Sat) {
         self.note_funding(position, value);
         let channel = self.index.channel_at(position);
         if channel.routable {
@@ -93,7 +98,7 @@ impl<L: Log> Gossip<L> {
     }
 
     /// Forgets a channel.
-    pub(super) fn remove_channel(&mut self, outcome: &mut Outcome, scid: Scid) {
+    pub(super) fn remove_channel(&mut self, outcome: &mut GossipOutcome, scid: Scid) {
         let Some(removed) = self.index.remove(scid) else { return };
         self.store.append(Record { kind: Kind::Removed, at: 0, payload: &scid.0.to_le_bytes() });
         let channel = removed.channel;
@@ -105,7 +110,7 @@ impl<L: Log> Gossip<L> {
         for node in removed.nodes {
             node.announcement.into_iter().for_each(|place| self.store.bury(place));
             if node.timestamp != 0 {
-                outcome.changes.push(GraphChange::NodeForgotten { node: node.id });
+                outcome.changes.push(GraphChange::NodeRemoved { node: node.id });
             }
         }
     }

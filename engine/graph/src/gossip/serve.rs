@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::index::Channel;
 use super::store::{FILE_HEADER, Kind, Place, Record};
-use super::{Gossip, Log, Now};
+use super::{Gossip, GossipTime, Log};
 use crate::Direction;
 
 /// How many channels are told in one `reply_channel_range`, and how many with timestamps and checksums.
@@ -109,7 +109,7 @@ impl<L: Log> Gossip<L> {
     ///
     /// # Errors
     /// When it is none of these, comes before the last was answered, or too often; nothing changes then.
-    pub fn query(&mut self, peer: NodeId, message: &Message, now: Now) -> Result<(), QueryRefusal> {
+    pub fn query(&mut self, peer: NodeId, message: &Message, now: GossipTime) -> Result<(), QueryRefusal> {
         let name = message.name();
         let (ours, end) = (self.config.chain_hash, self.store.end());
         let rate = self.config.queries;
@@ -179,7 +179,7 @@ impl<L: Log> Gossip<L> {
     }
 
     /// Draws gossip that a peer's filter lets through and that it was not told yet, of about `bytes_max`. Nothing may come
-    /// although there is more, after a stretch of the store that the filter does not let through; [`Gossip::has_news`]
+    /// although there is more, after a stretch of the store that the filter does not let through; [`Gossip::has_backlog`]
     /// tells.
     ///
     /// # Errors
@@ -210,14 +210,14 @@ impl<L: Log> Gossip<L> {
 
     /// Whether [`Gossip::relay`] has not come to the end of the store for a peer.
     #[must_use]
-    pub fn has_news(&self, peer: NodeId) -> bool {
+    pub fn has_backlog(&self, peer: NodeId) -> bool {
         let filter = self.peers.get(&peer).and_then(|peer| peer.asked.filter);
         filter.is_some_and(|filter| filter.cursor < self.store.end())
     }
 
     /// How much of the store lies before [`Gossip::relay`] for a peer, let through or not.
     #[must_use]
-    pub fn news_bytes(&self, peer: NodeId) -> u64 {
+    pub fn backlog_bytes(&self, peer: NodeId) -> u64 {
         let filter = self.peers.get(&peer).and_then(|peer| peer.asked.filter);
         filter.map_or(0, |filter| self.store.end().saturating_sub(filter.cursor))
     }

@@ -17,11 +17,14 @@ use fulmen_wire::units::{
 use secp256k1::{All, Secp256k1, SecretKey};
 use sha2::{Digest, Sha256};
 
-use super::{FundingCheck, Gossip, GossipConfig, GraphChange, Incoming, Now, Outcome, Refusal, Source};
+use super::{
+    FundingCheck, Gossip, GossipConfig, GossipOutcome, GossipTime, GraphChange, IncomingGossip, Refusal,
+    Source,
+};
 use crate::{ChannelGraph, Direction};
 
 /// What time it is in most tests.
-const NOW: Now = Now { unix_seconds: 1_700_000_000, tip: Some(BlockHeight(900_000)) };
+const NOW: GossipTime = GossipTime { unix_seconds: 1_700_000_000, tip: Some(BlockHeight(900_000)) };
 /// The same as a timestamp.
 const TIMESTAMP: u32 = 1_700_000_000;
 
@@ -58,22 +61,23 @@ impl Keeper {
         Keeper::open(config, self.gossip.into_log())
     }
 
-    fn apply(&mut self, outcome: Outcome) -> Outcome {
+    fn apply(&mut self, outcome: GossipOutcome) -> GossipOutcome {
         outcome.changes.iter().for_each(|change| self.graph.apply(change).unwrap());
         self.changes.extend(outcome.changes.iter().cloned());
         outcome
     }
 
-    fn ingest(&mut self, messages: &[Vec<u8>]) -> Outcome {
+    fn ingest(&mut self, messages: &[Vec<u8>]) -> GossipOutcome {
         self.ingest_from(peer(1), messages, NOW)
     }
 
-    fn ingest_from(&mut self, from: Source, messages: &[Vec<u8>], now: Now) -> Outcome {
-        let incoming: Vec<Incoming<'_>> = messages.iter().map(|message| Incoming { from, message }).collect();
+    fn ingest_from(&mut self, from: Source, messages: &[Vec<u8>], now: GossipTime) -> GossipOutcome {
+        let incoming: Vec<IncomingGossip<'_>> =
+            messages.iter().map(|message| IncomingGossip { from, message }).collect();
         self.ingest_all(&incoming, now)
     }
 
-    fn ingest_all(&mut self, incoming: &[Incoming<'_>], now: Now) -> Outcome {
+    fn ingest_all(&mut self, incoming: &[IncomingGossip<'_>], now: GossipTime) -> GossipOutcome {
         let outcome = self.gossip.ingest(incoming, now);
         self.apply(outcome)
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::graph::{ChannelGraph, Direction};
 use crate::path::check::check;
 use crate::path::multi::tests::{Numbers, knowledge, node, query, small};
-use crate::path::{Hop, Limits};
+use crate::path::{Limits, PathHop};
 use crate::scoring::Probability;
 use fulmen_wire::units::BlockHeight;
 
@@ -67,7 +67,7 @@ fn figures(
         bits.push(prices.bits(*directed, capacity, amount, role));
         hops.insert(
             0,
-            Hop {
+            PathHop {
                 from: nodes[at],
                 to: nodes[at + 1],
                 scid: directed.scid,

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Scid};
 use thiserror::Error;
 
-use crate::graph::{Channel, ChannelGraph, Policy};
+use crate::graph::{ChannelGraph, GraphChannel, Policy};
 use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
-use crate::path::{Cost, Hop, Query, Route};
+use crate::path::{Cost, PathHop, Query, Route};
 use crate::scoring::{Bits, PricedHop, Prices, Role};
 
 /// What is wrong with a route.
@@ -228,9 +228,9 @@ fn check_shape(route: &Route, query: &Query<'_>) -> Result<(), RouteError> {
 /// The channel may be used for the hop and carries its amount; gives the policy that governs it, which the payer's own
 /// channels do without when the payer states what it knows of them.
 fn check_channel<'g>(
-    channel: &'g Channel,
+    channel: &'g GraphChannel,
     index: usize,
-    hop: &Hop,
+    hop: &PathHop,
     query: &Query<'_>,
 ) -> Result<Option<&'g Policy>, RouteError> {
     let known = query.knowledge;

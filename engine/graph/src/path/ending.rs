@@ -12,7 +12,7 @@ use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Scid};
 use crate::graph::{Direction, Policy};
 use crate::path::onion_room::{forward_bytes, payee_bytes};
 use crate::path::search::{Finder, Start};
-use crate::path::{Hop, Knowledge, NoRoute, Query, Route};
+use crate::path::{Knowledge, NoRoute, PathHop, Query, Route};
 use crate::scoring::{Bits, Prices};
 use crate::snapshot::Snapshot;
 
@@ -60,7 +60,7 @@ pub struct EndedRoute {
 /// Where an ending begins, what it takes, and its hops.
 struct Prepared {
     start: Start,
-    hops: Vec<Hop>,
+    hops: Vec<PathHop>,
     ending: Option<usize>,
 }
 
@@ -204,7 +204,7 @@ fn prepare(snapshot: &Snapshot, query: &Query<'_>, ending: &Ending, at: usize) -
                 let (carried, until) = (amount, expiry(blocks));
                 let fee = cross(&hop.policy, &mut amount, &mut blocks)?;
                 onion = onion.saturating_add(forward_bytes(carried, until));
-                hops.push(Hop {
+                hops.push(PathHop {
                     from: hop.from,
                     to,
                     scid: hop.scid,

@@ -149,7 +149,7 @@ pub struct FirstHop {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The channels in the order they are crossed; at least one.
-    pub hops: Vec<Hop>,
+    pub hops: Vec<PathHop>,
     /// What the payer sends: the first hop's amount.
     pub total_amount: Msat,
     /// What all forwarding nodes together take.
@@ -164,7 +164,7 @@ pub struct Route {
 
 /// One channel of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hop {
+pub struct PathHop {
     /// The node that offers the HTLC.
     pub from: NodeId,
     /// The node that receives it.
@@ -181,7 +181,7 @@ pub struct Hop {
     pub fee: Msat,
 }
 
-impl Hop {
+impl PathHop {
     /// The direction crossed, as a key into [`Knowledge`].
     #[must_use]
     pub const fn directed(&self) -> DirectedChannel {
@@ -268,7 +268,7 @@ pub enum NoRoute {
     },
     /// The search was cut off: whether there is a route, or one better than `best`, is not known.
     #[error("the search for a route was given up after {comparisons} comparisons of partial routes")]
-    GivenUp {
+    SearchLimitReached {
         /// How many partial routes had been compared.
         comparisons: usize,
         /// A route that satisfies the query, though perhaps not the cheapest.

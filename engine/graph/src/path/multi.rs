@@ -23,7 +23,7 @@ use crate::path::known::Known;
 use crate::path::market::Market;
 use crate::path::parts::{Frame, Judge, Terms, Verdict, Way, fill, take_apart};
 use crate::path::search::{self, Finder};
-use crate::path::{Cost, Hop, Knowledge, NoRoute, Query, Route};
+use crate::path::{Cost, Knowledge, NoRoute, PathHop, Query, Route};
 use crate::scoring::{Bits, Overlay, Prices, Probability, Weights};
 use crate::snapshot::Snapshot;
 
@@ -460,7 +460,7 @@ fn route(market: &Market<'_>, query: &Query<'_>, way: &Way) -> Route {
     for edge in way.arcs.iter().rev() {
         let directed = graph.directed(*edge);
         let toll = market.toll(*edge, amount);
-        hops.push(Hop {
+        hops.push(PathHop {
             from: graph.node_id(graph.edge(*edge).source),
             to: graph.node_id(graph.target(*edge)),
             scid: directed.scid,

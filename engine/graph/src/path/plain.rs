@@ -25,9 +25,9 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat};
 
-use crate::graph::{Channel, ChannelGraph, DirectedChannel, Direction, Policy};
+use crate::graph::{ChannelGraph, DirectedChannel, Direction, GraphChannel, Policy};
 use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
-use crate::path::{Cost, Hop, NoRoute, Query, Route};
+use crate::path::{Cost, NoRoute, PathHop, Query, Route};
 use crate::scoring::{Bits, PricedHop, Prices, Role};
 
 /// After how many comparisons of partial routes a search is given up: a fraction of a second.
@@ -36,7 +36,7 @@ pub const COMPARISONS_MAX: usize = 1 << 22;
 /// Finds the cheapest route for `query`, or says why there is none.
 ///
 /// # Errors
-/// See [`NoRoute`]; apart from [`NoRoute::GivenUp`], an error means that no simple path satisfies the query.
+/// See [`NoRoute`]; apart from [`NoRoute::SearchLimitReached`], an error means that no simple path satisfies the query.
 pub fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
     let problem = Problem::new(graph, query)?;
     let amount = query.amount;
@@ -56,8 +56,8 @@ pub fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
         let bounds = Bounds::new(&problem, highest_minimum);
         let limited = Limited { bounds, highest_minimum: Some(highest_minimum), cost_max };
         best = match Search::new(&problem, highest_minimum, Some(limited)).run() {
-            Err(NoRoute::GivenUp { comparisons, .. }) => {
-                return Err(NoRoute::GivenUp { comparisons, best: best.map(Box::new) });
+            Err(NoRoute::SearchLimitReached { comparisons, .. }) => {
+                return Err(NoRoute::SearchLimitReached { comparisons, best: best.map(Box::new) });
             }
             better => better?.map(|(route, _)| route).or(best),
         };
@@ -117,7 +117,7 @@ impl<'a> Problem<'a> {
     }
 
     /// The terms of a direction, or `None` when it may not be used at all.
-    fn terms(&self, channel: &'a Channel, direction: Direction) -> Option<Terms<'a>> {
+    fn terms(&self, channel: &'a GraphChannel, direction: Direction) -> Option<Terms<'a>> {
         let known = self.query.knowledge;
         let directed = DirectedChannel { scid: channel.scid(), direction };
         if known.excluded_channels.contains(&channel.scid()) || known.excluded_directions.contains(&directed)
@@ -188,7 +188,7 @@ impl<'a> Problem<'a> {
     }
 
     /// The directions that lead into a node.
-    fn into(&self, node: u32) -> impl Iterator<Item = (&'a Channel, Direction)> {
+    fn into(&self, node: u32) -> impl Iterator<Item = (&'a GraphChannel, Direction)> {
         self.graph.channels_at(node).map(move |channel| {
             let first = channel.origin_index(Direction::OneToTwo) == node;
             (channel, if first { Direction::TwoToOne } else { Direction::OneToTwo })
@@ -198,7 +198,7 @@ impl<'a> Problem<'a> {
     /// The cost of a hop, or `None` when it is banned.
     fn cost(
         &self,
-        (channel, direction): (&Channel, Direction),
+        (channel, direction): (&GraphChannel, Direction),
         terms: &Terms<'_>,
         amount: Msat,
         fee: Msat,
@@ -308,7 +308,7 @@ impl<'a> Search<'a> {
             }
             self.extend(at);
             if self.comparisons > COMPARISONS_MAX {
-                return Err(NoRoute::GivenUp { comparisons: self.comparisons, best: None });
+                return Err(NoRoute::SearchLimitReached { comparisons: self.comparisons, best: None });
             }
         }
         Ok(None)
@@ -325,7 +325,7 @@ impl<'a> Search<'a> {
     }
 
     /// The label at the origin of a direction that leads to label `at`, when the direction carries its amount.
-    fn longer(&self, at: usize, channel: &'a Channel, direction: Direction) -> Option<Label> {
+    fn longer(&self, at: usize, channel: &'a GraphChannel, direction: Direction) -> Option<Label> {
         let label = &self.labels[at];
         let terms = self.problem.terms(channel, direction)?;
         if terms.minimum > self.minimum_max || label.amount < terms.minimum || label.amount > terms.maximum {
@@ -421,7 +421,7 @@ impl<'a> Search<'a> {
         let hops = self.way(first).filter_map(|label| {
             let (directed, next) = label.next?;
             let next = &self.labels[next];
-            Some(Hop {
+            Some(PathHop {
                 from: self.problem.graph.id_at(label.node),
                 to: self.problem.graph.id_at(next.node),
                 scid: directed.scid,
@@ -501,7 +501,7 @@ impl Bounds {
 fn distances(
     problem: &Problem<'_>,
     minimum_max: Msat,
-    weight: impl Fn((&Channel, Direction), &Terms<'_>) -> Option<u128>,
+    weight: impl Fn((&GraphChannel, Direction), &Terms<'_>) -> Option<u128>,
 ) -> Vec<Option<u128>> {
     let mut least: Vec<Option<u128>> = vec![None; problem.graph.node_count()];
     let mut open = BinaryHeap::from([Reverse((0_u128, problem.payer))]);

@@ -461,7 +461,7 @@ pub(crate) mod brute_force {
         let prices = Prices::new(query);
         for (at, (scid, direction)) in path.iter().enumerate().rev() {
             let channel = graph.channel(*scid)?;
-            let mut hop = Hop {
+            let mut hop = PathHop {
                 from: channel.origin(*direction),
                 to: channel.origin(direction.reversed()),
                 scid: *scid,

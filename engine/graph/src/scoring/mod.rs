@@ -156,7 +156,7 @@ impl Scorer {
     }
 
     /// Forgets all penalties and bans, so that what is left is what was learned.
-    pub fn lift_penalties(&mut self) {
+    pub fn clear_penalties(&mut self) {
         self.node_penalties.clear();
         self.penalties.clear();
         self.bound = None;

@@ -15,7 +15,7 @@ fn config() -> GossipConfig {
     }
 }
 
-fn count(outcome: &Outcome, wanted: &Refusal) -> usize {
+fn count(outcome: &GossipOutcome, wanted: &Refusal) -> usize {
     outcome.refused.iter().filter(|refused| refused.why == *wanted).count()
 }
 
@@ -25,16 +25,16 @@ fn floods_are_cut_off_but_not_for_others_or_ourselves() {
     let messages = vec![announcement(scid(1), ends(1, 2)); 15];
     let outcome = keeper.ingest_from(peer(1), &messages, NOW);
     assert_eq!((outcome.accepted, count(&outcome, &Refusal::RateLimited)), (1, 5));
-    let later = Now { unix_seconds: NOW.unix_seconds + 3, ..NOW };
+    let later = GossipTime { unix_seconds: NOW.unix_seconds + 3, ..NOW };
     assert_eq!(count(&keeper.ingest_from(peer(1), &messages, later), &Refusal::RateLimited), 12);
     assert_eq!(count(&keeper.ingest_from(peer(2), &messages[..10], NOW), &Refusal::RateLimited), 0);
     assert_eq!(count(&keeper.ingest_from(peer(3), &messages, NOW), &Refusal::RateLimited), 15, "no room");
     assert_eq!(count(&keeper.ingest_from(Source::Own, &messages, NOW), &Refusal::RateLimited), 0);
     // A peer that has left makes room once it owes nothing.
-    keeper.gossip.peer_gone(NodeId([1; 33]));
+    keeper.gossip.peer_disconnected(NodeId([1; 33]));
     let _ = keeper.gossip.prune(later);
     assert_eq!(keeper.ingest_from(peer(3), &messages, later).refused[0].why, Refusal::RateLimited);
-    let much_later = Now { unix_seconds: NOW.unix_seconds + 60, ..NOW };
+    let much_later = GossipTime { unix_seconds: NOW.unix_seconds + 60, ..NOW };
     let _ = keeper.gossip.prune(much_later);
     assert_eq!(keeper.ingest_from(peer(3), &messages, much_later).refused[0].why, Refusal::Known);
 }
@@ -47,15 +47,15 @@ fn forgers_are_to_be_disconnected_and_their_neighbours_in_the_batch_are_not() {
     let forged = |timestamp: u32| signed_update(unsigned_update(id, Direction::OneToTwo, timestamp), 9);
     let honest = update(id, two, Direction::OneToTwo, TIMESTAMP + 50);
     let batch = [forged(TIMESTAMP + 1), forged(TIMESTAMP + 2), forged(TIMESTAMP + 3)];
-    let mut incoming: Vec<Incoming<'_>> =
-        batch.iter().map(|message| Incoming { from: peer(1), message }).collect();
-    incoming.insert(1, Incoming { from: peer(2), message: &honest });
+    let mut incoming: Vec<IncomingGossip<'_>> =
+        batch.iter().map(|message| IncomingGossip { from: peer(1), message }).collect();
+    incoming.insert(1, IncomingGossip { from: peer(2), message: &honest });
     let outcome = keeper.gossip.ingest(&incoming, NOW);
     assert_eq!(outcome.disconnect, [NodeId([1; 33])], "the third was one too many");
     assert_eq!((outcome.accepted, count(&outcome, &Refusal::InvalidSignature)), (1, 3));
     let _ = keeper.apply(outcome);
     // Leaving and coming back does not clear the account.
-    keeper.gossip.peer_gone(NodeId([1; 33]));
+    keeper.gossip.peer_disconnected(NodeId([1; 33]));
     let _ = keeper.gossip.prune(NOW);
     let outcome = keeper.ingest(&[forged(TIMESTAMP + 60)]);
     assert_eq!(outcome.disconnect, [NodeId([1; 33])]);
@@ -78,7 +78,7 @@ fn held_messages_are_bounded_and_one_peer_cannot_displace_anothers() {
     assert_eq!(keeper.gossip.held_count(), 5);
     let outcome = keeper.ingest_from(Source::Own, &[announcement(scid(1), ends(1, 2))], NOW);
     assert_eq!(outcome.accepted, 2, "the honest one is still there");
-    let later = Now { unix_seconds: NOW.unix_seconds + 3_601, ..NOW };
+    let later = GossipTime { unix_seconds: NOW.unix_seconds + 3_601, ..NOW };
     let _ = keeper.gossip.prune(later);
     assert_eq!(keeper.gossip.held_count(), 0);
 }
@@ -89,7 +89,7 @@ fn lookups_and_unwritten_bytes_are_bounded() {
     let messages: Vec<Vec<u8>> = (1..5).map(|number| announcement(scid(number), ends(1, 2))).collect();
     let outcome = keeper.ingest(&messages);
     assert_eq!((outcome.lookups.len(), count(&outcome, &Refusal::TooManyLookups { waiting: 2 })), (2, 2));
-    let later = Now { unix_seconds: NOW.unix_seconds + 3_601, ..NOW };
+    let later = GossipTime { unix_seconds: NOW.unix_seconds + 3_601, ..NOW };
     let _ = keeper.gossip.prune(later);
     assert_eq!(
         keeper.ingest_from(peer(1), &messages[2..], later).lookups.len(),

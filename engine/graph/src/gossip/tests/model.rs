@@ -177,8 +177,8 @@ proptest! {
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(rest.len().min(cuts.next().unwrap()));
             rest = after;
-            let batch: Vec<Incoming<'_>> =
-                batch.iter().map(|(from, message)| Incoming { from: *from, message }).collect();
+            let batch: Vec<IncomingGossip<'_>> =
+                batch.iter().map(|(from, message)| IncomingGossip { from: *from, message }).collect();
             let outcome = keeper.ingest_all(&batch, NOW);
             prop_assert_eq!(outcome.unreadable, 0);
             if rewrite && rest.len() % 3 == 0 {

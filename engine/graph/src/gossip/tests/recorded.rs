@@ -105,9 +105,9 @@ fn recorded_gossip_is_believed_and_not_with_a_flipped_bit() {
     let ingest = |round: usize, messages: &[Vec<u8>]| {
         let log = if round == 0 { &first_base } else { &later_base };
         let mut gossip = Gossip::open(config.clone(), Verifier::new(), log.clone(), |_| {}).unwrap();
-        let incoming: Vec<Incoming<'_>> =
-            messages.iter().map(|message| Incoming { from: Source::Own, message }).collect();
-        gossip.ingest(&incoming, Now { unix_seconds: 1_765_000_000, tip: None })
+        let incoming: Vec<IncomingGossip<'_>> =
+            messages.iter().map(|message| IncomingGossip { from: Source::Own, message }).collect();
+        gossip.ingest(&incoming, GossipTime { unix_seconds: 1_765_000_000, tip: None })
     };
     let (mut accepted, mut signatures) = (0, 0);
     for (number, round) in rounds.iter().enumerate() {

@@ -112,7 +112,10 @@ fn contradictions_of_unknown_worth_are_ignored_and_real_ones_ban_all_four() {
     forged[100] ^= 1;
     assert_eq!(keeper.refusal(&forged), Refusal::InvalidSignature);
     assert_eq!(keeper.gossip.channel_count(), 2);
-    assert_eq!(keeper.refusal(&announcement(scid(1), same_output)), Refusal::Betrayed { scid: scid(1) });
+    assert_eq!(
+        keeper.refusal(&announcement(scid(1), same_output)),
+        Refusal::ConflictingAnnouncements { scid: scid(1) }
+    );
     assert_eq!((keeper.gossip.channel_count(), keeper.graph.channel_count()), (0, 0));
     let mut keeper = keeper.reopened();
     for number in 1..=4 {
@@ -230,7 +233,7 @@ fn the_funding_script_is_the_one_of_bolt_3() {
 #[test]
 fn spent_channels_stay_for_72_blocks() {
     let (id, two) = (scid(1), ends(1, 2));
-    let at = |height: u32| Now { tip: Some(BlockHeight(height)), ..NOW };
+    let at = |height: u32| GossipTime { tip: Some(BlockHeight(height)), ..NOW };
     let mut keeper = Keeper::plain();
     let _ = keeper.ingest(&[announcement(id, two), update(id, two, Direction::OneToTwo, TIMESTAMP)]);
     keeper.gossip.funding_spent(id, BlockHeight(900_000));
@@ -269,7 +272,7 @@ fn channels_without_news_for_two_weeks_go_and_their_nodes_with_them() {
     messages.extend(both_updates(scid(1), two, TIMESTAMP));
     assert_eq!(keeper.ingest(&messages).accepted, messages.len());
     let weeks = 14 * 24 * 60 * 60;
-    let later = |seconds: u64| Now { unix_seconds: NOW.unix_seconds + seconds, ..NOW };
+    let later = |seconds: u64| GossipTime { unix_seconds: NOW.unix_seconds + seconds, ..NOW };
     let day = 24 * 60 * 60;
     let fresh = both_updates(scid(1), two, TIMESTAMP + day);
     let _ = keeper.ingest_from(peer(1), &fresh, later(u64::from(day)));
@@ -279,7 +282,7 @@ fn channels_without_news_for_two_weeks_go_and_their_nodes_with_them() {
     let expected = [
         GraphChange::ChannelRemoved { scid: scid(2) },
         GraphChange::ChannelRemoved { scid: scid(3) },
-        GraphChange::NodeForgotten { node: node_id(3) },
+        GraphChange::NodeRemoved { node: node_id(3) },
     ];
     assert_eq!(keeper.apply(outcome).changes, expected);
     assert_eq!((keeper.gossip.channel_count(), keeper.gossip.node_count()), (1, 2));

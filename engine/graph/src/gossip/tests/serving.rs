@@ -47,7 +47,7 @@ fn answers(keeper: &mut Keeper) -> Vec<Vec<u8>> {
 
 fn relayed(keeper: &mut Keeper, bytes_max: usize) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    while keeper.gossip.has_news(ASKER) {
+    while keeper.gossip.has_backlog(ASKER) {
         all.extend(keeper.gossip.relay(ASKER, bytes_max).unwrap());
     }
     all
@@ -174,7 +174,7 @@ fn filters_let_through_what_they_say_and_announcements_come_first() {
     let _ = keeper.ingest(std::slice::from_ref(&newer));
     assert_eq!(relayed(&mut keeper, 1), [announcement(scid(1), ends(1, 2)), newer]);
     keeper.gossip.query(ASKER, &filter(u32::MAX, 0), NOW).unwrap();
-    assert!(!keeper.gossip.has_news(ASKER));
+    assert!(!keeper.gossip.has_backlog(ASKER));
     keeper.gossip.query(ASKER, &filter(0, u32::MAX), NOW).unwrap();
     keeper.gossip.funding_spent(scid(2), BlockHeight(900_000));
     let told = relayed(&mut keeper, usize::MAX);

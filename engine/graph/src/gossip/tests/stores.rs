@@ -120,7 +120,7 @@ fn a_failing_log_loses_nothing_but_the_write() {
     let (id, two) = (scid(1), ends(1, 2));
     let mut gossip = Gossip::open(plain_config(), Verifier::new(), Faulty::default(), |_| {}).unwrap();
     let ingest = |gossip: &mut Gossip<Faulty>, message: Vec<u8>| {
-        gossip.ingest(&[Incoming { from: peer(1), message: &message }], NOW).accepted
+        gossip.ingest(&[IncomingGossip { from: peer(1), message: &message }], NOW).accepted
     };
     assert_eq!(ingest(&mut gossip, announcement(id, two)), 1);
     gossip.store.log_mut().fails = true;

@@ -17,7 +17,7 @@
 //!    only then another whether that makes a cheaper route, which is exponential at worst.
 //! 4. When there is none, the least value of each limit that would have done is the answer of a search for that alone.
 //!
-//! Every search is cut off after a number of comparisons, with an answer that says so ([`NoRoute::GivenUp`]).
+//! Every search is cut off after a number of comparisons, with an answer that says so ([`NoRoute::SearchLimitReached`]).
 //!
 //! Invariant: what is found, and its cost, agrees with [`crate::path::plain`]; which of several routes of one cost is found
 //! follows from the graph's content when it was laid out, and its policies since. Budget: 0.07 ms at the median and 1 ms
@@ -35,7 +35,7 @@ use crate::path::onion_room::ONION_ROOM;
 use crate::path::search::labels::{Exhausted, Found, Guides, Labels, Rules};
 use crate::path::search::task::{Marks, Objective, Task};
 pub(super) use crate::path::search::task::{Start, ends};
-use crate::path::{Cost, HOPS_MAX, Hop, Limits, NoRoute, Query, Route};
+use crate::path::{Cost, HOPS_MAX, Limits, NoRoute, PathHop, Query, Route};
 use crate::scoring::{Bits, Role};
 use crate::snapshot::Snapshot;
 
@@ -66,7 +66,7 @@ enum Stop {
     /// There is none.
     Nothing,
     /// It was cut off; what had been found keeps all limits, but may not be the cheapest.
-    GivenUp(Option<Box<Route>>),
+    SearchLimitReached(Option<Box<Route>>),
 }
 
 impl Finder {
@@ -86,7 +86,7 @@ impl Finder {
     /// Finds the cheapest route for `query`, or says why there is none.
     ///
     /// # Errors
-    /// See [`NoRoute`]; apart from [`NoRoute::GivenUp`], an error means that no simple path satisfies the query.
+    /// See [`NoRoute`]; apart from [`NoRoute::SearchLimitReached`], an error means that no simple path satisfies the query.
     pub fn find(&mut self, snapshot: &Snapshot, query: &Query<'_>) -> Result<Route, NoRoute> {
         let (payer, payee) = task::ends(snapshot, query)?;
         let mut marks = std::mem::take(&mut self.marks);
@@ -96,7 +96,9 @@ impl Finder {
         self.labels.comparisons = 0;
         let answer = match self.solve(&task, query.limits) {
             Ok(route) => Ok(route),
-            Err(Stop::GivenUp(best)) => Err(NoRoute::GivenUp { comparisons: self.labels.comparisons, best }),
+            Err(Stop::SearchLimitReached(best)) => {
+                Err(NoRoute::SearchLimitReached { comparisons: self.labels.comparisons, best })
+            }
             Err(Stop::Nothing) => Err(self.nearest_misses(task)),
         };
         self.marks = marks;
@@ -141,7 +143,7 @@ impl Finder {
         self.labels.comparisons = 0;
         let answer = match self.solve(&task, query.limits) {
             Ok(route) => Some(route),
-            Err(Stop::GivenUp(best)) => best.map(|route| *route),
+            Err(Stop::SearchLimitReached(best)) => best.map(|route| *route),
             Err(Stop::Nothing) => None,
         };
         self.marks = marks;
@@ -158,7 +160,7 @@ impl Finder {
             let found = match self.run(&task, &rules) {
                 Ok(Some(found)) => found,
                 Ok(None) => break None,
-                Err(Exhausted) => return Err(Stop::GivenUp(known)),
+                Err(Exhausted) => return Err(Stop::SearchLimitReached(known)),
             };
             let Some(stricter) = Self::stricter(rules, &found, limits) else {
                 break Some((found.cost, self.route(&task, &found)));
@@ -170,7 +172,7 @@ impl Finder {
                 rules = Rules { cost_max: priced.cost_max, ..stricter };
                 known = priced.best.map(Box::new);
                 if self.is_rough && known.is_some() {
-                    return Err(Stop::GivenUp(known));
+                    return Err(Stop::SearchLimitReached(known));
                 }
             } else {
                 rules = stricter;
@@ -180,7 +182,7 @@ impl Finder {
         match (lifted, best) {
             (Ok(Some(route)), _) => Ok(route),
             (Ok(None), best) => best.map(|(_, route)| route).ok_or(Stop::Nothing),
-            (Err(Exhausted), best) => Err(Stop::GivenUp(best.map(|(_, route)| Box::new(route)))),
+            (Err(Exhausted), best) => Err(Stop::SearchLimitReached(best.map(|(_, route)| Box::new(route)))),
         }
     }
 
@@ -281,7 +283,7 @@ impl Finder {
             let role = if at == 0 { task.first_role() } else { Role::Forward };
             let bits = task.unlikely(directed, hop.edge, hop.amount, role);
             unlikely = Bits::sum([unlikely, bits].into_iter());
-            Hop {
+            PathHop {
                 from: task.snapshot.node_id(hop.from),
                 to: task.snapshot.node_id(hop.to),
                 scid: directed.scid,

@@ -229,7 +229,7 @@ fn a_limit_on_blocks_leaves_the_cheapest_of_the_rest() {
         let query = Query { limits: Limits { max_cltv_blocks: *limit.get(&quick), ..query.limits }, ..query };
         *bound.borrow_mut() += 1;
         let cut = Finder::new(comparisons).find(&Snapshot::new(&graph), &query);
-        if let Err(NoRoute::GivenUp { best: Some(route), .. }) = cut {
+        if let Err(NoRoute::SearchLimitReached { best: Some(route), .. }) = cut {
             *cut_off.borrow_mut() += 1;
             prop_assert_eq!(check(&graph, &route, &query), Ok(()));
         }
@@ -281,7 +281,7 @@ fn being_cut_off_is_an_answer_of_its_own() {
     let nothing = Knowledge::default();
     let query = Query::new(node(1), node(9), Msat(1000), &nothing);
     let cut = Finder::new(1).find(&Snapshot::new(&graph), &query);
-    assert!(matches!(cut, Err(NoRoute::GivenUp { comparisons: 2.., best: None })), "{cut:?}");
+    assert!(matches!(cut, Err(NoRoute::SearchLimitReached { comparisons: 2.., best: None })), "{cut:?}");
 }
 
 #[test]
