@@ -9,46 +9,9 @@
 
 use std::collections::BTreeMap;
 
+pub use fulmen_wire::message::Direction;
 use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat, Scid};
 use thiserror::Error;
-
-/// One of the two directions of a channel, as `channel_flags` bit 0 tells them apart in BOLT 7.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// From the node with the lower id (`node_id_1`) to the other.
-    OneToTwo,
-    /// From the node with the higher id (`node_id_2`) to the other.
-    TwoToOne,
-}
-
-impl Direction {
-    /// Both directions, in order.
-    pub const BOTH: [Direction; 2] = [Direction::OneToTwo, Direction::TwoToOne];
-
-    /// The direction of whatever flows from `from` to `to` over a channel between them.
-    #[must_use]
-    pub fn between(from: NodeId, to: NodeId) -> Direction {
-        if from < to { Direction::OneToTwo } else { Direction::TwoToOne }
-    }
-
-    /// The index of the node this direction leaves, in a channel's pair of nodes.
-    #[must_use]
-    pub const fn origin(self) -> usize {
-        match self {
-            Direction::OneToTwo => 0,
-            Direction::TwoToOne => 1,
-        }
-    }
-
-    /// The other direction.
-    #[must_use]
-    pub const fn reversed(self) -> Direction {
-        match self {
-            Direction::OneToTwo => Direction::TwoToOne,
-            Direction::TwoToOne => Direction::OneToTwo,
-        }
-    }
-}
 
 /// One direction of one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

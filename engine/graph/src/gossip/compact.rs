@@ -100,7 +100,7 @@ impl<L: Log> Gossip<L> {
             }
             Message::ChannelUpdate(message) => {
                 let position = self.index.position(message.short_channel_id)?;
-                let direction = Direction::of(&message);
+                let direction = message.direction();
                 let update = self.index.channel_at(position).updates[direction.origin()]?;
                 (update.place == from).then_some(Moved::Update(position, direction, to))
             }

@@ -427,7 +427,7 @@ impl<L: Log> Gossip<L> {
             Ok(true) => true,
             Ok(false) => {
                 let Candidate { from, bytes, message, .. } = candidate;
-                let topic = Topic::Channel(message.short_channel_id, Direction::of(message));
+                let topic = Topic::Channel(message.short_channel_id, message.direction());
                 self.hold(turn, (topic, *from), message.timestamp, bytes);
                 false
             }
@@ -453,7 +453,7 @@ impl<L: Log> Gossip<L> {
     fn check_update(&self, message: &ChannelUpdate) -> Result<bool, Refusal> {
         let scid = message.short_channel_id;
         let Some(channel) = self.index.channel(scid) else { return Ok(false) };
-        if let Some(known) = channel.updates[Direction::of(message).origin()]
+        if let Some(known) = channel.updates[message.direction().origin()]
             && message.timestamp <= known.timestamp
         {
             return Err(Refusal::NotNewer { timestamp: message.timestamp, known: known.timestamp });
@@ -467,11 +467,11 @@ impl<L: Log> Gossip<L> {
     /// The position of the node that must have signed an update of a known channel.
     fn signer(&self, message: &ChannelUpdate) -> u32 {
         let channel = self.index.channel(message.short_channel_id).expect("the channel was found just now");
-        channel.nodes[Direction::of(message).origin()]
+        channel.nodes[message.direction().origin()]
     }
 
     fn accept_update(&mut self, turn: &mut Turn<'_>, bytes: &[u8], message: &ChannelUpdate) {
-        let (scid, direction) = (message.short_channel_id, Direction::of(message));
+        let (scid, direction) = (message.short_channel_id, message.direction());
         let position = self.index.position(scid).expect("the channel was found just now");
         let place = self.store.append_message(turn.timestamp(), bytes);
         let channel = self.index.channel_at_mut(position);

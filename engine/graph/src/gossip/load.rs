@@ -116,7 +116,7 @@ impl Loading {
 
     fn update(&mut self, message: &ChannelUpdate, offset: u64, bytes: &[u8]) {
         let Some(position) = self.index.position(message.short_channel_id) else { return };
-        let direction = Direction::of(message);
+        let direction = message.direction();
         let channel = self.index.channel_at_mut(position);
         let place = place_of(offset, bytes);
         channel.updates[direction.origin()] = Some(update_of(message, bytes, place));

@@ -10,16 +10,6 @@ use super::outcome::GossipOutcome;
 use super::{Gossip, GraphChange, Log};
 use crate::{Direction, Policy};
 
-impl Direction {
-    /// The direction of an update.
-    pub(super) const fn of(update: &ChannelUpdate) -> Direction {
-        match update.direction() {
-            fulmen_wire::message::Direction::OneToTwo => Direction::OneToTwo,
-            fulmen_wire::message::Direction::TwoToOne => Direction::TwoToOne,
-        }
-    }
-}
-
 impl Policy {
     /// The policy an update states.
     pub(super) const fn of(update: &ChannelUpdate) -> Policy {

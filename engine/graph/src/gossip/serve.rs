@@ -328,7 +328,7 @@ impl<L: Log> Gossip<L> {
         }
         match Message::decode(record.payload) {
             Ok(Message::ChannelUpdate(message)) => {
-                let direction = Direction::of(&message);
+                let direction = message.direction();
                 let Some(channel) = self.index.channel(message.short_channel_id) else { return [None; 2] };
                 let wanted = channel.updates.iter().flatten().any(|update| filter.passes(update.timestamp));
                 let announced = channel.public_at == Some(offset) && wanted && channel.spent_at.is_none();

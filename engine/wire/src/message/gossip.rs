@@ -122,13 +122,43 @@ impl NodeAnnouncement {
     }
 }
 
-/// Which of a channel's two nodes a `channel_update` comes from: it is the policy for HTLCs that node offers.
+/// One of the two directions of a channel, as bit 0 of `channel_flags` in a `channel_update` distinguishes them. A policy
+/// applies to the HTLCs that cross the channel in its direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// From `node_id_1` to `node_id_2`.
+    /// From `node_id_1`, the lower id, to `node_id_2`.
     OneToTwo,
     /// From `node_id_2` to `node_id_1`.
     TwoToOne,
+}
+
+impl Direction {
+    /// Both directions, in order.
+    pub const BOTH: [Direction; 2] = [Direction::OneToTwo, Direction::TwoToOne];
+
+    /// The direction of an HTLC that `from` offers to `to` over a channel between them.
+    #[must_use]
+    pub fn between(from: NodeId, to: NodeId) -> Direction {
+        if from < to { Direction::OneToTwo } else { Direction::TwoToOne }
+    }
+
+    /// The index of the node that offers HTLCs in this direction: 0 for `node_id_1`, 1 for `node_id_2`.
+    #[must_use]
+    pub const fn origin(self) -> usize {
+        match self {
+            Direction::OneToTwo => 0,
+            Direction::TwoToOne => 1,
+        }
+    }
+
+    /// The other direction.
+    #[must_use]
+    pub const fn reversed(self) -> Direction {
+        match self {
+            Direction::OneToTwo => Direction::TwoToOne,
+            Direction::TwoToOne => Direction::OneToTwo,
+        }
+    }
 }
 
 message! {

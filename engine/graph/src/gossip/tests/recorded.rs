@@ -51,7 +51,7 @@ fn bases(messages: &[Recorded]) -> [Vec<u8>; 2] {
             }
             Message::ChannelUpdate(message) => {
                 let ends = channels.entry(message.short_channel_id).or_default();
-                ends[Direction::of(&message).origin()] = recorded.signer;
+                ends[message.direction().origin()] = recorded.signer;
             }
             Message::NodeAnnouncement(message) => {
                 // Somewhere below all real channels.
