@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 pub use fulmen_wire::message::Direction;
-use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat, Scid};
+use fulmen_wire::units::{CltvDelta, FeeProportionalMillionths, Msat, NodeId, Sat, Scid};
 use thiserror::Error;
 
 /// One direction of one channel.
@@ -40,14 +40,11 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The fee for forwarding `amount_to_forward` over this channel (BOLT 7, "HTLC Fees"), or `None` past `u64`.
-    ///
-    /// The proportional part is rounded down, as the specification's integer division does.
+    /// The fee for forwarding `amount` over this channel (BOLT 7, "HTLC Fees"), or `None` past `u64`. See
+    /// [`FeeProportionalMillionths::forwarding_fee`].
     #[must_use]
-    pub fn fee(&self, amount_to_forward: Msat) -> Option<Msat> {
-        let proportional =
-            u128::from(amount_to_forward.0) * u128::from(self.fee_proportional_millionths) / 1_000_000;
-        self.fee_base.checked_add(Msat(u64::try_from(proportional).ok()?))
+    pub fn fee(&self, amount: Msat) -> Option<Msat> {
+        FeeProportionalMillionths(self.fee_proportional_millionths).forwarding_fee(self.fee_base, amount)
     }
 }
 

@@ -223,12 +223,14 @@ impl fmt::Display for FeeBaseMsat {
 pub struct FeeProportionalMillionths(pub u32);
 
 impl FeeProportionalMillionths {
-    /// This share of `amount`, rounded down as BOLT 7 rounds it and held at `u64::MAX`: exact for every amount of
-    /// real bitcoin.
+    /// The fee for forwarding `amount` over a channel with this proportional part and the fixed part `base` (BOLT 7,
+    /// "HTLC Fees"): `base + amount * self / 1,000,000`, the division rounded down. `None` when the sum exceeds
+    /// `u64::MAX` msat.
     #[must_use]
-    pub const fn of(self, amount: Msat) -> Msat {
+    pub const fn forwarding_fee(self, base: Msat, amount: Msat) -> Option<Msat> {
         let share = amount.0 as u128 * self.0 as u128 / 1_000_000;
-        Msat(if share > u64::MAX as u128 { u64::MAX } else { share as u64 })
+        let fee = base.0 as u128 + share;
+        if fee > u64::MAX as u128 { None } else { Some(Msat(fee as u64)) }
     }
 }
 
@@ -392,14 +394,22 @@ mod tests {
     }
 
     #[test]
+    fn forwarding_fees_round_down_and_do_not_wrap() {
+        let fee = |rate, base, amount| FeeProportionalMillionths(rate).forwarding_fee(Msat(base), Msat(amount));
+        assert_eq!(fee(2_000, 200, 4_999_999), Some(Msat(10_199)));
+        assert_eq!(fee(2_000, 0, 499), Some(Msat(0)));
+        assert_eq!(fee(1_000_000, 0, u64::MAX), Some(Msat(u64::MAX)));
+        assert_eq!(fee(1_000_000, 1, u64::MAX), None);
+        assert_eq!(fee(u32::MAX, 0, Msat::MAX_MONEY.0), None);
+    }
+
+    #[test]
     fn amounts_never_wrap() {
         assert_eq!(Msat(u64::MAX).checked_add(Msat(1)), None);
         assert_eq!(Msat(0).checked_sub(Msat(1)), None);
         assert_eq!(Sat(u64::MAX).checked_msat(), None);
         assert_eq!(Msat(1999).floor_sat(), Sat(1));
         assert_eq!(FeeratePerKw(15_000).fee(724), Sat(10_860));
-        assert_eq!(FeeProportionalMillionths(2000).of(Msat(4_999_999)), Msat(9_999));
-        assert_eq!(FeeProportionalMillionths(u32::MAX).of(Msat(u64::MAX)), Msat(u64::MAX));
         assert_eq!(Msat::MAX_MONEY.floor_sat().to_msat(), Msat::MAX_MONEY);
     }
 }
