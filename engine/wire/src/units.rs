@@ -395,7 +395,8 @@ mod tests {
 
     #[test]
     fn forwarding_fees_round_down_and_do_not_wrap() {
-        let fee = |rate, base, amount| FeeProportionalMillionths(rate).forwarding_fee(Msat(base), Msat(amount));
+        let fee =
+            |rate, base, amount| FeeProportionalMillionths(rate).forwarding_fee(Msat(base), Msat(amount));
         assert_eq!(fee(2_000, 200, 4_999_999), Some(Msat(10_199)));
         assert_eq!(fee(2_000, 0, 499), Some(Msat(0)));
         assert_eq!(fee(1_000_000, 0, u64::MAX), Some(Msat(u64::MAX)));

@@ -23,7 +23,6 @@ use thiserror::Error;
 use super::index::Channel;
 use super::store::{FILE_HEADER, Kind, Place, Record};
 use super::{Gossip, GossipTime, Log};
-use crate::Direction;
 
 /// How many channels are told in one `reply_channel_range`, and how many with timestamps and checksums.
 pub(super) const RANGE_SCIDS_MAX: usize = 8_000;

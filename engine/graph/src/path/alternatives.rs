@@ -15,7 +15,7 @@ use crate::graph::DirectedChannel;
 use crate::path::onion_room::forward_bytes;
 use crate::path::search::{Finder, Start};
 use crate::path::{Cost, Knowledge, NoRoute, Query, Route};
-use crate::scoring::{Bits, PricedHop, Prices, Role, hop_bits};
+use crate::scoring::{HopRole, PricedHop, Prices, Uncertainty, hop_uncertainties};
 use crate::snapshot::Snapshot;
 
 /// A route that is known, and the hop before which it left the one it was found from: from there on it is that one's end.
@@ -94,7 +94,7 @@ fn deviate(
         };
         let kept_from = deviation.hops.len();
         deviation.hops.extend_from_slice(tail);
-        deviation.success = Bits::sum(hop_bits(snapshot, &query, &deviation)).probability();
+        deviation.success = Uncertainty::sum(hop_uncertainties(snapshot, &query, &deviation)).probability();
         if open.iter().all(|other| key(&other.route) != key(&deviation)) {
             open.push(Candidate { route: deviation, kept_from });
         }
@@ -116,7 +116,7 @@ fn start(snapshot: &Snapshot, query: &Query<'_>, route: &Route, kept: usize) -> 
             fee: hop.fee,
             delta: snapshot.policy(hop.directed()).map_or(CltvDelta(0), |policy| policy.cltv_expiry_delta),
         };
-        let Cost(cost) = prices.cost(&priced, Role::Forward)?;
+        let Cost(cost) = prices.cost(&priced, HopRole::Forward)?;
         start.cost = start.cost.saturating_add(cost);
         start.onion = start.onion.saturating_add(forward_bytes(hop.amount, hop.cltv_expiry.0));
         start.hops += 1;

@@ -50,21 +50,21 @@ fn figures(
     path: &[DirectedChannel],
 ) -> Option<Route> {
     let prices = Prices::new(query);
-    let own = if query.knowledge.first_hops.is_some() { Role::Known } else { Role::First };
+    let own = if query.knowledge.first_hops.is_some() { HopRole::OwnKnown } else { HopRole::OwnUnknown };
     let (mut amount, mut blocks, mut cost) = (query.amount, u32::from(query.final_cltv_delta.0), Cost(0));
     let (mut hops, mut bits) = (Vec::new(), Vec::new());
     for (at, directed) in path.iter().enumerate().rev() {
         let channel = graph.channel(directed.scid)?;
         let policy = channel.policy(directed.direction);
         let (role, fee, delta) = match policy {
-            Some(policy) if at > 0 => (Role::Forward, policy.fee(amount)?, policy.cltv_expiry_delta),
+            Some(policy) if at > 0 => (HopRole::Forward, policy.fee(amount)?, policy.cltv_expiry_delta),
             None if at > 0 => return None,
             _ => (own, Msat(0), CltvDelta(0)),
         };
         let capacity = channel.capacity();
         let hop = PricedHop { directed: *directed, from: nodes[at], capacity, amount, fee, delta };
         cost = cost.saturating_add(prices.cost(&hop, role)?);
-        bits.push(prices.bits(*directed, capacity, amount, role));
+        bits.push(prices.uncertainty(*directed, capacity, amount, role));
         hops.insert(
             0,
             PathHop {
@@ -86,7 +86,7 @@ fn figures(
         fee: amount.checked_sub(query.amount)?,
         total_cltv_blocks: blocks,
         cost,
-        success: Bits::sum(bits.into_iter()).probability(),
+        success: Uncertainty::sum(bits.into_iter()).probability(),
     })
 }
 

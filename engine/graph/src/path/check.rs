@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::graph::{ChannelGraph, GraphChannel, Policy};
 use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
 use crate::path::{Cost, PathHop, Query, Route};
-use crate::scoring::{Bits, PricedHop, Prices, Role};
+use crate::scoring::{HopRole, PricedHop, Prices, Uncertainty};
 
 /// What is wrong with a route.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -145,7 +145,7 @@ pub fn check(graph: &ChannelGraph, route: &Route, query: &Query<'_>) -> Result<(
     let mut amount = query.amount;
     let mut blocks = u32::from(query.final_cltv_delta.0);
     let mut cost = Cost::default();
-    let mut unlikely = Vec::new();
+    let mut uncertainty = Vec::new();
     let prices = Prices::new(query);
     let expiry = |blocks: u32| query.height.0.saturating_add(blocks);
     let mut onion = payee_bytes(amount, expiry(blocks), query.payee_extra_bytes);
@@ -167,15 +167,15 @@ pub fn check(graph: &ChannelGraph, route: &Route, query: &Query<'_>) -> Result<(
             return Err(RouteError::WrongFigures { hop: index, expected, found });
         }
         let role = match (index, policy) {
-            (0, None) => Role::Known,
-            (0, Some(_)) => Role::First,
-            _ => Role::Forward,
+            (0, None) => HopRole::OwnKnown,
+            (0, Some(_)) => HopRole::OwnUnknown,
+            _ => HopRole::Forward,
         };
         let capacity = channel.capacity();
         let priced = PricedHop { directed: hop.directed(), from: hop.from, capacity, amount, fee, delta };
         let price = prices.cost(&priced, role);
         cost = cost.saturating_add(price.ok_or(RouteError::Excluded { hop: index, scid: hop.scid })?);
-        unlikely.push(prices.bits(hop.directed(), capacity, amount, role));
+        uncertainty.push(prices.uncertainty(hop.directed(), capacity, amount, role));
         if index > 0 {
             onion = onion.saturating_add(forward_bytes(amount, cltv_expiry.0));
         }
@@ -183,7 +183,7 @@ pub fn check(graph: &ChannelGraph, route: &Route, query: &Query<'_>) -> Result<(
         blocks = blocks.saturating_add(u32::from(delta.0));
     }
     let fee = amount.saturating_sub(query.amount);
-    let success = Bits::sum(unlikely.into_iter()).probability();
+    let success = Uncertainty::sum(uncertainty.into_iter()).probability();
     let found = (route.total_amount, route.fee, route.total_cltv_blocks, route.cost, route.success);
     if found != (amount, fee, blocks, cost, success) {
         return Err(RouteError::WrongTotals);

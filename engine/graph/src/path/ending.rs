@@ -13,7 +13,7 @@ use crate::graph::{Direction, Policy};
 use crate::path::onion_room::{forward_bytes, payee_bytes};
 use crate::path::search::{Finder, Start};
 use crate::path::{Knowledge, NoRoute, PathHop, Query, Route};
-use crate::scoring::{Bits, Prices};
+use crate::scoring::{Prices, Uncertainty};
 use crate::snapshot::Snapshot;
 
 /// A way to the payee from somewhere the payer can reach.
@@ -130,17 +130,21 @@ pub fn find_circular(
     let Some(carried) = prepared.hops.first_mut() else { return Err(nothing) };
     carried.direction = directed.direction;
     let prices = Prices::new(query);
-    let bits =
-        prices.bits(directed, snapshot.capacity_of(returning), carried.amount, crate::scoring::Role::Forward);
-    prepared.start.cost = prepared.start.cost.saturating_add(prices.first(bits, 0));
+    let bits = prices.uncertainty(
+        directed,
+        snapshot.capacity_of(returning),
+        carried.amount,
+        crate::scoring::HopRole::Forward,
+    );
+    prepared.start.cost = prepared.start.cost.saturating_add(prices.own_hop(bits, 0));
     // Every other way out is closed.
     let mut knowledge: Knowledge = query.knowledge.clone();
     let others = snapshot.incoming(payer).map(|edge| snapshot.directed(snapshot.reverse(edge)));
     knowledge.excluded_directions.extend(others.filter(|other| other.scid != out));
     let own = Query { knowledge: &knowledge, ..own };
     let mut found = finish(finder, snapshot, &own, payer, &[prepared])?;
-    let all = crate::scoring::hop_bits(snapshot, &own, &found.route);
-    found.route.success = Bits::sum(all).probability();
+    let all = crate::scoring::hop_uncertainties(snapshot, &own, &found.route);
+    found.route.success = Uncertainty::sum(all).probability();
     Ok(found.route)
 }
 
@@ -184,7 +188,7 @@ fn prepare(snapshot: &Snapshot, query: &Query<'_>, ending: &Ending, at: usize) -
         let carries = policy.htlc_minimum <= *amount && *amount <= policy.htlc_maximum && !policy.disabled;
         let fee = policy.fee(*amount).filter(|_| carries)?;
         let CltvDelta(delta) = policy.cltv_expiry_delta;
-        cost = cost.saturating_add(prices.forward(amount.0, fee.0, delta, Bits(0), 0));
+        cost = cost.saturating_add(prices.forwarded_hop(amount.0, fee.0, delta, Uncertainty(0), 0));
         *amount = amount.checked_add(fee).filter(|amount| *amount <= Msat::MAX_MONEY)?;
         *blocks = blocks.checked_add(u32::from(delta))?;
         Some(fee)

@@ -74,7 +74,8 @@ fn private_channels_lead_where_public_ones_would() {
 /// The route with the likelihood that its channels would have if all were public: among several of one cost, the answer
 /// may be another one.
 fn with_success(route: &Route, public: &Snapshot, query: &Query<'_>) -> Route {
-    let success = crate::scoring::Bits::sum(crate::scoring::hop_bits(public, query, route)).probability();
+    let success = crate::scoring::Uncertainty::sum(crate::scoring::hop_uncertainties(public, query, route))
+        .probability();
     Route { success, ..route.clone() }
 }
 

@@ -1,13 +1,13 @@
 //! Min-cost flow over convex costs: how an amount, cut into granules, is best spread over a graph.
 //!
-//! Owns the solver and nothing of the network: what an arc costs and carries comes from a [`Network`]. Costs are those
+//! Owns the solver and nothing of the graph: what an arc costs and carries comes from a [`FlowGraph`]. Costs are those
 //! of one more granule over an arc that carries some already, and never fall, which is what makes them convex; with
 //! -log of the success probability and the fees in them, the cheapest flow is the most reliable one at its price
 //! (Pickhardt and Richter, "Optimally Reliable & Cheap Payment Flows"). Does not know fees that grow along a route,
 //! expiries, hops or HTLC limits: [`super::parts`] makes payments out of flows.
 //!
 //! Successive shortest paths with potentials, each searched from both ends at once over residual arcs: the side that has
-//! done less goes on, until no way can be shorter than the best that joins both. What one search learns of distances the
+//! done less goes on, until no path can be shorter than the best that joins both. What one search learns of distances the
 //! next ones save.
 //!
 //! Invariant: what flows into a node flows out of it, but for the payer and the payee; and the flow is the cheapest of
@@ -18,7 +18,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// What the solver asks of a graph. Nodes and arcs are dense numbers; an arc has one direction.
-pub(crate) trait Network {
+pub(crate) trait FlowGraph {
     /// Nodes are numbered below this.
     fn node_count(&self) -> usize;
 
@@ -45,14 +45,14 @@ pub(crate) struct Flow {
 
 /// The solver's memory, used again from query to query.
 #[derive(Debug, Default)]
-pub(crate) struct Solver {
+pub(crate) struct FlowSolver {
     /// From the payer along arcs, and from the payee against them.
     sides: [Side; 2],
     /// Each node's potential, and the query it belongs to; zero where no search came.
     potentials: Vec<(u32, i64)>,
     query: u32,
     flows: Vec<Flow>,
-    /// The cheapest way for the next granule, once it is known.
+    /// The cheapest path for the next granule, once it is known.
     steps: Vec<Step>,
     payer: u32,
     payee: u32,
@@ -76,7 +76,7 @@ struct Side {
 struct Mark {
     search: u32,
     settled: bool,
-    /// The way came over this arc from or to the next node towards the end; `back` takes a granule off the arc.
+    /// The path came over this arc from or to the next node towards the end; `back` takes a granule off the arc.
     back: bool,
     arc: u32,
     next: u32,
@@ -92,17 +92,17 @@ struct Step {
     back: bool,
 }
 
-impl Solver {
-    /// Searches the cheapest way for one granule and makes ready for [`Solver::push`]. Gives the granule's cost: no
-    /// granule of any flow between the two nodes costs less on average. `None` when no way below `cost_max` leads from
+impl FlowSolver {
+    /// Searches the cheapest path for one granule and makes ready for [`FlowSolver::push`]. Gives the granule's cost: no
+    /// granule of any flow between the two nodes costs less on average. `None` when no path below `cost_max` leads from
     /// payer to payee.
     pub(crate) fn begin(
         &mut self,
-        network: &impl Network,
+        graph: &impl FlowGraph,
         (payer, payee): (u32, u32),
         cost_max: u64,
     ) -> Option<u64> {
-        let nodes = network.node_count().max(self.potentials.len());
+        let nodes = graph.node_count().max(self.potentials.len());
         self.potentials.resize(nodes, (0, 0));
         self.sides.iter_mut().for_each(|side| side.marks.resize(nodes, Mark::default()));
         self.query = match self.query.checked_add(1) {
@@ -114,23 +114,23 @@ impl Solver {
         };
         self.flows.clear();
         (self.payer, self.payee, self.work) = (payer, payee, 0);
-        self.find_next(network, cost_max)
+        self.find_next(graph, cost_max)
     }
 
-    /// Adds one granule to the flow in the cheapest way, after [`Solver::begin`]. Gives what it added to the cost, or
-    /// `None` when the network takes no more.
-    pub(crate) fn push(&mut self, network: &impl Network) -> Option<u64> {
+    /// Adds one granule to the flow in the cheapest path, after [`FlowSolver::begin`]. Gives what it added to the cost, or
+    /// `None` when the graph takes no more.
+    pub(crate) fn push(&mut self, graph: &impl FlowGraph) -> Option<u64> {
         if self.steps.is_empty() {
-            self.find_next(network, u64::MAX)?;
+            self.find_next(graph, u64::MAX)?;
         }
         let (mut dearer, mut cheaper) = (0_u64, 0_u64);
         while let Some(step) = self.steps.pop() {
             let at = self.flows.iter().position(|flow| flow.arc == step.arc);
             let carried = at.map_or(0, |at| self.flows[at].granules);
             if step.back {
-                cheaper = cheaper.saturating_add(network.cost(step.arc, carried.saturating_sub(1))?);
+                cheaper = cheaper.saturating_add(graph.cost(step.arc, carried.saturating_sub(1))?);
             } else {
-                dearer = dearer.saturating_add(network.cost(step.arc, carried)?);
+                dearer = dearer.saturating_add(graph.cost(step.arc, carried)?);
             }
             match at {
                 Some(at) if step.back && carried == 1 => drop(self.flows.swap_remove(at)),
@@ -149,9 +149,9 @@ impl Solver {
         &self.flows
     }
 
-    /// Finds the cheapest way for another granule over the residual network, and brings the potentials up to date.
+    /// Finds the cheapest path for another granule over the residual graph, and brings the potentials up to date.
     /// Gives its length under the potentials it began with, if that is below `cost_max`.
-    fn find_next(&mut self, network: &impl Network, cost_max: u64) -> Option<u64> {
+    fn find_next(&mut self, graph: &impl FlowGraph, cost_max: u64) -> Option<u64> {
         for (side, end) in self.sides.iter_mut().zip([self.payer, self.payee]) {
             side.begin(end);
         }
@@ -171,9 +171,9 @@ impl Solver {
                 break (forward, backward);
             }
             if self.sides[0].work <= self.sides[1].work {
-                self.extend_forward(network, &mut best);
+                self.extend_forward(graph, &mut best);
             } else {
-                self.extend_backward(network, &mut best);
+                self.extend_backward(graph, &mut best);
             }
         };
         let (total, meeting) = best?;
@@ -185,7 +185,7 @@ impl Solver {
     }
 
     /// Takes up the payer side's nearest node.
-    fn extend_forward(&mut self, network: &impl Network, best: &mut Option<(u64, u32)>) {
+    fn extend_forward(&mut self, graph: &impl FlowGraph, best: &mut Option<(u64, u32)>) {
         let [near, far] = &mut self.sides;
         let Some((distance, node)) = near.settle() else { return };
         let here = potential(&self.potentials, self.query, node);
@@ -203,25 +203,25 @@ impl Solver {
         };
         let flows = &self.flows;
         let touched = flows.iter().any(|flow| flow.from == node);
-        network.arcs_out_of(node, |arc, target| {
+        graph.arcs_out_of(node, |arc, target| {
             near.work += 1;
             if target == payer {
                 return;
             }
             let on_it = if touched { flows.iter().find(|flow| flow.arc == arc) } else { None };
-            if let Some(cost) = network.cost(arc, on_it.map_or(0, |flow| flow.granules)) {
+            if let Some(cost) = graph.cost(arc, on_it.map_or(0, |flow| flow.granules)) {
                 meet(near, target, cost as i64, arc, false);
             }
         });
         for flow in flows.iter().filter(|flow| flow.to == node && flow.from != payer) {
-            if let Some(saved) = network.cost(flow.arc, flow.granules - 1) {
+            if let Some(saved) = graph.cost(flow.arc, flow.granules - 1) {
                 meet(near, flow.from, -(saved as i64), flow.arc, true);
             }
         }
     }
 
     /// Takes up the payee side's nearest node.
-    fn extend_backward(&mut self, network: &impl Network, best: &mut Option<(u64, u32)>) {
+    fn extend_backward(&mut self, graph: &impl FlowGraph, best: &mut Option<(u64, u32)>) {
         let [far, near] = &mut self.sides;
         let Some((distance, node)) = near.settle() else { return };
         let here = potential(&self.potentials, self.query, node);
@@ -238,25 +238,25 @@ impl Solver {
         };
         let flows = &self.flows;
         let touched = flows.iter().any(|flow| flow.to == node);
-        network.arcs_into(node, |arc, origin, first| {
+        graph.arcs_into(node, |arc, origin, first| {
             near.work += 1;
             if origin == payee {
                 return;
             }
             let on_it = if touched { flows.iter().find(|flow| flow.arc == arc) } else { None };
-            if let Some(cost) = on_it.map_or(Some(first), |flow| network.cost(arc, flow.granules)) {
+            if let Some(cost) = on_it.map_or(Some(first), |flow| graph.cost(arc, flow.granules)) {
                 meet(near, origin, cost as i64, arc, false);
             }
         });
         for flow in flows.iter().filter(|flow| flow.from == node && flow.to != payee) {
-            if let Some(saved) = network.cost(flow.arc, flow.granules - 1) {
+            if let Some(saved) = graph.cost(flow.arc, flow.granules - 1) {
                 meet(near, flow.to, -(saved as i64), flow.arc, true);
             }
         }
     }
 
     /// Within `forward` of the payer, and within the rest of `total` of the payee, potentials become distances: then
-    /// the way found costs nothing any more, and no arc less than that.
+    /// the path found costs nothing any more, and no arc less than that.
     fn raise_potentials(&mut self, forward: u64, total: u64) {
         for (side, (radius, sign)) in self.sides.iter().zip([(forward, 1), (total - forward, -1)]) {
             for node in &side.settled {
@@ -270,7 +270,7 @@ impl Solver {
         }
     }
 
-    /// Notes the steps of the way through `meeting`.
+    /// Notes the steps of the path through `meeting`.
     fn trace(&mut self, meeting: u32) {
         self.steps.clear();
         let mut at = meeting;
@@ -327,7 +327,7 @@ impl Side {
         Some((distance, node))
     }
 
-    /// Takes in a way to `node`, and joins it with the other side's if that makes the best.
+    /// Takes in a path to `node`, and joins it with the other side's if that makes the best.
     fn reach(&mut self, far: &Side, best: &mut Option<(u64, u32)>, node: u32, distance: u64, by: Mark) {
         let mark = &mut self.marks[node as usize];
         if mark.search == self.search && mark.distance <= distance {

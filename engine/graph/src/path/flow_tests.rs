@@ -11,7 +11,7 @@ struct Small {
     arcs: Vec<(u32, u32, Vec<u64>)>,
 }
 
-impl Network for Small {
+impl FlowGraph for Small {
     fn node_count(&self) -> usize {
         self.nodes
     }
@@ -43,19 +43,19 @@ impl Small {
         at: u32,
         payee: u32,
         passed: &mut Vec<u32>,
-        way: &mut Vec<u32>,
+        path: &mut Vec<u32>,
         all: &mut Vec<Vec<u32>>,
     ) {
         if at == payee {
-            all.push(way.clone());
+            all.push(path.clone());
             return;
         }
         for (arc, (from, to, _)) in self.arcs.iter().enumerate() {
             if *from == at && !passed.contains(to) {
                 passed.push(*to);
-                way.push(arc as u32);
-                self.simple_paths(*to, payee, passed, way, all);
-                way.pop();
+                path.push(arc as u32);
+                self.simple_paths(*to, payee, passed, path, all);
+                path.pop();
                 passed.pop();
             }
         }
@@ -120,7 +120,7 @@ proptest! {
 
     #[test]
     fn the_flow_is_as_cheap_as_brute_force(graphs in proptest::collection::vec(small(), 1..3)) {
-        let mut solver = Solver::default();
+        let mut solver = FlowSolver::default();
         for graph in graphs {
             let expected = graph.brute_force(0, 1, 4);
             let first = solver.begin(&graph, (0, 1), u64::MAX);

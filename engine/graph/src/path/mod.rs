@@ -8,10 +8,11 @@ pub mod alternatives;
 pub mod batch;
 pub mod check;
 pub mod check_parts;
+mod edge_limits;
 pub mod ending;
 mod flow;
-mod known;
-mod market;
+mod flow_costs;
+
 pub mod multi;
 pub mod onion_room;
 mod parts;

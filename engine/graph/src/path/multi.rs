@@ -1,4 +1,4 @@
-//! Payments in parts: the cheapest way to split an amount, success and fees weighed against each other (BOLT 4, "Basic
+//! Payments in parts: the cheapest path to split an amount, success and fees weighed against each other (BOLT 4, "Basic
 //! Multi-Part Payments").
 //!
 //! Owns [`PartFinder`]. A part is a [`Route`] like any other, which pays its amount of the whole: the parts' amounts add
@@ -6,7 +6,7 @@
 //! the fee, and all together on each channel for what it carries. First one part is tried. Where that costs hardly more
 //! than any split could, it is the answer; otherwise a min-cost flow (`flow`) is taken apart and its parts are
 //! improved with exact figures (`parts`). Where no flow fits, parts are looked for one after the other, the largest first.
-//! For fees alone, the cheapest ways are filled one after the other: a flow would know neither base fees nor limits as a
+//! For fees alone, the cheapest paths are filled one after the other: a flow would know neither base fees nor limits as a
 //! part meets them, and takes longer.
 //!
 //! Not exact: how to split best into few parts is NP-hard. Whatever is answered keeps every limit; that nothing is found
@@ -18,13 +18,13 @@ use std::cmp::Reverse;
 
 use fulmen_wire::units::{BlockHeight, Msat};
 
-use crate::path::flow::Solver;
-use crate::path::known::Known;
-use crate::path::market::Market;
-use crate::path::parts::{Frame, Judge, Terms, Verdict, Way, fill, take_apart};
+use crate::path::edge_limits::EdgeLimits;
+use crate::path::flow::FlowSolver;
+use crate::path::flow_costs::FlowCosts;
+use crate::path::parts::{ArcCosts, Evaluation, Evaluator, PartPath, PaymentLimits, decompose, fill};
 use crate::path::search::{self, Finder};
 use crate::path::{Cost, Knowledge, NoRoute, PathHop, Query, Route};
-use crate::scoring::{Bits, Overlay, Prices, Probability, Weights};
+use crate::scoring::{Prices, Probability, ScoreIndex, Uncertainty, Weights};
 use crate::snapshot::Snapshot;
 
 /// A payment in parts.
@@ -46,9 +46,9 @@ pub struct Parts {
 #[derive(Debug, Default)]
 pub struct PartFinder {
     single: Finder,
-    solver: Solver,
-    known: Known,
-    judge: Judge,
+    solver: FlowSolver,
+    known: EdgeLimits,
+    evaluator: Evaluator,
 }
 
 impl PartFinder {
@@ -66,7 +66,7 @@ impl PartFinder {
         let ends = search::ends(graph, query)?;
         let one = self.single.attempt(graph, query);
         if let Some(route) = &one
-            && (parts_max <= 1 || (route.success >= LIKELY_ENOUGH && Prices::new(query).minds_success()))
+            && (parts_max <= 1 || (route.success >= LIKELY_ENOUGH && Prices::new(query).weighs_success()))
         {
             return Ok(Parts::from(route.clone()));
         }
@@ -87,14 +87,15 @@ impl PartFinder {
         parts_max: usize,
         one: Option<Route>,
     ) -> Option<Parts> {
-        let overlay = query.scorer.map(|scorer| scorer.prepared(graph).ok_or_else(|| scorer.overlay(graph)));
-        let overlay = overlay.as_ref().map(|prepared| match prepared {
+        let index =
+            query.scorer.map(|scorer| scorer.index_for(graph).ok_or_else(|| scorer.build_index(graph)));
+        let index = index.as_ref().map(|prepared| match prepared {
             Ok(prepared) => *prepared,
             Err(made) => made,
         });
         self.known.prepare(graph, query);
-        let mut search = Search { graph, query, overlay, ends, parts_max, finder: self };
-        let found = if Prices::new(query).minds_success() {
+        let mut search = Search { graph, query, index, ends, parts_max, finder: self };
+        let found = if Prices::new(query).weighs_success() {
             search.by_flow(one.as_ref())
         } else {
             let filled = search.by_filling(one.as_ref());
@@ -123,10 +124,10 @@ impl From<Route> for Parts {
 }
 
 /// What came of a flow.
-enum Flowed {
+enum FlowResult {
     /// Ways that keep the limits.
-    Split(Vec<Way>),
-    /// The network does not take so much in such granules.
+    Split(Vec<PartPath>),
+    /// The graph does not take so much in such granules.
     Short,
     /// It does, but not within the limits, or not for less than a single part.
     Unfit,
@@ -136,31 +137,31 @@ enum Flowed {
 struct Search<'s, 'a> {
     graph: &'s Snapshot,
     query: &'s Query<'a>,
-    overlay: Option<&'s Overlay>,
+    index: Option<&'s ScoreIndex>,
     ends: (u32, u32),
     parts_max: usize,
     finder: &'s mut PartFinder,
 }
 
-/// The market for the query's amount in a number of granules.
-fn market<'m>(
+/// The flow_costs for the query's amount in a number of granules.
+fn flow_costs<'m>(
     graph: &'m Snapshot,
     query: &'m Query<'_>,
-    overlay: Option<&'m Overlay>,
-    known: &'m Known,
+    index: Option<&'m ScoreIndex>,
+    known: &'m EdgeLimits,
     payer: u32,
     granules: u64,
-) -> Market<'m> {
+) -> FlowCosts<'m> {
     let granule = query.amount.0.div_ceil(granules);
-    let swelling =
-        if granules == 1 { 0 } else { (query.limits.max_fee.0 / granules).min(granule / SWELLING_DIVISOR) };
-    Market { graph, prices: Prices::new(query), overlay, known, payer, granule, granules, swelling }
+    let fee_margin =
+        if granules == 1 { 0 } else { (query.limits.max_fee.0 / granules).min(granule / FEE_MARGIN_DIVISOR) };
+    FlowCosts { graph, prices: Prices::new(query), index, known, payer, granule, granules, fee_margin }
 }
 
 impl Search<'_, '_> {
-    fn frame(&self) -> Frame {
+    fn limits(&self) -> PaymentLimits {
         let limits = self.query.limits;
-        Frame {
+        PaymentLimits {
             parts_max: self.parts_max,
             fee_max: limits.max_fee.0,
             blocks_max: limits.max_cltv_blocks,
@@ -173,23 +174,23 @@ impl Search<'_, '_> {
 
     /// The best split that a flow leads to, when it is better than `one`. Where there is no single part, granules are made
     /// ever finer, and fees are minded alone when what is most likely costs more than it may.
-    fn by_flow(&mut self, one: Option<&Route>) -> Option<Vec<Way>> {
+    fn by_flow(&mut self, one: Option<&Route>) -> Option<Vec<PartPath>> {
         let fees = Query { weights: Weights::FEES, ..self.query.clone() };
         for granules in GRANULES {
             if u64::from(granules) > self.query.amount.0 {
                 break;
             }
             match self.flow(self.query, granules, one) {
-                Flowed::Split(ways) => return Some(ways),
+                FlowResult::Split(paths) => return Some(paths),
                 _ if one.is_some() => return None,
                 // Where too little flows, other prices do not make it more.
-                Flowed::Short => continue,
-                Flowed::Unfit => {}
+                FlowResult::Short => continue,
+                FlowResult::Unfit => {}
             }
             if self.query.weights != Weights::FEES
-                && let Flowed::Split(ways) = self.flow(&fees, granules, None)
+                && let FlowResult::Split(paths) = self.flow(&fees, granules, None)
             {
-                return Some(ways);
+                return Some(paths);
             }
         }
         None
@@ -197,189 +198,193 @@ impl Search<'_, '_> {
 
     /// The split that a flow of so many granules leads to under the prices of `query`, if it keeps the limits and costs
     /// less than `one`.
-    fn flow(&mut self, query: &Query<'_>, granules: u32, one: Option<&Route>) -> Flowed {
-        let frame = self.frame();
+    fn flow(&mut self, query: &Query<'_>, granules: u32, one: Option<&Route>) -> FlowResult {
+        let limits = self.limits();
         let (payer, payee) = self.ends;
         let cost_max = one.map_or(u64::MAX, |one| one.cost.0);
-        let PartFinder { solver, known, judge, .. } = &mut *self.finder;
-        let granular = market(self.graph, query, self.overlay, known, payer, granules.into());
+        let PartFinder { solver, known, evaluator, .. } = &mut *self.finder;
+        let granular = flow_costs(self.graph, query, self.index, known, payer, granules.into());
         // A split has to save a millisatoshi at least, and each granule its share of that.
         let cost_max = cost_max.saturating_sub(Cost::PER_MSAT - 1);
         let share = cost_max.div_ceil(granules.into());
-        let Some(least) = solver.begin(&granular, (payer, payee), share) else { return Flowed::Short };
+        let Some(least) = solver.begin(&granular, (payer, payee), share) else { return FlowResult::Short };
         let (mut pushed, mut last) = (0_u64, least);
         for left in (0..granules).rev() {
             // No later granule costs less than the last one.
             let bound = pushed.saturating_add(last.saturating_mul(u64::from(left) + 1));
-            let close = if granular.prices.minds_success() { bound / CLOSE_DIVISOR } else { 0 };
+            let close = if granular.prices.weighs_success() { bound / CLOSE_DIVISOR } else { 0 };
             if cost_max <= bound.saturating_add(close) {
-                return Flowed::Unfit;
+                return FlowResult::Unfit;
             }
-            let Some(added) = solver.push(&granular) else { return Flowed::Short };
+            let Some(added) = solver.push(&granular) else { return FlowResult::Short };
             last = added;
             pushed = pushed.saturating_add(last);
         }
         let fits = |arc| {
             let maximum = granular.bounds(arc).maximum;
-            u32::try_from(maximum / (granular.granule + granular.swelling)).unwrap_or(u32::MAX)
+            u32::try_from(maximum / (granular.granule + granular.fee_margin)).unwrap_or(u32::MAX)
         };
-        let mut ways = fill(take_apart(solver.flows(), payer, payee, fits), query.amount.0);
-        ways.extend(one.and_then(|one| way(self.graph, one, Msat(0))));
-        let verdict = judge.improve(&granular, &frame, &mut ways);
-        if verdict.over == 0 && verdict.cost < cost_max { Flowed::Split(ways) } else { Flowed::Unfit }
+        let mut paths = fill(decompose(solver.flows(), payer, payee, fits), query.amount.0);
+        paths.extend(one.and_then(|one| part_path(self.graph, one, Msat(0))));
+        let evaluation = evaluator.improve(&granular, &limits, &mut paths);
+        if evaluation.over == 0 && evaluation.cost < cost_max {
+            FlowResult::Split(paths)
+        } else {
+            FlowResult::Unfit
+        }
     }
 
-    /// The cheapest split that filling ways leads to, when it is better than `one`.
-    fn by_filling(&mut self, one: Option<&Route>) -> Option<Vec<Way>> {
-        let mut best = Verdict { cost: u64::MAX, ..Verdict::default() };
+    /// The cheapest split that filling paths leads to, when it is better than `one`.
+    fn by_filling(&mut self, one: Option<&Route>) -> Option<Vec<PartPath>> {
+        let mut best = Evaluation { cost: u64::MAX, ..Evaluation::default() };
         if let Some(one) = one {
             // A split has to save a millisatoshi at least, and some granule its share of that.
             best.cost = one.cost.0.saturating_sub(Cost::PER_MSAT - 1);
             let PartFinder { solver, known, .. } = &mut *self.finder;
             let granular =
-                market(self.graph, self.query, self.overlay, known, self.ends.0, FEE_GRANULES.into());
+                flow_costs(self.graph, self.query, self.index, known, self.ends.0, FEE_GRANULES.into());
             solver.begin(&granular, self.ends, best.cost.div_ceil(FEE_GRANULES.into()))?;
         }
-        let mut ways = Vec::new();
+        let mut paths = Vec::new();
         for share in SHARES {
-            self.fill(share, &mut ways, &mut best);
+            self.fill(share, &mut paths, &mut best);
         }
-        if ways.is_empty() {
+        if paths.is_empty() {
             return None;
         }
-        let frame = self.frame();
-        let PartFinder { known, judge, .. } = &mut *self.finder;
-        let terms = market(self.graph, self.query, self.overlay, known, self.ends.0, 1);
-        let verdict = judge.improve(&terms, &frame, &mut ways);
-        self.replace_dearest(&mut ways, verdict);
-        Some(ways)
+        let limits = self.limits();
+        let PartFinder { known, evaluator, .. } = &mut *self.finder;
+        let costs = flow_costs(self.graph, self.query, self.index, known, self.ends.0, 1);
+        let evaluation = evaluator.improve(&costs, &limits, &mut paths);
+        self.replace_dearest(&mut paths, evaluation);
+        Some(paths)
     }
 
-    /// Fills the cheapest way for a share of what is left as far as there is room, and so on with the rest. After each,
-    /// the whole rest may go over one way. Keeps what is cheaper than `least` and within the limits.
-    fn fill(&mut self, share: u64, cheapest: &mut Vec<Way>, least: &mut Verdict) {
-        let (graph, query, frame) = (self.graph, self.query, self.frame());
-        let PartFinder { single, known, judge, .. } = &mut *self.finder;
-        let terms = market(graph, query, self.overlay, known, self.ends.0, 1);
+    /// Fills the cheapest path for a share of what is left as far as there is room, and so on with the rest. After each,
+    /// the whole rest may go over one path. Keeps what is cheaper than `least` and within the limits.
+    fn fill(&mut self, share: u64, cheapest: &mut Vec<PartPath>, least: &mut Evaluation) {
+        let (graph, query, limits) = (self.graph, self.query, self.limits());
+        let PartFinder { single, known, evaluator, .. } = &mut *self.finder;
+        let costs = flow_costs(graph, query, self.index, known, self.ends.0, 1);
         let mut knowledge = query.knowledge.clone();
-        let (mut ways, mut left, mut spent) = (Vec::new(), query.amount.0, Verdict::default());
-        while left > 0 && spent.cost < least.cost && ways.len() < self.parts_max {
+        let (mut paths, mut left, mut spent) = (Vec::new(), query.amount.0, Evaluation::default());
+        while left > 0 && spent.cost < least.cost && paths.len() < self.parts_max {
             let mut attempt = |amount: u64| {
                 let mut own = Query { amount: Msat(amount), knowledge: &knowledge, ..query.clone() };
                 // No fee is larger than its cost.
                 let fee_max = (least.cost - spent.cost) / Cost::PER_MSAT;
-                own.limits.max_fee.0 = frame.fee_max.saturating_sub(spent.fee).min(fee_max);
+                own.limits.max_fee.0 = limits.fee_max.saturating_sub(spent.fee).min(fee_max);
                 let found = single.attempt_roughly(graph, &own, TRIAL_COMPARISONS_MAX)?;
-                way(graph, &found, Msat(amount))
+                part_path(graph, &found, Msat(amount))
             };
-            // That the whole payment does not go over one way, or what that costs, is known.
-            let last = if ways.is_empty() { None } else { attempt(left) };
-            let smallest = left.div_ceil((self.parts_max - ways.len()) as u64);
+            // That the whole payment does not go over one path, or what that costs, is known.
+            let last = if paths.is_empty() { None } else { attempt(left) };
+            let smallest = left.div_ceil((self.parts_max - paths.len()) as u64);
             let amount = smallest.max(left / share);
-            let goes_on = amount < left && (ways.is_empty() || left >= query.amount.0 / DUST_DIVISOR);
+            let goes_on = amount < left && (paths.is_empty() || left >= query.amount.0 / DUST_DIVISOR);
             let next = if goes_on { attempt(amount) } else { None };
             let next = if goes_on && next.is_none() && smallest < amount { attempt(smallest) } else { next };
             if let Some(last) = last {
-                let mut all = ways.clone();
+                let mut all = paths.clone();
                 all.push(last);
-                let verdict = judge.judge(&terms, &frame, &all);
-                if verdict < *least {
-                    (*least, *cheapest) = (verdict, all);
+                let evaluation = evaluator.evaluate(&costs, &limits, &all);
+                if evaluation < *least {
+                    (*least, *cheapest) = (evaluation, all);
                 }
             }
             let Some(next) = next else { break };
-            // What is left is like a way without channels.
-            let (at, rest) = (ways.len(), Way { arcs: Vec::new(), amount: left - next.amount });
-            ways.extend([next, rest]);
-            let room = judge.room(&terms, &frame, &ways, (at + 1, at));
-            ways.pop();
-            ways[at].amount += room;
-            left -= ways[at].amount;
-            hold(&mut knowledge, &route(&terms, query, &ways[at]));
-            spent = judge.judge(&terms, &frame, &ways);
+            // What is left is like a path without channels.
+            let (at, rest) = (paths.len(), PartPath { arcs: Vec::new(), amount: left - next.amount });
+            paths.extend([next, rest]);
+            let room = evaluator.room(&costs, &limits, &paths, (at + 1, at));
+            paths.pop();
+            paths[at].amount += room;
+            left -= paths[at].amount;
+            hold(&mut knowledge, &route(&costs, query, &paths[at]));
+            spent = evaluator.evaluate(&costs, &limits, &paths);
             if left == 0 && spent < *least {
-                (*least, *cheapest) = (spent, ways.clone());
+                (*least, *cheapest) = (spent, paths.clone());
             }
         }
     }
 
-    /// The way of `one` twice, where that costs less because each part's fees are rounded down.
-    fn halved(&mut self, one: &Route) -> Option<Vec<Way>> {
-        let (amount, frame) = (self.query.amount.0, self.frame());
-        let whole = way(self.graph, one, self.query.amount)?;
+    /// The path of `one` twice, where that costs less because each part's fees are rounded down.
+    fn halved(&mut self, one: &Route) -> Option<Vec<PartPath>> {
+        let (amount, limits) = (self.query.amount.0, self.limits());
+        let whole = part_path(self.graph, one, self.query.amount)?;
         // A part may save next to a millisatoshi at each node, and pays all base fees once more.
         let nodes = whole.arcs.get(1..)?;
         let base: u64 = nodes.iter().map(|arc| u64::from(self.graph.edge(*arc).fee_base)).sum();
         if base >= nodes.len() as u64 {
             return None;
         }
-        let PartFinder { known, judge, .. } = &mut *self.finder;
-        let terms = market(self.graph, self.query, self.overlay, known, self.ends.0, 1);
-        let mut best = Verdict { cost: one.cost.0, ..Verdict::default() };
-        let (mut ways, mut larger) = (vec![whole.clone(), whole], None);
+        let PartFinder { known, evaluator, .. } = &mut *self.finder;
+        let costs = flow_costs(self.graph, self.query, self.index, known, self.ends.0, 1);
+        let mut best = Evaluation { cost: one.cost.0, ..Evaluation::default() };
+        let (mut paths, mut larger) = (vec![whole.clone(), whole], None);
         // How far from a half it rounds down most depends on the rates, which are of all sizes.
         let mores = std::iter::successors(Some(1_u64), |more| more.checked_mul(3));
         for more in mores.take_while(|more| *more < amount / 2) {
-            (ways[0].amount, ways[1].amount) = (amount.div_ceil(2) + more, amount / 2 - more);
-            let verdict = judge.judge(&terms, &frame, &ways);
-            if verdict < best {
-                (best, larger) = (verdict, Some(ways[0].amount));
+            (paths[0].amount, paths[1].amount) = (amount.div_ceil(2) + more, amount / 2 - more);
+            let evaluation = evaluator.evaluate(&costs, &limits, &paths);
+            if evaluation < best {
+                (best, larger) = (evaluation, Some(paths[0].amount));
             }
         }
         let larger = larger?;
-        (ways[0].amount, ways[1].amount) = (larger, amount - larger);
-        Some(ways)
+        (paths[0].amount, paths[1].amount) = (larger, amount - larger);
+        Some(paths)
     }
 
-    /// Sends the dearest part over a cheaper way beside the others, as long as there is one.
-    fn replace_dearest(&mut self, ways: &mut Vec<Way>, mut best: Verdict) {
-        let (query, frame) = (self.query, self.frame());
-        let PartFinder { single, known, judge, .. } = &mut *self.finder;
-        let terms = market(self.graph, query, self.overlay, known, self.ends.0, 1);
+    /// Sends the dearest part over a cheaper path beside the others, as long as there is one.
+    fn replace_dearest(&mut self, paths: &mut Vec<PartPath>, mut best: Evaluation) {
+        let (query, limits) = (self.query, self.limits());
+        let PartFinder { single, known, evaluator, .. } = &mut *self.finder;
+        let costs = flow_costs(self.graph, query, self.index, known, self.ends.0, 1);
         for _ in 0..REPLACEMENTS_MAX {
-            let mut routes: Vec<Route> = ways.iter().map(|way| route(&terms, query, way)).collect();
-            let rate = |at: &usize| routes[*at].fee.0 as f64 / ways[*at].amount as f64;
-            let dearest = (0..ways.len()).max_by(|one, other| rate(one).total_cmp(&rate(other)));
+            let mut routes: Vec<Route> = paths.iter().map(|path| route(&costs, query, path)).collect();
+            let rate = |at: &usize| routes[*at].fee.0 as f64 / paths[*at].amount as f64;
+            let dearest = (0..paths.len()).max_by(|one, other| rate(one).total_cmp(&rate(other)));
             let Some(at) = dearest else { break };
             routes.swap_remove(at);
             let mut knowledge = query.knowledge.clone();
             routes.iter().for_each(|route| hold(&mut knowledge, route));
-            let amount = Msat(ways[at].amount);
+            let amount = Msat(paths[at].amount);
             let own = Query { amount, knowledge: &knowledge, ..query.clone() };
             let found = single.attempt_roughly(self.graph, &own, TRIAL_COMPARISONS_MAX);
-            let Some(new) = found.and_then(|found| way(self.graph, &found, amount)) else { break };
-            let mut others = ways.clone();
+            let Some(new) = found.and_then(|found| part_path(self.graph, &found, amount)) else { break };
+            let mut others = paths.clone();
             others[at] = new;
-            let verdict = judge.improve(&terms, &frame, &mut others);
-            if verdict >= best {
+            let evaluation = evaluator.improve(&costs, &limits, &mut others);
+            if evaluation >= best {
                 break;
             }
-            (*ways, best) = (others, verdict);
+            (*paths, best) = (others, evaluation);
         }
     }
 
     /// Parts looked for one by one, each as large as goes.
-    fn one_after_the_other(&mut self) -> Option<Vec<Way>> {
+    fn one_after_the_other(&mut self) -> Option<Vec<PartPath>> {
         let mut knowledge = self.query.knowledge.clone();
-        let mut ways: Vec<Way> = Vec::new();
+        let mut paths: Vec<PartPath> = Vec::new();
         let mut left = self.query.amount.0;
         let mut fee_left = self.query.limits.max_fee;
-        while left > 0 && ways.len() < self.parts_max {
-            let slots = (self.parts_max - ways.len()) as u64;
+        while left > 0 && paths.len() < self.parts_max {
+            let slots = (self.parts_max - paths.len()) as u64;
             let Some(route) = self.largest(&knowledge, (left.div_ceil(slots), left), fee_left) else { break };
             fee_left = fee_left.saturating_sub(route.fee);
             let amount = route.total_amount.saturating_sub(route.fee);
             left -= amount.0;
             hold(&mut knowledge, &route);
-            ways.push(way(self.graph, &route, amount)?);
+            paths.push(part_path(self.graph, &route, amount)?);
         }
         // What was left over may find room after all.
-        ways.first_mut()?.amount += left;
-        let frame = self.frame();
-        let PartFinder { known, judge, .. } = &mut *self.finder;
-        let market = market(self.graph, self.query, self.overlay, known, self.ends.0, 1);
-        let verdict = judge.improve(&market, &frame, &mut ways);
-        (verdict.over == 0).then_some(ways)
+        paths.first_mut()?.amount += left;
+        let limits = self.limits();
+        let PartFinder { known, evaluator, .. } = &mut *self.finder;
+        let flow_costs = flow_costs(self.graph, self.query, self.index, known, self.ends.0, 1);
+        let evaluation = evaluator.improve(&flow_costs, &limits, &mut paths);
+        (evaluation.over == 0).then_some(paths)
     }
 
     /// A part of at least and at most so much, as large as goes, beside what `knowledge` says is in flight.
@@ -406,35 +411,35 @@ impl Search<'_, '_> {
         Some(best)
     }
 
-    /// Makes routes of ways.
-    fn assemble(&mut self, ways: &[Way]) -> Parts {
-        let frame = self.frame();
-        let mut routes: Vec<Route> = Vec::with_capacity(ways.len());
-        let PartFinder { known, judge, .. } = &mut *self.finder;
-        for way in ways {
-            let own = Query { amount: Msat(way.amount), ..self.query.clone() };
-            routes.push(route(&market(self.graph, &own, self.overlay, known, self.ends.0, 1), &own, way));
+    /// Makes routes of paths.
+    fn assemble(&mut self, paths: &[PartPath]) -> Parts {
+        let limits = self.limits();
+        let mut routes: Vec<Route> = Vec::with_capacity(paths.len());
+        let PartFinder { known, evaluator, .. } = &mut *self.finder;
+        for path in paths {
+            let own = Query { amount: Msat(path.amount), ..self.query.clone() };
+            routes.push(route(&flow_costs(self.graph, &own, self.index, known, self.ends.0, 1), &own, path));
         }
         routes.sort_by(|one, other| {
             let key = |route: &Route| (Reverse(route.total_amount), route.hops.first().map(|hop| hop.scid));
             key(one).cmp(&key(other))
         });
-        let market = market(self.graph, self.query, self.overlay, known, self.ends.0, 1);
-        let verdict = judge.judge(&market, &frame, ways);
+        let flow_costs = flow_costs(self.graph, self.query, self.index, known, self.ends.0, 1);
+        let evaluation = evaluator.evaluate(&flow_costs, &limits, paths);
         Parts {
             total_amount: routes.iter().map(|route| route.total_amount).sum(),
-            fee: Msat(verdict.fee),
-            cost: Cost(verdict.cost),
-            success: verdict.unlikely.probability(),
+            fee: Msat(evaluation.fee),
+            cost: Cost(evaluation.cost),
+            success: evaluation.uncertainty.probability(),
             routes,
         }
     }
 }
 
-/// A route's way.
-fn way(graph: &Snapshot, route: &Route, amount: Msat) -> Option<Way> {
+/// A route's path.
+fn part_path(graph: &Snapshot, route: &Route, amount: Msat) -> Option<PartPath> {
     let arcs: Option<Vec<u32>> = route.hops.iter().map(|hop| graph.edge_index(hop.directed())).collect();
-    Some(Way { arcs: arcs?, amount: amount.0 })
+    Some(PartPath { arcs: arcs?, amount: amount.0 })
 }
 
 /// Takes what a route puts on its channels away from what is left.
@@ -451,15 +456,15 @@ fn hold(knowledge: &mut Knowledge, route: &Route) {
     }
 }
 
-/// The route of one way: amounts and expiries as they grow from the payee to the payer.
-fn route(market: &Market<'_>, query: &Query<'_>, way: &Way) -> Route {
-    let graph = market.graph;
-    let (mut amount, mut blocks) = (way.amount, u32::from(query.final_cltv_delta.0));
-    let (mut cost, mut unlikely) = (Cost::default(), Bits(0));
-    let mut hops = Vec::with_capacity(way.arcs.len());
-    for edge in way.arcs.iter().rev() {
+/// The route of one path: amounts and expiries as they grow from the payee to the payer.
+fn route(flow_costs: &FlowCosts<'_>, query: &Query<'_>, path: &PartPath) -> Route {
+    let graph = flow_costs.graph;
+    let (mut amount, mut blocks) = (path.amount, u32::from(query.final_cltv_delta.0));
+    let (mut cost, mut uncertainty) = (Cost::default(), Uncertainty(0));
+    let mut hops = Vec::with_capacity(path.arcs.len());
+    for edge in path.arcs.iter().rev() {
         let directed = graph.directed(*edge);
-        let toll = market.toll(*edge, amount);
+        let hop_cost = flow_costs.hop_cost(*edge, amount);
         hops.push(PathHop {
             from: graph.node_id(graph.edge(*edge).source),
             to: graph.node_id(graph.target(*edge)),
@@ -467,22 +472,22 @@ fn route(market: &Market<'_>, query: &Query<'_>, way: &Way) -> Route {
             direction: directed.direction,
             amount: Msat(amount),
             cltv_expiry: BlockHeight(query.height.0.saturating_add(blocks)),
-            fee: Msat(toll.fee),
+            fee: Msat(hop_cost.fee),
         });
-        let bits = market.unlikely(*edge, amount);
-        unlikely.0 = unlikely.0.saturating_add(bits.0);
-        cost = cost.saturating_add(Cost(toll.cost.saturating_add(market.price(bits))));
-        amount = amount.saturating_add(toll.fee);
-        blocks = blocks.saturating_add(toll.blocks);
+        let bits = flow_costs.uncertainty(*edge, amount);
+        uncertainty.0 = uncertainty.0.saturating_add(bits.0);
+        cost = cost.saturating_add(Cost(hop_cost.cost.saturating_add(flow_costs.price(bits))));
+        amount = amount.saturating_add(hop_cost.fee);
+        blocks = blocks.saturating_add(hop_cost.blocks);
     }
     hops.reverse();
     Route {
         hops,
         total_amount: Msat(amount),
-        fee: Msat(amount - way.amount),
+        fee: Msat(amount - path.amount),
         total_cltv_blocks: blocks,
         cost,
-        success: unlikely.probability(),
+        success: uncertainty.probability(),
     }
 }
 
@@ -499,13 +504,13 @@ const GRANULES: [u32; 2] = [8, 40];
 /// enough for a part would not be for a granule.
 const FEE_GRANULES: u32 = 12;
 
-/// How much a search for one way of several may compare: another will often do.
+/// How much a search for one path of several may compare: another will often do.
 const TRIAL_COMPARISONS_MAX: usize = 3000;
 
-/// How often the dearest part is sent over another way.
+/// How often the dearest part is sent over another path.
 const REPLACEMENTS_MAX: usize = 3;
 
-/// Into how many parts what is left is cut to see which way is the cheapest for one of them: few for where much is asked
+/// Into how many parts what is left is cut to see which path is the cheapest for one of them: few for where much is asked
 /// for each part, many for where what is cheap is narrow.
 const SHARES: [u64; 2] = [2, 10];
 
@@ -513,7 +518,7 @@ const SHARES: [u64; 2] = [2, 10];
 const DUST_DIVISOR: u64 = 100;
 
 /// How much of a granule fees may add before capacities are exceeded.
-const SWELLING_DIVISOR: u64 = 64;
+const FEE_MARGIN_DIVISOR: u64 = 64;
 
 /// How closely the largest part that goes is found.
 const BISECTIONS: usize = 5;

@@ -96,7 +96,7 @@ pub(crate) fn query<'a>(numbers: &mut Numbers, known: &'a Knowledge, tight: bool
     (Query { limits, weights, ..Query::new(node(0), node(1), amount, known) }, 1 + numbers.below(4) as usize)
 }
 
-/// From 0 to 3 over 1 for 10 msat, and over 2 for 20 msat; each way carries at most a million satoshi.
+/// From 0 to 3 over 1 for 10 msat, and over 2 for 20 msat; each path carries at most a million satoshi.
 pub(crate) fn square() -> ChannelGraph {
     let mut graph = ChannelGraph::new();
     for (scid, from, to, fee) in [(1, 0, 1, 0), (2, 1, 3, 10), (3, 0, 2, 0), (4, 2, 3, 20)] {
@@ -149,7 +149,7 @@ fn every_answer_keeps_every_limit() {
 
 /// What a direction carries in whole units: the least and most of one part, and in all.
 #[derive(Clone, Copy)]
-struct Lane {
+struct StepLimits {
     directed: DirectedChannel,
     least: u64,
     most: u64,
@@ -160,7 +160,7 @@ struct Lane {
 struct BruteForce<'a> {
     graph: &'a ChannelGraph,
     query: &'a Query<'a>,
-    paths: Vec<Vec<Lane>>,
+    paths: Vec<Vec<StepLimits>>,
 }
 
 impl<'a> BruteForce<'a> {
@@ -171,7 +171,7 @@ impl<'a> BruteForce<'a> {
     }
 
     /// Collects the simple paths to the payee.
-    fn walk(&mut self, nodes: &mut Vec<NodeId>, path: &mut Vec<Lane>, blocks: u32) {
+    fn walk(&mut self, nodes: &mut Vec<NodeId>, path: &mut Vec<StepLimits>, blocks: u32) {
         let at = nodes[nodes.len() - 1];
         if at == self.query.to {
             self.paths.push(path.clone());
@@ -208,7 +208,7 @@ impl<'a> BruteForce<'a> {
                 continue;
             }
             nodes.push(next);
-            path.push(Lane {
+            path.push(StepLimits {
                 directed,
                 least: least.div_ceil(UNIT),
                 most: most / UNIT,
@@ -233,16 +233,16 @@ impl<'a> BruteForce<'a> {
         for at in first..self.paths.len() {
             for units in 1..=left {
                 let path = &self.paths[at];
-                let fits = path.iter().all(|lane| {
-                    let on_it = loads.iter().filter(|(directed, _)| *directed == lane.directed);
+                let fits = path.iter().all(|view| {
+                    let on_it = loads.iter().filter(|(directed, _)| *directed == view.directed);
                     let load: u64 = on_it.map(|(_, load)| load).sum();
-                    units >= lane.least && units <= lane.most && load + units <= lane.together
+                    units >= view.least && units <= view.most && load + units <= view.together
                 });
                 if !fits {
                     continue;
                 }
                 let before = loads.len();
-                loads.extend(path.iter().map(|lane| (lane.directed, units)));
+                loads.extend(path.iter().map(|view| (view.directed, units)));
                 if self.feasible(at, left - units, slots - 1, loads) {
                     return true;
                 }

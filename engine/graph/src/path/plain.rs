@@ -28,7 +28,7 @@ use fulmen_wire::units::{BlockHeight, CltvDelta, Msat};
 use crate::graph::{ChannelGraph, DirectedChannel, Direction, GraphChannel, Policy};
 use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
 use crate::path::{Cost, NoRoute, PathHop, Query, Route};
-use crate::scoring::{Bits, PricedHop, Prices, Role};
+use crate::scoring::{HopRole, PricedHop, Prices, Uncertainty};
 
 /// After how many comparisons of partial routes a search is given up: a fraction of a second.
 pub const COMPARISONS_MAX: usize = 1 << 22;
@@ -88,7 +88,7 @@ struct Terms<'a> {
     maximum: Msat,
     /// Absent on the payer's own channels, which cost it nothing.
     price: Option<&'a Policy>,
-    role: Role,
+    role: HopRole,
 }
 
 impl Terms<'_> {
@@ -132,7 +132,12 @@ impl<'a> Problem<'a> {
         if let Some(first_hops) = known.first_hops.as_ref().filter(|_| own) {
             let first = first_hops.get(&channel.scid())?;
             let maximum = maximum.min(first.spendable);
-            return Some(Terms { minimum: first.htlc_minimum, maximum, price: None, role: Role::Known });
+            return Some(Terms {
+                minimum: first.htlc_minimum,
+                maximum,
+                price: None,
+                role: HopRole::OwnKnown,
+            });
         }
         if known.excluded_nodes.contains(&channel.origin(direction)) {
             return None;
@@ -142,7 +147,7 @@ impl<'a> Problem<'a> {
         }
         let policy = channel.policy(direction).filter(|policy| !policy.disabled)?;
         let maximum = maximum.min(policy.htlc_maximum);
-        let role = if own { Role::First } else { Role::Forward };
+        let role = if own { HopRole::OwnUnknown } else { HopRole::Forward };
         Some(Terms { minimum: policy.htlc_minimum, maximum, price: (!own).then_some(policy), role })
     }
 
@@ -431,14 +436,19 @@ impl<'a> Search<'a> {
                 fee: label.amount.saturating_sub(next.amount),
             })
         });
-        let unlikely = self.way(first).filter_map(|label| {
+        let uncertainty = self.way(first).filter_map(|label| {
             let (directed, next) = label.next?;
             let channel = self.problem.graph.channel(directed.scid)?;
             let role = self.problem.terms(channel, directed.direction)?.role;
-            Some(self.problem.prices.bits(directed, channel.capacity(), self.labels[next].amount, role))
+            Some(self.problem.prices.uncertainty(
+                directed,
+                channel.capacity(),
+                self.labels[next].amount,
+                role,
+            ))
         });
         Route {
-            success: Bits::sum(unlikely).probability(),
+            success: Uncertainty::sum(uncertainty).probability(),
             hops: hops.collect(),
             total_amount: first.amount,
             fee: first.amount.saturating_sub(query.amount),

@@ -456,7 +456,7 @@ pub(crate) mod brute_force {
         let mut amount = query.amount.0;
         let mut blocks = u32::from(query.final_cltv_delta.0);
         let (mut cost, mut fees_and_delay) = (0, 0);
-        let mut unlikely = Vec::new();
+        let mut uncertainty = Vec::new();
         let mut hops = Vec::new();
         let prices = Prices::new(query);
         for (at, (scid, direction)) in path.iter().enumerate().rev() {
@@ -478,9 +478,9 @@ pub(crate) mod brute_force {
                 delta = policy.cltv_expiry_delta.0;
             }
             let role = match (at, &query.knowledge.first_hops) {
-                (0, Some(_)) => Role::Known,
-                (0, None) => Role::First,
-                _ => Role::Forward,
+                (0, Some(_)) => HopRole::OwnKnown,
+                (0, None) => HopRole::OwnUnknown,
+                _ => HopRole::Forward,
             };
             let priced = PricedHop {
                 directed: hop.directed(),
@@ -493,7 +493,7 @@ pub(crate) mod brute_force {
             cost += prices.cost(&priced, role)?.0;
             let delay = amount * u64::from(delta) * u64::from(query.risk_billionths) / 1_000_000;
             fees_and_delay += hop.fee.0 * 1000 + delay;
-            unlikely.push(prices.bits(hop.directed(), channel.capacity(), hop.amount, role));
+            uncertainty.push(prices.uncertainty(hop.directed(), channel.capacity(), hop.amount, role));
             amount += hop.fee.0;
             blocks += u32::from(delta);
             hops.insert(0, hop);
@@ -507,7 +507,7 @@ pub(crate) mod brute_force {
             fee: Msat(amount - query.amount.0),
             total_cltv_blocks: blocks,
             cost: Cost(cost),
-            success: Bits::sum(unlikely.into_iter()).probability(),
+            success: Uncertainty::sum(uncertainty.into_iter()).probability(),
         })
     }
 

@@ -57,11 +57,11 @@ impl Scorer {
     /// What was learned, as bytes: the same for the same knowledge.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(8 + self.places.len() * RECORD);
+        let mut bytes = Vec::with_capacity(8 + self.slots.len() * RECORD);
         bytes.extend(MAGIC);
-        bytes.extend((self.places.len() as u32).to_le_bytes());
-        for (scid, place) in &self.places {
-            let known = &self.liquidity[*place as usize];
+        bytes.extend((self.slots.len() as u32).to_le_bytes());
+        for (scid, slot) in &self.slots {
+            let known = &self.liquidity[*slot as usize];
             for number in [scid.0, known.capacity, known.lower, known.upper, known.bounds_at] {
                 bytes.extend(number.to_le_bytes());
             }
@@ -94,10 +94,10 @@ impl Scorer {
             if !liquidity.is_sound() {
                 return Err(ScorerError::Contradiction { scid });
             }
-            if scorer.places.last_key_value().is_some_and(|(last, _)| *last >= scid) {
+            if scorer.slots.last_key_value().is_some_and(|(last, _)| *last >= scid) {
                 return Err(ScorerError::OutOfOrder { scid });
             }
-            scorer.places.insert(scid, scorer.liquidity.len() as u32);
+            scorer.slots.insert(scid, scorer.liquidity.len() as u32);
             scorer.liquidity.push(liquidity);
         }
         Ok(scorer)
@@ -105,20 +105,20 @@ impl Scorer {
 
     /// Takes in what another has learned: of each channel the younger bounds, and both histories.
     pub fn merge(&mut self, other: &Scorer) {
-        for (scid, place) in &other.places {
-            let theirs = other.liquidity[*place as usize];
-            match self.places.get(scid) {
-                Some(place) => {
-                    let ours = &mut self.liquidity[*place as usize];
+        for (scid, slot) in &other.slots {
+            let theirs = other.liquidity[*slot as usize];
+            match self.slots.get(scid) {
+                Some(slot) => {
+                    let ours = &mut self.liquidity[*slot as usize];
                     *ours = ours.merged(theirs);
                 }
                 None => {
-                    self.places.insert(*scid, self.liquidity.len() as u32);
+                    self.slots.insert(*scid, self.liquidity.len() as u32);
                     self.liquidity.push(theirs);
                 }
             }
         }
-        self.bound = None;
+        self.indexed = None;
     }
 }
 

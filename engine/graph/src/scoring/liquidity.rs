@@ -8,7 +8,7 @@
 //! rely.
 
 use crate::graph::Direction;
-use crate::scoring::logarithm::Bits;
+use crate::scoring::logarithm::Uncertainty;
 
 /// The buckets a channel's capacity is divided into for its history.
 pub(crate) const BUCKETS: usize = 8;
@@ -165,10 +165,16 @@ impl Liquidity {
     }
 
     /// How unlikely it is that `amount` passes in this direction at `now`. Never falls as the amount grows.
-    pub(crate) fn bits(&self, direction: Direction, amount: u64, now: u64, fading: Fading) -> Bits {
+    pub(crate) fn uncertainty(
+        &self,
+        direction: Direction,
+        amount: u64,
+        now: u64,
+        fading: Fading,
+    ) -> Uncertainty {
         let seen = self.seen_from(direction);
         if amount > seen.capacity {
-            return Bits::MAX;
+            return Uncertainty::MAX;
         }
         let (lower, upper) = seen.bounds(now, fading);
         // In 2^30ths, as are the weights' common scale below.
@@ -181,7 +187,7 @@ impl Liquidity {
         let history_weight = halved(total, history_age, fading.history_half_life_seconds);
         let by_history = share(above, total << 16);
         let sum = by_bounds * bounds_weight + by_history * history_weight;
-        Bits::of_ratio(sum, (bounds_weight + history_weight) << 30)
+        Uncertainty::of_ratio(sum, (bounds_weight + history_weight) << 30)
     }
 
     /// How much of the history lies above an amount, in 2^16ths, and how much there is in all.
@@ -244,7 +250,7 @@ mod tests {
     const HOUR: u64 = 3600;
 
     fn chance(liquidity: &Liquidity, direction: Direction, amount: u64, now: u64) -> f64 {
-        liquidity.bits(direction, amount, now, Fading::default()).probability().as_f64()
+        liquidity.uncertainty(direction, amount, now, Fading::default()).probability().as_f64()
     }
 
     #[test]
@@ -254,7 +260,10 @@ mod tests {
             assert!((chance(&unknown, direction, CAPACITY / 4, 9) - 0.75).abs() < 1e-5);
             assert_eq!(chance(&unknown, direction, 0, 9), 1.0);
         }
-        assert_eq!(unknown.bits(Direction::OneToTwo, CAPACITY + 1, 9, Fading::default()), Bits::MAX);
+        assert_eq!(
+            unknown.uncertainty(Direction::OneToTwo, CAPACITY + 1, 9, Fading::default()),
+            Uncertainty::MAX
+        );
     }
 
     #[test]
@@ -311,7 +320,7 @@ mod tests {
             let mut amounts = amounts;
             amounts.sort_unstable();
             for later in [0, HOUR, 1000 * HOUR] {
-                let bits = |amount: &u64| liquidity.bits(direction, *amount, now + later, Fading::default());
+                let bits = |amount: &u64| liquidity.uncertainty(direction, *amount, now + later, Fading::default());
                 prop_assert!(amounts.is_sorted_by_key(bits));
             }
         }

@@ -1,42 +1,42 @@
 //! Binary logarithms in whole numbers: the same on every machine, and never falling where the argument rises.
 //!
-//! Owns [`Bits`], in which unlikeliness is counted: a probability of one half is one bit. Off by less than four
+//! Owns [`Uncertainty`], in which unlikeliness is counted: a probability of one half is one bit. Off by less than four
 //! millionths of a bit.
 
 use crate::scoring::Probability;
 
-/// How unlikely something is: minus the binary logarithm of its probability, in [`Bits::ONE`]ths.
+/// How unlikely something is: minus the binary logarithm of its probability, in [`Uncertainty::ONE`]ths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Bits(pub(crate) u32);
+pub(crate) struct Uncertainty(pub(crate) u32);
 
-impl Bits {
+impl Uncertainty {
     /// The binary digits after the point.
     pub(crate) const SHIFT: u32 = 20;
     /// A probability of one half.
     #[cfg(test)]
-    pub(crate) const ONE: Bits = Bits(1 << Bits::SHIFT);
+    pub(crate) const ONE: Uncertainty = Uncertainty(1 << Uncertainty::SHIFT);
     /// More than two ratios may be told apart in the wrong order: four logarithms, each off by less than five.
     pub(crate) const SLACK: u32 = 20;
     /// The most that is told apart: less than one in a million counts as this.
-    pub(crate) const MAX: Bits = Bits(20 << Bits::SHIFT);
+    pub(crate) const MAX: Uncertainty = Uncertainty(20 << Uncertainty::SHIFT);
 
     /// Of a probability of `part` in `whole`.
     #[inline]
-    pub(crate) fn of_ratio(part: u64, whole: u64) -> Bits {
+    pub(crate) fn of_ratio(part: u64, whole: u64) -> Uncertainty {
         if part == 0 {
-            return Bits::MAX;
+            return Uncertainty::MAX;
         }
-        Bits(log2(whole).saturating_sub(log2(part))).min(Bits::MAX)
+        Uncertainty(log2(whole).saturating_sub(log2(part))).min(Uncertainty::MAX)
     }
 
     /// That all of these come true, each by itself.
-    pub(crate) fn sum(all: impl Iterator<Item = Bits>) -> Bits {
-        Bits(all.fold(0, |sum, bits| sum.saturating_add(bits.0)))
+    pub(crate) fn sum(all: impl Iterator<Item = Uncertainty>) -> Uncertainty {
+        Uncertainty(all.fold(0, |sum, bits| sum.saturating_add(bits.0)))
     }
 
     /// The probability, to about a millionth of it.
     pub(crate) fn probability(self) -> Probability {
-        if self == Bits(0) {
+        if self == Uncertainty(0) {
             return Probability::ONE;
         }
         // The least number of billionths of which the logarithm is no further down.
@@ -57,7 +57,7 @@ impl Bits {
 /// The steps of [`TABLE`] between two powers of two, as a power of two.
 const STEPS_SHIFT: u32 = 8;
 
-/// The binary logarithms of `1 + step / 256`, with [`Bits::SHIFT`] digits after the point.
+/// The binary logarithms of `1 + step / 256`, with [`Uncertainty::SHIFT`] digits after the point.
 const TABLE: [u32; (1 << STEPS_SHIFT) + 1] = table();
 
 /// Squares a number between one and two once for each digit: where the square passes two, the digit is one.
@@ -68,7 +68,7 @@ const fn table() -> [u32; (1 << STEPS_SHIFT) + 1] {
         let mut number = ((1 << STEPS_SHIFT) + step as u128) << (62 - STEPS_SHIFT);
         let mut digits = 0;
         let mut place = 0;
-        while place < Bits::SHIFT {
+        while place < Uncertainty::SHIFT {
             number = (number * number) >> 62;
             digits <<= 1;
             if number >= 1 << 63 {
@@ -80,11 +80,11 @@ const fn table() -> [u32; (1 << STEPS_SHIFT) + 1] {
         table[step] = digits;
         step += 1;
     }
-    table[1 << STEPS_SHIFT] = 1 << Bits::SHIFT;
+    table[1 << STEPS_SHIFT] = 1 << Uncertainty::SHIFT;
     table
 }
 
-/// The binary logarithm of a number above zero, with [`Bits::SHIFT`] digits after the point; zero for zero.
+/// The binary logarithm of a number above zero, with [`Uncertainty::SHIFT`] digits after the point; zero for zero.
 #[inline]
 fn log2(number: u64) -> u32 {
     let number = number.max(1);
@@ -94,7 +94,7 @@ fn log2(number: u64) -> u32 {
     let step = (digits >> (64 - STEPS_SHIFT)) as usize;
     let between = (digits << STEPS_SHIFT) >> 32;
     let (low, high) = (u64::from(TABLE[step]), u64::from(TABLE[step + 1]));
-    (whole << Bits::SHIFT) + (low + (((high - low) * between) >> 32)) as u32
+    (whole << Uncertainty::SHIFT) + (low + (((high - low) * between) >> 32)) as u32
 }
 
 #[cfg(test)]
@@ -105,12 +105,14 @@ mod tests {
     #[test]
     fn powers_of_two_are_exact() {
         for exponent in 0..64 {
-            assert_eq!(log2(1 << exponent), exponent << Bits::SHIFT);
+            assert_eq!(log2(1 << exponent), exponent << Uncertainty::SHIFT);
         }
-        assert_eq!(Bits::of_ratio(1, 2), Bits::ONE);
-        assert_eq!(Bits::of_ratio(0, 2), Bits::MAX);
-        assert_eq!(Bits::of_ratio(3, 2), Bits(0));
-        for (bits, billionths) in [(Bits(0), 1_000_000_000), (Bits::ONE, 500_000_000), (Bits::MAX, 953)] {
+        assert_eq!(Uncertainty::of_ratio(1, 2), Uncertainty::ONE);
+        assert_eq!(Uncertainty::of_ratio(0, 2), Uncertainty::MAX);
+        assert_eq!(Uncertainty::of_ratio(3, 2), Uncertainty(0));
+        for (bits, billionths) in
+            [(Uncertainty(0), 1_000_000_000), (Uncertainty::ONE, 500_000_000), (Uncertainty::MAX, 953)]
+        {
             assert!(bits.probability().0.abs_diff(billionths) <= 1 + billionths / 200_000, "{bits:?}");
         }
     }
@@ -119,7 +121,7 @@ mod tests {
         #[test]
         fn close_to_the_truth_and_never_falling(number in 1_u64.., shift in 0_u32..64) {
             let number = (number >> shift).max(1);
-            let truth = (number as f64).log2() * f64::from(Bits::ONE.0);
+            let truth = (number as f64).log2() * f64::from(Uncertainty::ONE.0);
             prop_assert!((f64::from(log2(number)) - truth).abs() < 5.0, "{} {}", log2(number), truth);
             prop_assert!(number == u64::MAX || log2(number) <= log2(number + 1));
         }

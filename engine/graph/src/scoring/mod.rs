@@ -22,7 +22,7 @@ use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat, Scid};
 
 pub use bytes::ScorerError;
 pub use liquidity::Fading;
-pub(crate) use logarithm::Bits;
+pub(crate) use logarithm::Uncertainty;
 
 use crate::graph::{DirectedChannel, Direction};
 use crate::path::{Cost, Query, Route};
@@ -73,18 +73,18 @@ pub struct Scorer {
     fading: Fading,
     liquidity: Vec<Liquidity>,
     /// The places of channels in `liquidity`.
-    places: BTreeMap<Scid, u32>,
+    slots: BTreeMap<Scid, u32>,
     node_penalties: BTreeMap<NodeId, Penalty>,
     penalties: BTreeMap<DirectedChannel, Penalty>,
-    bound: Option<(Snapshot, Overlay)>,
+    indexed: Option<(Snapshot, ScoreIndex)>,
 }
 
 /// For every edge of a snapshot, what is to be minded of it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Overlay {
-    /// A place in `remarks`, or [`Overlay::NONE`].
-    pub(crate) places: Vec<u32>,
-    pub(crate) remarks: Vec<Remark>,
+pub(crate) struct ScoreIndex {
+    /// A slot in `scores`, or [`ScoreIndex::NONE`].
+    pub(crate) slots: Vec<u32>,
+    pub(crate) scores: Vec<EdgeScore>,
     /// For blocks of edges into nodes and out of nodes, one bit each: whether anything is to be minded of one of its edges.
     /// Empty when there is nothing.
     pub(crate) blocks: [Vec<u64>; 2],
@@ -92,8 +92,8 @@ pub(crate) struct Overlay {
 
 /// What is to be minded of one edge.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Remark {
-    /// Its channel's place in the scorer's liquidity.
+pub(crate) struct EdgeScore {
+    /// Its channel's slot in the scorer's liquidity.
     liquidity: Option<u32>,
     direction: Direction,
     /// For using it as the payer's own channel.
@@ -105,7 +105,7 @@ pub(crate) struct Remark {
 /// A penalty that is a ban.
 pub(crate) const BANNED: u64 = u64::MAX;
 
-impl Overlay {
+impl ScoreIndex {
     pub(crate) const NONE: u32 = u32::MAX;
 }
 
@@ -119,7 +119,7 @@ impl Scorer {
     /// How many channels something has been learned of.
     #[must_use]
     pub fn learned_channels(&self) -> usize {
-        self.places.len()
+        self.slots.len()
     }
 
     /// An HTLC of `amount` went over the direction but failed later on. Seconds are since 1970 or any other start.
@@ -143,7 +143,7 @@ impl Scorer {
             Some(penalty) => self.node_penalties.insert(node, penalty),
             None => self.node_penalties.remove(&node),
         };
-        self.bound = None;
+        self.indexed = None;
     }
 
     /// Sets or, with `None`, lifts what using a direction costs beyond its fees.
@@ -152,66 +152,66 @@ impl Scorer {
             Some(penalty) => self.penalties.insert(directed, penalty),
             None => self.penalties.remove(&directed),
         };
-        self.bound = None;
+        self.indexed = None;
     }
 
     /// Forgets all penalties and bans, so that what is left is what was learned.
     pub fn clear_penalties(&mut self) {
         self.node_penalties.clear();
         self.penalties.clear();
-        self.bound = None;
+        self.indexed = None;
     }
 
     /// Prepares for searches of this snapshot and of those that differ from it by policies only.
     pub fn bind(&mut self, snapshot: &Snapshot) {
         if !self.is_bound(snapshot) {
-            self.bound = Some((snapshot.clone(), self.overlay(snapshot)));
+            self.indexed = Some((snapshot.clone(), self.build_index(snapshot)));
         }
     }
 
     /// Whether [`Scorer::bind`] has been called for a snapshot with these channels, and no penalty has changed since.
     #[must_use]
     pub fn is_bound(&self, snapshot: &Snapshot) -> bool {
-        self.bound.as_ref().is_some_and(|(bound, _)| bound.same_shape(snapshot))
+        self.indexed.as_ref().is_some_and(|(bound, _)| bound.same_shape(snapshot))
     }
 
     /// What has been prepared for the snapshot, if it has.
-    pub(crate) fn prepared(&self, snapshot: &Snapshot) -> Option<&Overlay> {
-        self.bound.as_ref().filter(|(bound, _)| bound.same_shape(snapshot)).map(|(_, overlay)| overlay)
+    pub(crate) fn index_for(&self, snapshot: &Snapshot) -> Option<&ScoreIndex> {
+        self.indexed.as_ref().filter(|(bound, _)| bound.same_shape(snapshot)).map(|(_, index)| index)
     }
 
     /// Looks everything up in the snapshot.
-    pub(crate) fn overlay(&self, snapshot: &Snapshot) -> Overlay {
-        let places = vec![Overlay::NONE; snapshot.edge_count()];
-        let mut overlay = Overlay { places, ..Overlay::default() };
-        let learned = self.places.keys().copied();
+    pub(crate) fn build_index(&self, snapshot: &Snapshot) -> ScoreIndex {
+        let slots = vec![ScoreIndex::NONE; snapshot.edge_count()];
+        let mut index = ScoreIndex { slots, ..ScoreIndex::default() };
+        let learned = self.slots.keys().copied();
         let penalised = self.penalties.keys().map(|directed| directed.scid);
         let of_nodes = self.node_penalties.keys().filter_map(|node| snapshot.node_index(*node));
         let edges_of_nodes = of_nodes.flat_map(|node| snapshot.incoming(node));
         let edges = learned.chain(penalised).filter_map(|scid| snapshot.edges_of(scid)).flatten();
         for edge in edges.chain(edges_of_nodes.map(|edge| snapshot.reverse(edge))) {
-            self.remark(snapshot, &mut overlay, edge);
+            self.score_edge(snapshot, &mut index, edge);
         }
-        overlay
+        index
     }
 
     /// Writes down what is known of an edge.
-    fn remark(&self, snapshot: &Snapshot, overlay: &mut Overlay, edge: u32) {
+    fn score_edge(&self, snapshot: &Snapshot, index: &mut ScoreIndex, edge: u32) {
         let directed = snapshot.directed(edge);
         let source = snapshot.node_id(snapshot.edge(edge).source);
-        let remark = Remark {
-            liquidity: self.places.get(&directed.scid).copied(),
+        let score = EdgeScore {
+            liquidity: self.slots.get(&directed.scid).copied(),
             direction: directed.direction,
             own_penalty: penalty_cost(self.penalties.get(&directed)),
             penalty: self.penalty(directed, source),
         };
-        let place = &mut overlay.places[edge as usize];
-        match overlay.remarks.get_mut(*place as usize) {
-            Some(known) => *known = remark,
+        let slot = &mut index.slots[edge as usize];
+        match index.scores.get_mut(*slot as usize) {
+            Some(known) => *known = score,
             None => {
-                *place = overlay.remarks.len() as u32;
-                overlay.remarks.push(remark);
-                snapshot.mark_blocks(edge, &mut overlay.blocks);
+                *slot = index.scores.len() as u32;
+                index.scores.push(score);
+                snapshot.mark_blocks(edge, &mut index.blocks);
             }
         }
     }
@@ -232,24 +232,24 @@ impl Scorer {
     ) {
         let capacity = capacity.to_msat().min(Msat::MAX_MONEY).0;
         let next = self.liquidity.len() as u32;
-        let place = *self.places.entry(directed.scid).or_insert(next);
-        if place == next {
+        let slot = *self.slots.entry(directed.scid).or_insert(next);
+        if slot == next {
             self.liquidity.push(Liquidity::unknown(capacity));
         }
-        let known = &mut self.liquidity[place as usize];
+        let known = &mut self.liquidity[slot as usize];
         if known.capacity != capacity {
             // What was learned of another capacity, which may have been a guess, says little of this one.
             *known = Liquidity::unknown(capacity);
         }
         known.observe(directed.direction, amount.0, observation, now, self.fading);
-        if place != next {
+        if slot != next {
             return;
         }
-        if let Some((snapshot, mut overlay)) = self.bound.take() {
+        if let Some((snapshot, mut index)) = self.indexed.take() {
             for edge in snapshot.edges_of(directed.scid).into_iter().flatten() {
-                self.remark(&snapshot, &mut overlay, edge);
+                self.score_edge(&snapshot, &mut index, edge);
             }
-            self.bound = Some((snapshot, overlay));
+            self.indexed = Some((snapshot, index));
         }
     }
 }
@@ -265,11 +265,11 @@ fn penalty_cost(penalty: Option<&Penalty>) -> u64 {
 
 /// What a hop is used for, as far as its price goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum HopRole {
     /// The payer's own channel, of which it knows what it can send: it costs nothing and works.
-    Known,
+    OwnKnown,
     /// The channel of a payer whose balances are not known.
-    First,
+    OwnUnknown,
     /// A hop that somebody forwards over.
     Forward,
 }
@@ -312,7 +312,7 @@ impl<'a> Prices<'a> {
 
     /// Whether unlikeliness has a price; where it has none, it need not be known.
     #[inline]
-    pub(crate) fn minds_success(&self) -> bool {
+    pub(crate) fn weighs_success(&self) -> bool {
         self.halving != 0
     }
 
@@ -323,7 +323,14 @@ impl<'a> Prices<'a> {
 
     /// The cost of a hop that is forwarded over.
     #[inline]
-    pub(crate) fn forward(&self, amount: u64, fee: u64, delta: u16, bits: Bits, penalty: u64) -> u64 {
+    pub(crate) fn forwarded_hop(
+        &self,
+        amount: u64,
+        fee: u64,
+        delta: u16,
+        uncertainty: Uncertainty,
+        penalty: u64,
+    ) -> u64 {
         let factor = u64::from(delta) * self.risk_billionths;
         let delay = match amount.checked_mul(factor) {
             Some(product) => product / (1_000_000_000 / Cost::PER_MSAT),
@@ -335,86 +342,101 @@ impl<'a> Prices<'a> {
         };
         fee.saturating_mul(Cost::PER_MSAT)
             .saturating_add(delay)
-            .saturating_add(self.hop + self.unlikely(bits))
+            .saturating_add(self.hop + self.uncertainty_cost(uncertainty))
             .saturating_add(penalty)
     }
 
     /// The cost of a payer's own channel, of which it does not know what it can send.
     #[inline]
-    pub(crate) fn first(&self, bits: Bits, penalty: u64) -> u64 {
-        self.unlikely(bits).saturating_add(penalty)
+    pub(crate) fn own_hop(&self, uncertainty: Uncertainty, penalty: u64) -> u64 {
+        self.uncertainty_cost(uncertainty).saturating_add(penalty)
     }
 
     #[inline]
-    fn unlikely(&self, bits: Bits) -> u64 {
-        (self.halving * u64::from(bits.0)) >> Bits::SHIFT
+    fn uncertainty_cost(&self, uncertainty: Uncertainty) -> u64 {
+        (self.halving * u64::from(uncertainty.0)) >> Uncertainty::SHIFT
     }
 
     /// How unlikely a hop is while nothing has been learned of it.
     #[inline]
-    pub(crate) fn prior(amount: u64, capacity: RoughCapacity) -> Bits {
+    pub(crate) fn prior(amount: u64, capacity: RoughCapacity) -> Uncertainty {
         let whole = capacity.msat() + 1;
-        Bits::of_ratio(whole.saturating_sub(amount), whole)
+        Uncertainty::of_ratio(whole.saturating_sub(amount), whole)
     }
 
     /// No more than what [`Prices::prior`] says of any smaller capacity.
     #[inline]
-    pub(crate) fn prior_at_least(amount: u64, capacity: RoughCapacity) -> Bits {
-        Bits(Prices::prior(amount, capacity).0.saturating_sub(Bits::SLACK))
+    pub(crate) fn prior_lower_bound(amount: u64, capacity: RoughCapacity) -> Uncertainty {
+        Uncertainty(Prices::prior(amount, capacity).0.saturating_sub(Uncertainty::SLACK))
     }
 
     /// How unlikely a remarked hop is.
-    pub(crate) fn learned(&self, remark: &Remark, amount: u64, capacity: RoughCapacity) -> Bits {
+    pub(crate) fn learned_uncertainty(
+        &self,
+        score: &EdgeScore,
+        amount: u64,
+        capacity: RoughCapacity,
+    ) -> Uncertainty {
         let learned =
-            self.scorer.and_then(|scorer| Some((scorer, scorer.liquidity.get(remark.liquidity? as usize)?)));
+            self.scorer.and_then(|scorer| Some((scorer, scorer.liquidity.get(score.liquidity? as usize)?)));
         match learned {
-            Some((scorer, liquidity)) => liquidity.bits(remark.direction, amount, self.now, scorer.fading),
+            Some((scorer, liquidity)) => {
+                liquidity.uncertainty(score.direction, amount, self.now, scorer.fading)
+            }
             None => Prices::prior(amount, capacity),
         }
     }
 
     /// How unlikely a hop is, looked up by its channel.
-    pub(crate) fn bits(&self, directed: DirectedChannel, capacity: Sat, amount: Msat, role: Role) -> Bits {
-        if role == Role::Known {
-            return Bits(0);
+    pub(crate) fn uncertainty(
+        &self,
+        directed: DirectedChannel,
+        capacity: Sat,
+        amount: Msat,
+        role: HopRole,
+    ) -> Uncertainty {
+        if role == HopRole::OwnKnown {
+            return Uncertainty(0);
         }
         let learned = self.scorer.and_then(|scorer| {
-            let place = *scorer.places.get(&directed.scid)?;
-            Some((scorer, &scorer.liquidity[place as usize]))
+            let slot = *scorer.slots.get(&directed.scid)?;
+            Some((scorer, &scorer.liquidity[slot as usize]))
         });
         let all = |amount: Msat| match learned {
             Some((scorer, liquidity)) => {
-                liquidity.bits(directed.direction, amount.0, self.now, scorer.fading)
+                liquidity.uncertainty(directed.direction, amount.0, self.now, scorer.fading)
             }
             None => Prices::prior(amount.0, RoughCapacity::above(capacity)),
         };
         match self.in_flight.get(&directed) {
             // What is in flight got through: only the rest is in doubt.
-            Some(held) => Bits(all(amount.saturating_add(*held)).0.saturating_sub(all(*held).0)),
+            Some(held) => Uncertainty(all(amount.saturating_add(*held)).0.saturating_sub(all(*held).0)),
             None => all(amount),
         }
     }
 
     /// The cost of a hop, looked up by its channel, or `None` when it is banned. What the searches over snapshots find
     /// quicker must agree with this.
-    pub(crate) fn cost(&self, hop: &PricedHop, role: Role) -> Option<Cost> {
-        let bits = if self.minds_success() {
-            self.bits(hop.directed, hop.capacity, hop.amount, role)
+    pub(crate) fn cost(&self, hop: &PricedHop, role: HopRole) -> Option<Cost> {
+        let uncertainty = if self.weighs_success() {
+            self.uncertainty(hop.directed, hop.capacity, hop.amount, role)
         } else {
-            Bits(0)
+            Uncertainty(0)
         };
         let own_penalty = self.scorer.map_or(0, |scorer| penalty_cost(scorer.penalties.get(&hop.directed)));
         let penalty = match role {
-            Role::Known | Role::First => own_penalty,
-            Role::Forward => self.scorer.map_or(0, |scorer| scorer.penalty(hop.directed, hop.from)),
+            HopRole::OwnKnown | HopRole::OwnUnknown => own_penalty,
+            HopRole::Forward => self.scorer.map_or(0, |scorer| scorer.penalty(hop.directed, hop.from)),
         };
         if penalty == BANNED {
             return None;
         }
         Some(Cost(match role {
-            Role::Known => 0,
-            Role::First => self.first(bits, penalty),
-            Role::Forward => self.forward(hop.amount.0, hop.fee.0, hop.delta.0, bits, penalty),
+            HopRole::OwnKnown => 0,
+            HopRole::OwnUnknown => self.own_hop(uncertainty, penalty),
+            HopRole::Forward => {
+                self.forwarded_hop(hop.amount.0, hop.fee.0, hop.delta.0, uncertainty, penalty)
+            }
         }))
     }
 }
@@ -422,17 +444,21 @@ impl<'a> Prices<'a> {
 /// How likely the liquidity is thought to be there on each hop of an answer to `query`.
 #[must_use]
 pub fn hop_successes(snapshot: &Snapshot, query: &Query<'_>, route: &Route) -> Vec<Probability> {
-    hop_bits(snapshot, query, route).map(Bits::probability).collect()
+    hop_uncertainties(snapshot, query, route).map(Uncertainty::probability).collect()
 }
 
 /// The same as unlikeliness.
-pub(crate) fn hop_bits(snapshot: &Snapshot, query: &Query<'_>, route: &Route) -> impl Iterator<Item = Bits> {
+pub(crate) fn hop_uncertainties(
+    snapshot: &Snapshot,
+    query: &Query<'_>,
+    route: &Route,
+) -> impl Iterator<Item = Uncertainty> {
     let prices = Prices::new(query);
-    let own = if query.knowledge.first_hops.is_some() { Role::Known } else { Role::First };
+    let own = if query.knowledge.first_hops.is_some() { HopRole::OwnKnown } else { HopRole::OwnUnknown };
     route.hops.iter().enumerate().map(move |(at, hop)| {
-        let role = if at == 0 { own } else { Role::Forward };
+        let role = if at == 0 { own } else { HopRole::Forward };
         let capacity = snapshot.capacity(hop.scid).unwrap_or_default();
-        prices.bits(hop.directed(), capacity, hop.amount, role)
+        prices.uncertainty(hop.directed(), capacity, hop.amount, role)
     })
 }
 

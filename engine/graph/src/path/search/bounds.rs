@@ -12,12 +12,12 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use crate::path::search::later::{Later, NodeSet};
-use crate::path::search::task::{Side, Task};
+use crate::path::search::lazy::{LazyBlocks, NodeSet};
+use crate::path::search::prepared::{BlockSide, PreparedQuery};
 use crate::snapshot::Edge;
 
 /// From this number on, what is open is not a node but the rest of one.
-const RESTS: u32 = 1 << 31;
+const LAZY: u32 = 1 << 31;
 
 /// A bound for every node, in memory used again from query to query.
 #[derive(Debug, Default)]
@@ -32,13 +32,13 @@ pub(super) struct Bounds {
     radius: u64,
     /// How much has been looked at.
     pub(super) work: usize,
-    /// Nodes to settle and, from [`RESTS`] on, what was put off.
+    /// Nodes to settle and, from [`LAZY`] on, what was put off.
     open: BinaryHeap<Reverse<(u64, u32)>>,
-    /// Nodes with blocks put off, and their distance; numbered as the lists in `later`.
-    rests: Vec<(u32, u64)>,
-    later: Later,
+    /// Nodes with blocks put off, and their distance; numbered as the lists in `lazy`.
+    lazy_lists: Vec<(u32, u64)>,
+    lazy: LazyBlocks,
     /// What the last step found ways to.
-    news: Vec<u32>,
+    updated_nodes: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,28 +62,28 @@ pub(super) enum Measure {
 
 impl Bounds {
     /// Goes on until nothing is left to settle.
-    pub(super) fn complete(&mut self, task: &Task<'_>, measure: Measure) {
+    pub(super) fn complete(&mut self, prepared: &PreparedQuery<'_>, measure: Measure) {
         while self.is_growing() {
-            self.grow(task, measure);
+            self.grow(prepared, measure);
         }
     }
 
     /// Forgets the last search and starts at the payer, with nothing known beyond it but that every channel has to carry
     /// `amount`.
-    pub(super) fn start(&mut self, task: &Task<'_>, amount: u64) {
+    pub(super) fn start(&mut self, prepared: &PreparedQuery<'_>, amount: u64) {
         self.amount = amount;
-        self.reached.resize(task.snapshot.node_count(), Reached::default());
+        self.reached.resize(prepared.snapshot.node_count(), Reached::default());
         self.search = self.search.wrapping_add(1);
         if self.search == 0 {
             self.reached.fill(Reached::default());
             self.search = 1;
         }
-        self.settled.clear(task.snapshot.node_count());
-        self.rests.clear();
-        self.later.clear();
+        self.settled.clear(prepared.snapshot.node_count());
+        self.lazy_lists.clear();
+        self.lazy.clear();
         self.open.clear();
-        self.reached[task.payer as usize] = Reached { distance: 0, search: self.search, over: u32::MAX };
-        self.open.push(Reverse((0, task.payer)));
+        self.reached[prepared.payer as usize] = Reached { distance: 0, search: self.search, over: u32::MAX };
+        self.open.push(Reverse((0, prepared.payer)));
         self.radius = 0;
         self.work = 0;
     }
@@ -100,14 +100,14 @@ impl Bounds {
 
     /// Goes on with what is nearest, and gives the node if that settles one. Bounds only rise by it. A minimum above the
     /// payment's amount keeps no channel out as long as fees might make up for it.
-    pub(super) fn grow(&mut self, task: &Task<'_>, measure: Measure) -> Option<u32> {
+    pub(super) fn grow(&mut self, prepared: &PreparedQuery<'_>, measure: Measure) -> Option<u32> {
         let mut settled = None;
-        self.news.clear();
+        self.updated_nodes.clear();
         if let Some(Reverse((distance, open))) = self.open.pop() {
-            if open >= RESTS {
-                self.resume(task, measure, open - RESTS, distance);
+            if open >= LAZY {
+                self.resume(prepared, measure, open - LAZY, distance);
             } else if distance == self.reached[open as usize].distance && !self.settled.contains(open) {
-                self.settle(task, measure, open, distance);
+                self.settle(prepared, measure, open, distance);
                 settled = Some(open);
             }
         }
@@ -155,86 +155,102 @@ impl Bounds {
 
     /// The nodes that the last step found a way to, or a nearer one.
     #[inline]
-    pub(super) fn news(&self) -> &[u32] {
-        &self.news
+    pub(super) fn updated_nodes(&self) -> &[u32] {
+        &self.updated_nodes
     }
 
     /// Looks at the channels out of a node, or puts them off.
-    fn settle(&mut self, task: &Task<'_>, measure: Measure, node: u32, distance: u64) {
+    fn settle(&mut self, prepared: &PreparedQuery<'_>, measure: Measure, node: u32, distance: u64) {
         self.settled.insert(node);
-        let edges = task.snapshot.incoming(node);
+        let edges = prepared.snapshot.incoming(node);
         self.work += edges.len() / 4;
-        let blocks = task.snapshot.blocks(node);
-        if blocks.is_empty() || node == task.payer {
+        let blocks = prepared.snapshot.blocks(node);
+        if blocks.is_empty() || node == prepared.payer {
             // What the payer pays for its own channels is not in their heads.
-            return self.scan(task, measure, node, distance, edges);
+            return self.scan(prepared, measure, node, distance, edges);
         }
-        let heads = task.snapshot.outward_heads(blocks);
+        let heads = prepared.snapshot.outward_heads(blocks);
         let heads = heads.flat_map(|(first, run)| (first..).zip(run));
-        let rest = self.later.put(heads.filter_map(|(block, head)| {
+        let rest = self.lazy.push_list(heads.filter_map(|(block, head)| {
             let least = match measure {
-                Measure::Cost => task.least(Side::Outward, block, head, self.amount)?,
-                Measure::Blocks => task.open(head, self.amount).then_some(head.cltv_expiry_delta.into())?,
-                Measure::Hops => task.open(head, self.amount).then_some(1)?,
+                Measure::Cost => prepared.least(BlockSide::Outward, block, head, self.amount)?,
+                Measure::Blocks => {
+                    prepared.open(head, self.amount).then_some(head.cltv_expiry_delta.into())?
+                }
+                Measure::Hops => prepared.open(head, self.amount).then_some(1)?,
             };
             Some((least, block))
         }));
-        self.rests.push((node, distance));
-        self.put_off(rest, distance);
+        self.lazy_lists.push((node, distance));
+        self.defer(rest, distance);
     }
 
     /// Looks at the blocks whose turn it is by now.
-    fn resume(&mut self, task: &Task<'_>, measure: Measure, rest: u32, radius: u64) {
-        let (node, distance) = self.rests[rest as usize];
-        while let Some(block) = self.later.take(rest, radius - distance) {
-            self.scan(task, measure, node, distance, task.snapshot.block(node, block));
+    fn resume(&mut self, prepared: &PreparedQuery<'_>, measure: Measure, rest: u32, radius: u64) {
+        let (node, distance) = self.lazy_lists[rest as usize];
+        while let Some(block) = self.lazy.pop_up_to(rest, radius - distance) {
+            self.scan(prepared, measure, node, distance, prepared.snapshot.block(node, block));
         }
-        self.put_off(rest, distance);
+        self.defer(rest, distance);
     }
 
     /// Notes when the rest of a node is due, if there is any.
-    fn put_off(&mut self, rest: u32, distance: u64) {
-        if let Some(least) = self.later.least(rest) {
-            self.open.push(Reverse((distance.saturating_add(least), RESTS + rest)));
+    fn defer(&mut self, rest: u32, distance: u64) {
+        if let Some(least) = self.lazy.least_cost(rest) {
+            self.open.push(Reverse((distance.saturating_add(least), LAZY + rest)));
         }
     }
 
     /// Looks at some channels out of a node.
-    fn scan(&mut self, task: &Task<'_>, measure: Measure, node: u32, distance: u64, places: Range<u32>) {
+    fn scan(
+        &mut self,
+        prepared: &PreparedQuery<'_>,
+        measure: Measure,
+        node: u32,
+        distance: u64,
+        places: Range<u32>,
+    ) {
         self.work += 2 * places.len();
-        for inward in task.snapshot.outgoing(places) {
-            let target = task.snapshot.source(*inward);
+        for inward in prepared.snapshot.outgoing(places) {
+            let target = prepared.snapshot.source(*inward);
             let reached = self.reached[target as usize];
             if reached.search == self.search && reached.distance <= distance {
                 continue;
             }
-            let number = task.snapshot.reverse(*inward);
-            let edge = task.snapshot.edge(number);
-            if task.minimum(number, edge, node) > task.amount_max {
+            let number = prepared.snapshot.reverse(*inward);
+            let edge = prepared.snapshot.edge(number);
+            if prepared.minimum(number, edge, node) > prepared.amount_max {
                 continue;
             }
-            let Some(length) = self.length(task, measure, number, edge, node) else { continue };
+            let Some(length) = self.length(prepared, measure, number, edge, node) else { continue };
             let next = distance.saturating_add(length);
             if reached.search != self.search || next < reached.distance {
                 self.reached[target as usize] = Reached { distance: next, search: self.search, over: number };
                 self.open.push(Reverse((next, target)));
-                self.news.push(target);
+                self.updated_nodes.push(target);
             }
         }
     }
 
     /// The measure of one edge out of a node; `None` when it cannot be used.
     #[inline]
-    fn length(&self, task: &Task<'_>, measure: Measure, number: u32, edge: &Edge, node: u32) -> Option<u64> {
-        if node == task.payer {
-            let cost = task.first(number, edge, self.amount)?;
+    fn length(
+        &self,
+        prepared: &PreparedQuery<'_>,
+        measure: Measure,
+        number: u32,
+        edge: &Edge,
+        node: u32,
+    ) -> Option<u64> {
+        if node == prepared.payer {
+            let cost = prepared.first(number, edge, self.amount)?;
             return Some(match measure {
                 Measure::Cost => cost,
                 Measure::Blocks => 0,
                 Measure::Hops => 1,
             });
         }
-        let step = task.forward(number, edge, self.amount)?;
+        let step = prepared.forward(number, edge, self.amount)?;
         Some(match measure {
             Measure::Cost => step.cost,
             Measure::Blocks => u64::from(step.delta),

@@ -25,8 +25,8 @@ use fulmen_wire::units::Msat;
 
 use crate::path::onion_room::{ONION_ROOM, forward_bytes};
 use crate::path::search::bounds::{Bounds, Measure};
-use crate::path::search::later::{Later, NodeSet};
-use crate::path::search::task::{Objective, Task};
+use crate::path::search::lazy::{LazyBlocks, NodeSet};
+use crate::path::search::prepared::{Objective, PreparedQuery};
 use crate::path::{Cost, Limits};
 use crate::snapshot::Edge;
 
@@ -34,7 +34,7 @@ use crate::snapshot::Edge;
 const NONE: u32 = u32::MAX;
 
 /// From this number on, what is open is not a label but the rest of one.
-const RESTS: u32 = 1 << 31;
+const LAZY: u32 = 1 << 31;
 
 /// At a node that may not be passed.
 const BLOCKED: u32 = u32::MAX - 1;
@@ -45,7 +45,7 @@ pub(super) struct Rules {
     /// Limits that bind, beyond the fee's; the others are left out of account.
     pub(super) blocks_max: Option<u32>,
     pub(super) hops_max: Option<u32>,
-    pub(super) minds_onion: bool,
+    pub(super) checks_onion: bool,
     /// The highest `htlc_minimum` that the fees of later hops may lift the amount over. Without, directions with a minimum
     /// above the payment's amount are left out.
     pub(super) lift: Option<u64>,
@@ -61,30 +61,30 @@ pub(super) struct Rules {
 impl Rules {
     /// Whether cost and amount are all that labels are compared by.
     fn are_plain(&self) -> bool {
-        self.blocks_max.is_none() && self.hops_max.is_none() && !self.minds_onion && self.lift.is_none()
+        self.blocks_max.is_none() && self.hops_max.is_none() && !self.checks_onion && self.lift.is_none()
     }
 }
 
 /// Bounds on what lies between the payer and a node, for each of what a search minds.
 #[derive(Debug, Default)]
-pub(super) struct Guides {
+pub(super) struct LowerBounds {
     pub(super) cost: Bounds,
     pub(super) blocks: Bounds,
     pub(super) hops: Bounds,
 }
 
-impl Guides {
+impl LowerBounds {
     /// Starts anew, with nothing known.
-    pub(super) fn start(&mut self, task: &Task<'_>) {
-        self.cost.start(task, task.amount);
-        self.blocks.start(task, task.amount);
-        self.hops.start(task, task.amount);
+    pub(super) fn start(&mut self, prepared: &PreparedQuery<'_>) {
+        self.cost.start(prepared, prepared.amount);
+        self.blocks.start(prepared, prepared.amount);
+        self.hops.start(prepared, prepared.amount);
     }
 
     /// Finds out everything there is to know of what limits bind.
-    fn complete(&mut self, task: &Task<'_>) {
-        self.blocks.complete(task, Measure::Blocks);
-        self.hops.complete(task, Measure::Hops);
+    fn complete(&mut self, prepared: &PreparedQuery<'_>) {
+        self.blocks.complete(prepared, Measure::Blocks);
+        self.hops.complete(prepared, Measure::Hops);
     }
 }
 
@@ -110,13 +110,13 @@ struct Label {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
-    Taken,
-    Replaced,
+    Expanded,
+    Dominated,
 }
 
 /// The labels at one node. The cheapest one's figures are here, so that most newcomers are turned away at a glance.
 #[derive(Clone, Copy, Debug)]
-struct Front {
+struct NodeFront {
     cost: u64,
     amount: u64,
     blocks: u32,
@@ -150,18 +150,18 @@ pub(super) struct FoundHop {
 #[derive(Debug, Default)]
 pub(super) struct Labels {
     labels: Vec<Label>,
-    fronts: Vec<Front>,
+    fronts: Vec<NodeFront>,
     search: u32,
     /// Labels at settled nodes, by estimate; of one estimate, the soonest to expire and then the oldest first.
     near: BinaryHeap<Reverse<(u64, u32, u32)>>,
-    /// Other labels and, from [`RESTS`] on, what was put off, in the same order. What lies beyond them is no less than the
+    /// Other labels and, from [`LAZY`] on, what was put off, in the same order. What lies beyond them is no less than the
     /// radius for all, and not counted.
     far: BinaryHeap<Reverse<(u64, u32, u32)>>,
     /// Nodes at which a label has been taken up.
-    taken: NodeSet,
-    /// Labels with blocks put off; numbered as the lists in `later`.
-    rests: Vec<u32>,
-    later: Later,
+    expanded: NodeSet,
+    /// Labels with blocks put off; numbered as the lists in `lazy`.
+    lazy_lists: Vec<u32>,
+    lazy: LazyBlocks,
     /// The best label at the payer so far.
     best: Option<u32>,
     /// How much has been looked at.
@@ -186,30 +186,30 @@ impl Labels {
     /// Finds the cheapest way that keeps the rules.
     pub(super) fn run(
         &mut self,
-        task: &Task<'_>,
+        prepared: &PreparedQuery<'_>,
         rules: &Rules,
-        guides: &mut Guides,
+        bounds: &mut LowerBounds,
         comparisons_max: usize,
     ) -> Result<Option<Found>, Exhausted> {
-        if guides.cost.amount() > task.amount {
+        if bounds.cost.amount() > prepared.amount {
             // That was for what an earlier search had open.
-            guides.cost.start(task, task.amount);
+            bounds.cost.start(prepared, prepared.amount);
         }
-        if !guides.cost.is_settled(task.payer) {
+        if !bounds.cost.is_settled(prepared.payer) {
             // Heads say nothing of the payer's own channels: they have to be crossed when a label is taken up.
-            guides.cost.grow(task, Measure::Cost);
+            bounds.cost.grow(prepared, Measure::Cost);
         }
-        self.start(task, rules, guides);
+        self.start(prepared, rules, bounds);
         if rules.are_plain() {
-            self.sweep::<true>(task, rules, guides, comparisons_max)
+            self.sweep::<true>(prepared, rules, bounds, comparisons_max)
         } else {
-            self.sweep::<false>(task, rules, guides, comparisons_max)
+            self.sweep::<false>(prepared, rules, bounds, comparisons_max)
         }
     }
 
-    fn start(&mut self, task: &Task<'_>, rules: &Rules, guides: &Guides) {
-        let fresh = Front { cost: 0, amount: 0, blocks: 0, first: NONE, search: 0 };
-        self.fronts.resize(task.snapshot.node_count(), fresh);
+    fn start(&mut self, prepared: &PreparedQuery<'_>, rules: &Rules, bounds: &LowerBounds) {
+        let fresh = NodeFront { cost: 0, amount: 0, blocks: 0, first: NONE, search: 0 };
+        self.fronts.resize(prepared.snapshot.node_count(), fresh);
         self.search = self.search.wrapping_add(1);
         if self.search == 0 {
             self.fronts.fill(fresh);
@@ -218,33 +218,33 @@ impl Labels {
         self.labels.clear();
         self.near.clear();
         self.far.clear();
-        self.taken.clear(task.snapshot.node_count());
-        self.rests.clear();
-        self.later.clear();
+        self.expanded.clear(prepared.snapshot.node_count());
+        self.lazy_lists.clear();
+        self.lazy.clear();
         self.best = None;
         self.work = 0;
         self.lifted_cost = u64::MAX;
-        self.block_price = if rules.blocks_max.is_some() { task.block_price } else { 0 };
+        self.block_price = if rules.blocks_max.is_some() { prepared.block_price } else { 0 };
         self.block_price_max = self.block_price.saturating_mul(u64::from(rules.blocks_max.unwrap_or(0)));
         self.cost_max = rules.cost_max.saturating_add(self.block_price_max);
-        self.payer = task.payer;
-        for node in task.blocked() {
-            self.fronts[*node as usize] = Front { first: BLOCKED, search: self.search, ..fresh };
+        self.payer = prepared.payer;
+        for node in prepared.blocked() {
+            self.fronts[*node as usize] = NodeFront { first: BLOCKED, search: self.search, ..fresh };
         }
-        for (at, start) in task.starts.iter().enumerate() {
+        for (at, start) in prepared.starts.iter().enumerate() {
             let front = &self.fronts[start.node as usize];
             let blocked = front.search == self.search && front.first == BLOCKED;
-            if blocked || start.amount > task.amount_max {
+            if blocked || start.amount > prepared.amount_max {
                 continue;
             }
-            let cost = match task.objective {
+            let cost = match prepared.objective {
                 Objective::Cost => start.cost,
-                Objective::Fee => (start.amount - task.amount).saturating_mul(Cost::PER_MSAT),
+                Objective::Fee => (start.amount - prepared.amount).saturating_mul(Cost::PER_MSAT),
                 Objective::Blocks => start.blocks.into(),
                 Objective::Hops => start.hops.into(),
             };
             let label = Label {
-                cost: cost.saturating_add(task.price(start.blocks)),
+                cost: cost.saturating_add(prepared.price(start.blocks)),
                 amount: start.amount,
                 node: start.node,
                 edge: at as u32,
@@ -255,7 +255,7 @@ impl Labels {
                 hops: u8::try_from(start.hops).unwrap_or(u8::MAX),
                 stage: Stage::Open,
             };
-            self.offer::<false>(rules, guides, label);
+            self.insert_if_useful::<false>(rules, bounds, label);
         }
     }
 
@@ -274,51 +274,51 @@ impl Labels {
 
     /// Offers the label that is longer by one edge.
     #[inline]
-    fn cross<const PLAIN: bool>(
+    fn extend<const PLAIN: bool>(
         &mut self,
-        task: &Task<'_>,
+        prepared: &PreparedQuery<'_>,
         rules: &Rules,
-        guides: &Guides,
+        bounds: &LowerBounds,
         (at, label): (u32, &Label),
         (number, edge): (u32, &Edge),
     ) {
         // Closed and narrow directions are many, and what says so is at hand; all else has to be fetched.
-        let forwards = edge.source != task.payer;
-        if forwards && (edge.minimum > task.amount_max || label.amount > edge.maximum) {
+        let forwards = edge.source != prepared.payer;
+        if forwards && (edge.minimum > prepared.amount_max || label.amount > edge.maximum) {
             return;
         }
         let front = &self.fronts[edge.source as usize];
-        if front.search == self.search && (front.first == BLOCKED || (PLAIN && front.outdoes(label))) {
+        if front.search == self.search && (front.first == BLOCKED || (PLAIN && front.dominates(label))) {
             return;
         }
         let least = match rules.lift {
-            _ if rules.waives_minimums => task.amount_max,
+            _ if rules.waives_minimums => prepared.amount_max,
             Some(_) => label.amount,
-            None => task.amount,
+            None => prepared.amount,
         };
-        let minimum = task.minimum(number, edge, edge.source);
+        let minimum = prepared.minimum(number, edge, edge.source);
         if minimum > least {
-            return self.leave_out(task, guides, label.cost, minimum, (number, edge));
+            return self.leave_out(prepared, bounds, label.cost, minimum, (number, edge));
         }
         let hops = label.hops.saturating_add(1);
         let longer = Label { edge: number, next: at, node: edge.source, hops, stage: Stage::Open, ..*label };
         if !forwards {
             // The payer pays nobody for its own channel.
-            if let Some(cost) = task.first(number, edge, label.amount) {
+            if let Some(cost) = prepared.first(number, edge, label.amount) {
                 let cost = label.cost.saturating_add(cost);
-                self.offer::<PLAIN>(rules, guides, Label { cost, ..longer });
+                self.insert_if_useful::<PLAIN>(rules, bounds, Label { cost, ..longer });
             }
             return;
         }
-        if label.cost.saturating_add(guides.cost.of(edge.source)) >= self.cost_max {
+        if label.cost.saturating_add(bounds.cost.of(edge.source)) >= self.cost_max {
             return;
         }
-        let Some(step) = task.forward(number, edge, label.amount) else { return };
+        let Some(step) = prepared.forward(number, edge, label.amount) else { return };
         let amount = label.amount.saturating_add(step.fee);
-        if amount > task.amount_max {
+        if amount > prepared.amount_max {
             return;
         }
-        let expiry = task.query.height.0.saturating_add(label.blocks);
+        let expiry = prepared.query.height.0.saturating_add(label.blocks);
         let longer = Label {
             cost: label.cost.saturating_add(step.cost),
             amount,
@@ -326,36 +326,36 @@ impl Labels {
             onion: label.onion.saturating_add(forward_bytes(Msat(label.amount), expiry) as u16),
             ..longer
         };
-        self.offer::<PLAIN>(rules, guides, longer);
+        self.insert_if_useful::<PLAIN>(rules, bounds, longer);
     }
 
     /// Notes a direction that was left out for its minimum: what a route over it costs at least.
     fn leave_out(
         &mut self,
-        task: &Task<'_>,
-        guides: &Guides,
+        prepared: &PreparedQuery<'_>,
+        bounds: &LowerBounds,
         cost: u64,
         minimum: u64,
         (number, edge): (u32, &Edge),
     ) {
-        let lifting = task.lifting_cost(minimum).max(cost).saturating_add(guides.cost.of(edge.source));
+        let lifting = prepared.lifting_cost(minimum).max(cost).saturating_add(bounds.cost.of(edge.source));
         if lifting >= self.lifted_cost {
             return;
         }
-        let crossing = if edge.source == task.payer {
-            task.first(number, edge, minimum)
+        let crossing = if edge.source == prepared.payer {
+            prepared.first(number, edge, minimum)
         } else {
-            task.forward(number, edge, minimum).map(|step| step.cost)
+            prepared.forward(number, edge, minimum).map(|step| step.cost)
         };
         if let Some(crossing) = crossing {
             self.lifted_cost = self.lifted_cost.min(lifting.saturating_add(crossing));
         }
     }
 
-    /// Takes a label in, unless it cannot lead to the payer or another does all it could; replaces those it outdoes.
+    /// Takes a label in, unless it cannot lead to the payer or another does all it could; replaces those it dominates.
     #[inline]
-    fn offer<const PLAIN: bool>(&mut self, rules: &Rules, guides: &Guides, label: Label) {
-        let rest = guides.cost.of(label.node);
+    fn insert_if_useful<const PLAIN: bool>(&mut self, rules: &Rules, bounds: &LowerBounds, label: Label) {
+        let rest = bounds.cost.of(label.node);
         let estimate = label.cost.saturating_add(rest);
         if estimate >= self.cost_max || rest == u64::MAX {
             return;
@@ -364,7 +364,7 @@ impl Labels {
         if label.node == self.payer && unpriced.saturating_add(self.block_price_max) >= self.cost_max {
             return;
         }
-        if !PLAIN && (!keeps(rules, guides, &label) || (rules.lift.is_some() && self.passes_twice(&label))) {
+        if !PLAIN && (!keeps(rules, bounds, &label) || (rules.lift.is_some() && self.passes_twice(&label))) {
             return;
         }
         self.comparisons += 1;
@@ -375,10 +375,10 @@ impl Labels {
             while other != NONE {
                 self.comparisons += 1;
                 let known = self.labels[other as usize];
-                if self.outdoes::<PLAIN>(rules, &known, &label) {
+                if self.dominates::<PLAIN>(rules, &known, &label) {
                     return;
                 }
-                if self.outdoes::<PLAIN>(rules, &label, &known) {
+                if self.dominates::<PLAIN>(rules, &label, &known) {
                     self.remove(label.node, previous, other);
                 } else {
                     previous = other;
@@ -397,13 +397,13 @@ impl Labels {
                 self.best = Some(self.labels.len() as u32);
             }
         }
-        self.insert(label, estimate, guides.cost.is_settled(label.node));
+        self.insert(label, estimate, bounds.cost.is_settled(label.node));
     }
 
     /// Takes a label out of its node's list.
     fn remove(&mut self, node: u32, previous: u32, label: u32) {
         let sibling = self.labels[label as usize].sibling;
-        self.labels[label as usize].stage = Stage::Replaced;
+        self.labels[label as usize].stage = Stage::Dominated;
         match self.labels.get_mut(previous as usize) {
             Some(previous) => previous.sibling = sibling,
             None => self.fronts[node as usize].first = sibling,
@@ -418,7 +418,7 @@ impl Labels {
         if empty || label.cost < front.cost {
             label.sibling = if empty { NONE } else { front.first };
             let Label { cost, amount, blocks, .. } = label;
-            *front = Front { cost, amount, blocks, first: at, search: self.search };
+            *front = NodeFront { cost, amount, blocks, first: at, search: self.search };
         } else {
             let first = &mut self.labels[front.first as usize];
             (front.cost, front.amount, front.blocks) = (first.cost, first.amount, first.blocks);
@@ -435,7 +435,7 @@ impl Labels {
 
     /// Whether `one` can do everything that `other`, at the same node, can.
     #[inline]
-    fn outdoes<const PLAIN: bool>(&self, rules: &Rules, one: &Label, other: &Label) -> bool {
+    fn dominates<const PLAIN: bool>(&self, rules: &Rules, one: &Label, other: &Label) -> bool {
         if one.amount > other.amount {
             return false;
         }
@@ -446,7 +446,7 @@ impl Labels {
         if self.unpriced(one) > self.unpriced(other)
             || (rules.blocks_max.is_some() && one.blocks > other.blocks)
             || (rules.hops_max.is_some() && one.hops > other.hops)
-            || (rules.minds_onion && one.onion > other.onion)
+            || (rules.checks_onion && one.onion > other.onion)
         {
             return false;
         }
@@ -491,10 +491,10 @@ impl Labels {
     }
 }
 
-impl Front {
+impl NodeFront {
     /// Whether the cheapest label does all that any longer than `label` can, as far as cost and amount go.
     #[inline]
-    fn outdoes(&self, label: &Label) -> bool {
+    fn dominates(&self, label: &Label) -> bool {
         self.cost <= label.cost
             && self.amount <= label.amount
             && (self.blocks <= label.blocks || (self.cost, self.amount) != (label.cost, label.amount))
@@ -511,13 +511,13 @@ impl Label {
 }
 
 /// Whether a label can still keep the limits that bind.
-fn keeps(rules: &Rules, guides: &Guides, label: &Label) -> bool {
+fn keeps(rules: &Rules, bounds: &LowerBounds, label: &Label) -> bool {
     let within = |used: u32, bounds: &Bounds, max: u32| {
         u64::from(used).saturating_add(bounds.of(label.node)) <= u64::from(max)
     };
-    rules.blocks_max.is_none_or(|max| within(label.blocks, &guides.blocks, max))
-        && rules.hops_max.is_none_or(|max| within(u32::from(label.hops), &guides.hops, max))
-        && (!rules.minds_onion || u32::from(label.onion) <= ONION_ROOM)
+    rules.blocks_max.is_none_or(|max| within(label.blocks, &bounds.blocks, max))
+        && rules.hops_max.is_none_or(|max| within(u32::from(label.hops), &bounds.hops, max))
+        && (!rules.checks_onion || u32::from(label.onion) <= ONION_ROOM)
 }
 
 impl Rules {
@@ -527,7 +527,7 @@ impl Rules {
         Rules {
             blocks_max: None,
             hops_max: None,
-            minds_onion: false,
+            checks_onion: false,
             lift: None,
             waives_minimums: false,
             cost_max,

@@ -7,7 +7,7 @@
 //!
 //! 1. A search backward from the payee, with amounts and expiries as they truly grow (`labels`), is guided by lower
 //!    bounds that a search forward from the payer gives (`bounds`); both take turns, and go no further than they must.
-//!    At large nodes both look only at the blocks of channels that are cheap enough to matter by then (`later`). Only cost,
+//!    At large nodes both look only at the blocks of channels that are cheap enough to matter by then (`lazy`). Only cost,
 //!    amount and the limit on the fee are minded.
 //! 2. When its answer breaks other limits, the search is repeated with those minded, until the answer breaks none. The
 //!    cheapest of a wider choice that keeps all limits is the cheapest there is. Where it is the limit on blocks, a price for
@@ -25,18 +25,18 @@
 
 mod bounds;
 mod labels;
-mod later;
+mod lazy;
+mod prepared;
 mod pricing;
-mod task;
 
 use fulmen_wire::units::{BlockHeight, Msat};
 
 use crate::path::onion_room::ONION_ROOM;
-use crate::path::search::labels::{Exhausted, Found, Guides, Labels, Rules};
-use crate::path::search::task::{Marks, Objective, Task};
-pub(super) use crate::path::search::task::{Start, ends};
+use crate::path::search::labels::{Exhausted, Found, Labels, LowerBounds, Rules};
+use crate::path::search::prepared::{Objective, PreparedKnowledge, PreparedQuery};
+pub(super) use crate::path::search::prepared::{Start, ends};
 use crate::path::{Cost, HOPS_MAX, Limits, NoRoute, PathHop, Query, Route};
-use crate::scoring::{Bits, Role};
+use crate::scoring::{HopRole, Uncertainty};
 use crate::snapshot::Snapshot;
 
 /// After how many comparisons of partial routes a query is given up: a fraction of a second.
@@ -45,9 +45,9 @@ pub const COMPARISONS_MAX: usize = 1 << 22;
 /// Finds routes. Keeps its memory between queries, and nothing else: one for each thread.
 #[derive(Debug)]
 pub struct Finder {
-    guides: Guides,
+    bounds: LowerBounds,
     labels: Labels,
-    marks: Marks,
+    knowledge: PreparedKnowledge,
     /// Which start the last route found leads to.
     start: usize,
     comparisons_max: usize,
@@ -74,9 +74,9 @@ impl Finder {
     #[must_use]
     pub fn new(comparisons_max: usize) -> Finder {
         Finder {
-            guides: Guides::default(),
+            bounds: LowerBounds::default(),
             labels: Labels::default(),
-            marks: Marks::default(),
+            knowledge: PreparedKnowledge::default(),
             start: 0,
             comparisons_max,
             is_rough: false,
@@ -88,26 +88,26 @@ impl Finder {
     /// # Errors
     /// See [`NoRoute`]; apart from [`NoRoute::SearchLimitReached`], an error means that no simple path satisfies the query.
     pub fn find(&mut self, snapshot: &Snapshot, query: &Query<'_>) -> Result<Route, NoRoute> {
-        let (payer, payee) = task::ends(snapshot, query)?;
-        let mut marks = std::mem::take(&mut self.marks);
-        marks.set(snapshot, query, payer);
+        let (payer, payee) = prepared::ends(snapshot, query)?;
+        let mut knowledge = std::mem::take(&mut self.knowledge);
+        knowledge.set(snapshot, query, payer);
         let starts = [Start::payee(query, payee)];
-        let task = Task::new(snapshot, query, payer, &starts, &marks);
+        let prepared = PreparedQuery::new(snapshot, query, payer, &starts, &knowledge);
         self.labels.comparisons = 0;
-        let answer = match self.solve(&task, query.limits) {
+        let answer = match self.solve(&prepared, query.limits) {
             Ok(route) => Ok(route),
             Err(Stop::SearchLimitReached(best)) => {
                 Err(NoRoute::SearchLimitReached { comparisons: self.labels.comparisons, best })
             }
-            Err(Stop::Nothing) => Err(self.nearest_misses(task)),
+            Err(Stop::Nothing) => Err(self.nearest_misses(prepared)),
         };
-        self.marks = marks;
+        self.knowledge = knowledge;
         answer
     }
 
     /// Finds the cheapest route for `query`, or the best found when it is given up, without saying why there is none.
     pub(crate) fn attempt(&mut self, snapshot: &Snapshot, query: &Query<'_>) -> Option<Route> {
-        let (payer, payee) = task::ends(snapshot, query).ok()?;
+        let (payer, payee) = prepared::ends(snapshot, query).ok()?;
         let starts = [Start::payee(query, payee)];
         Some(self.attempt_from(snapshot, query, payer, &starts)?.0)
     }
@@ -137,38 +137,38 @@ impl Finder {
         payer: u32,
         starts: &[Start],
     ) -> Option<(Route, usize)> {
-        let mut marks = std::mem::take(&mut self.marks);
-        marks.set(snapshot, query, payer);
-        let task = Task::new(snapshot, query, payer, starts, &marks);
+        let mut knowledge = std::mem::take(&mut self.knowledge);
+        knowledge.set(snapshot, query, payer);
+        let prepared = PreparedQuery::new(snapshot, query, payer, starts, &knowledge);
         self.labels.comparisons = 0;
-        let answer = match self.solve(&task, query.limits) {
+        let answer = match self.solve(&prepared, query.limits) {
             Ok(route) => Some(route),
             Err(Stop::SearchLimitReached(best)) => best.map(|route| *route),
             Err(Stop::Nothing) => None,
         };
-        self.marks = marks;
+        self.knowledge = knowledge;
         answer.map(|route| (route, self.start))
     }
 
     /// Finds the cheapest route within the limits.
-    fn solve(&mut self, task: &Task<'_>, limits: Limits) -> Result<Route, Stop> {
-        self.guides.start(task);
-        let mut rules = Rules { cost_max: task.cost_max(), ..Rules::plain(limits) };
-        let mut task = *task;
+    fn solve(&mut self, prepared: &PreparedQuery<'_>, limits: Limits) -> Result<Route, Stop> {
+        self.bounds.start(prepared);
+        let mut rules = Rules { cost_max: prepared.cost_max(), ..Rules::plain(limits) };
+        let mut prepared = *prepared;
         let mut known = None;
         let best = loop {
-            let found = match self.run(&task, &rules) {
+            let found = match self.run(&prepared, &rules) {
                 Ok(Some(found)) => found,
                 Ok(None) => break None,
                 Err(Exhausted) => return Err(Stop::SearchLimitReached(known)),
             };
             let Some(stricter) = Self::stricter(rules, &found, limits) else {
-                break Some((found.cost, self.route(&task, &found)));
+                break Some((found.cost, self.route(&prepared, &found)));
             };
             if rules.blocks_max.is_none() && stricter.blocks_max.is_some() {
-                let priced = self.price_blocks(task, &found, limits);
-                task = task.pricing_blocks(priced.block_price);
-                self.guides.start(&task);
+                let priced = self.price_blocks(prepared, &found, limits);
+                prepared = prepared.pricing_blocks(priced.block_price);
+                self.bounds.start(&prepared);
                 rules = Rules { cost_max: priced.cost_max, ..stricter };
                 known = priced.best.map(Box::new);
                 if self.is_rough && known.is_some() {
@@ -178,7 +178,7 @@ impl Finder {
                 rules = stricter;
             }
         };
-        let lifted = self.lifted(&task, limits, best.as_ref().map(|(cost, _)| *cost));
+        let lifted = self.lifted(&prepared, limits, best.as_ref().map(|(cost, _)| *cost));
         match (lifted, best) {
             (Ok(Some(route)), _) => Ok(route),
             (Ok(None), best) => best.map(|(_, route)| route).ok_or(Stop::Nothing),
@@ -197,7 +197,7 @@ impl Finder {
             next.hops_max = Some(hops_max);
         }
         if found.onion > ONION_ROOM {
-            next.minds_onion = true;
+            next.checks_onion = true;
         }
         let breaks =
             found.blocks > limits.max_cltv_blocks || found.hops > hops_max || found.onion > ONION_ROOM;
@@ -208,56 +208,56 @@ impl Finder {
     /// search met some that matter.
     fn lifted(
         &mut self,
-        task: &Task<'_>,
+        prepared: &PreparedQuery<'_>,
         limits: Limits,
         cost_max: Option<u64>,
     ) -> Result<Option<Route>, Exhausted> {
-        let cost_max = cost_max.unwrap_or(task.cost_max());
+        let cost_max = cost_max.unwrap_or(prepared.cost_max());
         // What keeps the limit on blocks pays no more for them than all within it cost.
-        let blocks = task.price(limits.max_cltv_blocks);
+        let blocks = prepared.price(limits.max_cltv_blocks);
         let lifted_cost = self.labels.lifted_cost;
         if lifted_cost == u64::MAX || lifted_cost.saturating_sub(blocks) >= cost_max {
             return Ok(None);
         }
         // Most of the time there is no way there even without such minimums.
-        let blocks_max = (task.block_price > 0).then_some(limits.max_cltv_blocks);
+        let blocks_max = (prepared.block_price > 0).then_some(limits.max_cltv_blocks);
         let waiving = Rules { blocks_max, waives_minimums: true, cost_max, ..Rules::plain(limits) };
-        if self.run(task, &waiving)?.is_none() {
+        if self.run(prepared, &waiving)?.is_none() {
             return Ok(None);
         }
         // A cheaper route has a fee of no more than its cost.
-        let amount_max = match task.objective {
+        let amount_max = match prepared.objective {
             Objective::Cost | Objective::Fee => {
-                task.amount_max.min(task.amount.saturating_add(cost_max / Cost::PER_MSAT))
+                prepared.amount_max.min(prepared.amount.saturating_add(cost_max / Cost::PER_MSAT))
             }
-            Objective::Blocks | Objective::Hops => task.amount_max,
+            Objective::Blocks | Objective::Hops => prepared.amount_max,
         };
-        let highest = task.highest_minimum(amount_max);
+        let highest = prepared.highest_minimum(amount_max);
         let rules = Rules {
             blocks_max: Some(limits.max_cltv_blocks),
             hops_max: Some(u32::try_from(limits.max_hops).unwrap_or(u32::MAX)),
-            minds_onion: true,
+            checks_onion: true,
             lift: Some(highest),
             waives_minimums: false,
             cost_max,
             limits,
         };
-        let found = self.run(task, &rules)?;
-        Ok(found.map(|found| self.route(task, &found)))
+        let found = self.run(prepared, &rules)?;
+        Ok(found.map(|found| self.route(prepared, &found)))
     }
 
-    fn run(&mut self, task: &Task<'_>, rules: &Rules) -> Result<Option<Found>, Exhausted> {
-        self.labels.run(task, rules, &mut self.guides, self.comparisons_max)
+    fn run(&mut self, prepared: &PreparedQuery<'_>, rules: &Rules) -> Result<Option<Found>, Exhausted> {
+        self.labels.run(prepared, rules, &mut self.bounds, self.comparisons_max)
     }
 
     /// Says what each limit alone would have to be.
-    fn nearest_misses(&mut self, task: Task<'_>) -> NoRoute {
-        let amount = task.query.amount;
-        let limits = task.query.limits;
+    fn nearest_misses(&mut self, prepared: PreparedQuery<'_>) -> NoRoute {
+        let amount = prepared.query.amount;
+        let limits = prepared.query.limits;
         let wide = Limits { max_fee: Msat::MAX_MONEY, max_cltv_blocks: u32::MAX, max_hops: HOPS_MAX };
         let mut least = |objective, limits: Limits| {
             self.labels.comparisons = 0;
-            self.solve(&task.minimising(objective, limits.max_fee), limits)
+            self.solve(&prepared.minimising(objective, limits.max_fee), limits)
         };
         if matches!(least(Objective::Fee, wide), Err(Stop::Nothing)) {
             return NoRoute::Unreachable { amount };
@@ -275,21 +275,21 @@ impl Finder {
     }
 
     /// The route that was found, its figures in full.
-    fn route(&mut self, task: &Task<'_>, found: &Found) -> Route {
+    fn route(&mut self, prepared: &PreparedQuery<'_>, found: &Found) -> Route {
         self.start = self.labels.start_of(found);
-        let mut unlikely = Bits(0);
+        let mut uncertainty = Uncertainty(0);
         let hops = self.labels.hops(found).enumerate().map(|(at, hop)| {
-            let directed = task.snapshot.directed(hop.edge);
-            let role = if at == 0 { task.first_role() } else { Role::Forward };
-            let bits = task.unlikely(directed, hop.edge, hop.amount, role);
-            unlikely = Bits::sum([unlikely, bits].into_iter());
+            let directed = prepared.snapshot.directed(hop.edge);
+            let role = if at == 0 { prepared.first_role() } else { HopRole::Forward };
+            let bits = prepared.uncertainty(directed, hop.edge, hop.amount, role);
+            uncertainty = Uncertainty::sum([uncertainty, bits].into_iter());
             PathHop {
-                from: task.snapshot.node_id(hop.from),
-                to: task.snapshot.node_id(hop.to),
+                from: prepared.snapshot.node_id(hop.from),
+                to: prepared.snapshot.node_id(hop.to),
                 scid: directed.scid,
                 direction: directed.direction,
                 amount: Msat(hop.amount),
-                cltv_expiry: BlockHeight(task.query.height.0.saturating_add(hop.blocks)),
+                cltv_expiry: BlockHeight(prepared.query.height.0.saturating_add(hop.blocks)),
                 fee: Msat(hop.amount_in - hop.amount),
             }
         });
@@ -297,10 +297,10 @@ impl Finder {
         Route {
             hops,
             total_amount: Msat(found.amount),
-            fee: Msat(found.amount - task.amount),
+            fee: Msat(found.amount - prepared.amount),
             total_cltv_blocks: found.blocks,
             cost: Cost(found.cost),
-            success: unlikely.probability(),
+            success: uncertainty.probability(),
         }
     }
 }

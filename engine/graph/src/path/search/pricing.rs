@@ -9,7 +9,7 @@
 
 use crate::path::search::Finder;
 use crate::path::search::labels::{Found, Rules};
-use crate::path::search::task::{Objective, Task};
+use crate::path::search::prepared::{Objective, PreparedQuery};
 use crate::path::{Cost, Limits, Route};
 
 /// How many prices are tried.
@@ -37,17 +37,22 @@ struct Point {
 
 impl Point {
     /// What the route costs with its blocks priced.
-    fn priced(&self, task: &Task<'_>) -> u64 {
-        self.cost.saturating_add(task.price(self.blocks))
+    fn priced(&self, prepared: &PreparedQuery<'_>) -> u64 {
+        self.cost.saturating_add(prepared.price(self.blocks))
     }
 }
 
 impl Finder {
     /// Finds a price of blocks at which the cheapest routes have about as many as the limit allows, `cheapest` being too
     /// slow without one. No price is given where no route is known that keeps all limits.
-    pub(super) fn price_blocks(&mut self, task: Task<'_>, cheapest: &Found, limits: Limits) -> Priced {
+    pub(super) fn price_blocks(
+        &mut self,
+        prepared: PreparedQuery<'_>,
+        cheapest: &Found,
+        limits: Limits,
+    ) -> Priced {
         let mut priced = Priced { block_price: 0, cost_max: u64::MAX, best: None };
-        if matches!(task.objective, Objective::Blocks | Objective::Hops) || cheapest.cost >= COST_MAX {
+        if matches!(prepared.objective, Objective::Blocks | Objective::Hops) || cheapest.cost >= COST_MAX {
             return priced;
         }
         let mut slow = Point { cost: cheapest.cost, blocks: cheapest.blocks };
@@ -56,23 +61,23 @@ impl Finder {
         // At the first price next to nothing but blocks counts: if that is too slow, all is.
         let mut price = BLOCK_PRICE_MAX;
         for _ in 0..PRICES_MAX {
-            let task = task.pricing_blocks(price);
-            self.guides.start(&task);
+            let prepared = prepared.pricing_blocks(price);
+            self.bounds.start(&prepared);
             // What is known already has to be outdone.
-            let known = slow.priced(&task).min(quick.map_or(u64::MAX, |quick| quick.priced(&task)));
+            let known = slow.priced(&prepared).min(quick.map_or(u64::MAX, |quick| quick.priced(&prepared)));
             let rules = Rules { cost_max: known, ..Rules::plain(limits) };
             // Where that is cut off, so is the search that this is for.
-            let Ok(found) = self.run(&task, &rules) else { break };
+            let Ok(found) = self.run(&prepared, &rules) else { break };
             // Nothing that keeps the limit costs less.
             let least = found
                 .as_ref()
                 .map_or(known, |found| found.cost)
-                .saturating_sub(task.price(limits.max_cltv_blocks));
+                .saturating_sub(prepared.price(limits.max_cltv_blocks));
             if least >= highest {
                 (highest, priced.block_price) = (least, price);
             }
             let Some(found) = found else { break };
-            let cost = found.cost.saturating_sub(task.price(found.blocks));
+            let cost = found.cost.saturating_sub(prepared.price(found.blocks));
             let point = Point { cost, blocks: found.blocks };
             if point.blocks > limits.max_cltv_blocks {
                 slow = point;
@@ -81,7 +86,7 @@ impl Finder {
                 let keeps = Finder::stricter(Rules::plain(limits), &found, limits).is_none();
                 if keeps && cost < COST_MAX.min(priced.cost_max) {
                     priced.cost_max = cost + 1;
-                    priced.best = Some(Route { cost: Cost(cost), ..self.route(&task, &found) });
+                    priced.best = Some(Route { cost: Cost(cost), ..self.route(&prepared, &found) });
                 }
             }
             let Some(quick) = quick else { break };

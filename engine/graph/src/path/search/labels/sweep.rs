@@ -12,8 +12,10 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use crate::path::search::bounds::{Bounds, Measure};
-use crate::path::search::labels::{BLOCKED, Exhausted, Found, Guides, Label, Labels, RESTS, Rules, Stage};
-use crate::path::search::task::{Side, Task};
+use crate::path::search::labels::{
+    BLOCKED, Exhausted, Found, LAZY, Label, Labels, LowerBounds, Rules, Stage,
+};
+use crate::path::search::prepared::{BlockSide, PreparedQuery};
 
 /// After how many comparisons a search in which labels do not easily stand in for each other is worth complete bounds.
 const COMPARISONS_BEFORE_GUIDES: usize = 100_000;
@@ -30,41 +32,41 @@ impl Labels {
     /// Takes labels up in their order until none that is left can lead to a cheaper route.
     pub(super) fn sweep<const PLAIN: bool>(
         &mut self,
-        task: &Task<'_>,
+        prepared: &PreparedQuery<'_>,
         rules: &Rules,
-        guides: &mut Guides,
+        bounds: &mut LowerBounds,
         comparisons_max: usize,
     ) -> Result<Option<Found>, Exhausted> {
         let complete_at = self.comparisons + COMPARISONS_BEFORE_GUIDES;
         let mut complete = PLAIN;
         // Where minimums are lifted, too many ways without a fee are worth a look.
         let mut raised = rules.lift.is_some();
-        while let Some((estimate, blocks, at)) = self.next(guides.cost.radius()) {
+        while let Some((estimate, blocks, at)) = self.next(bounds.cost.radius()) {
             if self.is_decided(estimate, blocks) {
                 break;
             }
-            if at >= RESTS {
-                self.resume::<PLAIN>(task, rules, guides, at - RESTS, estimate);
+            if at >= LAZY {
+                self.resume::<PLAIN>(prepared, rules, bounds, at - LAZY, estimate);
             } else {
-                self.take::<PLAIN>(task, rules, guides, at, estimate);
+                self.expand::<PLAIN>(prepared, rules, bounds, at, estimate);
             }
             if !complete && self.comparisons > complete_at {
-                while guides.cost.is_growing() {
-                    self.advance::<PLAIN>(task, rules, guides);
+                while bounds.cost.is_growing() {
+                    self.advance::<PLAIN>(prepared, rules, bounds);
                 }
-                guides.complete(task);
+                bounds.complete(prepared);
                 complete = true;
             }
             if self.comparisons > comparisons_max {
                 return Err(Exhausted);
             }
-            if !raised && self.work + guides.cost.work > RAISE_WORK {
-                self.raise::<PLAIN>(task, rules, guides, comparisons_max);
+            if !raised && self.work + bounds.cost.work > RAISE_WORK {
+                self.raise::<PLAIN>(prepared, rules, bounds, comparisons_max);
                 raised = true;
             }
             // The two searches keep pace: neither covers the graph where they can meet half way.
-            while guides.cost.is_growing() && self.is_ahead(&guides.cost) {
-                self.advance::<PLAIN>(task, rules, guides);
+            while bounds.cost.is_growing() && self.is_ahead(&bounds.cost) {
+                self.advance::<PLAIN>(prepared, rules, bounds);
             }
         }
         Ok(self.best.map(|at| {
@@ -85,21 +87,21 @@ impl Labels {
     /// such a one seems the only cheap way, the backward search goes through half the network before that is ruled out.
     fn raise<const PLAIN: bool>(
         &mut self,
-        task: &Task<'_>,
+        prepared: &PreparedQuery<'_>,
         rules: &Rules,
-        guides: &mut Guides,
+        bounds: &mut LowerBounds,
         comparisons_max: usize,
     ) {
         // What bears no fee so far is taken up first, and looked at in full.
-        for rest in 0..self.rests.len() {
-            if self.labels[self.rests[rest] as usize].amount == task.amount {
-                self.resume::<PLAIN>(task, rules, guides, rest as u32, u64::MAX);
+        for rest in 0..self.lazy_lists.len() {
+            if self.labels[self.lazy_lists[rest] as usize].amount == prepared.amount {
+                self.resume::<PLAIN>(prepared, rules, bounds, rest as u32, u64::MAX);
             }
         }
         let mut at = 0;
         while let Some(label) = self.labels.get(at) {
-            if label.amount == task.amount && label.node != task.payer {
-                self.take::<PLAIN>(task, rules, guides, at as u32, u64::MAX);
+            if label.amount == prepared.amount && label.node != prepared.payer {
+                self.expand::<PLAIN>(prepared, rules, bounds, at as u32, u64::MAX);
             }
             if self.comparisons > comparisons_max {
                 return;
@@ -108,22 +110,22 @@ impl Labels {
         }
         let entries = self.near.iter().chain(&self.far).map(|Reverse((.., at))| *at);
         let amounts = entries.filter_map(|at| self.pending(at)).map(|label| label.amount);
-        let Some(amount) = amounts.min().filter(|amount| *amount > task.amount) else { return };
+        let Some(amount) = amounts.min().filter(|amount| *amount > prepared.amount) else { return };
         let labels = &self.labels;
         let unsettled =
             self.near.drain().map(|Reverse((_, blocks, at))| (labels[at as usize].cost, blocks, at));
         self.far.extend(unsettled.map(Reverse));
         self.work = 0;
-        guides.cost.start(task, amount);
-        self.advance::<PLAIN>(task, rules, guides);
+        bounds.cost.start(prepared, amount);
+        self.advance::<PLAIN>(prepared, rules, bounds);
     }
 
     /// The label that an entry of what is open has still to be looked at for.
     fn pending(&self, entry: u32) -> Option<&Label> {
-        let (at, stage) = match entry.checked_sub(RESTS) {
+        let (at, stage) = match entry.checked_sub(LAZY) {
             Some(rest) => {
-                self.later.least(rest)?;
-                (self.rests[rest as usize], Stage::Taken)
+                self.lazy.least_cost(rest)?;
+                (self.lazy_lists[rest as usize], Stage::Expanded)
             }
             None => (entry, Stage::Open),
         };
@@ -168,16 +170,21 @@ impl Labels {
 
     /// Lets the forward search go on. Where it settles a node from which an edge leads to a taken label, that edge is
     /// crossed at once: whatever is put off then leaves nodes that are not settled.
-    fn advance<const PLAIN: bool>(&mut self, task: &Task<'_>, rules: &Rules, guides: &mut Guides) {
-        let settled = guides.cost.grow(task, Measure::Cost);
-        for node in guides.cost.news() {
+    fn advance<const PLAIN: bool>(
+        &mut self,
+        prepared: &PreparedQuery<'_>,
+        rules: &Rules,
+        bounds: &mut LowerBounds,
+    ) {
+        let settled = bounds.cost.grow(prepared, Measure::Cost);
+        for node in bounds.cost.updated_nodes() {
             let first = self.first_at(*node);
             if (first as usize) < self.labels.len() {
-                self.join::<PLAIN>(task, rules, guides, first);
+                self.join::<PLAIN>(prepared, rules, bounds, first);
             }
         }
         let Some(node) = settled else { return };
-        let rest = guides.cost.of(node);
+        let rest = bounds.cost.of(node);
         let mut at = self.first_at(node);
         while let Some(label) = self.labels.get(at as usize) {
             if label.stage == Stage::Open {
@@ -185,16 +192,16 @@ impl Labels {
             }
             at = label.sibling;
         }
-        let edges = task.snapshot.incoming(node);
-        for (inward, target) in edges.clone().zip(task.snapshot.sources(edges)) {
-            if !self.taken.contains(*target) {
+        let edges = prepared.snapshot.incoming(node);
+        for (inward, target) in edges.clone().zip(prepared.snapshot.sources(edges)) {
+            if !self.expanded.contains(*target) {
                 continue;
             }
-            let number = task.snapshot.reverse(inward);
+            let number = prepared.snapshot.reverse(inward);
             let mut at = self.first_at(*target);
             while let Some(label) = self.labels.get(at as usize).copied() {
-                if label.stage == Stage::Taken {
-                    self.meet::<PLAIN>(task, rules, guides, (at, &label), (number, node));
+                if label.stage == Stage::Expanded {
+                    self.meet::<PLAIN>(prepared, rules, bounds, (at, &label), (number, node));
                 }
                 at = label.sibling;
             }
@@ -202,11 +209,11 @@ impl Labels {
     }
 
     /// Takes a label up, unless that has been done or another has taken its place.
-    fn take<const PLAIN: bool>(
+    fn expand<const PLAIN: bool>(
         &mut self,
-        task: &Task<'_>,
+        prepared: &PreparedQuery<'_>,
         rules: &Rules,
-        guides: &Guides,
+        bounds: &LowerBounds,
         at: u32,
         estimate: u64,
     ) {
@@ -214,73 +221,72 @@ impl Labels {
         if label.stage != Stage::Open {
             return;
         }
-        label.stage = Stage::Taken;
+        label.stage = Stage::Expanded;
         let label = *label;
-        self.taken.insert(label.node);
-        let edges = task.snapshot.incoming(label.node);
+        self.expanded.insert(label.node);
+        let edges = prepared.snapshot.incoming(label.node);
         self.work += edges.len() / 4;
-        for (number, source) in edges.clone().zip(task.snapshot.sources(edges.clone())) {
-            if guides.cost.is_settled(*source) {
-                self.meet::<PLAIN>(task, rules, guides, (at, &label), (number, *source));
+        for (number, source) in edges.clone().zip(prepared.snapshot.sources(edges.clone())) {
+            if bounds.cost.is_settled(*source) {
+                self.meet::<PLAIN>(prepared, rules, bounds, (at, &label), (number, *source));
             }
         }
-        let blocks = task.snapshot.blocks(label.node);
+        let blocks = prepared.snapshot.blocks(label.node);
         if blocks.is_empty() {
-            return self.scan::<PLAIN>(task, rules, guides, (at, &label), edges);
+            return self.scan::<PLAIN>(prepared, rules, bounds, (at, &label), edges);
         }
-        let heads = task.snapshot.inward_heads(blocks).flat_map(|(first, run)| (first..).zip(run));
-        let rest =
-            self.later.put(heads.filter_map(|(block, head)| {
-                Some((task.least(Side::Inward, block, head, label.amount)?, block))
-            }));
-        self.rests.push(at);
-        self.resume::<PLAIN>(task, rules, guides, rest, estimate);
+        let heads = prepared.snapshot.inward_heads(blocks).flat_map(|(first, run)| (first..).zip(run));
+        let rest = self.lazy.push_list(heads.filter_map(|(block, head)| {
+            Some((prepared.least(BlockSide::Inward, block, head, label.amount)?, block))
+        }));
+        self.lazy_lists.push(at);
+        self.resume::<PLAIN>(prepared, rules, bounds, rest, estimate);
     }
 
     /// Looks at the blocks put off whose turn it is, and puts off what is left.
     fn resume<const PLAIN: bool>(
         &mut self,
-        task: &Task<'_>,
+        prepared: &PreparedQuery<'_>,
         rules: &Rules,
-        guides: &Guides,
+        bounds: &LowerBounds,
         rest: u32,
         estimate: u64,
     ) {
-        let at = self.rests[rest as usize];
+        let at = self.lazy_lists[rest as usize];
         let label = self.labels[at as usize];
-        if label.stage == Stage::Replaced {
+        if label.stage == Stage::Dominated {
             return;
         }
-        let least = label.cost.saturating_add(guides.cost.radius());
+        let least = label.cost.saturating_add(bounds.cost.radius());
         if let Some(most) = estimate.checked_sub(least) {
-            while let Some(block) = self.later.take(rest, most) {
-                let edges = task.snapshot.block(label.node, block);
-                self.scan::<PLAIN>(task, rules, guides, (at, &label), edges);
+            while let Some(block) = self.lazy.pop_up_to(rest, most) {
+                let edges = prepared.snapshot.block(label.node, block);
+                self.scan::<PLAIN>(prepared, rules, bounds, (at, &label), edges);
             }
         }
-        let Some(rise) = self.later.least(rest) else { return };
+        let Some(rise) = self.lazy.least_cost(rest) else { return };
         if least.saturating_add(rise) < self.cost_max {
-            self.far.push(Reverse((label.cost.saturating_add(rise), label.blocks, RESTS + rest)));
+            self.far.push(Reverse((label.cost.saturating_add(rise), label.blocks, LAZY + rest)));
         }
     }
 
     /// Offers the labels that are longer by some edges, leaving out those that were crossed when the searches met.
     fn scan<const PLAIN: bool>(
         &mut self,
-        task: &Task<'_>,
+        prepared: &PreparedQuery<'_>,
         rules: &Rules,
-        guides: &Guides,
+        bounds: &LowerBounds,
         (at, label): (u32, &Label),
         edges: Range<u32>,
     ) {
         self.work += 2 * edges.len();
-        for (first, run) in task.snapshot.runs(edges) {
+        for (first, run) in prepared.snapshot.runs(edges) {
             for (number, edge) in (first..).zip(run) {
-                if !guides.cost.is_settled(edge.source) {
+                if !bounds.cost.is_settled(edge.source) {
                     let next = self.labels.len();
-                    self.cross::<PLAIN>(task, rules, guides, (at, label), (number, edge));
+                    self.extend::<PLAIN>(prepared, rules, bounds, (at, label), (number, edge));
                     if self.labels.len() > next {
-                        self.join::<PLAIN>(task, rules, guides, next as u32);
+                        self.join::<PLAIN>(prepared, rules, bounds, next as u32);
                     }
                 }
             }
@@ -290,49 +296,61 @@ impl Labels {
     /// Offers the label that is longer by an edge from a settled node, and those on from there to the payer.
     fn meet<const PLAIN: bool>(
         &mut self,
-        task: &Task<'_>,
+        prepared: &PreparedQuery<'_>,
         rules: &Rules,
-        guides: &Guides,
+        bounds: &LowerBounds,
         (at, label): (u32, &Label),
         (number, source): (u32, u32),
     ) {
         let next = self.labels.len();
-        if label.cost.saturating_add(guides.cost.of(source)) >= self.cost_max {
+        if label.cost.saturating_add(bounds.cost.of(source)) >= self.cost_max {
             return;
         }
         let front = &self.fronts[source as usize];
-        if front.search == self.search && (front.first == BLOCKED || (PLAIN && front.outdoes(label))) {
+        if front.search == self.search && (front.first == BLOCKED || (PLAIN && front.dominates(label))) {
             return;
         }
-        let edge = task.snapshot.edge(number);
-        self.cross::<PLAIN>(task, rules, guides, (at, label), (number, edge));
+        let edge = prepared.snapshot.edge(number);
+        self.extend::<PLAIN>(prepared, rules, bounds, (at, label), (number, edge));
         if self.labels.len() > next {
-            self.dive::<PLAIN>(task, rules, guides, next as u32);
+            self.follow_to_payer::<PLAIN>(prepared, rules, bounds, next as u32);
         }
     }
 
     /// Follows a label to the payer where the forward search has found a way that would make the cheapest route so far.
     #[inline]
-    fn join<const PLAIN: bool>(&mut self, task: &Task<'_>, rules: &Rules, guides: &Guides, at: u32) {
+    fn join<const PLAIN: bool>(
+        &mut self,
+        prepared: &PreparedQuery<'_>,
+        rules: &Rules,
+        bounds: &LowerBounds,
+        at: u32,
+    ) {
         let label = &self.labels[at as usize];
-        if let Some(rest) = guides.cost.found(label.node)
+        if let Some(rest) = bounds.cost.found(label.node)
             && label.cost.saturating_add(rest) < self.cost_max
         {
-            self.dive::<PLAIN>(task, rules, guides, at);
+            self.follow_to_payer::<PLAIN>(prepared, rules, bounds, at);
         }
     }
 
     /// Follows the nearest known way to the payer, so that a cost to beat is soon known. What it finds on the way are
     /// labels like others.
-    fn dive<const PLAIN: bool>(&mut self, task: &Task<'_>, rules: &Rules, guides: &Guides, mut at: u32) {
+    fn follow_to_payer<const PLAIN: bool>(
+        &mut self,
+        prepared: &PreparedQuery<'_>,
+        rules: &Rules,
+        bounds: &LowerBounds,
+        mut at: u32,
+    ) {
         loop {
             let label = self.labels[at as usize];
             let next = self.labels.len();
-            let Some(number) = guides.cost.over(label.node).filter(|_| label.node != task.payer) else {
+            let Some(number) = bounds.cost.over(label.node).filter(|_| label.node != prepared.payer) else {
                 return;
             };
-            let edge = task.snapshot.edge(number);
-            self.cross::<PLAIN>(task, rules, guides, (at, &label), (number, edge));
+            let edge = prepared.snapshot.edge(number);
+            self.extend::<PLAIN>(prepared, rules, bounds, (at, &label), (number, edge));
             if self.labels.len() == next {
                 return;
             }

@@ -9,32 +9,32 @@ use crate::snapshot::{Edge, Snapshot};
 
 /// What a payer knows, by edge number; used again from query to query.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct EdgeLimits {
     marked: Vec<u64>,
     /// In ascending order of edges.
-    entries: Vec<(u32, Special)>,
+    entries: Vec<(u32, EdgeLimit)>,
 }
 
 /// What differs from the policy on one edge. Amounts are millisatoshis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Special {
+pub(crate) struct EdgeLimit {
     /// Larger than any amount when the edge must not be used.
     pub(crate) minimum: u64,
     pub(crate) maximum: u64,
     /// What all parts of a payment may put on it.
-    pub(crate) together: u64,
+    pub(crate) aggregate_max: u64,
     /// What other payments have put on it; `maximum` and `together` are less by it already.
     pub(crate) in_flight: u64,
     /// The payer knows what it can send here, so that there is no doubt.
     pub(crate) certain: bool,
 }
 
-impl Special {
-    const CLOSED: Special =
-        Special { minimum: u64::MAX, maximum: 0, together: 0, in_flight: 0, certain: false };
+impl EdgeLimit {
+    const CLOSED: EdgeLimit =
+        EdgeLimit { minimum: u64::MAX, maximum: 0, aggregate_max: 0, in_flight: 0, certain: false };
 }
 
-impl Known {
+impl EdgeLimits {
     /// Looks up everything that `query`'s payer knows.
     pub(crate) fn prepare(&mut self, graph: &Snapshot, query: &Query<'_>) {
         let known = query.knowledge;
@@ -48,42 +48,42 @@ impl Known {
         };
         if let Some(first_hops) = &known.first_hops {
             for edge in outgoing(query.from) {
-                let special = first_hops.get(&graph.directed(edge).scid).map_or(Special::CLOSED, |first| {
+                let limit = first_hops.get(&graph.directed(edge).scid).map_or(EdgeLimit::CLOSED, |first| {
                     let spendable = first.spendable.min(graph.capacity_of(edge).to_msat()).0;
-                    Special {
+                    EdgeLimit {
                         minimum: first.htlc_minimum.0,
                         maximum: spendable,
-                        together: spendable,
+                        aggregate_max: spendable,
                         in_flight: 0,
                         certain: true,
                     }
                 });
-                self.put(edge, special);
+                self.put(edge, limit);
             }
         }
         let channels = known.excluded_channels.iter().filter_map(|scid| graph.edges_of(*scid)).flatten();
         let directions = known.excluded_directions.iter().filter_map(|directed| graph.edge_index(*directed));
         let nodes = known.excluded_nodes.iter().flat_map(|node| outgoing(*node));
         for edge in channels.chain(directions).chain(nodes) {
-            self.put(edge, Special::CLOSED);
+            self.put(edge, EdgeLimit::CLOSED);
         }
         for (directed, failed) in &known.failed_amounts {
-            self.change(graph, *directed, |special, _| match failed.0.checked_sub(1) {
+            self.change(graph, *directed, |limit, _| match failed.0.checked_sub(1) {
                 Some(most) => {
-                    special.maximum = special.maximum.min(most);
-                    special.together = special.together.min(most);
+                    limit.maximum = limit.maximum.min(most);
+                    limit.aggregate_max = limit.aggregate_max.min(most);
                 }
-                None => *special = Special::CLOSED,
+                None => *limit = EdgeLimit::CLOSED,
             });
         }
         for (directed, held) in &known.in_flight {
-            self.change(graph, *directed, |special, edge| {
-                special.in_flight = held.0;
+            self.change(graph, *directed, |limit, edge| {
+                limit.in_flight = held.0;
                 // What a payer knows to be spendable is so beside what is in flight already.
-                if !special.certain {
+                if !limit.certain {
                     let free = graph.capacity_of(edge).to_msat().0.saturating_sub(held.0);
-                    special.together = special.together.min(free);
-                    special.maximum = special.maximum.min(free);
+                    limit.aggregate_max = limit.aggregate_max.min(free);
+                    limit.maximum = limit.maximum.min(free);
                 }
             });
         }
@@ -100,7 +100,7 @@ impl Known {
 
     /// What is to be minded of an edge.
     #[inline]
-    pub(crate) fn special(&self, edge: u32) -> Option<&Special> {
+    pub(crate) fn limit(&self, edge: u32) -> Option<&EdgeLimit> {
         if self.marked[edge as usize / 64] >> (edge % 64) & 1 == 0 {
             return None;
         }
@@ -112,23 +112,23 @@ impl Known {
         &mut self,
         graph: &Snapshot,
         directed: DirectedChannel,
-        change: impl FnOnce(&mut Special, u32),
+        change: impl FnOnce(&mut EdgeLimit, u32),
     ) {
         let Some(edge) = graph.edge_index(directed) else { return };
-        let mut special = match self.entries.iter().rev().find(|(other, _)| *other == edge) {
-            Some((_, special)) if self.is_marked(edge) => *special,
-            _ => Known::ordinary(graph, edge, graph.edge(edge)),
+        let mut limit = match self.entries.iter().rev().find(|(other, _)| *other == edge) {
+            Some((_, limit)) if self.is_marked(edge) => *limit,
+            _ => EdgeLimits::ordinary(graph, edge, graph.edge(edge)),
         };
-        change(&mut special, edge);
-        self.put(edge, special);
+        change(&mut limit, edge);
+        self.put(edge, limit);
     }
 
     /// What an edge is without knowledge.
-    pub(crate) fn ordinary(graph: &Snapshot, edge: u32, terms: &Edge) -> Special {
-        Special {
-            minimum: terms.minimum,
-            maximum: terms.maximum,
-            together: graph.capacity_of(edge).to_msat().0,
+    pub(crate) fn ordinary(graph: &Snapshot, edge: u32, costs: &Edge) -> EdgeLimit {
+        EdgeLimit {
+            minimum: costs.minimum,
+            maximum: costs.maximum,
+            aggregate_max: graph.capacity_of(edge).to_msat().0,
             in_flight: 0,
             certain: false,
         }
@@ -138,8 +138,8 @@ impl Known {
         self.marked[edge as usize / 64] >> (edge % 64) & 1 == 1
     }
 
-    fn put(&mut self, edge: u32, special: Special) {
+    fn put(&mut self, edge: u32, limit: EdgeLimit) {
         self.marked[edge as usize / 64] |= 1 << (edge % 64);
-        self.entries.push((edge, special));
+        self.entries.push((edge, limit));
     }
 }

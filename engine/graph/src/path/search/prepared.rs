@@ -1,6 +1,6 @@
 //! One query over one snapshot, with every name turned into a number.
 //!
-//! Owns what may be used and what it costs: [`Task`] resolves ends, own channels, exclusions and learned liquidity once, so
+//! Owns what may be used and what it costs: [`PreparedQuery`] resolves ends, own channels, exclusions and learned liquidity once, so
 //! that the searches meet only numbers. Does not search.
 //!
 //! Invariant: says of every edge what [`crate::path::plain`] and [`crate::path::check`] say of its direction.
@@ -10,12 +10,12 @@ use fulmen_wire::units::{Msat, NodeId};
 use crate::graph::DirectedChannel;
 use crate::path::onion_room::payee_bytes;
 use crate::path::{Cost, NoRoute, Query};
-use crate::scoring::{BANNED, Bits, Overlay, Prices, Role};
+use crate::scoring::{BANNED, HopRole, Prices, ScoreIndex, Uncertainty};
 use crate::snapshot::{Edge, Snapshot};
 
 /// One query, ready to be searched for.
 #[derive(Clone, Copy)]
-pub(super) struct Task<'a> {
+pub(super) struct PreparedQuery<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) query: &'a Query<'a>,
     pub(super) prices: Prices<'a>,
@@ -29,9 +29,9 @@ pub(super) struct Task<'a> {
     pub(super) objective: Objective,
     /// What each block costs beyond the rest, while a limit on blocks is looked for by its price.
     pub(super) block_price: u64,
-    minds_success: bool,
-    overlay: Option<&'a Overlay>,
-    marks: &'a Marks,
+    weighs_success: bool,
+    index: Option<&'a ScoreIndex>,
+    knowledge: &'a PreparedKnowledge,
     /// Whether any edge is marked.
     marked: bool,
 }
@@ -77,7 +77,7 @@ pub(super) enum Objective {
 
 /// Which of a node's edges a head stands for some of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum BlockSide {
     /// Those that lead into it.
     Inward,
     /// Those that leave it.
@@ -86,32 +86,32 @@ pub(super) enum Side {
 
 /// What one query forbids, and what its payer knows of its own channels; memory used again from query to query.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
+pub(super) struct PreparedKnowledge {
     /// One bit an edge: whether `bounds` says something of it. It does of every edge in `held`.
     bits: Vec<u64>,
     /// The most each marked edge may carry, sorted by edge.
     bounds: Vec<(u32, u64)>,
     /// What other payments have in flight, sorted by edge.
     held: Vec<(u32, u64)>,
-    /// For each [`Side`] one bit a block: whether one of its edges is in `held`. Empty when none is.
+    /// For each [`BlockSide`] one bit a block: whether one of its edges is in `held`. Empty when none is.
     blocks: [Vec<u64>; 2],
     /// The payer's usable channels when it has said which: edge, least and most amount, sorted by edge.
     own: Vec<(u32, u64, u64)>,
     /// Nodes that may not forward.
     blocked: Vec<u32>,
     /// What the scorer knows, looked up for this query alone.
-    overlay: Overlay,
+    index: ScoreIndex,
 }
 
 /// What crossing an edge takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
+pub(super) struct HopCost {
     pub(super) cost: u64,
     pub(super) fee: u64,
     pub(super) delta: u32,
 }
 
-impl Marks {
+impl PreparedKnowledge {
     /// Forgets the last query and notes what this one forbids.
     pub(super) fn set(&mut self, snapshot: &Snapshot, query: &Query<'_>, payer: u32) {
         for (edge, _) in self.bounds.drain(..) {
@@ -158,9 +158,9 @@ impl Marks {
             }));
         }
         self.own.sort_unstable();
-        let unprepared = query.scorer.filter(|scorer| scorer.prepared(snapshot).is_none());
+        let unprepared = query.scorer.filter(|scorer| scorer.index_for(snapshot).is_none());
         if let Some(scorer) = unprepared {
-            self.overlay = scorer.overlay(snapshot);
+            self.index = scorer.build_index(snapshot);
         }
     }
 
@@ -196,16 +196,16 @@ pub(in crate::path) fn ends(snapshot: &Snapshot, query: &Query<'_>) -> Result<(u
     Ok((payer, payee))
 }
 
-impl<'a> Task<'a> {
+impl<'a> PreparedQuery<'a> {
     pub(super) fn new(
         snapshot: &'a Snapshot,
         query: &'a Query<'a>,
         payer: u32,
         starts: &'a [Start],
-        marks: &'a Marks,
-    ) -> Task<'a> {
+        knowledge: &'a PreparedKnowledge,
+    ) -> PreparedQuery<'a> {
         let prices = Prices::new(query);
-        Task {
+        PreparedQuery {
             snapshot,
             query,
             prices,
@@ -215,21 +215,21 @@ impl<'a> Task<'a> {
             amount_max: amount_max(query.amount, query.limits.max_fee),
             objective: Objective::Cost,
             block_price: 0,
-            minds_success: prices.minds_success(),
-            overlay: query.scorer.map(|scorer| scorer.prepared(snapshot).unwrap_or(&marks.overlay)),
-            marks,
-            marked: !marks.bounds.is_empty(),
+            weighs_success: prices.weighs_success(),
+            index: query.scorer.map(|scorer| scorer.index_for(snapshot).unwrap_or(&knowledge.index)),
+            knowledge,
+            marked: !knowledge.bounds.is_empty(),
         }
     }
 
     /// The same with another objective and limit on the fee.
-    pub(super) fn minimising(self, objective: Objective, max_fee: Msat) -> Task<'a> {
-        Task { objective, amount_max: amount_max(self.query.amount, max_fee), ..self }
+    pub(super) fn minimising(self, objective: Objective, max_fee: Msat) -> PreparedQuery<'a> {
+        PreparedQuery { objective, amount_max: amount_max(self.query.amount, max_fee), ..self }
     }
 
     /// The same with a price for each block.
-    pub(super) fn pricing_blocks(self, block_price: u64) -> Task<'a> {
-        Task { block_price, ..self }
+    pub(super) fn pricing_blocks(self, block_price: u64) -> PreparedQuery<'a> {
+        PreparedQuery { block_price, ..self }
     }
 
     /// What blocks cost beyond the rest.
@@ -252,27 +252,27 @@ impl<'a> Task<'a> {
     /// What it takes to forward `amount` over an edge that does not leave the payer; `None` when it cannot carry it. The
     /// edge's minimum is the caller's to check.
     #[inline]
-    pub(super) fn forward(&self, number: u32, edge: &Edge, amount: u64) -> Option<Step> {
+    pub(super) fn forward(&self, number: u32, edge: &Edge, amount: u64) -> Option<HopCost> {
         if amount > edge.maximum || (self.marked && self.forbids(number, amount)) {
             return None;
         }
         let fee = edge.fee(amount);
         let held = self.held(number);
-        let (mut bits, mut penalty) = (Bits(0), 0);
-        let place = self.overlay.map_or(Overlay::NONE, |overlay| overlay.places[number as usize]);
-        if place != Overlay::NONE {
-            (bits, penalty) = self.remarked(place, edge, amount, held, Role::Forward)?;
-        } else if self.minds_success {
+        let (mut bits, mut penalty) = (Uncertainty(0), 0);
+        let slot = self.index.map_or(ScoreIndex::NONE, |index| index.slots[number as usize]);
+        if slot != ScoreIndex::NONE {
+            (bits, penalty) = self.scored_uncertainty(slot, edge, amount, held, HopRole::Forward)?;
+        } else if self.weighs_success {
             bits = beside(held, amount, |amount| Prices::prior(amount, edge.capacity));
         }
         let cost = match self.objective {
-            Objective::Cost => self.prices.forward(amount, fee, edge.cltv_expiry_delta, bits, penalty),
+            Objective::Cost => self.prices.forwarded_hop(amount, fee, edge.cltv_expiry_delta, bits, penalty),
             Objective::Fee => fee.saturating_mul(Cost::PER_MSAT),
             Objective::Blocks => u64::from(edge.cltv_expiry_delta),
             Objective::Hops => 1,
         };
         let delta = u32::from(edge.cltv_expiry_delta);
-        Some(Step { cost: cost.saturating_add(self.price(delta)), fee, delta })
+        Some(HopCost { cost: cost.saturating_add(self.price(delta)), fee, delta })
     }
 
     /// Whether any edge that a head stands for may carry `amount`, or what fees make of it.
@@ -284,15 +284,16 @@ impl<'a> Task<'a> {
     /// What it costs at least to forward `amount` over any edge of a block that does not leave the payer; `None` when none
     /// can carry it.
     #[inline]
-    pub(super) fn least(&self, side: Side, block: u32, head: &Edge, amount: u64) -> Option<u64> {
+    pub(super) fn least(&self, side: BlockSide, block: u32, head: &Edge, amount: u64) -> Option<u64> {
         if !self.open(head, amount) {
             return None;
         }
         let cost = match self.objective {
             Objective::Cost => {
-                let doubted = self.minds_success && !self.is_remarked(side, block);
-                let bits = if doubted { Prices::prior_at_least(amount, head.capacity) } else { Bits(0) };
-                self.prices.forward(amount, head.fee(amount), head.cltv_expiry_delta, bits, 0)
+                let doubted = self.weighs_success && !self.is_scored(side, block);
+                let bits =
+                    if doubted { Prices::prior_lower_bound(amount, head.capacity) } else { Uncertainty(0) };
+                self.prices.forwarded_hop(amount, head.fee(amount), head.cltv_expiry_delta, bits, 0)
             }
             Objective::Fee => head.fee(amount).saturating_mul(Cost::PER_MSAT),
             Objective::Blocks => u64::from(head.cltv_expiry_delta),
@@ -303,12 +304,12 @@ impl<'a> Task<'a> {
 
     /// Whether something is known of an edge of a block that may make it likelier than its capacity does.
     #[inline]
-    fn is_remarked(&self, side: Side, block: u32) -> bool {
+    fn is_scored(&self, side: BlockSide, block: u32) -> bool {
         let holds = |blocks: &[u64]| {
             blocks.get(block as usize / 64).is_some_and(|bits| bits >> (block % 64) & 1 == 1)
         };
-        self.overlay.is_some_and(|overlay| holds(&overlay.blocks[side as usize]))
-            || holds(&self.marks.blocks[side as usize])
+        self.index.is_some_and(|index| holds(&index.blocks[side as usize]))
+            || holds(&self.knowledge.blocks[side as usize])
     }
 
     /// What it costs to offer `amount` over one of the payer's own channels; `None` when it cannot carry it.
@@ -318,13 +319,14 @@ impl<'a> Task<'a> {
         }
         let role = self.first_role();
         let mut cost = 0;
-        let place = self.overlay.map_or(Overlay::NONE, |overlay| overlay.places[number as usize]);
-        if place != Overlay::NONE {
-            let (bits, penalty) = self.remarked(place, edge, amount, self.held(number), role)?;
-            cost = if role == Role::First { self.prices.first(bits, penalty) } else { 0 };
-        } else if self.minds_success && role == Role::First {
+        let slot = self.index.map_or(ScoreIndex::NONE, |index| index.slots[number as usize]);
+        if slot != ScoreIndex::NONE {
+            let (bits, penalty) = self.scored_uncertainty(slot, edge, amount, self.held(number), role)?;
+            cost = if role == HopRole::OwnUnknown { self.prices.own_hop(bits, penalty) } else { 0 };
+        } else if self.weighs_success && role == HopRole::OwnUnknown {
             let held = self.held(number);
-            cost = self.prices.first(beside(held, amount, |amount| Prices::prior(amount, edge.capacity)), 0);
+            cost =
+                self.prices.own_hop(beside(held, amount, |amount| Prices::prior(amount, edge.capacity)), 0);
         }
         Some(match self.objective {
             Objective::Cost => cost,
@@ -357,26 +359,32 @@ impl<'a> Task<'a> {
 
     /// Nodes that may not forward.
     pub(super) fn blocked(&self) -> &'a [u32] {
-        &self.marks.blocked
+        &self.knowledge.blocked
     }
 
     /// The highest minimum of any direction that is above the payment's amount and no more than `amount_max`.
     pub(super) fn highest_minimum(&self, amount_max: u64) -> u64 {
         let all = 0..self.snapshot.edge_count() as u32;
         let edges = self.snapshot.runs(all).flat_map(|(_, run)| run.iter().map(|edge| edge.minimum));
-        let own = self.marks.own.iter().map(|(_, minimum, _)| *minimum);
+        let own = self.knowledge.own.iter().map(|(_, minimum, _)| *minimum);
         let above = edges.chain(own).filter(|minimum| *minimum > self.amount && *minimum <= amount_max);
         above.max().unwrap_or(self.amount)
     }
 
     /// What the payer's own channels are to the price of a route.
-    pub(super) fn first_role(&self) -> Role {
-        if self.query.knowledge.first_hops.is_some() { Role::Known } else { Role::First }
+    pub(super) fn first_role(&self) -> HopRole {
+        if self.query.knowledge.first_hops.is_some() { HopRole::OwnKnown } else { HopRole::OwnUnknown }
     }
 
-    /// How unlikely a hop is to work.
-    pub(super) fn unlikely(&self, directed: DirectedChannel, edge: u32, amount: u64, role: Role) -> Bits {
-        self.prices.bits(directed, self.snapshot.capacity_of(edge), Msat(amount), role)
+    /// How uncertainty a hop is to work.
+    pub(super) fn uncertainty(
+        &self,
+        directed: DirectedChannel,
+        edge: u32,
+        amount: u64,
+        role: HopRole,
+    ) -> Uncertainty {
+        self.prices.uncertainty(directed, self.snapshot.capacity_of(edge), Msat(amount), role)
     }
 
     /// Least and most amount of one of the payer's own channels.
@@ -384,47 +392,57 @@ impl<'a> Task<'a> {
         if self.query.knowledge.first_hops.is_none() {
             return edge.enabled().then_some((edge.minimum, edge.maximum));
         }
-        let at = self.marks.own.binary_search_by_key(&number, |(edge, _, _)| *edge).ok()?;
-        let (_, least, most) = self.marks.own[at];
+        let at = self.knowledge.own.binary_search_by_key(&number, |(edge, _, _)| *edge).ok()?;
+        let (_, least, most) = self.knowledge.own[at];
         Some((least, most))
     }
 
     /// What other payments have in flight on an edge.
     #[inline]
     fn held(&self, number: u32) -> u64 {
-        if self.marks.held.is_empty() || (self.marks.bits[number as usize / 64] >> (number % 64)) & 1 == 0 {
+        if self.knowledge.held.is_empty()
+            || (self.knowledge.bits[number as usize / 64] >> (number % 64)) & 1 == 0
+        {
             return 0;
         }
-        let at = self.marks.held.binary_search_by_key(&number, |(edge, _)| *edge);
-        at.map_or(0, |at| self.marks.held[at].1)
+        let at = self.knowledge.held.binary_search_by_key(&number, |(edge, _)| *edge);
+        at.map_or(0, |at| self.knowledge.held[at].1)
     }
 
     #[inline]
     fn forbids(&self, number: u32, amount: u64) -> bool {
-        self.marks.bits[number as usize / 64] >> (number % 64) & 1 == 1 && amount > self.marks.bound(number)
+        self.knowledge.bits[number as usize / 64] >> (number % 64) & 1 == 1
+            && amount > self.knowledge.bound(number)
     }
 
     /// Unlikeliness and penalty of an edge that the scorer knows something of; `None` when it is banned.
-    fn remarked(&self, place: u32, edge: &Edge, amount: u64, held: u64, role: Role) -> Option<(Bits, u64)> {
-        let remark = &self.overlay?.remarks[place as usize];
-        let penalty = if role == Role::Forward { remark.penalty } else { remark.own_penalty };
+    fn scored_uncertainty(
+        &self,
+        slot: u32,
+        edge: &Edge,
+        amount: u64,
+        held: u64,
+        role: HopRole,
+    ) -> Option<(Uncertainty, u64)> {
+        let score = &self.index?.scores[slot as usize];
+        let penalty = if role == HopRole::Forward { score.penalty } else { score.own_penalty };
         if penalty == BANNED {
             return None;
         }
-        let bits = if self.minds_success && role != Role::Known {
-            beside(held, amount, |amount| self.prices.learned(remark, amount, edge.capacity))
+        let bits = if self.weighs_success && role != HopRole::OwnKnown {
+            beside(held, amount, |amount| self.prices.learned_uncertainty(score, amount, edge.capacity))
         } else {
-            Bits(0)
+            Uncertainty(0)
         };
         Some((bits, penalty))
     }
 }
 
-/// How unlikely `amount` is beside what is held already, which got through: only the rest is in doubt.
+/// How uncertainty `amount` is beside what is held already, which got through: only the rest is in doubt.
 #[inline]
-fn beside(held: u64, amount: u64, unlikely: impl Fn(u64) -> Bits) -> Bits {
+fn beside(held: u64, amount: u64, uncertainty: impl Fn(u64) -> Uncertainty) -> Uncertainty {
     if held == 0 {
-        return unlikely(amount);
+        return uncertainty(amount);
     }
-    Bits(unlikely(amount.saturating_add(held)).0.saturating_sub(unlikely(held).0))
+    Uncertainty(uncertainty(amount.saturating_add(held)).0.saturating_sub(uncertainty(held).0))
 }

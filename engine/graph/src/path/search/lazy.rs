@@ -1,6 +1,6 @@
 //! What searches keep of nodes and of what they have put off.
 //!
-//! Owns: [`Later`], blocks of edges that are not looked at before what they cost at least makes them worth it, and
+//! Owns: [`LazyBlocks`], blocks of edges that are not looked at before what they cost at least makes them worth it, and
 //! [`NodeSet`]. Both keep their memory from query to query. Does not know what a block is.
 
 use std::cmp::Reverse;
@@ -8,18 +8,18 @@ use std::collections::BinaryHeap;
 
 /// Lists of blocks, each with the least that crossing any of its edges costs.
 #[derive(Debug, Default)]
-pub(super) struct Later {
+pub(super) struct LazyBlocks {
     lists: Vec<BinaryHeap<Reverse<(u64, u32)>>>,
     used: usize,
 }
 
-impl Later {
+impl LazyBlocks {
     pub(super) fn clear(&mut self) {
         self.used = 0;
     }
 
     /// Puts blocks off, and gives the list's number. Lists are numbered in the order in which they come.
-    pub(super) fn put(&mut self, blocks: impl Iterator<Item = (u64, u32)>) -> u32 {
+    pub(super) fn push_list(&mut self, blocks: impl Iterator<Item = (u64, u32)>) -> u32 {
         let number = self.used;
         if number == self.lists.len() {
             self.lists.push(BinaryHeap::new());
@@ -33,13 +33,13 @@ impl Later {
     }
 
     /// What the cheapest block of a list costs at least; `None` when nothing is left.
-    pub(super) fn least(&self, list: u32) -> Option<u64> {
+    pub(super) fn least_cost(&self, list: u32) -> Option<u64> {
         self.lists[list as usize].peek().map(|Reverse((least, _))| *least)
     }
 
     /// Takes the cheapest block of a list, unless it costs more than `most`.
-    pub(super) fn take(&mut self, list: u32, most: u64) -> Option<u32> {
-        self.least(list).filter(|least| *least <= most)?;
+    pub(super) fn pop_up_to(&mut self, list: u32, most: u64) -> Option<u32> {
+        self.least_cost(list).filter(|least| *least <= most)?;
         self.lists[list as usize].pop().map(|Reverse((_, block))| block)
     }
 }
