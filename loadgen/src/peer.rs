@@ -288,7 +288,7 @@ impl Peer {
                 self.ledger.earned = self.ledger.earned.saturating_add(fee);
                 self.ledger.forwards += 1;
             }
-            Event::ForwardFailed { payment_hash, outgoing: Some(outgoing), .. } => {
+            Event::HtlcRefused { payment_hash, outgoing: Some(outgoing), .. } => {
                 let refused = Notice::Refused {
                     payment_hash,
                     scid: outgoing.scid,
@@ -297,8 +297,8 @@ impl Peer {
                 };
                 outbox.notices.push(refused);
             }
-            Event::ForwardFailed { .. }
-            | Event::ForwardReturned { .. }
+            Event::HtlcRefused { .. }
+            | Event::ForwardFailed { .. }
             | Event::ChannelFunded { .. }
             | Event::Gossip { .. } => {}
             Event::ChannelFailed { channel_id, error, .. } => {

@@ -83,7 +83,7 @@ impl Network {
                 self.counts.forwards += 1;
                 self.places[node].books.fees += fee.0;
             }
-            Event::ForwardFailed { payment_hash, code, .. } => {
+            Event::HtlcRefused { payment_hash, code, .. } => {
                 *self.places[node].refusals.entry((payment_hash, code)).or_default() += 1;
             }
             _ => {}

@@ -108,7 +108,7 @@ impl EngineForwarder {
                     let command = Command::FundingTransaction { temporary_channel_id, transaction };
                     self.engine.command(command).expect("the engine takes the funding transaction");
                 }
-                Event::ForwardFailed { .. }
+                Event::HtlcRefused { .. }
                 | Event::ChannelFailed { .. }
                 | Event::CommandRefused { .. }
                 | Event::PeerWarning { .. } => panic!("the engine says {event:?}"),

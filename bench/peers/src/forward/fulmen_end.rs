@@ -109,7 +109,7 @@ impl Member for FulmenEnd {
                     Event::ChannelReady { channel_id, scid, .. } => self.channel = Some((channel_id, scid)),
                     Event::HtlcSettled { .. } => self.settled += 1,
                     Event::HtlcFailed { .. }
-                    | Event::ForwardFailed { .. }
+                    | Event::HtlcRefused { .. }
                     | Event::ChannelFailed { .. }
                     | Event::CommandRefused { .. } => panic!("an end says {event:?}"),
                     _ => {}

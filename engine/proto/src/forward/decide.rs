@@ -79,7 +79,7 @@ impl Shard {
         shared_secret: Option<SharedSecret>,
         refusal: Refusal,
     ) {
-        work.turn.events.push(Event::ForwardFailed {
+        work.turn.events.push(Event::HtlcRefused {
             incoming_channel_id: locked_in.incoming.channel_id,
             payment_hash: locked_in.htlc.payment_hash,
             code: refusal.code,
@@ -290,7 +290,7 @@ impl Shard {
             };
             // Of another shard's HTLC that shard tells.
             if self.state.circuits.taken(part).is_none() {
-                work.turn.events.push(Event::ForwardFailed {
+                work.turn.events.push(Event::HtlcRefused {
                     incoming_channel_id: part.channel_id,
                     payment_hash,
                     code: failure.code().to_u16(),

@@ -97,7 +97,7 @@ impl Shard {
 
     fn refuse_intercepted(&mut self, work: &mut Work, incoming: HtlcRef, failure: Failure) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
-        work.turn.events.push(Event::ForwardFailed {
+        work.turn.events.push(Event::HtlcRefused {
             incoming_channel_id: incoming.channel_id,
             payment_hash: circuit.payment_hash,
             code: failure.code().to_u16(),

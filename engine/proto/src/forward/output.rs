@@ -126,8 +126,8 @@ pub enum Event {
         /// For how long it was held here: from the decision on it to its preimage.
         hold_ms: u64,
     },
-    /// An HTLC was carried from one channel to another, and came back failed.
-    ForwardReturned {
+    /// A forwarded HTLC was failed downstream, and the failure is on its way back.
+    ForwardFailed {
         /// The channel it came in on.
         incoming_channel_id: ChannelId,
         /// The channel it had gone out on.
@@ -146,8 +146,9 @@ pub enum Event {
         /// How it would be carried on.
         offer: Offer,
     },
-    /// An HTLC that came in was refused by this node, to be carried on or as its last.
-    ForwardFailed {
+    /// This node refused a received HTLC: one to be forwarded, one that pays this node, or a held part of an incomplete
+    /// payment.
+    HtlcRefused {
         /// The channel it came in on.
         incoming_channel_id: ChannelId,
         /// What it was locked to.

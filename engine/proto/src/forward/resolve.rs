@@ -207,7 +207,7 @@ impl Shard {
         if let (Stage::HandedOff(_) | Stage::HandedIn, Resolution::Fail(failure)) =
             (&circuit.stage, resolution)
         {
-            work.turn.events.push(Event::ForwardFailed {
+            work.turn.events.push(Event::HtlcRefused {
                 incoming_channel_id: incoming.channel_id,
                 payment_hash: circuit.payment_hash,
                 code: failure.code().to_u16(),
@@ -229,7 +229,7 @@ fn forwarded(forward: Forward, outgoing: HtlcRef, now: Now) -> Event {
 }
 
 fn returned(forward: Forward, outgoing: HtlcRef, now: Now) -> Event {
-    Event::ForwardReturned {
+    Event::ForwardFailed {
         incoming_channel_id: forward.incoming.channel_id,
         outgoing_channel_id: outgoing.channel_id,
         outgoing_amount: forward.outgoing_amount,

@@ -187,9 +187,9 @@ fn our_refusals_are_read_by_the_payer() {
             line.pay(from, amount, fee, delta);
             line.settle();
             let code = code.to_u16();
-            let last = line.b.events.iter().rev().find(|event| matches!(event, Event::ForwardFailed { .. }));
+            let last = line.b.events.iter().rev().find(|event| matches!(event, Event::HtlcRefused { .. }));
             assert!(
-                matches!(last, Some(Event::ForwardFailed { code: given, .. }) if *given == code),
+                matches!(last, Some(Event::HtlcRefused { code: given, .. }) if *given == code),
                 "{last:?}"
             );
             let (payer, payee) = line.ends(from);

@@ -44,7 +44,7 @@ fn what_the_route_gets_wrong_is_told_by_the_hop_that_sees_it() {
 
         let (_, outcome) = send(&mut net, |route| route[node].short_channel_id = Scid(1));
         assert_eq!(outcome, failed_at(node, Failure::UnknownNextPeer));
-        let refused = |event: &Event| matches!(event, Event::ForwardFailed { code: 0x400a, .. });
+        let refused = |event: &Event| matches!(event, Event::HtlcRefused { code: 0x400a, .. });
         assert_eq!(net.count(node, refused), 1);
         net.check_at_rest();
     }

@@ -59,7 +59,7 @@ fn a_refusal_and_a_failure_cross_back() {
     let attempt = net.send(0, hash, &cheap, &recipient);
     let htlc_msat = cheap[0].amount;
     assert_eq!(net.outcome(0, attempt), Some(Outcome::Failed(0, Failure::FeeInsufficient { htlc_msat })));
-    assert_eq!(net.count(1, |event| matches!(event, Event::ForwardFailed { code: 0x100c, .. })), 1);
+    assert_eq!(net.count(1, |event| matches!(event, Event::HtlcRefused { code: 0x100c, .. })), 1);
     let attempt = net.send(0, PaymentHash([9; 32]), &route(&net, |_| {}), &recipient);
     let height = net.height;
     let failure = Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: AMOUNT, height };
@@ -161,7 +161,7 @@ fn an_invoice_is_paid_once_whichever_shard_is_paid() {
     assert!(matches!(outcomes[0], Some(Outcome::Settled(_))), "{outcomes:?}");
     assert_eq!(outcomes[1], Some(Outcome::Failed(0, refused)));
     let failed =
-        |event: &Event| matches!(event, Event::ForwardFailed { payment_hash, .. } if *payment_hash == hash);
+        |event: &Event| matches!(event, Event::HtlcRefused { payment_hash, .. } if *payment_hash == hash);
     assert_eq!([1, 2].map(|node| net.count(node, failed)), [0, 1]);
     net.check_at_rest();
 }
@@ -177,7 +177,7 @@ fn parts_on_two_shards_that_are_too_few_fail_after_the_timeout() {
         for (payer, attempt) in attempts {
             assert_eq!(net.outcome(payer, attempt), Some(Outcome::Failed(0, Failure::MppTimeout)));
         }
-        let failed = |event: &Event| matches!(event, Event::ForwardFailed { payment_hash, .. } if *payment_hash == hash);
+        let failed = |event: &Event| matches!(event, Event::HtlcRefused { payment_hash, .. } if *payment_hash == hash);
         assert_eq!([1, 2].map(|node| net.count(node, failed)), [1, 1]);
         net.check_at_rest();
     }

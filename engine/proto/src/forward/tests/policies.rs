@@ -211,6 +211,6 @@ fn a_forward_that_comes_back_is_told_with_its_hold_time() {
     route[1].amount.0 -= 1;
     let attempt = net.send(0, hash, &route, &recipient);
     assert!(matches!(net.outcome(0, attempt), Some(Outcome::Failed(1, Failure::FeeInsufficient { .. }))));
-    assert_eq!(net.count(1, |event| matches!(event, Event::ForwardReturned { hold_ms: 0, .. })), 1);
+    assert_eq!(net.count(1, |event| matches!(event, Event::ForwardFailed { hold_ms: 0, .. })), 1);
     net.check_at_rest();
 }
