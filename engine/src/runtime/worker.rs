@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crossbeam::sync::{Parker, Unparker};
 use fulmen_proto::forward::{
-    ChannelRef, Command, Event, Handoff, HandoffStep, HtlcRef, Input, NodeConfig, Now, Resolution, Turn,
+    ChannelRef, Command, Event, Handoff, HandoffStep, IncomingHtlc, Input, NodeConfig, Now, Resolution, Turn,
 };
 use fulmen_proto::onion::Failure;
 
@@ -210,7 +210,7 @@ impl Core {
         let given = items.len();
         let commanded = items.iter().any(|item| matches!(item, Item::Command(_)));
         // A `Done` goes to the shard whose `Resolve` it answers in the same turn.
-        let mut askers: HashMap<HtlcRef, u16> = HashMap::new();
+        let mut askers: HashMap<IncomingHtlc, u16> = HashMap::new();
         let connections = &mut running.connections;
         let inputs: Vec<Input> = items
             .into_iter()
@@ -299,7 +299,7 @@ impl Core {
     }
 
     /// Gives what a turn of one shard asks of others to those others, to each all at once, so that one turn sees it all.
-    pub(super) fn hand_over(&self, from: u16, handoffs: Vec<Handoff>, askers: &HashMap<HtlcRef, u16>) {
+    pub(super) fn hand_over(&self, from: u16, handoffs: Vec<Handoff>, askers: &HashMap<IncomingHtlc, u16>) {
         let mut items: Vec<Vec<Item>> = Vec::new();
         for handoff in handoffs {
             let Some((to, handoff)) = self.addressed(from, handoff, askers) else { continue };
@@ -327,7 +327,7 @@ impl Core {
         &self,
         from: u16,
         handoff: Handoff,
-        askers: &HashMap<HtlcRef, u16>,
+        askers: &HashMap<IncomingHtlc, u16>,
     ) -> Option<(u16, Handoff)> {
         let incoming = handoff.incoming;
         let to = match &handoff.step {

@@ -12,7 +12,7 @@ use fulmen_wire::units::{BlockHeight, Msat, PaymentHash};
 
 use crate::onion::SharedSecret;
 
-use super::handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
+use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, OutgoingHtlc, Resolution};
 use super::input::Now;
 use super::record::Change;
 use super::snapshot::Item;
@@ -43,7 +43,7 @@ pub enum Stage {
     /// It goes on, on a channel of this shard.
     Offered {
         /// The HTLC offered for it.
-        outgoing: HtlcRef,
+        outgoing: OutgoingHtlc,
     },
     /// It goes on, on a channel of another shard, which has not said how it ended.
     HandedOff(Offer),
@@ -73,7 +73,7 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forward {
     /// The HTLC that came in.
-    pub incoming: HtlcRef,
+    pub incoming: IncomingHtlc,
     /// What it pays.
     pub incoming_amount: Msat,
     /// What the HTLC offered for it pays.
@@ -85,23 +85,23 @@ pub struct Forward {
 /// All circuits of a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Circuits {
-    received: BTreeMap<HtlcRef, Circuit>,
-    offered: BTreeMap<HtlcRef, Origin>,
+    received: BTreeMap<IncomingHtlc, Circuit>,
+    offered: BTreeMap<OutgoingHtlc, Origin>,
     /// The attempts among the origins, so that one is not offered twice.
     attempts: BTreeSet<u64>,
     /// The received ones that wait for the embedder's word.
-    intercepted: BTreeSet<HtlcRef>,
+    intercepted: BTreeSet<IncomingHtlc>,
     /// What other shards asked and do not yet know the end of; `None` while the HTLC is offered, or held as a part of a
     /// payment.
-    taken: BTreeMap<HtlcRef, Option<Resolution>>,
+    taken: BTreeMap<IncomingHtlc, Option<Resolution>>,
 }
 
 impl Circuits {
-    pub(crate) fn received(&self, incoming: HtlcRef) -> Option<&Circuit> {
+    pub(crate) fn received(&self, incoming: IncomingHtlc) -> Option<&Circuit> {
         self.received.get(&incoming)
     }
 
-    pub(crate) fn origin(&self, outgoing: HtlcRef) -> Option<Origin> {
+    pub(crate) fn origin(&self, outgoing: OutgoingHtlc) -> Option<Origin> {
         self.offered.get(&outgoing).copied()
     }
 
@@ -110,7 +110,7 @@ impl Circuits {
     }
 
     /// Whether another shard's offer is known here, and how it ended if it did.
-    pub(crate) fn taken(&self, incoming: HtlcRef) -> Option<&Option<Resolution>> {
+    pub(crate) fn taken(&self, incoming: IncomingHtlc) -> Option<&Option<Resolution>> {
         self.taken.get(&incoming)
     }
 
@@ -123,7 +123,7 @@ impl Circuits {
     }
 
     /// What waits for the embedder's word.
-    pub(crate) fn intercepted(&self) -> impl Iterator<Item = (HtlcRef, Offer)> + '_ {
+    pub(crate) fn intercepted(&self) -> impl Iterator<Item = (IncomingHtlc, Offer)> + '_ {
         self.intercepted.iter().filter_map(|incoming| match &self.received.get(incoming)?.stage {
             Stage::Intercepted(offer) => Some((*incoming, *offer)),
             _ => None,
@@ -131,7 +131,7 @@ impl Circuits {
     }
 
     /// The offers that other shards have not answered.
-    pub(crate) fn offers_owed(&self) -> impl Iterator<Item = (HtlcRef, Offer)> + '_ {
+    pub(crate) fn offers_owed(&self) -> impl Iterator<Item = (IncomingHtlc, Offer)> + '_ {
         self.received.iter().filter_map(|(incoming, circuit)| match &circuit.stage {
             Stage::HandedOff(offer) => Some((*incoming, *offer)),
             _ => None,
@@ -139,7 +139,7 @@ impl Circuits {
     }
 
     /// The HTLCs that pay us and that the shard which receives their payment has not answered.
-    pub(crate) fn handed_in(&self) -> impl Iterator<Item = HtlcRef> + '_ {
+    pub(crate) fn handed_in(&self) -> impl Iterator<Item = IncomingHtlc> + '_ {
         let handed_in = self.received.iter().filter(|(_, circuit)| circuit.stage == Stage::HandedIn);
         handed_in.map(|(incoming, _)| *incoming)
     }
@@ -213,7 +213,7 @@ impl Circuits {
         }
     }
 
-    fn receive(&mut self, incoming: HtlcRef, circuit: Circuit) {
+    fn receive(&mut self, incoming: IncomingHtlc, circuit: Circuit) {
         if matches!(circuit.stage, Stage::Intercepted(_)) {
             self.intercepted.insert(incoming);
         } else {
@@ -222,7 +222,7 @@ impl Circuits {
         self.received.insert(incoming, circuit);
     }
 
-    fn offer(&mut self, outgoing: HtlcRef, origin: Origin) {
+    fn offer(&mut self, outgoing: OutgoingHtlc, origin: Origin) {
         match origin {
             Origin::Attempt { attempt_id } => {
                 self.attempts.insert(attempt_id);

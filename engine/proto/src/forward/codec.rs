@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::circuit::{Circuit, Forward, Origin, Stage};
 use super::config::{ForwardingPolicy, InboundFee};
-use super::handoff::{HtlcRef, Offer, Resolution};
+use super::handoff::{IncomingHtlc, Offer, OutgoingHtlc, Resolution};
 use super::input::{Invoice, Now};
 use super::record::{Change, Policies, PreviousPolicy, Record};
 use crate::channel::{Delta, Side};
@@ -45,7 +45,7 @@ impl Record {
                 }
                 // An id given up in this turn may come again: the offer that follows the addition is its own.
                 Change::Channel { channel_id, delta: Delta::Added { by: Side::Local, htlc, .. } } => {
-                    let outgoing = HtlcRef { channel_id: *channel_id, htlc_id: htlc.id };
+                    let outgoing = OutgoingHtlc { channel_id: *channel_id, htlc_id: htlc.id };
                     *is_derived = forwards.remove(&outgoing).unwrap_or(false);
                 }
                 _ => {}
@@ -118,7 +118,8 @@ durable_enum!(Resolution, "resolution" {
 durable_struct! {
     Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage }
     Forward { incoming, incoming_amount, outgoing_amount, received_at }
-    HtlcRef { channel_id, htlc_id }
+    IncomingHtlc { channel_id, htlc_id }
+    OutgoingHtlc { channel_id, htlc_id }
     Offer { scid, incoming_amount, inbound_fee, incoming_cltv_expiry, amount, cltv_expiry, received_at, payment_hash }
     Invoice { payment_hash, preimage, payment_secret, amount, min_final_cltv_expiry_delta, expires_at_unix_ms }
     InboundFee { base_msat, proportional_millionths }

@@ -14,7 +14,7 @@ use crate::onion::{
 };
 
 use super::circuit::{Circuit, Origin, Stage};
-use super::handoff::{Handoff, HandoffStep, HtlcRef, Incoming, Offer, Resolution};
+use super::handoff::{Handoff, HandoffStep, Incoming, IncomingHtlc, Offer, Resolution};
 use super::input::Now;
 use super::intercept::told;
 use super::output::{Event, RefusedOutgoing};
@@ -211,7 +211,7 @@ impl Shard {
     }
 
     /// Takes in an HTLC that pays us on a channel of another shard, which is told how it ends.
-    pub(super) fn take_in(&mut self, work: &mut Work, incoming: HtlcRef, part: &Incoming) {
+    pub(super) fn take_in(&mut self, work: &mut Work, incoming: IncomingHtlc, part: &Incoming) {
         let Incoming { amount, cltv_expiry, payment_hash, ref payload } = *part;
         let accepted = decode_final(payload).and_then(|payload| {
             let htlc = FinalHtlc { amount, cltv_expiry, payment_hash, payload: &payload };
@@ -235,7 +235,7 @@ impl Shard {
         }
     }
 
-    fn hold_part(&mut self, work: &mut Work, incoming: HtlcRef, payment_hash: PaymentHash, total: Msat) {
+    fn hold_part(&mut self, work: &mut Work, incoming: IncomingHtlc, payment_hash: PaymentHash, total: Msat) {
         let agrees = self.state.receiver.set(payment_hash).is_none_or(|set| set.total == total);
         let deadline = Now { unix_ms: work.now.unix_ms.saturating_add(self.config.mpp_timeout_ms) };
         self.change(work, Change::PartHeld { payment_hash, incoming, total, deadline });
@@ -271,7 +271,7 @@ impl Shard {
     }
 
     /// Ends an HTLC that was held for a payment, or has the shard end it whose channel it came in on.
-    fn end_part(&mut self, work: &mut Work, part: HtlcRef, resolution: Resolution) {
+    fn end_part(&mut self, work: &mut Work, part: IncomingHtlc, resolution: Resolution) {
         if self.state.circuits.taken(part).is_none() {
             return self.resolve(work, part, resolution);
         }
@@ -301,7 +301,7 @@ impl Shard {
         }
     }
 
-    fn take_set(&mut self, work: &mut Work, payment_hash: PaymentHash, paid: bool) -> Vec<HtlcRef> {
+    fn take_set(&mut self, work: &mut Work, payment_hash: PaymentHash, paid: bool) -> Vec<IncomingHtlc> {
         let parts = self.state.receiver.set(payment_hash).map(|set| set.parts.clone()).unwrap_or_default();
         self.change(work, Change::SetClosed { payment_hash, paid });
         parts
@@ -310,7 +310,7 @@ impl Shard {
     /// Gives up the sets that waited too long, or whose HTLCs come too near to their expiry.
     pub(super) fn expire_sets(&mut self, work: &mut Work) {
         let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);
-        let expires = |part: &HtlcRef| {
+        let expires = |part: &IncomingHtlc| {
             self.state.circuits.received(*part).is_some_and(|circuit| circuit.cltv_expiry <= near)
         };
         let over: Vec<PaymentHash> = self

@@ -8,7 +8,7 @@ use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, PaymentHash, Sat};
 use crate::channel;
 
 use super::config::PolicyError;
-use super::handoff::HtlcRef;
+use super::handoff::IncomingHtlc;
 use super::input::ChannelRef;
 
 /// Why a command was refused. Nothing has changed.
@@ -49,7 +49,7 @@ pub enum CommandError {
     DuplicateInvoice(PaymentHash),
     /// No HTLC of this name waits for the operator's word: it never did, or it was resolved.
     #[error("HTLC {} of channel {} is not held", .0.htlc_id, .0.channel_id)]
-    NotIntercepted(HtlcRef),
+    NotIntercepted(IncomingHtlc),
     /// The attempt is in flight already.
     #[error("attempt {0} is in flight already")]
     DuplicateAttempt(u64),

@@ -16,12 +16,24 @@ use super::circuit::Forward;
 use super::config::InboundFee;
 use super::input::Now;
 
-/// One HTLC of a channel, as the node that received it numbers it: what names a circuit.
+/// An HTLC that a peer offered us. It names its circuit.
+///
+/// Both directions of a channel count their HTLCs from 0 (BOLT 2, "Adding an HTLC": the offering node sets `id`), so
+/// that an incoming and an [`OutgoingHtlc`] may have equal numbers; separate types keep them from being confused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HtlcRef {
+pub struct IncomingHtlc {
     /// The channel.
     pub channel_id: ChannelId,
-    /// The `id` of its `update_add_htlc`.
+    /// The `id` that the peer gave it in `update_add_htlc`.
+    pub htlc_id: u64,
+}
+
+/// An HTLC that we offered a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutgoingHtlc {
+    /// The channel.
+    pub channel_id: ChannelId,
+    /// The `id` that we gave it in `update_add_htlc`.
     pub htlc_id: u64,
 }
 
@@ -29,7 +41,7 @@ pub struct HtlcRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handoff {
     /// The HTLC that came in: the circuit's name.
-    pub incoming: HtlcRef,
+    pub incoming: IncomingHtlc,
     /// What is asked.
     pub step: HandoffStep,
 }
@@ -89,7 +101,7 @@ pub struct Offer {
 
 impl Offer {
     /// The circuit this offer makes for the HTLC that came in.
-    pub(super) fn forward(&self, incoming: HtlcRef) -> Forward {
+    pub(super) fn forward(&self, incoming: IncomingHtlc) -> Forward {
         let Offer { incoming_amount, amount: outgoing_amount, received_at, .. } = *self;
         Forward { incoming, incoming_amount, outgoing_amount, received_at }
     }

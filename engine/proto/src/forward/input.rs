@@ -14,7 +14,7 @@ use fulmen_wire::units::{
 use crate::onion::Failure;
 
 use super::config::ForwardingPolicy;
-use super::handoff::{Handoff, HtlcRef};
+use super::handoff::{Handoff, IncomingHtlc};
 
 /// The time of a turn. The height of the chain is not part of it: that is known from [`Input::Block`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,12 +127,12 @@ pub enum Command {
     /// Carries on an HTLC that [`Event::HtlcIntercepted`](super::Event::HtlcIntercepted) told of.
     ResumeHtlc {
         /// The HTLC.
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
     },
     /// Fails an HTLC that [`Event::HtlcIntercepted`](super::Event::HtlcIntercepted) told of.
     FailHtlc {
         /// The HTLC.
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
         /// What its sender is told.
         failure: Failure,
     },

@@ -11,7 +11,7 @@ use crate::onion::{Failure, Peeled, peel};
 
 use super::circuit::{Circuit, Origin, Stage};
 use super::error::CommandError;
-use super::handoff::{Handoff, HandoffStep, HtlcRef, Offer, Resolution};
+use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, Resolution};
 use super::output::Event;
 use super::record::Change;
 use super::shard::{Shard, Work};
@@ -33,7 +33,7 @@ impl Shard {
     /// Gives up what cannot be held any longer: forwarded now it would be refused for its expiry.
     pub(super) fn expire_intercepted(&mut self, work: &mut Work) {
         let near = self.state.height.saturating_add(self.config.expiry.incoming_min);
-        let late: Vec<HtlcRef> = self
+        let late: Vec<IncomingHtlc> = self
             .state
             .circuits
             .intercepted()
@@ -46,7 +46,7 @@ impl Shard {
     }
 
     /// Carries a held HTLC on, as if it had been decided on now.
-    pub(super) fn resume_htlc(&mut self, work: &mut Work, incoming: HtlcRef) -> Result<(), CommandError> {
+    pub(super) fn resume_htlc(&mut self, work: &mut Work, incoming: IncomingHtlc) -> Result<(), CommandError> {
         let (circuit, offer) = self.held(incoming)?;
         let onion = self.state.received_htlc(incoming).and_then(|htlc| {
             let packet = htlc.onion_routing_packet.as_ref()?;
@@ -80,7 +80,7 @@ impl Shard {
     pub(super) fn fail_htlc(
         &mut self,
         work: &mut Work,
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
         failure: Failure,
     ) -> Result<(), CommandError> {
         self.held(incoming)?;
@@ -88,14 +88,14 @@ impl Shard {
         Ok(())
     }
 
-    fn held(&self, incoming: HtlcRef) -> Result<(Circuit, Offer), CommandError> {
+    fn held(&self, incoming: IncomingHtlc) -> Result<(Circuit, Offer), CommandError> {
         match self.state.circuits.received(incoming) {
             Some(circuit @ Circuit { stage: Stage::Intercepted(offer), .. }) => Ok((circuit.clone(), *offer)),
             _ => Err(CommandError::NotIntercepted(incoming)),
         }
     }
 
-    fn refuse_intercepted(&mut self, work: &mut Work, incoming: HtlcRef, failure: Failure) {
+    fn refuse_intercepted(&mut self, work: &mut Work, incoming: IncomingHtlc, failure: Failure) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         work.turn.events.push(Event::HtlcRefused {
             incoming_channel_id: incoming.channel_id,
@@ -108,6 +108,6 @@ impl Shard {
 }
 
 /// What the embedder is told of a held HTLC.
-pub(super) fn told(incoming: HtlcRef, offer: &Offer) -> Event {
+pub(super) fn told(incoming: IncomingHtlc, offer: &Offer) -> Event {
     Event::HtlcIntercepted { incoming, offer: *offer }
 }

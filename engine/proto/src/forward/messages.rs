@@ -19,7 +19,7 @@ use fulmen_wire::units::{ChannelId, NodeId, Txid};
 use crate::channel::{self, AcceptRequest, Channel, ChannelError, Delta, Plan, Reaction, Side};
 use crate::keys::ChannelSecrets;
 
-use super::handoff::HtlcRef;
+use super::handoff::OutgoingHtlc;
 use super::output::Event;
 use super::peer::channel_features;
 use super::shard::{Begun, PeerEvent, PeerInput, Shard, Work};
@@ -189,7 +189,7 @@ impl Shard {
             // The transport replaced the connection without saying that the old one broke.
             self.disconnect(work, peer);
         }
-        let awaits_onion = |outgoing: &HtlcRef| {
+        let awaits_onion = |outgoing: &OutgoingHtlc| {
             self.state.channels.get(&outgoing.channel_id).is_some_and(|entry| {
                 entry.peer == peer && entry.channel.missing_onions().any(|id| id == outgoing.htlc_id)
             })

@@ -12,7 +12,7 @@ use crate::channel;
 use crate::onion::Failure;
 
 use super::config::InboundFee;
-use super::handoff::{HtlcRef, Offer};
+use super::handoff::{Offer, OutgoingHtlc};
 use super::output::RefusedOutgoing;
 use super::policy::check_forward;
 use super::record::ChannelEntry;
@@ -26,7 +26,7 @@ impl Shard {
         work: &mut Work,
         offer: &Offer,
         onion: Box<[u8; 1366]>,
-    ) -> Result<HtlcRef, Failure> {
+    ) -> Result<OutgoingHtlc, Failure> {
         let named = *self.state.scids.get(&offer.scid).ok_or(Failure::UnknownNextPeer)?;
         let entry = self.state.channels.get(&named).ok_or(Failure::UnknownNextPeer)?;
         let (peer, command) = (entry.peer, add_command(offer, onion));
@@ -72,7 +72,7 @@ impl Shard {
         work: &mut Work,
         channel_id: ChannelId,
         command: &channel::Command,
-    ) -> Result<HtlcRef, Failure> {
+    ) -> Result<OutgoingHtlc, Failure> {
         let entry = self.state.channels.get(&channel_id).ok_or(Failure::UnknownNextPeer)?;
         if !is_usable(entry) {
             return Err(Failure::PermanentChannelFailure);
@@ -86,12 +86,12 @@ impl Shard {
         work: &mut Work,
         channel_id: ChannelId,
         command: &channel::Command,
-    ) -> Result<HtlcRef, channel::CommandError> {
+    ) -> Result<OutgoingHtlc, channel::CommandError> {
         let entry = self.state.channels.get(&channel_id).expect("the caller has looked the channel up");
         let htlc_id = entry.channel.next_htlc_id();
         let plan = entry.channel.plan_command(command)?;
         self.apply_plan(work, channel_id, plan);
-        Ok(HtlcRef { channel_id, htlc_id })
+        Ok(OutgoingHtlc { channel_id, htlc_id })
     }
 
     /// What the operator asks of HTLCs that come in on a channel.

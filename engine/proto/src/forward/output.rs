@@ -11,7 +11,7 @@ use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash, Paym
 use crate::channel::ChannelError;
 
 use super::error::{CommandError, LocalFailure};
-use super::handoff::{Handoff, HtlcRef, Offer};
+use super::handoff::{Handoff, IncomingHtlc, Offer};
 use super::record::Record;
 
 /// Everything one turn of a shard did, to be executed in the order of the fields.
@@ -142,7 +142,7 @@ pub enum Event {
     /// after a restart.
     HtlcIntercepted {
         /// The HTLC.
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
         /// How it would be carried on.
         offer: Offer,
     },

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::onion::{Failure, FinalPayload, PaymentData};
 
 use super::config::NodeConfig;
-use super::handoff::HtlcRef;
+use super::handoff::IncomingHtlc;
 use super::input::{Invoice, Now};
 use super::snapshot::Item;
 
@@ -54,7 +54,7 @@ pub(crate) struct HtlcSet {
     /// When it is given up.
     pub(crate) deadline: Now,
     /// Its parts in the order they came.
-    pub(crate) parts: Vec<HtlcRef>,
+    pub(crate) parts: Vec<IncomingHtlc>,
 }
 
 /// The invoices and incomplete sets of a shard.
@@ -130,7 +130,7 @@ impl Receiver {
     }
 
     /// Adds a part; the first one starts the clock.
-    pub(crate) fn hold(&mut self, payment_hash: PaymentHash, part: HtlcRef, total: Msat, deadline: Now) {
+    pub(crate) fn hold(&mut self, payment_hash: PaymentHash, part: IncomingHtlc, total: Msat, deadline: Now) {
         let new = || HtlcSet { total, deadline, parts: Vec::new() };
         self.sets.entry(payment_hash).or_insert_with(new).parts.push(part);
     }
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn an_invoice_is_paid_once() {
         let mut receiver = receiver();
-        let part = HtlcRef { channel_id: fulmen_wire::units::ChannelId([0; 32]), htlc_id: 0 };
+        let part = IncomingHtlc { channel_id: fulmen_wire::units::ChannelId([0; 32]), htlc_id: 0 };
         receiver.hold(hash(), part, Msat(1_000), NOW);
         receiver.close_set(hash(), true);
         assert_eq!(check_at((1_000, 518), &payload(1_000), &receiver, NOW), Err(UNKNOWN));

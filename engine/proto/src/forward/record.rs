@@ -17,7 +17,7 @@ use crate::onion::ReplayTag;
 use super::channels::Channels;
 use super::circuit::{Circuit, Circuits, Origin};
 use super::config::ForwardingPolicy;
-use super::handoff::{HtlcRef, Resolution};
+use super::handoff::{IncomingHtlc, OutgoingHtlc, Resolution};
 use super::input::{Invoice, Now};
 use super::receive::Receiver;
 use super::replay::ReplayMemory;
@@ -99,14 +99,14 @@ pub enum Change {
         /// The onion.
         tag: ReplayTag,
         /// The HTLC it came with.
-        htlc: HtlcRef,
+        htlc: IncomingHtlc,
         /// Until when it is remembered.
         cltv_expiry: BlockHeight,
     },
     /// A received HTLC was looked at.
     Received {
         /// The HTLC.
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
         /// What was decided.
         circuit: Circuit,
     },
@@ -115,7 +115,7 @@ pub enum Change {
         /// What the set is locked to.
         payment_hash: PaymentHash,
         /// The HTLC.
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
         /// The total of the set.
         total: Msat,
         /// When the set is given up, if this is its first part.
@@ -131,43 +131,43 @@ pub enum Change {
     /// An HTLC was offered.
     Offered {
         /// The HTLC.
-        outgoing: HtlcRef,
+        outgoing: OutgoingHtlc,
         /// For whom.
         origin: Origin,
     },
     /// The end of an offered HTLC is known.
     OfferEnded {
         /// The HTLC.
-        outgoing: HtlcRef,
+        outgoing: OutgoingHtlc,
     },
     /// It is known how a received HTLC ends.
     Resolved {
         /// The HTLC.
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
         /// How.
         resolution: Resolution,
     },
     /// Another shard's HTLC is held here, as a part of a payment to us.
     Taken {
         /// The HTLC.
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
     },
     /// It is known how another shard's HTLC ends.
     TakenEnded {
         /// The HTLC.
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
         /// How.
         resolution: Resolution,
     },
     /// Another shard knows how its HTLC ended.
     TakenForgotten {
         /// The HTLC.
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
     },
     /// The removal of a received HTLC is irrevocable.
     Removed {
         /// The HTLC.
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
     },
 }
 
@@ -245,7 +245,7 @@ impl ChannelEntry {
 
 impl State {
     /// A received HTLC, while its channel has it.
-    pub(crate) fn received_htlc(&self, incoming: HtlcRef) -> Option<&Htlc> {
+    pub(crate) fn received_htlc(&self, incoming: IncomingHtlc) -> Option<&Htlc> {
         let entry = self.channels.get(&incoming.channel_id)?;
         entry.channel.htlc(Side::Remote, incoming.htlc_id).map(|entry| &entry.htlc)
     }

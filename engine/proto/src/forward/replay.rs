@@ -12,24 +12,24 @@ use fulmen_wire::units::BlockHeight;
 
 use crate::onion::ReplayTag;
 
-use super::handoff::HtlcRef;
+use super::handoff::IncomingHtlc;
 use super::snapshot::Item;
 
 /// The onions seen, by tag and by when they may be forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReplayMemory {
-    owners: BTreeMap<ReplayTag, HtlcRef>,
+    owners: BTreeMap<ReplayTag, IncomingHtlc>,
     by_expiry: BTreeSet<(BlockHeight, ReplayTag)>,
 }
 
 impl ReplayMemory {
     /// Whether the onion came before, with another HTLC.
-    pub(crate) fn is_replay(&self, tag: ReplayTag, htlc: HtlcRef) -> bool {
+    pub(crate) fn is_replay(&self, tag: ReplayTag, htlc: IncomingHtlc) -> bool {
         self.owners.get(&tag).is_some_and(|owner| *owner != htlc)
     }
 
     /// Remembers the onion until `cltv_expiry` has passed.
-    pub(crate) fn remember(&mut self, tag: ReplayTag, htlc: HtlcRef, cltv_expiry: BlockHeight) {
+    pub(crate) fn remember(&mut self, tag: ReplayTag, htlc: IncomingHtlc, cltv_expiry: BlockHeight) {
         if self.owners.insert(tag, htlc).is_none() {
             self.by_expiry.insert((cltv_expiry, tag));
         }
@@ -69,8 +69,8 @@ mod tests {
     #[test]
     fn an_onion_belongs_to_one_htlc_until_it_expires() {
         let mut memory = ReplayMemory::default();
-        let first = HtlcRef { channel_id: ChannelId([1; 32]), htlc_id: 7 };
-        let other = HtlcRef { htlc_id: 8, ..first };
+        let first = IncomingHtlc { channel_id: ChannelId([1; 32]), htlc_id: 7 };
+        let other = IncomingHtlc { htlc_id: 8, ..first };
         let tag = ReplayTag([3; 16]);
         assert!(!memory.is_replay(tag, first));
         memory.remember(tag, first, BlockHeight(100));

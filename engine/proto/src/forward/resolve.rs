@@ -14,7 +14,7 @@ use crate::onion::{Failure, create_failure, wrap_failure};
 
 use super::circuit::{Forward, Origin, Stage};
 use super::error::LocalFailure;
-use super::handoff::{Handoff, HandoffStep, HtlcRef, Resolution};
+use super::handoff::{Handoff, HandoffStep, IncomingHtlc, OutgoingHtlc, Resolution};
 use super::input::Now;
 use super::output::{Event, FailureReason};
 use super::record::Change;
@@ -22,7 +22,7 @@ use super::shard::{Shard, Work};
 
 impl Shard {
     /// Records how a received HTLC ends, and has its channel say so. Only the first resolution counts.
-    pub(super) fn resolve(&mut self, work: &mut Work, incoming: HtlcRef, resolution: Resolution) {
+    pub(super) fn resolve(&mut self, work: &mut Work, incoming: IncomingHtlc, resolution: Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         if matches!(circuit.stage, Stage::Resolved(_)) {
             return;
@@ -41,7 +41,7 @@ impl Shard {
 
     /// Has the channel remove a resolved HTLC. A channel takes this at any time while it lives; one that does not live
     /// any more leaves the HTLC to the chain.
-    fn remove_htlc(&mut self, work: &mut Work, incoming: HtlcRef) {
+    fn remove_htlc(&mut self, work: &mut Work, incoming: IncomingHtlc) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         let Stage::Resolved(resolution) = &circuit.stage else { return };
         let id = incoming.htlc_id;
@@ -81,7 +81,7 @@ impl Shard {
     pub(super) fn outgoing_fulfilled(
         &mut self,
         work: &mut Work,
-        outgoing: HtlcRef,
+        outgoing: OutgoingHtlc,
         preimage: PaymentPreimage,
     ) {
         let Some(origin) = self.state.circuits.origin(outgoing) else { return };
@@ -102,7 +102,7 @@ impl Shard {
     }
 
     /// An HTLC we offered was given up before any commitment held it.
-    pub(super) fn outgoing_dropped(&mut self, work: &mut Work, outgoing: HtlcRef) {
+    pub(super) fn outgoing_dropped(&mut self, work: &mut Work, outgoing: OutgoingHtlc) {
         let Some(origin) = self.state.circuits.origin(outgoing) else { return };
         self.change(work, Change::OfferEnded { outgoing });
         let resolution = Resolution::Fail(Failure::TemporaryChannelFailure);
@@ -118,7 +118,7 @@ impl Shard {
     }
 
     /// The failure of an HTLC we offered is irrevocably committed.
-    pub(super) fn outgoing_failed(&mut self, work: &mut Work, outgoing: HtlcRef, removal: Removal) {
+    pub(super) fn outgoing_failed(&mut self, work: &mut Work, outgoing: OutgoingHtlc, removal: Removal) {
         let Some(origin) = self.state.circuits.origin(outgoing) else { return };
         let resolution = match removal {
             Removal::Fail(reason) => Resolution::Relay(reason),
@@ -149,7 +149,7 @@ impl Shard {
     }
 
     /// Tells the shard whose HTLC was taken here how it ends.
-    pub(super) fn end_taken(&mut self, work: &mut Work, incoming: HtlcRef, resolution: Resolution) {
+    pub(super) fn end_taken(&mut self, work: &mut Work, incoming: IncomingHtlc, resolution: Resolution) {
         self.change(work, Change::TakenEnded { incoming, resolution: resolution.clone() });
         work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Resolve(resolution) });
     }
@@ -202,7 +202,7 @@ impl Shard {
     }
 
     /// Tells the operator that another shard refused an HTLC, the first time it says so.
-    fn report_handed_off(&self, work: &mut Work, incoming: HtlcRef, resolution: &Resolution) {
+    fn report_handed_off(&self, work: &mut Work, incoming: IncomingHtlc, resolution: &Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         if let (Stage::HandedOff(_) | Stage::HandedIn, Resolution::Fail(failure)) =
             (&circuit.stage, resolution)
@@ -217,7 +217,7 @@ impl Shard {
     }
 }
 
-fn forwarded(forward: Forward, outgoing: HtlcRef, now: Now) -> Event {
+fn forwarded(forward: Forward, outgoing: OutgoingHtlc, now: Now) -> Event {
     Event::Forwarded {
         incoming_channel_id: forward.incoming.channel_id,
         outgoing_channel_id: outgoing.channel_id,
@@ -228,7 +228,7 @@ fn forwarded(forward: Forward, outgoing: HtlcRef, now: Now) -> Event {
     }
 }
 
-fn returned(forward: Forward, outgoing: HtlcRef, now: Now) -> Event {
+fn returned(forward: Forward, outgoing: OutgoingHtlc, now: Now) -> Event {
     Event::ForwardFailed {
         incoming_channel_id: forward.incoming.channel_id,
         outgoing_channel_id: outgoing.channel_id,

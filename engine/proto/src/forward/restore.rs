@@ -22,7 +22,7 @@ use crate::onion::{PeelJob, Peeled, peel_batch};
 
 use super::circuit::Origin;
 use super::config::NodeConfig;
-use super::handoff::HtlcRef;
+use super::handoff::OutgoingHtlc;
 use super::record::{Change, ChannelEntry, Policies, Record};
 use super::shard::{Begun, Shard};
 use super::snapshot::{CHUNK_VERSION, Item};
@@ -69,7 +69,7 @@ pub enum RestoreError {
     NotWhole,
     /// An HTLC was offered whose onion can neither be found nor derived.
     #[error("HTLC {} of channel {} was offered without a trace of its onion", .0.htlc_id, .0.channel_id)]
-    OnionMissing(HtlcRef),
+    OnionMissing(OutgoingHtlc),
 }
 
 /// What a checkpoint and records give back.
@@ -247,7 +247,7 @@ fn supply_onions(shard: &mut Shard) -> Result<(), RestoreError> {
     let mut missing = Vec::new();
     for (channel_id, entry) in state.channels.iter() {
         for htlc_id in entry.channel.missing_onions() {
-            let outgoing = HtlcRef { channel_id: *channel_id, htlc_id };
+            let outgoing = OutgoingHtlc { channel_id: *channel_id, htlc_id };
             match state.circuits.origin(outgoing) {
                 Some(Origin::Forward(forward)) => missing.push((outgoing, forward.incoming)),
                 Some(Origin::Handoff(forward)) => {

@@ -20,7 +20,7 @@ use crate::keys::{NodeSeed, secp};
 use crate::onion::{Peeled, peel};
 
 use super::config::{ForwardingPolicy, NodeConfig};
-use super::handoff::{Handoff, HandoffStep, HtlcRef, Incoming};
+use super::handoff::{Handoff, HandoffStep, Incoming, IncomingHtlc, OutgoingHtlc};
 use super::input::{ChannelRef, Command, Confirmation, Input, Now};
 use super::output::{CryptoCounters, Event, Occupancy, Turn};
 use super::patience::Waiting;
@@ -49,7 +49,7 @@ pub struct Shard {
     /// The channels that other shards of the node own.
     pub(super) siblings: BTreeSet<Scid>,
     /// After a restart: the HTLCs offered for other shards whose onions those are to repeat, by what they were offered for.
-    pub(super) onions_awaited: BTreeMap<HtlcRef, HtlcRef>,
+    pub(super) onions_awaited: BTreeMap<IncomingHtlc, OutgoingHtlc>,
     pub(super) counters: CryptoCounters,
     /// Whether the next turn tells of what is held for the embedder's word: after a restart.
     pub(super) tells_intercepted: bool,
@@ -71,7 +71,7 @@ pub(super) struct Work {
     /// Channels with a plan that waits for its signatures to be verified: their state must stay as it is.
     pub(super) waiting: BTreeSet<ChannelId>,
     /// Received HTLCs whose resolution their channels are still to be told.
-    pub(super) resolved: Vec<HtlcRef>,
+    pub(super) resolved: Vec<IncomingHtlc>,
     /// Channels that may have something to commit.
     pub(super) touched: BTreeSet<ChannelId>,
 }
@@ -88,7 +88,7 @@ pub(super) struct Begun {
 /// A received HTLC that waits for its decision.
 #[derive(Debug)]
 pub(super) struct LockedIn {
-    pub(super) incoming: HtlcRef,
+    pub(super) incoming: IncomingHtlc,
     pub(super) htlc: Htlc,
     pub(super) over_dust_exposure: bool,
 }
@@ -335,17 +335,18 @@ impl Shard {
     }
 
     fn channel_event(&mut self, work: &mut Work, channel_id: ChannelId, peer: NodeId, event: ChannelEvent) {
-        let htlc_ref = |htlc_id| HtlcRef { channel_id, htlc_id };
+        let incoming = |htlc_id| IncomingHtlc { channel_id, htlc_id };
+        let outgoing = |htlc_id| OutgoingHtlc { channel_id, htlc_id };
         match event {
             ChannelEvent::AddLockedIn { htlc, over_dust_exposure } => {
-                work.locked_in.push(LockedIn { incoming: htlc_ref(htlc.id), htlc, over_dust_exposure });
+                work.locked_in.push(LockedIn { incoming: incoming(htlc.id), htlc, over_dust_exposure });
             }
-            ChannelEvent::Fulfilled { id, preimage } => self.outgoing_fulfilled(work, htlc_ref(id), preimage),
-            ChannelEvent::AddDropped { id } => self.outgoing_dropped(work, htlc_ref(id)),
-            ChannelEvent::FailLockedIn { id, removal } => self.outgoing_failed(work, htlc_ref(id), removal),
+            ChannelEvent::Fulfilled { id, preimage } => self.outgoing_fulfilled(work, outgoing(id), preimage),
+            ChannelEvent::AddDropped { id } => self.outgoing_dropped(work, outgoing(id)),
+            ChannelEvent::FailLockedIn { id, removal } => self.outgoing_failed(work, outgoing(id), removal),
             ChannelEvent::FulfillLockedIn { .. } | ChannelEvent::ShutdownStarted => {}
             ChannelEvent::RemovalLockedIn { id, .. } => {
-                self.change(work, Change::Removed { incoming: htlc_ref(id) });
+                self.change(work, Change::Removed { incoming: incoming(id) });
             }
             ChannelEvent::Ready { scid } => {
                 self.change(work, Change::ChannelReady { channel_id, scid });

@@ -13,7 +13,7 @@
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash};
 
 use super::circuit::{Circuit, Origin, Stage};
-use super::handoff::{HtlcRef, Resolution};
+use super::handoff::{IncomingHtlc, OutgoingHtlc, Resolution};
 use super::input::{Invoice, Now};
 use super::record::{ChannelEntry, Policies};
 use super::shard::Shard;
@@ -44,15 +44,15 @@ pub(super) enum Item {
         placed: bool,
     },
     Received {
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
         circuit: Circuit,
     },
     Offered {
-        outgoing: HtlcRef,
+        outgoing: OutgoingHtlc,
         origin: Origin,
     },
     Taken {
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
         resolution: Option<Resolution>,
     },
     Invoice {
@@ -66,11 +66,11 @@ pub(super) enum Item {
     },
     Part {
         payment_hash: PaymentHash,
-        incoming: HtlcRef,
+        incoming: IncomingHtlc,
     },
     Onion {
         tag: ReplayTag,
-        htlc: HtlcRef,
+        htlc: IncomingHtlc,
         cltv_expiry: BlockHeight,
     },
     End {
@@ -118,7 +118,7 @@ impl Shard {
                 item.write(&mut out);
                 if let Some((channel_id, entry)) = channel {
                     entry.channel.write_snapshot(&mut out, &|side, htlc_id| {
-                        self.keeps_onion(side, HtlcRef { channel_id, htlc_id })
+                        self.keeps_onion(side, channel_id, htlc_id)
                     });
                 }
                 written += 1;
@@ -130,11 +130,11 @@ impl Shard {
     /// Whether the onion of an HTLC may be needed, and is not to be had elsewhere. That of a received one is until it is
     /// decided on, while it waits for the embedder's word, and while another shard may have to be told of it again;
     /// that of an offered one unless it was offered for another shard, which repeats it.
-    fn keeps_onion(&self, offered_by: Side, htlc: HtlcRef) -> bool {
+    fn keeps_onion(&self, offered_by: Side, channel_id: ChannelId, htlc_id: u64) -> bool {
         match offered_by {
-            Side::Local => !matches!(self.state.circuits.origin(htlc), Some(Origin::Handoff(_))),
+            Side::Local => !matches!(self.state.circuits.origin(OutgoingHtlc { channel_id, htlc_id }), Some(Origin::Handoff(_))),
             Side::Remote => {
-                let circuit = self.state.circuits.received(htlc);
+                let circuit = self.state.circuits.received(IncomingHtlc { channel_id, htlc_id });
                 circuit.is_none_or(|circuit| {
                     matches!(circuit.stage, Stage::HandedOff(_) | Stage::HandedIn | Stage::Intercepted(_))
                 })

@@ -1,7 +1,7 @@
 //! Policies that change while payments flow, and forwards that take another channel to the same peer.
 
 use super::*;
-use crate::forward::{CommandError, HtlcRef, InboundFee, Offer, PolicyError};
+use crate::forward::{CommandError, InboundFee, IncomingHtlc, Offer, PolicyError};
 
 const AMOUNT: Msat = Msat(20_000_000);
 const TEN_MINUTES_MS: u64 = 10 * 60 * 1_000;
@@ -140,7 +140,7 @@ fn what_comes_in_after_our_shutdown_goes_nowhere() {
 }
 
 /// Three nodes, the middle one holding what it carries on; a payment on its way, and what the middle one was told of it.
-fn intercepted() -> (Net, u64, HtlcRef, Offer) {
+fn intercepted() -> (Net, u64, IncomingHtlc, Offer) {
     let mut net = Net::line_with(3, |node, config| config.intercept = node == 1);
     let (hash, recipient) = net.invoice(2, 1, AMOUNT);
     let route = net.route(&[0, 1, 2], AMOUNT, 18);

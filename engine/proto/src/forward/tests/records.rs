@@ -7,7 +7,7 @@ use super::*;
 use crate::channel::{ChannelError, Delta, Htlc, Side};
 use crate::durable::sample::Sampler;
 use crate::durable::{Durable, RecordError};
-use crate::forward::{Change, HtlcRef, Origin, RestoreError};
+use crate::forward::{Change, Origin, OutgoingHtlc, RestoreError};
 
 /// A record of any changes.
 fn record(seed: u64, most: usize) -> Record {
@@ -26,14 +26,14 @@ pub(super) fn bytes(record: &Record) -> Vec<u8> {
 pub(super) fn through_bytes(record: &Record) -> Record {
     let written = bytes(record);
     let read = Record::decode(&written).expect("what was written can be read");
-    let is_forward = |outgoing: HtlcRef| {
+    let is_forward = |outgoing: OutgoingHtlc| {
         record.changes.iter().any(|change| {
             matches!(change, Change::Offered { outgoing: offered, origin: Origin::Forward(_) | Origin::Handoff(_) } if *offered == outgoing)
         })
     };
     let kept = |change: &Change| match change {
         Change::Channel { channel_id, delta: Delta::Added { by: Side::Local, htlc, over_dust_exposure } }
-            if is_forward(HtlcRef { channel_id: *channel_id, htlc_id: htlc.id }) =>
+            if is_forward(OutgoingHtlc { channel_id: *channel_id, htlc_id: htlc.id }) =>
         {
             let htlc = Htlc { onion_routing_packet: None, ..htlc.clone() };
             let delta = Delta::Added { by: Side::Local, htlc, over_dust_exposure: *over_dust_exposure };
