@@ -159,7 +159,7 @@ fn introduce(core: &Core) {
                 owned.push((slot.number, scid));
             }
         }
-        owed.push((slot.number, running.shard.owed_handoffs().collect()));
+        owed.push((slot.number, running.shard.unanswered_handoffs().collect()));
     }
     for slot in &core.slots {
         let others = owned.iter().filter(|(shard, _)| *shard != slot.number);

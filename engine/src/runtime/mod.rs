@@ -302,7 +302,7 @@ impl Engine {
             unfinished.circuits += circuits;
             unfinished.offered += offered;
             unfinished.incomplete_sets += incomplete_sets;
-            unfinished.handoffs += shard.owed_handoffs().count();
+            unfinished.handoffs += shard.unanswered_handoffs().count();
             unfinished.settling_channels += shard.channels().filter(|channel| channel.is_settling()).count();
         });
         Ok(unfinished)

@@ -209,7 +209,7 @@ impl Core {
         let mut running = lock(&slot.running);
         let given = items.len();
         let commanded = items.iter().any(|item| matches!(item, Item::Command(_)));
-        // A `Done` goes to the shard whose `Resolve` it answers in the same turn.
+        // An `Ack` goes to the shard whose `Resolve` it answers in the same turn.
         let mut askers: HashMap<IncomingHtlc, u16> = HashMap::new();
         let connections = &mut running.connections;
         let inputs: Vec<Input> = items
@@ -332,9 +332,9 @@ impl Core {
         let incoming = handoff.incoming;
         let to = match &handoff.step {
             HandoffStep::Offer { offer, .. } => self.directory.shard_of(ChannelRef::Scid(offer.scid)),
-            HandoffStep::Receive(part) => Some(self.config.receiver(part.payment_hash)),
+            HandoffStep::Part(part) => Some(self.config.receiver(part.payment_hash)),
             HandoffStep::Resolve(_) => self.directory.shard_of(ChannelRef::Id(incoming.channel_id)),
-            HandoffStep::Done => askers.get(&incoming).copied(),
+            HandoffStep::Ack => askers.get(&incoming).copied(),
         };
         match (to, &handoff.step) {
             (Some(to), _) => Some((to, handoff)),

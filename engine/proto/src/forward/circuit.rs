@@ -45,10 +45,10 @@ pub enum Stage {
         /// The HTLC offered for it.
         outgoing: OutgoingHtlc,
     },
-    /// It goes on, on a channel of another shard, which has not said how it ended.
+    /// It is forwarded on a channel of another shard, which has not resolved it yet.
     HandedOff(Offer),
-    /// It pays us, and the shard that receives its payment has not said how it ends.
-    HandedIn,
+    /// It pays us, and the shard that receives its payment has not resolved it yet.
+    PartHandedOff,
     /// It waits for the embedder's word, and then goes on like this.
     Intercepted(Offer),
     /// It is to be removed, or is being removed.
@@ -91,9 +91,9 @@ pub(crate) struct Circuits {
     attempts: BTreeSet<u64>,
     /// The received ones that wait for the embedder's word.
     intercepted: BTreeSet<IncomingHtlc>,
-    /// What other shards asked and do not yet know the end of; `None` while the HTLC is offered, or held as a part of a
-    /// payment.
-    taken: BTreeMap<IncomingHtlc, Option<Resolution>>,
+    /// Handoffs of other shards that they have not acknowledged the resolution of; `None` while the HTLC is offered, or
+    /// held as a part of a payment.
+    accepted_handoffs: BTreeMap<IncomingHtlc, Option<Resolution>>,
 }
 
 impl Circuits {
@@ -109,9 +109,9 @@ impl Circuits {
         self.attempts.contains(&attempt_id)
     }
 
-    /// Whether another shard's offer is known here, and how it ended if it did.
-    pub(crate) fn taken(&self, incoming: IncomingHtlc) -> Option<&Option<Resolution>> {
-        self.taken.get(&incoming)
+    /// The handoff of another shard's HTLC if it was accepted here, with its resolution once there is one.
+    pub(crate) fn accepted_handoff(&self, incoming: IncomingHtlc) -> Option<&Option<Resolution>> {
+        self.accepted_handoffs.get(&incoming)
     }
 
     pub(crate) fn received_len(&self) -> usize {
@@ -131,7 +131,7 @@ impl Circuits {
     }
 
     /// The offers that other shards have not answered.
-    pub(crate) fn offers_owed(&self) -> impl Iterator<Item = (IncomingHtlc, Offer)> + '_ {
+    pub(crate) fn unresolved_offers(&self) -> impl Iterator<Item = (IncomingHtlc, Offer)> + '_ {
         self.received.iter().filter_map(|(incoming, circuit)| match &circuit.stage {
             Stage::HandedOff(offer) => Some((*incoming, *offer)),
             _ => None,
@@ -139,14 +139,15 @@ impl Circuits {
     }
 
     /// The HTLCs that pay us and that the shard which receives their payment has not answered.
-    pub(crate) fn handed_in(&self) -> impl Iterator<Item = IncomingHtlc> + '_ {
-        let handed_in = self.received.iter().filter(|(_, circuit)| circuit.stage == Stage::HandedIn);
-        handed_in.map(|(incoming, _)| *incoming)
+    pub(crate) fn unresolved_parts(&self) -> impl Iterator<Item = IncomingHtlc> + '_ {
+        let unresolved_parts =
+            self.received.iter().filter(|(_, circuit)| circuit.stage == Stage::PartHandedOff);
+        unresolved_parts.map(|(incoming, _)| *incoming)
     }
 
-    /// The ends that other shards have not acknowledged.
-    pub(crate) fn ends_owed(&self) -> impl Iterator<Item = Handoff> + '_ {
-        self.taken.iter().filter_map(|(incoming, resolution)| {
+    /// The resolutions that other shards have not acknowledged.
+    pub(crate) fn unacked_resolutions(&self) -> impl Iterator<Item = Handoff> + '_ {
+        self.accepted_handoffs.iter().filter_map(|(incoming, resolution)| {
             let step = HandoffStep::Resolve(resolution.clone()?);
             Some(Handoff { incoming: *incoming, step })
         })
@@ -160,21 +161,21 @@ impl Circuits {
         let offered = self.offered.iter();
         let offered =
             offered.map(|(outgoing, origin)| Item::Offered { outgoing: *outgoing, origin: *origin });
-        let taken = self.taken.iter();
-        let taken = taken.map(|(incoming, resolution)| Item::Taken {
+        let handoffs = self.accepted_handoffs.iter();
+        let handoffs = handoffs.map(|(incoming, resolution)| Item::Handoff {
             incoming: *incoming,
             resolution: resolution.clone(),
         });
-        received.chain(offered).chain(taken)
+        received.chain(offered).chain(handoffs)
     }
 
-    /// Takes in what [`Circuits::items`] said; `Taken` comes after `Offered`, which does not know how it ended.
+    /// Takes in what [`Circuits::items`] made. `Handoff` comes after `Offered`, which inserts one without a resolution.
     pub(super) fn restore(&mut self, item: Item) {
         match item {
             Item::Received { incoming, circuit } => self.receive(incoming, circuit),
             Item::Offered { outgoing, origin } => self.offer(outgoing, origin),
-            Item::Taken { incoming, resolution } => {
-                self.taken.insert(incoming, resolution);
+            Item::Handoff { incoming, resolution } => {
+                self.accepted_handoffs.insert(incoming, resolution);
             }
             _ => debug_assert!(false, "not of the circuits"),
         }
@@ -196,14 +197,14 @@ impl Circuits {
                     circuit.stage = Stage::Resolved(resolution.clone());
                 }
             }
-            Change::Taken { incoming } => {
-                self.taken.insert(*incoming, None);
+            Change::HandoffAccepted { incoming } => {
+                self.accepted_handoffs.insert(*incoming, None);
             }
-            Change::TakenEnded { incoming, resolution } => {
-                self.taken.insert(*incoming, Some(resolution.clone()));
+            Change::HandoffResolved { incoming, resolution } => {
+                self.accepted_handoffs.insert(*incoming, Some(resolution.clone()));
             }
-            Change::TakenForgotten { incoming } => {
-                self.taken.remove(incoming);
+            Change::HandoffAcked { incoming } => {
+                self.accepted_handoffs.remove(incoming);
             }
             Change::Removed { incoming } => {
                 self.intercepted.remove(incoming);
@@ -229,7 +230,7 @@ impl Circuits {
             }
             Origin::Forward(_) => {}
             Origin::Handoff(forward) => {
-                self.taken.insert(forward.incoming, None);
+                self.accepted_handoffs.insert(forward.incoming, None);
             }
         }
         self.offered.insert(outgoing, origin);

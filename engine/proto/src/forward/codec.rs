@@ -87,10 +87,10 @@ durable_enum!(Change, "change" {
     13 => Offered { outgoing, origin },
     14 => OfferEnded { outgoing },
     15 => Resolved { incoming, resolution },
-    16 => TakenEnded { incoming, resolution },
-    17 => TakenForgotten { incoming },
+    16 => HandoffResolved { incoming, resolution },
+    17 => HandoffAcked { incoming },
     18 => Removed { incoming },
-    19 => Taken { incoming },
+    19 => HandoffAccepted { incoming },
 });
 
 durable_enum!(Stage, "stage of a circuit" {
@@ -99,7 +99,7 @@ durable_enum!(Stage, "stage of a circuit" {
     2 => HandedOff(offer),
     3 => Resolved(resolution),
     4 => Intercepted(offer),
-    5 => HandedIn,
+    5 => PartHandedOff,
 });
 
 durable_enum!(Origin, "origin" {

@@ -14,7 +14,7 @@ use crate::onion::{
 };
 
 use super::circuit::{Circuit, Origin, Stage};
-use super::handoff::{Handoff, HandoffStep, Incoming, IncomingHtlc, Offer, Resolution};
+use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, PaymentPart, Resolution};
 use super::input::Now;
 use super::intercept::told;
 use super::output::{Event, RefusedOutgoing};
@@ -188,9 +188,9 @@ impl Shard {
         let incoming = locked_in.incoming;
         let Htlc { amount, cltv_expiry, payment_hash, .. } = locked_in.htlc;
         if self.config.receiver(payment_hash) != self.config.shard {
-            self.receive(work, locked_in, Some(secret), Stage::HandedIn);
-            let part = Incoming { amount, cltv_expiry, payment_hash, payload };
-            work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Receive(part) });
+            self.receive(work, locked_in, Some(secret), Stage::PartHandedOff);
+            let part = PaymentPart { amount, cltv_expiry, payment_hash, payload };
+            work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Part(part) });
             return Ok(());
         }
         let htlc = FinalHtlc { amount, cltv_expiry, payment_hash, payload: &decoded };
@@ -211,25 +211,25 @@ impl Shard {
     }
 
     /// Takes in an HTLC that pays us on a channel of another shard, which is told how it ends.
-    pub(super) fn take_in(&mut self, work: &mut Work, incoming: IncomingHtlc, part: &Incoming) {
-        let Incoming { amount, cltv_expiry, payment_hash, ref payload } = *part;
+    pub(super) fn accept_part(&mut self, work: &mut Work, incoming: IncomingHtlc, part: &PaymentPart) {
+        let PaymentPart { amount, cltv_expiry, payment_hash, ref payload } = *part;
         let accepted = decode_final(payload).and_then(|payload| {
             let htlc = FinalHtlc { amount, cltv_expiry, payment_hash, payload: &payload };
             let accepted = self.state.receiver.check(htlc, &self.config, self.state.height, work.now)?;
             Ok((accepted, payload.amt_to_forward))
         });
         match accepted {
-            Err(failure) => self.end_taken(work, incoming, Resolution::Fail(failure)),
+            Err(failure) => self.resolve_handoff(work, incoming, Resolution::Fail(failure)),
             Ok((Accepted::Keysend { preimage }, _)) => {
                 work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
-                self.end_taken(work, incoming, Resolution::Fulfil(preimage));
+                self.resolve_handoff(work, incoming, Resolution::Fulfil(preimage));
             }
             Ok((Accepted::Part { total }, amt_to_forward)) => {
                 // Its shard has the key to failures, and encrypts them.
                 let (shared_secret, stage) = (None, Stage::Held { amt_to_forward });
                 let circuit = Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage };
                 self.change(work, Change::Received { incoming, circuit });
-                self.change(work, Change::Taken { incoming });
+                self.change(work, Change::HandoffAccepted { incoming });
                 self.hold_part(work, incoming, payment_hash, total);
             }
         }
@@ -272,11 +272,11 @@ impl Shard {
 
     /// Ends an HTLC that was held for a payment, or has the shard end it whose channel it came in on.
     fn end_part(&mut self, work: &mut Work, part: IncomingHtlc, resolution: Resolution) {
-        if self.state.circuits.taken(part).is_none() {
+        if self.state.circuits.accepted_handoff(part).is_none() {
             return self.resolve(work, part, resolution);
         }
         self.change(work, Change::Removed { incoming: part });
-        self.end_taken(work, part, resolution);
+        self.resolve_handoff(work, part, resolution);
     }
 
     /// Fails all parts held for a payment.
@@ -289,7 +289,7 @@ impl Shard {
                 SetFailure::Timeout => Failure::MppTimeout,
             };
             // Of another shard's HTLC that shard tells.
-            if self.state.circuits.taken(part).is_none() {
+            if self.state.circuits.accepted_handoff(part).is_none() {
                 work.turn.events.push(Event::HtlcRefused {
                     incoming_channel_id: part.channel_id,
                     payment_hash,

@@ -4,9 +4,8 @@
 //! each shard the channels of the others by `Input::SiblingChannels`.
 //!
 //! Invariant: a handoff is idempotent. The incoming HTLC names the circuit on both sides, so an [`Handoff`] delivered
-//! twice, also after a restart, changes nothing the second time. The side that owes one can repeat it from its
-//! durable state until it is answered: an `Offer` or a `Receive` until its `Resolve` comes, a `Resolve` until its `Done`
-//! comes.
+//! twice, also after a restart, changes nothing the second time. Its sender can repeat it from its durable state until
+//! it is answered: an `Offer` or a `Part` by `Resolve`, a `Resolve` by `Ack`.
 
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, PaymentHash, PaymentPreimage, Scid};
 
@@ -56,17 +55,17 @@ pub enum HandoffStep {
         /// With which onion.
         onion: Box<[u8; 1366]>,
     },
-    /// To the shard that receives payments under this hash: an HTLC pays us.
-    Receive(Incoming),
-    /// To the incoming channel's shard: how the HTLC is to end.
+    /// To the shard that receives payments under this hash: an HTLC that pays this node.
+    Part(PaymentPart),
+    /// To the incoming channel's shard: how the HTLC is to be removed.
     Resolve(Resolution),
-    /// To the shard that said how: the end is known here for good and may be forgotten there.
-    Done,
+    /// To the shard that sent `Resolve`: the resolution is durable here and may be forgotten there.
+    Ack,
 }
 
 /// An HTLC for which this node is the last, as the shard of its channel peeled it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incoming {
+pub struct PaymentPart {
     /// What it pays.
     pub amount: Msat,
     /// When it expires.

@@ -46,7 +46,11 @@ impl Shard {
     }
 
     /// Carries a held HTLC on, as if it had been decided on now.
-    pub(super) fn resume_htlc(&mut self, work: &mut Work, incoming: IncomingHtlc) -> Result<(), CommandError> {
+    pub(super) fn resume_htlc(
+        &mut self,
+        work: &mut Work,
+        incoming: IncomingHtlc,
+    ) -> Result<(), CommandError> {
         let (circuit, offer) = self.held(incoming)?;
         let onion = self.state.received_htlc(incoming).and_then(|htlc| {
             let packet = htlc.onion_routing_packet.as_ref()?;

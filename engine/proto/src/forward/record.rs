@@ -148,19 +148,19 @@ pub enum Change {
         resolution: Resolution,
     },
     /// Another shard's HTLC is held here, as a part of a payment to us.
-    Taken {
+    HandoffAccepted {
         /// The HTLC.
         incoming: IncomingHtlc,
     },
-    /// It is known how another shard's HTLC ends.
-    TakenEnded {
+    /// This shard decided how another shard's HTLC is to be removed.
+    HandoffResolved {
         /// The HTLC.
         incoming: IncomingHtlc,
         /// How.
         resolution: Resolution,
     },
-    /// Another shard knows how its HTLC ended.
-    TakenForgotten {
+    /// The other shard has recorded the resolution of its HTLC, which is forgotten here.
+    HandoffAcked {
         /// The HTLC.
         incoming: IncomingHtlc,
     },

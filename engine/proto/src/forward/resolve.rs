@@ -96,7 +96,7 @@ impl Shard {
             }
             Origin::Handoff(forward) => {
                 work.turn.events.push(forwarded(forward, outgoing, work.now));
-                self.end_taken(work, forward.incoming, Resolution::Fulfil(preimage));
+                self.resolve_handoff(work, forward.incoming, Resolution::Fulfil(preimage));
             }
         }
     }
@@ -113,7 +113,7 @@ impl Shard {
                 work.turn.events.push(Event::HtlcFailed { attempt_id, reason });
             }
             Origin::Forward(forward) => self.resolve(work, forward.incoming, resolution),
-            Origin::Handoff(forward) => self.end_taken(work, forward.incoming, resolution),
+            Origin::Handoff(forward) => self.resolve_handoff(work, forward.incoming, resolution),
         }
     }
 
@@ -143,19 +143,24 @@ impl Shard {
             }
             Origin::Handoff(forward) => {
                 work.turn.events.push(returned(forward, outgoing, work.now));
-                self.end_taken(work, forward.incoming, resolution);
+                self.resolve_handoff(work, forward.incoming, resolution);
             }
         }
     }
 
-    /// Tells the shard whose HTLC was taken here how it ends.
-    pub(super) fn end_taken(&mut self, work: &mut Work, incoming: IncomingHtlc, resolution: Resolution) {
-        self.change(work, Change::TakenEnded { incoming, resolution: resolution.clone() });
+    /// Tells the shard that handed an HTLC over how it is to be removed.
+    pub(super) fn resolve_handoff(
+        &mut self,
+        work: &mut Work,
+        incoming: IncomingHtlc,
+        resolution: Resolution,
+    ) {
+        self.change(work, Change::HandoffResolved { incoming, resolution: resolution.clone() });
         work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Resolve(resolution) });
     }
 
     /// Takes from offers that are repeated after a restart the onions that the records left out.
-    pub(super) fn take_repeated_onions(&mut self, handoffs: &[Handoff]) {
+    pub(super) fn supply_repeated_onions(&mut self, handoffs: &[Handoff]) {
         if self.onions_awaited.is_empty() {
             return;
         }
@@ -172,10 +177,10 @@ impl Shard {
     /// Does what another shard of this node asks; see [`Handoff`] for why it may ask twice.
     pub(super) fn handoff(&mut self, work: &mut Work, handoff: Handoff) {
         let incoming = handoff.incoming;
-        let taken = self.state.circuits.taken(incoming);
+        let accepted = self.state.circuits.accepted_handoff(incoming);
         match handoff.step {
-            HandoffStep::Offer { .. } | HandoffStep::Receive(_) if taken.is_some() => {
-                if let Some(Some(resolution)) = taken {
+            HandoffStep::Offer { .. } | HandoffStep::Part(_) if accepted.is_some() => {
+                if let Some(Some(resolution)) = accepted {
                     let step = HandoffStep::Resolve(resolution.clone());
                     work.turn.handoffs.push(Handoff { incoming, step });
                 }
@@ -185,26 +190,26 @@ impl Shard {
                     let origin = Origin::Handoff(offer.forward(incoming));
                     self.change(work, Change::Offered { outgoing, origin });
                 }
-                Err(failure) => self.end_taken(work, incoming, Resolution::Fail(failure)),
+                Err(failure) => self.resolve_handoff(work, incoming, Resolution::Fail(failure)),
             },
-            HandoffStep::Receive(part) => self.take_in(work, incoming, &part),
+            HandoffStep::Part(part) => self.accept_part(work, incoming, &part),
             HandoffStep::Resolve(resolution) => {
-                self.report_handed_off(work, incoming, &resolution);
+                self.report_refused_handoff(work, incoming, &resolution);
                 self.resolve(work, incoming, resolution);
-                work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Done });
+                work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Ack });
             }
-            HandoffStep::Done => {
-                if taken.is_some() {
-                    self.change(work, Change::TakenForgotten { incoming });
+            HandoffStep::Ack => {
+                if accepted.is_some() {
+                    self.change(work, Change::HandoffAcked { incoming });
                 }
             }
         }
     }
 
     /// Tells the operator that another shard refused an HTLC, the first time it says so.
-    fn report_handed_off(&self, work: &mut Work, incoming: IncomingHtlc, resolution: &Resolution) {
+    fn report_refused_handoff(&self, work: &mut Work, incoming: IncomingHtlc, resolution: &Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
-        if let (Stage::HandedOff(_) | Stage::HandedIn, Resolution::Fail(failure)) =
+        if let (Stage::HandedOff(_) | Stage::PartHandedOff, Resolution::Fail(failure)) =
             (&circuit.stage, resolution)
         {
             work.turn.events.push(Event::HtlcRefused {

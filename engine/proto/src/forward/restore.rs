@@ -4,7 +4,7 @@
 //!
 //! Invariant: the shard that comes back is the one that wrote them, without connections: its channels wait to be
 //! reestablished, its circuits and its memory of onions are those of its last durable turn. Only the onions of HTLCs that
-//! other shards handed over may be missing: those shards repeat them, see [`Shard::owed_handoffs`], and until then no
+//! other shards handed over may be missing: those shards repeat them, see [`Shard::unanswered_handoffs`], and until then no
 //! connection of the peer concerned is taken.
 //!
 //! Budget: 10,000 idle channels in well under a second.
@@ -159,7 +159,9 @@ impl Restoring {
                 let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
                 state.channels.insert(channel_id, entry);
             }
-            Item::Received { .. } | Item::Offered { .. } | Item::Taken { .. } => state.circuits.restore(item),
+            Item::Received { .. } | Item::Offered { .. } | Item::Handoff { .. } => {
+                state.circuits.restore(item)
+            }
             Item::Invoice { .. } | Item::Set { .. } | Item::Part { .. } => state.receiver.restore(item),
             Item::Onion { tag, htlc, cltv_expiry } => state.replay.remember(tag, htlc, cltv_expiry),
             Item::End { .. } => {}
@@ -217,7 +219,7 @@ impl Restoring {
         self
     }
 
-    /// The shard. What it owes other shards, [`Shard::owed_handoffs`] says.
+    /// The shard. What it owes other shards, [`Shard::unanswered_handoffs`] says.
     ///
     /// # Errors
     /// When something is missing that must have been stored.

@@ -20,7 +20,7 @@ use crate::keys::{NodeSeed, secp};
 use crate::onion::{Peeled, peel};
 
 use super::config::{ForwardingPolicy, NodeConfig};
-use super::handoff::{Handoff, HandoffStep, Incoming, IncomingHtlc, OutgoingHtlc};
+use super::handoff::{Handoff, HandoffStep, IncomingHtlc, OutgoingHtlc, PaymentPart};
 use super::input::{ChannelRef, Command, Confirmation, Input, Now};
 use super::output::{CryptoCounters, Event, Occupancy, Turn};
 use super::patience::Waiting;
@@ -132,7 +132,7 @@ impl Shard {
             touched: BTreeSet::new(),
         };
         let sorted = Sorted::new(inputs);
-        self.take_repeated_onions(&sorted.handoffs);
+        self.supply_repeated_onions(&sorted.handoffs);
         self.tell_intercepted(&mut work);
         self.run_messages(&mut work, sorted.of_peers);
         self.remove_resolved(&mut work);
@@ -221,8 +221,8 @@ impl Shard {
     }
 
     /// The handoffs not yet answered. After a restart they are to be delivered again, before any peer is connected.
-    pub fn owed_handoffs(&self) -> impl Iterator<Item = Handoff> + '_ {
-        let offers = self.state.circuits.offers_owed().filter_map(|(incoming, offer)| {
+    pub fn unanswered_handoffs(&self) -> impl Iterator<Item = Handoff> + '_ {
+        let offers = self.state.circuits.unresolved_offers().filter_map(|(incoming, offer)| {
             let htlc = self.state.received_htlc(incoming)?;
             let packet = htlc.onion_routing_packet.as_ref()?;
             match peel(&self.node_secret, packet, &htlc.payment_hash.0) {
@@ -233,19 +233,19 @@ impl Shard {
                 _ => None,
             }
         });
-        let received = self.state.circuits.handed_in().filter_map(|incoming| {
+        let received = self.state.circuits.unresolved_parts().filter_map(|incoming| {
             let htlc = self.state.received_htlc(incoming)?;
             let packet = htlc.onion_routing_packet.as_ref()?;
             let (amount, cltv_expiry, payment_hash) = (htlc.amount, htlc.cltv_expiry, htlc.payment_hash);
             match peel(&self.node_secret, packet, &payment_hash.0) {
                 Ok(Peeled::Final { payload, .. }) => {
-                    let part = Incoming { amount, cltv_expiry, payment_hash, payload };
-                    Some(Handoff { incoming, step: HandoffStep::Receive(part) })
+                    let part = PaymentPart { amount, cltv_expiry, payment_hash, payload };
+                    Some(Handoff { incoming, step: HandoffStep::Part(part) })
                 }
                 _ => None,
             }
         });
-        offers.chain(received).chain(self.state.circuits.ends_owed())
+        offers.chain(received).chain(self.state.circuits.unacked_resolutions())
     }
 
     pub(super) fn context(&self) -> Context {

@@ -51,7 +51,7 @@ pub(super) enum Item {
         outgoing: OutgoingHtlc,
         origin: Origin,
     },
-    Taken {
+    Handoff {
         incoming: IncomingHtlc,
         resolution: Option<Resolution>,
     },
@@ -83,7 +83,7 @@ durable_enum!(Item, "item of a checkpoint" {
     1 => Channel { peer, user_id, key_index, policies, begun_at, placed },
     2 => Received { incoming, circuit },
     3 => Offered { outgoing, origin },
-    4 => Taken { incoming, resolution },
+    4 => Handoff { incoming, resolution },
     5 => Invoice { invoice, paid },
     6 => Set { payment_hash, total, deadline },
     7 => Part { payment_hash, incoming },
@@ -132,11 +132,17 @@ impl Shard {
     /// that of an offered one unless it was offered for another shard, which repeats it.
     fn keeps_onion(&self, offered_by: Side, channel_id: ChannelId, htlc_id: u64) -> bool {
         match offered_by {
-            Side::Local => !matches!(self.state.circuits.origin(OutgoingHtlc { channel_id, htlc_id }), Some(Origin::Handoff(_))),
+            Side::Local => !matches!(
+                self.state.circuits.origin(OutgoingHtlc { channel_id, htlc_id }),
+                Some(Origin::Handoff(_))
+            ),
             Side::Remote => {
                 let circuit = self.state.circuits.received(IncomingHtlc { channel_id, htlc_id });
                 circuit.is_none_or(|circuit| {
-                    matches!(circuit.stage, Stage::HandedOff(_) | Stage::HandedIn | Stage::Intercepted(_))
+                    matches!(
+                        circuit.stage,
+                        Stage::HandedOff(_) | Stage::PartHandedOff | Stage::Intercepted(_)
+                    )
                 })
             }
         }

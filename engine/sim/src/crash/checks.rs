@@ -80,7 +80,7 @@ fn check_quiet(world: &World) -> Result<(), Violation> {
         let mut left = Vec::new();
         world.engine(machine).for_each_shard(|shard| {
             let occupancy = shard.occupancy();
-            let owed = shard.owed_handoffs().count();
+            let owed = shard.unanswered_handoffs().count();
             let busy = shard.channels().filter(|channel| {
                 channel.htlcs().next().is_some() || channel.is_settling() || !channel.is_usable()
             });

@@ -102,7 +102,7 @@ fn restart_after(net: &mut Net, steps: usize) -> bool {
         net.inputs[node].push(Input::SiblingChannels(vec![sibling]));
     }
     for (node, sibling) in [(1, 2), (2, 1)] {
-        let owed: Vec<Input> = net.shards[node].owed_handoffs().map(Input::Handoff).collect();
+        let owed: Vec<Input> = net.shards[node].unanswered_handoffs().map(Input::Handoff).collect();
         net.inputs[sibling].extend(owed);
     }
     for (node, peers) in [1, 2].into_iter().zip(peers) {
@@ -177,7 +177,8 @@ fn parts_on_two_shards_that_are_too_few_fail_after_the_timeout() {
         for (payer, attempt) in attempts {
             assert_eq!(net.outcome(payer, attempt), Some(Outcome::Failed(0, Failure::MppTimeout)));
         }
-        let failed = |event: &Event| matches!(event, Event::HtlcRefused { payment_hash, .. } if *payment_hash == hash);
+        let failed =
+            |event: &Event| matches!(event, Event::HtlcRefused { payment_hash, .. } if *payment_hash == hash);
         assert_eq!([1, 2].map(|node| net.count(node, failed)), [1, 1]);
         net.check_at_rest();
     }

@@ -396,7 +396,7 @@ impl Net {
         for (node, shard) in self.shards.iter().enumerate() {
             let held = shard.occupancy();
             assert_eq!((held.circuits, held.offered, held.incomplete_sets), (0, 0, 0), "node {node}");
-            assert_eq!(shard.owed_handoffs().count(), 0, "node {node}");
+            assert_eq!(shard.unanswered_handoffs().count(), 0, "node {node}");
             self.check_restored(node, shard);
         }
     }
