@@ -48,35 +48,35 @@ use super::shard::{Shard, Work};
 
 impl Shard {
     /// Lets those channels wait that had better; time's passing ends all waiting.
-    pub(super) fn put_off(&mut self, work: &mut Work, ticked: bool) {
+    pub(super) fn defer_commitments(&mut self, work: &mut Work, ticked: bool) {
         let now = work.now;
         let overdue = match ticked {
-            true => self.waiting.take_overdue_at_tick(now),
-            false => self.waiting.take_overdue(now),
+            true => self.deferred.take_due_at_tick(now),
+            false => self.deferred.take_due(now),
         };
         for channel_id in &overdue {
-            self.waiting.give_answer(*channel_id, &mut work.turn.send);
+            self.deferred.release_revocation(*channel_id, &mut work.turn.send);
         }
         work.touched.retain(|channel_id| {
             let Some(entry) = self.state.channels.get(channel_id) else {
-                self.waiting.forget_answer(*channel_id);
+                self.deferred.drop_revocation(*channel_id);
                 return true;
             };
-            let patience = entry.channel.patience(self.waiting.young_from(*channel_id, now));
-            self.waiting.note(*channel_id, now, entry.channel.updates_so_far());
+            let patience = entry.channel.patience(self.deferred.young_from(*channel_id, now));
+            self.deferred.note(*channel_id, now, entry.channel.updates_so_far());
             match patience {
                 _ if overdue.contains(channel_id) => {}
-                Patience::Long => self.waiting.wait_for_tick(*channel_id, now),
+                Patience::Long => self.deferred.defer_until_tick(*channel_id, now),
                 Patience::Brief { ms, answer } => {
-                    self.waiting.wait_briefly(*channel_id, now, ms);
+                    self.deferred.defer_briefly(*channel_id, now, ms);
                     if answer {
-                        self.waiting.keep_answer(*channel_id, &mut work.turn.send);
+                        self.deferred.hold_revocation(*channel_id, &mut work.turn.send);
                         return false;
                     }
                 }
-                Patience::None => self.waiting.end(*channel_id),
+                Patience::None => self.deferred.cancel(*channel_id),
             }
-            self.waiting.give_answer(*channel_id, &mut work.turn.send);
+            self.deferred.release_revocation(*channel_id, &mut work.turn.send);
             patience == Patience::None
         });
         work.touched.extend(overdue);

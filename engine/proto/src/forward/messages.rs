@@ -41,7 +41,7 @@ fn signed(inputs: &[PeerInput]) -> BTreeSet<ChannelId> {
 struct Round {
     batch: Batch,
     /// Plans that wait for the batch.
-    waiting: Vec<Waiting>,
+    pending: Vec<PendingVerification>,
     /// Channels that have a plan waiting, or a message deferred.
     channels: BTreeSet<ChannelId>,
     /// Peers of such channels, whose connection changes have to wait.
@@ -53,7 +53,7 @@ struct Round {
     deferred: Vec<PeerInput>,
 }
 
-struct Waiting {
+struct PendingVerification {
     channel_id: ChannelId,
     plan: Plan,
     jobs: Range<usize>,
@@ -122,13 +122,13 @@ impl Shard {
 
     /// Verifies all signatures of a round at once, and applies the plans that depended on them.
     fn finish_round(&mut self, work: &mut Work, round: &mut Round) {
-        if round.waiting.is_empty() {
+        if round.pending.is_empty() {
             return;
         }
         self.counters.ecdsa_verified += round.batch.len() as u64;
         let verdicts = self.verifier.verify_batch(&round.batch);
-        for Waiting { channel_id, plan, jobs } in std::mem::take(&mut round.waiting) {
-            work.waiting.remove(&channel_id);
+        for PendingVerification { channel_id, plan, jobs } in std::mem::take(&mut round.pending) {
+            work.awaiting_verification.remove(&channel_id);
             match jobs.clone().position(|job| !verdicts.is_valid(job)) {
                 None => match self.taken_funding(&plan) {
                     None => self.apply_plan(work, channel_id, plan),
@@ -223,7 +223,7 @@ impl Shard {
             return;
         }
         for channel_id in self.channels_of(peer) {
-            self.waiting.forget_answer(channel_id);
+            self.deferred.drop_revocation(channel_id);
             self.tell(work, channel_id, channel::Command::Disconnected);
         }
     }
@@ -284,9 +284,9 @@ impl Shard {
             Ok(plan) => {
                 let jobs = round.add_jobs(&plan);
                 round.channels.insert(channel_id);
-                work.waiting.insert(channel_id);
+                work.awaiting_verification.insert(channel_id);
                 round.peers.insert(peer);
-                round.waiting.push(Waiting { channel_id, plan, jobs });
+                round.pending.push(PendingVerification { channel_id, plan, jobs });
             }
         }
     }

@@ -20,10 +20,10 @@ use crate::keys::{NodeSeed, secp};
 use crate::onion::{Peeled, peel};
 
 use super::config::{ForwardingPolicy, NodeConfig};
+use super::deferred::DeferredCommitments;
 use super::handoff::{Handoff, HandoffStep, IncomingHtlc, OutgoingHtlc, PaymentPart};
 use super::input::{ChannelRef, Command, Confirmation, Input, Now};
 use super::output::{CryptoCounters, Event, Occupancy, Turn};
-use super::patience::Waiting;
 use super::record::{Change, ChannelEntry, Policies, State};
 
 /// The blocks after which a peer's channel without a confirmed funding is forgotten: BOLT 2's 2016, and a day for those
@@ -58,7 +58,7 @@ pub struct Shard {
     /// Checks signatures; knows the keys of the busiest channels well.
     pub(super) verifier: Verifier,
     /// Channels whose `commitment_signed` was put off.
-    pub(super) waiting: Waiting,
+    pub(super) deferred: DeferredCommitments,
 }
 
 /// A turn in the making.
@@ -69,7 +69,7 @@ pub(super) struct Work {
     /// HTLCs that became irrevocably committed, in order.
     pub(super) locked_in: Vec<LockedIn>,
     /// Channels with a plan that waits for its signatures to be verified: their state must stay as it is.
-    pub(super) waiting: BTreeSet<ChannelId>,
+    pub(super) awaiting_verification: BTreeSet<ChannelId>,
     /// Received HTLCs whose resolution their channels are still to be told.
     pub(super) resolved: Vec<IncomingHtlc>,
     /// Channels that may have something to commit.
@@ -112,7 +112,7 @@ impl Shard {
             tells_intercepted: false,
             keyless: BTreeSet::new(),
             verifier: Verifier::new().with_key_cache(KEY_TABLES_BYTES),
-            waiting: Waiting::default(),
+            deferred: DeferredCommitments::default(),
         }
     }
 
@@ -128,7 +128,7 @@ impl Shard {
             turn: Turn::default(),
             locked_in: Vec::new(),
             resolved: Vec::new(),
-            waiting: BTreeSet::new(),
+            awaiting_verification: BTreeSet::new(),
             touched: BTreeSet::new(),
         };
         let sorted = Sorted::new(inputs);
@@ -152,7 +152,7 @@ impl Shard {
         self.expire(&mut work);
         self.decide(&mut work);
         self.remove_resolved(&mut work);
-        self.put_off(&mut work, sorted.ticked);
+        self.defer_commitments(&mut work, sorted.ticked);
         self.commit(&mut work);
         work.turn
     }
@@ -173,7 +173,7 @@ impl Shard {
     /// would otherwise wait until the next [`Input::Tick`].
     #[must_use]
     pub fn wake_at(&self) -> Option<Now> {
-        self.waiting.first_deadline()
+        self.deferred.first_deadline()
     }
 
     /// How much cryptography was done so far.
@@ -272,7 +272,10 @@ impl Shard {
         plan: Plan,
         signatures: &[Signature],
     ) {
-        assert!(!work.waiting.contains(&channel_id), "a plan waits that was made on this very state");
+        assert!(
+            !work.awaiting_verification.contains(&channel_id),
+            "a plan waits that was made on this very state"
+        );
         let Some(entry) = self.state.channels.get_mut(&channel_id) else {
             debug_assert!(false, "plans are made for channels of this shard");
             return;

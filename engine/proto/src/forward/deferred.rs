@@ -1,6 +1,6 @@
 //! What a shard needs to know of time to let a `commitment_signed` wait: which HTLCs are young, and who waits until when.
 //!
-//! Owns: the pace of each channel (how far its updates had come when), the list of those that wait, and the answers that wait
+//! Owns: the pace of each channel (how far its updates had come when), the list of those that wait, and the revocations that wait
 //! with them. Does not decide who waits: `commit` does. Nothing here is durable: after a restart no HTLC is young, and nobody
 //! waits.
 //!
@@ -50,17 +50,17 @@ impl Pace {
 
 /// The channels that wait, and what tells whether they may.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct DeferredCommitments {
     paces: BTreeMap<ChannelId, Pace>,
     /// Those that wait for a tick, and since when.
     until_tick: BTreeMap<ChannelId, u64>,
     briefly: BTreeMap<ChannelId, u64>,
     deadlines: BTreeSet<(u64, ChannelId)>,
     /// The `revoke_and_ack`s that wait with them, and for whom.
-    answers: BTreeMap<ChannelId, (NodeId, Message)>,
+    revocations: BTreeMap<ChannelId, (NodeId, Message)>,
 }
 
-impl Waiting {
+impl DeferredCommitments {
     /// The first place among a channel's updates that a young HTLC can have.
     pub(super) fn young_from(&self, channel_id: ChannelId, now: Now) -> u64 {
         self.paces.get(&channel_id).map_or(u64::MAX, |pace| pace.young_from(now.unix_ms))
@@ -72,44 +72,44 @@ impl Waiting {
     }
 
     /// Has a channel wait for a tick, from when it first did.
-    pub(super) fn wait_for_tick(&mut self, channel_id: ChannelId, now: Now) {
+    pub(super) fn defer_until_tick(&mut self, channel_id: ChannelId, now: Now) {
         let since = self.until_tick.get(&channel_id).copied();
-        self.end(channel_id);
+        self.cancel(channel_id);
         self.until_tick.insert(channel_id, since.unwrap_or(now.unix_ms));
     }
 
     /// Has a channel wait for so many milliseconds, from when it first did.
-    pub(super) fn wait_briefly(&mut self, channel_id: ChannelId, now: Now, ms: u64) {
+    pub(super) fn defer_briefly(&mut self, channel_id: ChannelId, now: Now, ms: u64) {
         self.until_tick.remove(&channel_id);
         let deadline = *self.briefly.entry(channel_id).or_insert(now.unix_ms + ms);
         self.deadlines.insert((deadline, channel_id));
     }
 
     /// Takes a channel's `revoke_and_ack`, if there is one, out of what is to be sent.
-    pub(super) fn keep_answer(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
+    pub(super) fn hold_revocation(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
         let is_answer = |message: &Message| match message {
             Message::RevokeAndAck(answer) => answer.channel_id == channel_id,
             _ => false,
         };
         if let Some(at) = send.iter().position(|(_, message)| is_answer(message)) {
-            let before = self.answers.insert(channel_id, send.remove(at));
+            let before = self.revocations.insert(channel_id, send.remove(at));
             // Only a peer that did not wait for its answer is owed two.
             send.extend(before);
         }
     }
 
     /// Sends a channel's `revoke_and_ack`, if one waits.
-    pub(super) fn give_answer(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
-        send.extend(self.answers.remove(&channel_id));
+    pub(super) fn release_revocation(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
+        send.extend(self.revocations.remove(&channel_id));
     }
 
     /// Gives up an answer: the channel is gone, or the connection to its peer, and what is owed is told at the next.
-    pub(super) fn forget_answer(&mut self, channel_id: ChannelId) {
-        self.answers.remove(&channel_id);
+    pub(super) fn drop_revocation(&mut self, channel_id: ChannelId) {
+        self.revocations.remove(&channel_id);
     }
 
     /// A channel waits no longer.
-    pub(super) fn end(&mut self, channel_id: ChannelId) {
+    pub(super) fn cancel(&mut self, channel_id: ChannelId) {
         self.until_tick.remove(&channel_id);
         if let Some(deadline) = self.briefly.remove(&channel_id) {
             self.deadlines.remove(&(deadline, channel_id));
@@ -117,21 +117,21 @@ impl Waiting {
     }
 
     /// The channels that have waited as long as they may; they wait no longer.
-    pub(super) fn take_overdue(&mut self, now: Now) -> BTreeSet<ChannelId> {
+    pub(super) fn take_due(&mut self, now: Now) -> BTreeSet<ChannelId> {
         let mut overdue = BTreeSet::new();
         while let Some((deadline, channel_id)) = self.deadlines.first().copied()
             && deadline <= now.unix_ms
         {
-            self.end(channel_id);
+            self.cancel(channel_id);
             overdue.insert(channel_id);
         }
         overdue
     }
 
     /// The same at a tick, which some wait for. What paces were long ago is forgotten.
-    pub(super) fn take_overdue_at_tick(&mut self, now: Now) -> BTreeSet<ChannelId> {
+    pub(super) fn take_due_at_tick(&mut self, now: Now) -> BTreeSet<ChannelId> {
         self.paces.retain(|_, pace| pace.marks.back().is_some_and(|(at, _)| at + YOUNG_MS > now.unix_ms));
-        let mut overdue = self.take_overdue(now);
+        let mut overdue = self.take_due(now);
         self.until_tick.retain(|channel_id, since| {
             let waits = now.unix_ms < *since + LONG_MS;
             if !waits {
@@ -170,19 +170,19 @@ mod tests {
     fn the_first_deadline_stands() {
         let (channel_id, other) = (ChannelId([1; 32]), ChannelId([2; 32]));
         let at = |unix_ms| Now { unix_ms };
-        let mut waiting = Waiting::default();
-        waiting.wait_briefly(channel_id, at(10), 40);
-        waiting.wait_briefly(channel_id, at(30), 60);
-        waiting.wait_for_tick(other, at(30));
-        assert_eq!(waiting.first_deadline(), Some(at(50)));
-        assert!(waiting.take_overdue(at(49)).is_empty());
-        assert_eq!(waiting.take_overdue(at(50)), BTreeSet::from([channel_id]));
-        assert_eq!(waiting.first_deadline(), None);
-        waiting.wait_briefly(channel_id, at(50), 200);
-        assert_eq!(waiting.first_deadline(), Some(at(250)));
-        assert_eq!(waiting.take_overdue_at_tick(at(250)), BTreeSet::from([channel_id]));
-        assert_eq!(waiting.take_overdue_at_tick(at(1_029)), BTreeSet::new());
-        waiting.wait_for_tick(other, at(1_029));
-        assert_eq!(waiting.take_overdue_at_tick(at(1_030)), BTreeSet::from([other]));
+        let mut deferred = DeferredCommitments::default();
+        deferred.defer_briefly(channel_id, at(10), 40);
+        deferred.defer_briefly(channel_id, at(30), 60);
+        deferred.defer_until_tick(other, at(30));
+        assert_eq!(deferred.first_deadline(), Some(at(50)));
+        assert!(deferred.take_due(at(49)).is_empty());
+        assert_eq!(deferred.take_due(at(50)), BTreeSet::from([channel_id]));
+        assert_eq!(deferred.first_deadline(), None);
+        deferred.defer_briefly(channel_id, at(50), 200);
+        assert_eq!(deferred.first_deadline(), Some(at(250)));
+        assert_eq!(deferred.take_due_at_tick(at(250)), BTreeSet::from([channel_id]));
+        assert_eq!(deferred.take_due_at_tick(at(1_029)), BTreeSet::new());
+        deferred.defer_until_tick(other, at(1_029));
+        assert_eq!(deferred.take_due_at_tick(at(1_030)), BTreeSet::from([other]));
     }
 }
