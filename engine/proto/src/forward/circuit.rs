@@ -157,7 +157,7 @@ impl Circuits {
     pub(super) fn items(&self) -> impl Iterator<Item = Item> + '_ {
         let received = self.received.iter();
         let received = received
-            .map(|(incoming, circuit)| Item::Received { incoming: *incoming, circuit: circuit.clone() });
+            .map(|(incoming, circuit)| Item::Circuit { incoming: *incoming, circuit: circuit.clone() });
         let offered = self.offered.iter();
         let offered =
             offered.map(|(outgoing, origin)| Item::Offered { outgoing: *outgoing, origin: *origin });
@@ -172,7 +172,7 @@ impl Circuits {
     /// Takes in what [`Circuits::items`] made. `Handoff` comes after `Offered`, which inserts one without a resolution.
     pub(super) fn restore(&mut self, item: Item) {
         match item {
-            Item::Received { incoming, circuit } => self.receive(incoming, circuit),
+            Item::Circuit { incoming, circuit } => self.open(incoming, circuit),
             Item::Offered { outgoing, origin } => self.offer(outgoing, origin),
             Item::Handoff { incoming, resolution } => {
                 self.accepted_handoffs.insert(incoming, resolution);
@@ -184,7 +184,7 @@ impl Circuits {
     /// Folds a change into the circuits; those of other parts of the state change nothing here.
     pub(crate) fn apply(&mut self, change: &Change) {
         match change {
-            Change::Received { incoming, circuit } => self.receive(*incoming, circuit.clone()),
+            Change::CircuitOpened { incoming, circuit } => self.open(*incoming, circuit.clone()),
             Change::Offered { outgoing, origin } => self.offer(*outgoing, *origin),
             Change::OfferEnded { outgoing } => {
                 if let Some(Origin::Attempt { attempt_id }) = self.offered.remove(outgoing) {
@@ -206,7 +206,7 @@ impl Circuits {
             Change::HandoffAcked { incoming } => {
                 self.accepted_handoffs.remove(incoming);
             }
-            Change::Removed { incoming } => {
+            Change::CircuitClosed { incoming } => {
                 self.intercepted.remove(incoming);
                 self.received.remove(incoming);
             }
@@ -214,7 +214,7 @@ impl Circuits {
         }
     }
 
-    fn receive(&mut self, incoming: IncomingHtlc, circuit: Circuit) {
+    fn open(&mut self, incoming: IncomingHtlc, circuit: Circuit) {
         if matches!(circuit.stage, Stage::Intercepted(_)) {
             self.intercepted.insert(incoming);
         } else {

@@ -81,7 +81,7 @@ durable_enum!(Change, "change" {
     7 => Invoice(invoice),
     8 => InvoicesPruned(now),
     9 => OnionSeen { tag, htlc, cltv_expiry },
-    10 => Received { incoming, circuit },
+    10 => CircuitOpened { incoming, circuit },
     11 => PartHeld { payment_hash, incoming, total, deadline },
     12 => SetClosed { payment_hash, paid },
     13 => Offered { outgoing, origin },
@@ -89,7 +89,7 @@ durable_enum!(Change, "change" {
     15 => Resolved { incoming, resolution },
     16 => HandoffResolved { incoming, resolution },
     17 => HandoffAcked { incoming },
-    18 => Removed { incoming },
+    18 => CircuitClosed { incoming },
     19 => HandoffAccepted { incoming },
 });
 

@@ -15,7 +15,7 @@ use super::error::{CommandError, LocalFailure};
 use super::input::{ChannelRef, Command, Confirmation, Invoice, Now, OpenChannel, SendHtlc};
 use super::output::{Event, FailureReason};
 use super::peer::channel_features;
-use super::receive::hashes_to;
+use super::receiver::hashes_to;
 use super::record::{Change, ChannelEntry};
 use super::shard::{Begun, Shard, Work};
 

@@ -1,7 +1,7 @@
 //! What an operator decides: the limits of new channels, the policy of existing ones, the rules of receiving.
 //!
 //! Owns the values and their defaults (BOLT 2 channel parameters, BOLT 7 routing policy, the safety margins BOLT 2
-//! derives in "`cltv_expiry_delta` Selection"). Does not check anything: `policy`, `receive` and the channel do.
+//! derives in "`cltv_expiry_delta` Selection"). Does not check anything: `policy`, `receiver` and the channel do.
 
 use fulmen_wire::units::{ChainHash, CltvDelta, FeeratePerKw, Msat, PaymentHash, Sat};
 

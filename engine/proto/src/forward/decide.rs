@@ -18,7 +18,7 @@ use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, PaymentPart, Res
 use super::input::Now;
 use super::intercept::told;
 use super::output::{Event, RefusedOutgoing};
-use super::receive::{Accepted, FinalHtlc};
+use super::receiver::{Accepted, FinalHtlc};
 use super::record::Change;
 use super::shard::{LockedIn, Shard, Work};
 
@@ -85,11 +85,11 @@ impl Shard {
             code: refusal.code,
             outgoing: refusal.outgoing,
         });
-        self.receive(work, locked_in, shared_secret, Stage::Resolved(refusal.resolution));
+        self.open_circuit(work, locked_in, shared_secret, Stage::Resolved(refusal.resolution));
         work.resolved.push(locked_in.incoming);
     }
 
-    fn receive(
+    fn open_circuit(
         &mut self,
         work: &mut Work,
         locked_in: &LockedIn,
@@ -98,7 +98,7 @@ impl Shard {
     ) {
         let Htlc { amount, cltv_expiry, payment_hash, .. } = locked_in.htlc;
         let circuit = Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage };
-        self.change(work, Change::Received { incoming: locked_in.incoming, circuit });
+        self.change(work, Change::CircuitOpened { incoming: locked_in.incoming, circuit });
     }
 
     fn decide_peeled(&mut self, work: &mut Work, locked_in: LockedIn, peeled: Peeled) {
@@ -155,11 +155,11 @@ impl Shard {
         };
         if self.config.intercept {
             work.turn.events.push(told(incoming, &offer));
-            self.receive(work, locked_in, Some(secret), Stage::Intercepted(offer));
+            self.open_circuit(work, locked_in, Some(secret), Stage::Intercepted(offer));
             return Ok(());
         }
         if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
-            self.receive(work, locked_in, Some(secret), Stage::HandedOff(offer));
+            self.open_circuit(work, locked_in, Some(secret), Stage::HandedOff(offer));
             work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
             return Ok(());
         }
@@ -167,7 +167,7 @@ impl Shard {
             let outgoing = self.refused_outgoing(&offer);
             Refusal { outgoing, ..Refusal::from(failure) }
         })?;
-        self.receive(work, locked_in, Some(secret), Stage::Offered { outgoing });
+        self.open_circuit(work, locked_in, Some(secret), Stage::Offered { outgoing });
         let origin = Origin::Forward(offer.forward(incoming));
         self.change(work, Change::Offered { outgoing, origin });
         Ok(())
@@ -188,7 +188,7 @@ impl Shard {
         let incoming = locked_in.incoming;
         let Htlc { amount, cltv_expiry, payment_hash, .. } = locked_in.htlc;
         if self.config.receiver(payment_hash) != self.config.shard {
-            self.receive(work, locked_in, Some(secret), Stage::PartHandedOff);
+            self.open_circuit(work, locked_in, Some(secret), Stage::PartHandedOff);
             let part = PaymentPart { amount, cltv_expiry, payment_hash, payload };
             work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Part(part) });
             return Ok(());
@@ -197,13 +197,13 @@ impl Shard {
         match self.state.receiver.check(htlc, &self.config, self.state.height, work.now)? {
             Accepted::Keysend { preimage } => {
                 let resolution = Resolution::Fulfil(preimage);
-                self.receive(work, locked_in, Some(secret), Stage::Resolved(resolution));
+                self.open_circuit(work, locked_in, Some(secret), Stage::Resolved(resolution));
                 work.resolved.push(incoming);
                 work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
             }
             Accepted::Part { total } => {
                 let stage = Stage::Held { amt_to_forward: decoded.amt_to_forward };
-                self.receive(work, locked_in, Some(secret), stage);
+                self.open_circuit(work, locked_in, Some(secret), stage);
                 self.hold_part(work, incoming, payment_hash, total);
             }
         }
@@ -228,7 +228,7 @@ impl Shard {
                 // Its shard has the key to failures, and encrypts them.
                 let (shared_secret, stage) = (None, Stage::Held { amt_to_forward });
                 let circuit = Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage };
-                self.change(work, Change::Received { incoming, circuit });
+                self.change(work, Change::CircuitOpened { incoming, circuit });
                 self.change(work, Change::HandoffAccepted { incoming });
                 self.hold_part(work, incoming, payment_hash, total);
             }
@@ -275,7 +275,7 @@ impl Shard {
         if self.state.circuits.accepted_handoff(part).is_none() {
             return self.resolve(work, part, resolution);
         }
-        self.change(work, Change::Removed { incoming: part });
+        self.change(work, Change::CircuitClosed { incoming: part });
         self.resolve_handoff(work, part, resolution);
     }
 

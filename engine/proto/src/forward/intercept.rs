@@ -76,7 +76,7 @@ impl Shard {
                 }
             }
         };
-        self.change(work, Change::Received { incoming, circuit: Circuit { stage, ..circuit } });
+        self.change(work, Change::CircuitOpened { incoming, circuit: Circuit { stage, ..circuit } });
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use super::circuit::{Circuit, Circuits, Origin};
 use super::config::ForwardingPolicy;
 use super::handoff::{IncomingHtlc, OutgoingHtlc, Resolution};
 use super::input::{Invoice, Now};
-use super::receive::Receiver;
+use super::receiver::Receiver;
 use super::replay::ReplayMemory;
 
 /// What a turn changed, in order.
@@ -103,8 +103,8 @@ pub enum Change {
         /// Until when it is remembered.
         cltv_expiry: BlockHeight,
     },
-    /// A received HTLC was looked at.
-    Received {
+    /// A received HTLC was decided on, or an intercepted one was carried on.
+    CircuitOpened {
         /// The HTLC.
         incoming: IncomingHtlc,
         /// What was decided.
@@ -165,7 +165,7 @@ pub enum Change {
         incoming: IncomingHtlc,
     },
     /// The removal of a received HTLC is irrevocable.
-    Removed {
+    CircuitClosed {
         /// The HTLC.
         incoming: IncomingHtlc,
     },

@@ -159,7 +159,7 @@ impl Restoring {
                 let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
                 state.channels.insert(channel_id, entry);
             }
-            Item::Received { .. } | Item::Offered { .. } | Item::Handoff { .. } => {
+            Item::Circuit { .. } | Item::Offered { .. } | Item::Handoff { .. } => {
                 state.circuits.restore(item)
             }
             Item::Invoice { .. } | Item::Set { .. } | Item::Part { .. } => state.receiver.restore(item),

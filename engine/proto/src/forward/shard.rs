@@ -153,7 +153,7 @@ impl Shard {
         self.decide(&mut work);
         self.remove_resolved(&mut work);
         self.defer_commitments(&mut work, sorted.ticked);
-        self.commit(&mut work);
+        self.sign_commitments(&mut work);
         work.turn
     }
 
@@ -349,7 +349,7 @@ impl Shard {
             ChannelEvent::FailLockedIn { id, removal } => self.outgoing_failed(work, outgoing(id), removal),
             ChannelEvent::FulfillLockedIn { .. } | ChannelEvent::ShutdownStarted => {}
             ChannelEvent::RemovalLockedIn { id, .. } => {
-                self.change(work, Change::Removed { incoming: incoming(id) });
+                self.change(work, Change::CircuitClosed { incoming: incoming(id) });
             }
             ChannelEvent::Ready { scid } => {
                 self.change(work, Change::ChannelReady { channel_id, scid });

@@ -43,7 +43,7 @@ pub(super) enum Item {
         begun_at: BlockHeight,
         placed: bool,
     },
-    Received {
+    Circuit {
         incoming: IncomingHtlc,
         circuit: Circuit,
     },
@@ -81,7 +81,7 @@ pub(super) enum Item {
 durable_enum!(Item, "item of a checkpoint" {
     0 => Shard { node_id, shard, height, next_key_index },
     1 => Channel { peer, user_id, key_index, policies, begun_at, placed },
-    2 => Received { incoming, circuit },
+    2 => Circuit { incoming, circuit },
     3 => Offered { outgoing, origin },
     4 => Handoff { incoming, resolution },
     5 => Invoice { invoice, paid },

@@ -84,7 +84,7 @@ impl Shard {
 
     /// Has every touched channel send what it owes its peer: `commitment_signed` first of all. All signatures of a
     /// round are made as one batch; a channel may owe more than one message, and so take part in a few rounds.
-    pub(super) fn commit(&mut self, work: &mut Work) {
+    pub(super) fn sign_commitments(&mut self, work: &mut Work) {
         let context = self.context();
         while !work.touched.is_empty() {
             let touched = std::mem::take(&mut work.touched);
