@@ -15,7 +15,7 @@ use crate::onion::SharedSecret;
 use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, OutgoingHtlc, Resolution};
 use super::input::Now;
 use super::record::Change;
-use super::snapshot::Item;
+use super::snapshot::CheckpointItem;
 
 /// A received HTLC on its way to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,15 +154,17 @@ impl Circuits {
     }
 
     /// What a checkpoint says of the circuits.
-    pub(super) fn items(&self) -> impl Iterator<Item = Item> + '_ {
+    pub(super) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
         let received = self.received.iter();
-        let received = received
-            .map(|(incoming, circuit)| Item::Circuit { incoming: *incoming, circuit: circuit.clone() });
+        let received = received.map(|(incoming, circuit)| CheckpointItem::Circuit {
+            incoming: *incoming,
+            circuit: circuit.clone(),
+        });
         let offered = self.offered.iter();
-        let offered =
-            offered.map(|(outgoing, origin)| Item::Offered { outgoing: *outgoing, origin: *origin });
+        let offered = offered
+            .map(|(outgoing, origin)| CheckpointItem::Offered { outgoing: *outgoing, origin: *origin });
         let handoffs = self.accepted_handoffs.iter();
-        let handoffs = handoffs.map(|(incoming, resolution)| Item::Handoff {
+        let handoffs = handoffs.map(|(incoming, resolution)| CheckpointItem::Handoff {
             incoming: *incoming,
             resolution: resolution.clone(),
         });
@@ -170,11 +172,11 @@ impl Circuits {
     }
 
     /// Takes in what [`Circuits::items`] made. `Handoff` comes after `Offered`, which inserts one without a resolution.
-    pub(super) fn restore(&mut self, item: Item) {
+    pub(super) fn restore(&mut self, item: CheckpointItem) {
         match item {
-            Item::Circuit { incoming, circuit } => self.open(incoming, circuit),
-            Item::Offered { outgoing, origin } => self.offer(outgoing, origin),
-            Item::Handoff { incoming, resolution } => {
+            CheckpointItem::Circuit { incoming, circuit } => self.open(incoming, circuit),
+            CheckpointItem::Offered { outgoing, origin } => self.offer(outgoing, origin),
+            CheckpointItem::Handoff { incoming, resolution } => {
                 self.accepted_handoffs.insert(incoming, resolution);
             }
             _ => debug_assert!(false, "not of the circuits"),

@@ -17,41 +17,41 @@ use super::output::{Event, FailureReason};
 use super::peer::channel_features;
 use super::receiver::hashes_to;
 use super::record::{Change, ChannelEntry};
-use super::shard::{Begun, Shard, Work};
+use super::shard::{NewChannel, OpenTurn, Shard};
 
 impl Shard {
     /// Does a command, or says why not.
-    pub(super) fn command(&mut self, work: &mut Work, command: Command) {
-        let done = match command {
-            Command::OpenChannel(open) => self.open_channel(work, &open),
+    pub(super) fn command(&mut self, turn: &mut OpenTurn, command: Command) {
+        let result = match command {
+            Command::OpenChannel(open) => self.open_channel(turn, &open),
             Command::FundingTransaction { temporary_channel_id, transaction } => {
-                self.ask(work, temporary_channel_id, channel::Command::Fund { transaction })
+                self.command_channel(turn, temporary_channel_id, channel::Command::Fund { transaction })
             }
             Command::CloseChannel { channel_id, script } => {
                 let scriptpubkey = script.map(bitcoin::ScriptBuf::into_bytes);
-                self.ask(work, channel_id, channel::Command::Shutdown { scriptpubkey })
+                self.command_channel(turn, channel_id, channel::Command::Shutdown { scriptpubkey })
             }
             Command::FailChannel { channel_id, reason } => {
-                self.ask(work, channel_id, channel::Command::Fail { reason })
+                self.command_channel(turn, channel_id, channel::Command::Fail { reason })
             }
             Command::UpdateFee { channel_id, feerate } => {
-                self.ask(work, channel_id, channel::Command::UpdateFee { feerate })
+                self.command_channel(turn, channel_id, channel::Command::UpdateFee { feerate })
             }
-            Command::SetPolicy { channel_id, policy } => self.set_policy(work, channel_id, policy),
-            Command::ResumeHtlc { incoming } => self.resume_htlc(work, incoming),
-            Command::FailHtlc { incoming, failure } => self.fail_htlc(work, incoming, failure),
-            Command::RegisterInvoice(invoice) => self.register_invoice(work, invoice),
-            Command::SendHtlc(send) => self.send_htlc(work, send),
+            Command::SetPolicy { channel_id, policy } => self.set_policy(turn, channel_id, policy),
+            Command::ResumeHtlc { incoming } => self.resume_htlc(turn, incoming),
+            Command::FailHtlc { incoming, failure } => self.fail_htlc(turn, incoming, failure),
+            Command::RegisterInvoice(invoice) => self.register_invoice(turn, invoice),
+            Command::SendHtlc(send) => self.send_htlc(turn, send),
         };
-        if let Err(error) = done {
-            work.turn.events.push(Event::CommandRefused { error });
+        if let Err(error) = result {
+            turn.out.events.push(Event::CommandRefused { error });
         }
     }
 
-    /// Asks a channel for something the operator wants.
-    fn ask(
+    /// Has a channel carry out a command of the operator, who hears of a refusal.
+    fn command_channel(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         channel_id: ChannelId,
         command: channel::Command,
     ) -> Result<(), CommandError> {
@@ -61,11 +61,11 @@ impl Shard {
             .channel
             .plan_command(&command)
             .map_err(|error| CommandError::Channel { channel_id, error })?;
-        self.apply_plan(work, channel_id, plan);
+        self.apply_plan(turn, channel_id, plan);
         Ok(())
     }
 
-    fn open_channel(&mut self, work: &mut Work, open: &OpenChannel) -> Result<(), CommandError> {
+    fn open_channel(&mut self, turn: &mut OpenTurn, open: &OpenChannel) -> Result<(), CommandError> {
         let OpenChannel { peer, user_id, capacity, push, policy } = *open;
         let features = self.peers.get(&peer).ok_or(CommandError::PeerNotConnected(peer))?;
         if capacity > self.config.capacity_max {
@@ -86,13 +86,13 @@ impl Shard {
         };
         let created = Channel::open(request)
             .map_err(|error| CommandError::Channel { channel_id: temporary_channel_id, error })?;
-        self.begin_channel(work, Begun { peer, user_id, key_index, policy }, created);
+        self.begin_channel(turn, NewChannel { peer, user_id, key_index, policy }, created);
         Ok(())
     }
 
     fn set_policy(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         channel_id: ChannelId,
         policy: ForwardingPolicy,
     ) -> Result<(), CommandError> {
@@ -100,12 +100,12 @@ impl Shard {
             return Err(CommandError::UnknownChannel(ChannelRef::Id(channel_id)));
         }
         policy.check()?;
-        let previous_until = Now { unix_ms: work.now.unix_ms.saturating_add(self.config.policy_grace_ms) };
-        self.change(work, Change::Policy { channel_id, policy, previous_until });
+        let previous_until = Now { unix_ms: turn.now.unix_ms.saturating_add(self.config.policy_grace_ms) };
+        self.change(turn, Change::Policy { channel_id, policy, previous_until });
         Ok(())
     }
 
-    fn register_invoice(&mut self, work: &mut Work, invoice: Invoice) -> Result<(), CommandError> {
+    fn register_invoice(&mut self, turn: &mut OpenTurn, invoice: Invoice) -> Result<(), CommandError> {
         let payment_hash = invoice.payment_hash;
         if !hashes_to(invoice.preimage, payment_hash) {
             return Err(CommandError::WrongPreimage(payment_hash));
@@ -113,24 +113,24 @@ impl Shard {
         if self.state.receiver.knows(payment_hash) {
             return Err(CommandError::DuplicateInvoice(payment_hash));
         }
-        self.change(work, Change::Invoice(invoice));
+        self.change(turn, Change::Invoice(invoice));
         Ok(())
     }
 
     /// Offers an HTLC of our own. What keeps it from leaving is its failure, not the command's.
-    fn send_htlc(&mut self, work: &mut Work, send: SendHtlc) -> Result<(), CommandError> {
+    fn send_htlc(&mut self, turn: &mut OpenTurn, send: SendHtlc) -> Result<(), CommandError> {
         let attempt_id = send.attempt_id;
         if self.state.circuits.has_attempt(attempt_id) {
             return Err(CommandError::DuplicateAttempt(attempt_id));
         }
-        if let Err(failure) = self.offer_own(work, send) {
+        if let Err(failure) = self.offer_own(turn, send) {
             let reason = FailureReason::Local(failure);
-            work.turn.events.push(Event::HtlcFailed { attempt_id, reason });
+            turn.out.events.push(Event::HtlcFailed { attempt_id, reason });
         }
         Ok(())
     }
 
-    fn offer_own(&mut self, work: &mut Work, send: SendHtlc) -> Result<(), LocalFailure> {
+    fn offer_own(&mut self, turn: &mut OpenTurn, send: SendHtlc) -> Result<(), LocalFailure> {
         let unknown = LocalFailure::UnknownChannel(send.channel);
         let channel_id = self.channel(send.channel).ok_or(unknown)?.id();
         let height = self.state.height;
@@ -145,22 +145,26 @@ impl Shard {
             path_key: None,
         };
         let outgoing = self
-            .add_htlc(work, channel_id, &command)
+            .add_htlc(turn, channel_id, &command)
             .map_err(|error| LocalFailure::Refused { channel_id, error })?;
         let origin = Origin::Attempt { attempt_id: send.attempt_id };
-        self.change(work, Change::Offered { outgoing, origin });
+        self.change(turn, Change::Offered { outgoing, origin });
         Ok(())
     }
 
     /// Tells the channel funded by a transaction how deep it is.
-    pub(super) fn confirm(&mut self, work: &mut Work, confirmation: &Confirmation) {
+    pub(super) fn confirm(&mut self, turn: &mut OpenTurn, confirmation: &Confirmation) {
         let Confirmation { txid, scid, depth, output } = confirmation;
         // A channel is named by its funding output.
         let channel_id = ChannelId::from_funding(*txid, scid.output());
         let is_funded = |entry: &ChannelEntry| entry.is_funded_by(*txid, scid.output());
         if self.state.channels.get(&channel_id).is_some_and(is_funded) {
             let (scid, depth, output) = (*scid, *depth, output.clone());
-            self.tell(work, channel_id, channel::Command::FundingConfirmed { scid, depth, output });
+            self.command_channel_if_possible(
+                turn,
+                channel_id,
+                channel::Command::FundingConfirmed { scid, depth, output },
+            );
         }
     }
 }

@@ -44,20 +44,20 @@ use fulmen_wire::units::{ChannelId, Signature};
 
 use crate::channel::{Patience, Plan, Side, SignJob};
 
-use super::shard::{Shard, Work};
+use super::shard::{OpenTurn, Shard};
 
 impl Shard {
     /// Lets those channels wait that had better; time's passing ends all waiting.
-    pub(super) fn defer_commitments(&mut self, work: &mut Work, ticked: bool) {
-        let now = work.now;
+    pub(super) fn defer_commitments(&mut self, turn: &mut OpenTurn, ticked: bool) {
+        let now = turn.now;
         let overdue = match ticked {
             true => self.deferred.take_due_at_tick(now),
             false => self.deferred.take_due(now),
         };
         for channel_id in &overdue {
-            self.deferred.release_revocation(*channel_id, &mut work.turn.send);
+            self.deferred.release_revocation(*channel_id, &mut turn.out.send);
         }
-        work.touched.retain(|channel_id| {
+        turn.touched.retain(|channel_id| {
             let Some(entry) = self.state.channels.get(channel_id) else {
                 self.deferred.drop_revocation(*channel_id);
                 return true;
@@ -70,24 +70,24 @@ impl Shard {
                 Patience::Brief { ms, answer } => {
                     self.deferred.defer_briefly(*channel_id, now, ms);
                     if answer {
-                        self.deferred.hold_revocation(*channel_id, &mut work.turn.send);
+                        self.deferred.hold_revocation(*channel_id, &mut turn.out.send);
                         return false;
                     }
                 }
                 Patience::None => self.deferred.cancel(*channel_id),
             }
-            self.deferred.release_revocation(*channel_id, &mut work.turn.send);
+            self.deferred.release_revocation(*channel_id, &mut turn.out.send);
             patience == Patience::None
         });
-        work.touched.extend(overdue);
+        turn.touched.extend(overdue);
     }
 
     /// Has every touched channel send what it owes its peer: `commitment_signed` first of all. All signatures of a
     /// round are made as one batch; a channel may owe more than one message, and so take part in a few rounds.
-    pub(super) fn sign_commitments(&mut self, work: &mut Work) {
+    pub(super) fn sign_commitments(&mut self, turn: &mut OpenTurn) {
         let context = self.context();
-        while !work.touched.is_empty() {
-            let touched = std::mem::take(&mut work.touched);
+        while !turn.touched.is_empty() {
+            let touched = std::mem::take(&mut turn.touched);
             self.derive_keys(&touched, Side::Remote);
             let planned: Vec<(ChannelId, Plan)> = touched
                 .into_iter()
@@ -103,7 +103,7 @@ impl Shard {
             for (channel_id, plan) in planned {
                 let (mine, others) = signatures.split_at(plan.sign.len());
                 signatures = others;
-                self.apply_signed(work, channel_id, plan, mine);
+                self.apply_signed(turn, channel_id, plan, mine);
             }
         }
     }

@@ -16,16 +16,16 @@ use crate::onion::{
 use super::circuit::{Circuit, Origin, Stage};
 use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, PaymentPart, Resolution};
 use super::input::Now;
-use super::intercept::told;
+use super::intercept::intercepted_event;
 use super::output::{Event, RefusedOutgoing};
 use super::receiver::{Accepted, FinalHtlc};
 use super::record::Change;
-use super::shard::{LockedIn, Shard, Work};
+use super::shard::{LockedIn, OpenTurn, Shard};
 
 impl Shard {
     /// Decides all HTLCs that became irrevocably committed this turn, their onions peeled as one batch.
-    pub(super) fn decide(&mut self, work: &mut Work) {
-        let mut fresh = std::mem::take(&mut work.locked_in);
+    pub(super) fn decide(&mut self, turn: &mut OpenTurn) {
+        let mut fresh = std::mem::take(&mut turn.locked_in);
         fresh.retain(|locked_in| self.state.circuits.received(locked_in.incoming).is_none());
         let jobs: Vec<PeelJob<'_>> = fresh
             .iter()
@@ -40,17 +40,17 @@ impl Shard {
         for locked_in in fresh {
             let onion = if locked_in.htlc.path_key.is_some() { None } else { peeled.next() };
             match onion {
-                None => self.refuse_blinded(work, &locked_in),
-                Some(Err(error)) => self.refuse_onion(work, &locked_in, error.reaction()),
-                Some(Ok(peeled)) => self.decide_peeled(work, locked_in, peeled),
+                None => self.refuse_blinded(turn, &locked_in),
+                Some(Err(error)) => self.refuse_onion(turn, &locked_in, error.reaction()),
+                Some(Ok(peeled)) => self.decide_peeled(turn, locked_in, peeled),
             }
         }
     }
 
     /// Route blinding is not supported: BOLT 4 asks for `invalid_onion_blinding` whatever is wrong inside a path.
-    fn refuse_blinded(&mut self, work: &mut Work, locked_in: &LockedIn) {
+    fn refuse_blinded(&mut self, turn: &mut OpenTurn, locked_in: &LockedIn) {
         let hash = sha256_of_onion(&locked_in.htlc);
-        self.refuse(work, locked_in, None, Refusal::malformed(FailureCode::InvalidOnionBlinding, hash));
+        self.refuse(turn, locked_in, None, Refusal::malformed(FailureCode::InvalidOnionBlinding, hash));
     }
 
     /// What came in on a channel that is being closed goes nowhere (BOLT 2 "Closing Initiation"): its failure is what
@@ -60,13 +60,13 @@ impl Shard {
         entry.is_some_and(|entry| !matches!(entry.channel.state(), channel::State::Normal))
     }
 
-    fn refuse_onion(&mut self, work: &mut Work, locked_in: &LockedIn, reaction: PeelReaction) {
+    fn refuse_onion(&mut self, turn: &mut OpenTurn, locked_in: &LockedIn, reaction: PeelReaction) {
         match reaction {
             PeelReaction::FailMalformed { failure_code, sha256_of_onion } => {
-                self.refuse(work, locked_in, None, Refusal::malformed(failure_code, sha256_of_onion));
+                self.refuse(turn, locked_in, None, Refusal::malformed(failure_code, sha256_of_onion));
             }
             PeelReaction::Fail { failure, shared_secret } => {
-                self.refuse(work, locked_in, Some(shared_secret), failure.into());
+                self.refuse(turn, locked_in, Some(shared_secret), failure.into());
             }
         }
     }
@@ -74,65 +74,65 @@ impl Shard {
     /// Takes the HTLC in only to fail it.
     fn refuse(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         locked_in: &LockedIn,
         shared_secret: Option<SharedSecret>,
         refusal: Refusal,
     ) {
-        work.turn.events.push(Event::HtlcRefused {
+        turn.out.events.push(Event::HtlcRefused {
             incoming_channel_id: locked_in.incoming.channel_id,
             payment_hash: locked_in.htlc.payment_hash,
             code: refusal.code,
             outgoing: refusal.outgoing,
         });
-        self.open_circuit(work, locked_in, shared_secret, Stage::Resolved(refusal.resolution));
-        work.resolved.push(locked_in.incoming);
+        self.open_circuit(turn, locked_in, shared_secret, Stage::Resolved(refusal.resolution));
+        turn.resolved.push(locked_in.incoming);
     }
 
     fn open_circuit(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         locked_in: &LockedIn,
         shared_secret: Option<SharedSecret>,
         stage: Stage,
     ) {
         let Htlc { amount, cltv_expiry, payment_hash, .. } = locked_in.htlc;
         let circuit = Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage };
-        self.change(work, Change::CircuitOpened { incoming: locked_in.incoming, circuit });
+        self.change(turn, Change::CircuitOpened { incoming: locked_in.incoming, circuit });
     }
 
-    fn decide_peeled(&mut self, work: &mut Work, locked_in: LockedIn, peeled: Peeled) {
+    fn decide_peeled(&mut self, turn: &mut OpenTurn, locked_in: LockedIn, peeled: Peeled) {
         let secret = *peeled.shared_secret();
         let tag = secret.replay_tag();
         if self.state.replay.is_replay(tag, locked_in.incoming) {
             // Nothing is encrypted under a secret that was used before: the hop before us reports a bad onion.
             let hash = sha256_of_onion(&locked_in.htlc);
             let refusal = Refusal::malformed(FailureCode::InvalidOnionHmac, hash);
-            return self.refuse(work, &locked_in, None, refusal);
+            return self.refuse(turn, &locked_in, None, refusal);
         }
         // What expires later than any HTLC carried on is refused, so that it needs no longer memory.
         let farthest = self.state.height.saturating_add(self.config.expiry.max);
         let (htlc, cltv_expiry) = (locked_in.incoming, locked_in.htlc.cltv_expiry.min(farthest));
-        self.change(work, Change::OnionSeen { tag, htlc, cltv_expiry });
+        self.change(turn, Change::OnionSeen { tag, htlc, cltv_expiry });
         let outcome = match peeled {
             _ if self.is_closing(locked_in.incoming.channel_id) => {
                 Err(Failure::TemporaryChannelFailure.into())
             }
             Peeled::Forward { payload, next_packet, .. } => {
-                self.decide_forward(work, &locked_in, secret, &payload, next_packet.into_bytes())
+                self.decide_forward(turn, &locked_in, secret, &payload, next_packet.into_bytes())
             }
             Peeled::Final { payload, .. } => {
-                self.decide_final(work, &locked_in, secret, payload).map_err(Refusal::from)
+                self.decide_final(turn, &locked_in, secret, payload).map_err(Refusal::from)
             }
         };
         if let Err(refusal) = outcome {
-            self.refuse(work, &locked_in, Some(secret), refusal);
+            self.refuse(turn, &locked_in, Some(secret), refusal);
         }
     }
 
     fn decide_forward(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         locked_in: &LockedIn,
         secret: SharedSecret,
         payload: &[u8],
@@ -150,32 +150,32 @@ impl Shard {
             incoming_cltv_expiry: locked_in.htlc.cltv_expiry,
             amount: payload.amt_to_forward,
             cltv_expiry: payload.outgoing_cltv_value,
-            received_at: work.now,
+            received_at: turn.now,
             payment_hash: locked_in.htlc.payment_hash,
         };
         if self.config.intercept {
-            work.turn.events.push(told(incoming, &offer));
-            self.open_circuit(work, locked_in, Some(secret), Stage::Intercepted(offer));
+            turn.out.events.push(intercepted_event(incoming, &offer));
+            self.open_circuit(turn, locked_in, Some(secret), Stage::Intercepted(offer));
             return Ok(());
         }
         if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
-            self.open_circuit(work, locked_in, Some(secret), Stage::HandedOff(offer));
-            work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
+            self.open_circuit(turn, locked_in, Some(secret), Stage::HandedOff(offer));
+            turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
             return Ok(());
         }
-        let outgoing = self.offer_checked(work, &offer, onion).map_err(|failure| {
+        let outgoing = self.offer_checked(turn, &offer, onion).map_err(|failure| {
             let outgoing = self.refused_outgoing(&offer);
             Refusal { outgoing, ..Refusal::from(failure) }
         })?;
-        self.open_circuit(work, locked_in, Some(secret), Stage::Offered { outgoing });
+        self.open_circuit(turn, locked_in, Some(secret), Stage::Offered { outgoing });
         let origin = Origin::Forward(offer.forward(incoming));
-        self.change(work, Change::Offered { outgoing, origin });
+        self.change(turn, Change::Offered { outgoing, origin });
         Ok(())
     }
 
     fn decide_final(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         locked_in: &LockedIn,
         secret: SharedSecret,
         payload: Vec<u8>,
@@ -188,61 +188,67 @@ impl Shard {
         let incoming = locked_in.incoming;
         let Htlc { amount, cltv_expiry, payment_hash, .. } = locked_in.htlc;
         if self.config.receiver(payment_hash) != self.config.shard {
-            self.open_circuit(work, locked_in, Some(secret), Stage::PartHandedOff);
+            self.open_circuit(turn, locked_in, Some(secret), Stage::PartHandedOff);
             let part = PaymentPart { amount, cltv_expiry, payment_hash, payload };
-            work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Part(part) });
+            turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Part(part) });
             return Ok(());
         }
         let htlc = FinalHtlc { amount, cltv_expiry, payment_hash, payload: &decoded };
-        match self.state.receiver.check(htlc, &self.config, self.state.height, work.now)? {
+        match self.state.receiver.check(htlc, &self.config, self.state.height, turn.now)? {
             Accepted::Keysend { preimage } => {
                 let resolution = Resolution::Fulfil(preimage);
-                self.open_circuit(work, locked_in, Some(secret), Stage::Resolved(resolution));
-                work.resolved.push(incoming);
-                work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
+                self.open_circuit(turn, locked_in, Some(secret), Stage::Resolved(resolution));
+                turn.resolved.push(incoming);
+                turn.out.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
             }
             Accepted::Part { total } => {
                 let stage = Stage::Held { amt_to_forward: decoded.amt_to_forward };
-                self.open_circuit(work, locked_in, Some(secret), stage);
-                self.hold_part(work, incoming, payment_hash, total);
+                self.open_circuit(turn, locked_in, Some(secret), stage);
+                self.hold_part(turn, incoming, payment_hash, total);
             }
         }
         Ok(())
     }
 
     /// Takes in an HTLC that pays us on a channel of another shard, which is told how it ends.
-    pub(super) fn accept_part(&mut self, work: &mut Work, incoming: IncomingHtlc, part: &PaymentPart) {
+    pub(super) fn accept_part(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, part: &PaymentPart) {
         let PaymentPart { amount, cltv_expiry, payment_hash, ref payload } = *part;
         let accepted = decode_final(payload).and_then(|payload| {
             let htlc = FinalHtlc { amount, cltv_expiry, payment_hash, payload: &payload };
-            let accepted = self.state.receiver.check(htlc, &self.config, self.state.height, work.now)?;
+            let accepted = self.state.receiver.check(htlc, &self.config, self.state.height, turn.now)?;
             Ok((accepted, payload.amt_to_forward))
         });
         match accepted {
-            Err(failure) => self.resolve_handoff(work, incoming, Resolution::Fail(failure)),
+            Err(failure) => self.resolve_handoff(turn, incoming, Resolution::Fail(failure)),
             Ok((Accepted::Keysend { preimage }, _)) => {
-                work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
-                self.resolve_handoff(work, incoming, Resolution::Fulfil(preimage));
+                turn.out.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
+                self.resolve_handoff(turn, incoming, Resolution::Fulfil(preimage));
             }
             Ok((Accepted::Part { total }, amt_to_forward)) => {
                 // Its shard has the key to failures, and encrypts them.
                 let (shared_secret, stage) = (None, Stage::Held { amt_to_forward });
                 let circuit = Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage };
-                self.change(work, Change::CircuitOpened { incoming, circuit });
-                self.change(work, Change::HandoffAccepted { incoming });
-                self.hold_part(work, incoming, payment_hash, total);
+                self.change(turn, Change::CircuitOpened { incoming, circuit });
+                self.change(turn, Change::HandoffAccepted { incoming });
+                self.hold_part(turn, incoming, payment_hash, total);
             }
         }
     }
 
-    fn hold_part(&mut self, work: &mut Work, incoming: IncomingHtlc, payment_hash: PaymentHash, total: Msat) {
+    fn hold_part(
+        &mut self,
+        turn: &mut OpenTurn,
+        incoming: IncomingHtlc,
+        payment_hash: PaymentHash,
+        total: Msat,
+    ) {
         let agrees = self.state.receiver.set(payment_hash).is_none_or(|set| set.total == total);
-        let deadline = Now { unix_ms: work.now.unix_ms.saturating_add(self.config.mpp_timeout_ms) };
-        self.change(work, Change::PartHeld { payment_hash, incoming, total, deadline });
+        let deadline = Now { unix_ms: turn.now.unix_ms.saturating_add(self.config.mpp_timeout_ms) };
+        self.change(turn, Change::PartHeld { payment_hash, incoming, total, deadline });
         if !agrees {
-            self.fail_set(work, payment_hash, SetFailure::Mismatch);
+            self.fail_set(turn, payment_hash, SetFailure::Mismatch);
         } else if self.set_sum(payment_hash, |_, amt_to_forward| amt_to_forward) >= total {
-            self.fulfil_set(work, payment_hash);
+            self.fulfil_set(turn, payment_hash);
         }
     }
 
@@ -259,30 +265,30 @@ impl Shard {
             .sum()
     }
 
-    fn fulfil_set(&mut self, work: &mut Work, payment_hash: PaymentHash) {
+    fn fulfil_set(&mut self, turn: &mut OpenTurn, payment_hash: PaymentHash) {
         let preimage = self.state.receiver.preimage(payment_hash);
         let preimage = preimage.expect("an invoice is kept while parts wait for it");
         let amount = self.set_sum(payment_hash, |circuit, _| circuit.amount);
-        let parts = self.take_set(work, payment_hash, true);
-        work.turn.events.push(Event::PaymentReceived { payment_hash, amount, parts: parts.len() });
+        let parts = self.take_set(turn, payment_hash, true);
+        turn.out.events.push(Event::PaymentReceived { payment_hash, amount, parts: parts.len() });
         for part in parts {
-            self.end_part(work, part, Resolution::Fulfil(preimage));
+            self.end_part(turn, part, Resolution::Fulfil(preimage));
         }
     }
 
     /// Ends an HTLC that was held for a payment, or has the shard end it whose channel it came in on.
-    fn end_part(&mut self, work: &mut Work, part: IncomingHtlc, resolution: Resolution) {
+    fn end_part(&mut self, turn: &mut OpenTurn, part: IncomingHtlc, resolution: Resolution) {
         if self.state.circuits.accepted_handoff(part).is_none() {
-            return self.resolve(work, part, resolution);
+            return self.resolve(turn, part, resolution);
         }
-        self.change(work, Change::CircuitClosed { incoming: part });
-        self.resolve_handoff(work, part, resolution);
+        self.change(turn, Change::CircuitClosed { incoming: part });
+        self.resolve_handoff(turn, part, resolution);
     }
 
     /// Fails all parts held for a payment.
-    pub(super) fn fail_set(&mut self, work: &mut Work, payment_hash: PaymentHash, reason: SetFailure) {
+    pub(super) fn fail_set(&mut self, turn: &mut OpenTurn, payment_hash: PaymentHash, reason: SetFailure) {
         let height = self.state.height;
-        for part in self.take_set(work, payment_hash, false) {
+        for part in self.take_set(turn, payment_hash, false) {
             let htlc_msat = self.state.circuits.received(part).map_or(Msat::ZERO, |circuit| circuit.amount);
             let failure = match reason {
                 SetFailure::Mismatch => Failure::IncorrectOrUnknownPaymentDetails { htlc_msat, height },
@@ -290,25 +296,25 @@ impl Shard {
             };
             // Of another shard's HTLC that shard tells.
             if self.state.circuits.accepted_handoff(part).is_none() {
-                work.turn.events.push(Event::HtlcRefused {
+                turn.out.events.push(Event::HtlcRefused {
                     incoming_channel_id: part.channel_id,
                     payment_hash,
                     code: failure.code().to_u16(),
                     outgoing: None,
                 });
             }
-            self.end_part(work, part, Resolution::Fail(failure));
+            self.end_part(turn, part, Resolution::Fail(failure));
         }
     }
 
-    fn take_set(&mut self, work: &mut Work, payment_hash: PaymentHash, paid: bool) -> Vec<IncomingHtlc> {
+    fn take_set(&mut self, turn: &mut OpenTurn, payment_hash: PaymentHash, paid: bool) -> Vec<IncomingHtlc> {
         let parts = self.state.receiver.set(payment_hash).map(|set| set.parts.clone()).unwrap_or_default();
-        self.change(work, Change::SetClosed { payment_hash, paid });
+        self.change(turn, Change::SetClosed { payment_hash, paid });
         parts
     }
 
     /// Gives up the sets that waited too long, or whose HTLCs come too near to their expiry.
-    pub(super) fn expire_sets(&mut self, work: &mut Work) {
+    pub(super) fn expire_sets(&mut self, turn: &mut OpenTurn) {
         let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);
         let expires = |part: &IncomingHtlc| {
             self.state.circuits.received(*part).is_some_and(|circuit| circuit.cltv_expiry <= near)
@@ -317,11 +323,11 @@ impl Shard {
             .state
             .receiver
             .sets()
-            .filter(|(_, set)| work.now >= set.deadline || set.parts.iter().any(expires))
+            .filter(|(_, set)| turn.now >= set.deadline || set.parts.iter().any(expires))
             .map(|(payment_hash, _)| payment_hash)
             .collect();
         for payment_hash in over {
-            self.fail_set(work, payment_hash, SetFailure::Timeout);
+            self.fail_set(turn, payment_hash, SetFailure::Timeout);
         }
     }
 }

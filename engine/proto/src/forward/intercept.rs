@@ -14,24 +14,24 @@ use super::error::CommandError;
 use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, Resolution};
 use super::output::Event;
 use super::record::Change;
-use super::shard::{Shard, Work};
+use super::shard::{OpenTurn, Shard};
 
 impl Shard {
     /// Tells again of what was held before a restart.
-    pub(super) fn tell_intercepted(&mut self, work: &mut Work) {
-        if std::mem::take(&mut self.tells_intercepted) {
-            work.turn.events.extend(self.intercepted());
+    pub(super) fn report_intercepted(&mut self, turn: &mut OpenTurn) {
+        if std::mem::take(&mut self.reports_intercepted) {
+            turn.out.events.extend(self.intercepted());
         }
     }
 
     /// What waits for the embedder's word.
     pub fn intercepted(&self) -> impl Iterator<Item = Event> + '_ {
         let held = self.state.circuits.intercepted();
-        held.map(|(incoming, offer)| told(incoming, &offer))
+        held.map(|(incoming, offer)| intercepted_event(incoming, &offer))
     }
 
     /// Gives up what cannot be held any longer: forwarded now it would be refused for its expiry.
-    pub(super) fn expire_intercepted(&mut self, work: &mut Work) {
+    pub(super) fn expire_intercepted(&mut self, turn: &mut OpenTurn) {
         let near = self.state.height.saturating_add(self.config.expiry.incoming_min);
         let late: Vec<IncomingHtlc> = self
             .state
@@ -41,14 +41,14 @@ impl Shard {
             .map(|(incoming, _)| incoming)
             .collect();
         for incoming in late {
-            self.refuse_intercepted(work, incoming, Failure::ExpiryTooSoon);
+            self.refuse_intercepted(turn, incoming, Failure::ExpiryTooSoon);
         }
     }
 
     /// Carries a held HTLC on, as if it had been decided on now.
     pub(super) fn resume_htlc(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         incoming: IncomingHtlc,
     ) -> Result<(), CommandError> {
         let (circuit, offer) = self.held(incoming)?;
@@ -61,34 +61,34 @@ impl Shard {
         });
         let onion = onion.ok_or(CommandError::NotIntercepted(incoming))?;
         let stage = if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
-            work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
+            turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
             Stage::HandedOff(offer)
         } else {
-            match self.offer_checked(work, &offer, onion) {
+            match self.offer_checked(turn, &offer, onion) {
                 Ok(outgoing) => {
                     let origin = Origin::Forward(offer.forward(incoming));
-                    self.change(work, Change::Offered { outgoing, origin });
+                    self.change(turn, Change::Offered { outgoing, origin });
                     Stage::Offered { outgoing }
                 }
                 Err(failure) => {
-                    self.refuse_intercepted(work, incoming, failure);
+                    self.refuse_intercepted(turn, incoming, failure);
                     return Ok(());
                 }
             }
         };
-        self.change(work, Change::CircuitOpened { incoming, circuit: Circuit { stage, ..circuit } });
+        self.change(turn, Change::CircuitOpened { incoming, circuit: Circuit { stage, ..circuit } });
         Ok(())
     }
 
     /// Fails a held HTLC.
     pub(super) fn fail_htlc(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         incoming: IncomingHtlc,
         failure: Failure,
     ) -> Result<(), CommandError> {
         self.held(incoming)?;
-        self.refuse_intercepted(work, incoming, failure);
+        self.refuse_intercepted(turn, incoming, failure);
         Ok(())
     }
 
@@ -99,19 +99,19 @@ impl Shard {
         }
     }
 
-    fn refuse_intercepted(&mut self, work: &mut Work, incoming: IncomingHtlc, failure: Failure) {
+    fn refuse_intercepted(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, failure: Failure) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
-        work.turn.events.push(Event::HtlcRefused {
+        turn.out.events.push(Event::HtlcRefused {
             incoming_channel_id: incoming.channel_id,
             payment_hash: circuit.payment_hash,
             code: failure.code().to_u16(),
             outgoing: None,
         });
-        self.resolve(work, incoming, Resolution::Fail(failure));
+        self.resolve(turn, incoming, Resolution::Fail(failure));
     }
 }
 
 /// What the embedder is told of a held HTLC.
-pub(super) fn told(incoming: IncomingHtlc, offer: &Offer) -> Event {
+pub(super) fn intercepted_event(incoming: IncomingHtlc, offer: &Offer) -> Event {
     Event::HtlcIntercepted { incoming, offer: *offer }
 }

@@ -22,7 +22,7 @@ use crate::keys::ChannelSecrets;
 use super::handoff::OutgoingHtlc;
 use super::output::Event;
 use super::peer::channel_features;
-use super::shard::{Begun, PeerEvent, PeerInput, Shard, Work};
+use super::shard::{NewChannel, OpenTurn, PeerEvent, PeerInput, Shard};
 
 /// The channel id that means all channels of the peer.
 const ALL_CHANNELS: ChannelId = ChannelId([0; 32]);
@@ -98,7 +98,7 @@ impl Round {
 
 impl Shard {
     /// Runs rounds until no input of a peer is left. Each round applies at least one plan or defers nothing.
-    pub(super) fn run_messages(&mut self, work: &mut Work, inputs: Vec<PeerInput>) {
+    pub(super) fn run_messages(&mut self, turn: &mut OpenTurn, inputs: Vec<PeerInput>) {
         let mut inputs = inputs;
         while !inputs.is_empty() {
             let mut round = Round::default();
@@ -110,35 +110,35 @@ impl Shard {
                 }
                 let PeerInput { peer, what } = input;
                 match what {
-                    PeerEvent::Connected(features) => self.connect(work, peer, features),
-                    PeerEvent::Disconnected => self.disconnect(work, peer),
-                    PeerEvent::Message(message) => self.message(work, &mut round, peer, message),
+                    PeerEvent::Connected(features) => self.connect(turn, peer, features),
+                    PeerEvent::Disconnected => self.disconnect(turn, peer),
+                    PeerEvent::Message(message) => self.message(turn, &mut round, peer, message),
                 }
             }
-            self.finish_round(work, &mut round);
+            self.finish_round(turn, &mut round);
             inputs = round.deferred;
         }
     }
 
     /// Verifies all signatures of a round at once, and applies the plans that depended on them.
-    fn finish_round(&mut self, work: &mut Work, round: &mut Round) {
+    fn finish_round(&mut self, turn: &mut OpenTurn, round: &mut Round) {
         if round.pending.is_empty() {
             return;
         }
         self.counters.ecdsa_verified += round.batch.len() as u64;
         let verdicts = self.verifier.verify_batch(&round.batch);
         for PendingVerification { channel_id, plan, jobs } in std::mem::take(&mut round.pending) {
-            work.awaiting_verification.remove(&channel_id);
+            turn.awaiting_verification.remove(&channel_id);
             match jobs.clone().position(|job| !verdicts.is_valid(job)) {
                 None => match self.taken_funding(&plan) {
-                    None => self.apply_plan(work, channel_id, plan),
-                    Some(error) => self.react(work, round, channel_id, &error),
+                    None => self.apply_plan(turn, channel_id, plan),
+                    Some(error) => self.react(turn, round, channel_id, &error),
                 },
-                Some(index) => self.react(work, round, channel_id, &plan.bad_signature(index)),
+                Some(index) => self.react(turn, round, channel_id, &plan.bad_signature(index)),
             }
         }
         for peer in std::mem::take(&mut round.dropped) {
-            self.drop_peer(work, peer);
+            self.drop_peer(turn, peer);
         }
     }
 
@@ -157,37 +157,37 @@ impl Shard {
     }
 
     /// Does what a channel's error asks for: nothing, a warning and a new connection, or the end of the channel.
-    fn react(&mut self, work: &mut Work, round: &mut Round, channel_id: ChannelId, error: &ChannelError) {
+    fn react(&mut self, turn: &mut OpenTurn, round: &mut Round, channel_id: ChannelId, error: &ChannelError) {
         let Some(entry) = self.state.channels.get(&channel_id) else { return };
         let peer = entry.peer;
         tracing::debug!(%channel_id, %peer, %error, "peer's message refused");
         let plan = entry.channel.plan_reaction(error);
-        self.apply_plan(work, channel_id, plan);
+        self.apply_plan(turn, channel_id, plan);
         if error.reaction() == Reaction::Warn {
             if round.peers.contains(&peer) {
                 // A disconnection would change the state that a waiting plan of another channel was made on.
                 round.barriers.insert(peer);
                 round.dropped.push(peer);
             } else {
-                self.drop_peer(work, peer);
+                self.drop_peer(turn, peer);
             }
         }
     }
 
     /// Breaks the connection to a peer: what it says until it is connected again is not heard.
-    pub(super) fn drop_peer(&mut self, work: &mut Work, peer: NodeId) {
-        self.end_connection(work, peer);
-        work.turn.disconnect.push(peer);
+    pub(super) fn drop_peer(&mut self, turn: &mut OpenTurn, peer: NodeId) {
+        self.end_connection(turn, peer);
+        turn.out.disconnect.push(peer);
     }
 
     pub(super) fn channels_of(&self, peer: NodeId) -> Vec<ChannelId> {
         self.state.channels.of(peer).collect()
     }
 
-    fn connect(&mut self, work: &mut Work, peer: NodeId, features: Features) {
+    fn connect(&mut self, turn: &mut OpenTurn, peer: NodeId, features: Features) {
         if self.peers.contains_key(&peer) {
             // The transport replaced the connection without saying that the old one broke.
-            self.disconnect(work, peer);
+            self.disconnect(turn, peer);
         }
         let awaits_onion = |outgoing: &OutgoingHtlc| {
             self.state.channels.get(&outgoing.channel_id).is_some_and(|entry| {
@@ -196,7 +196,7 @@ impl Shard {
         };
         if self.onions_awaited.values().any(awaits_onion) {
             // What is to be sent again is not all there yet; the peer will come back.
-            work.turn.disconnect.push(peer);
+            turn.out.disconnect.push(peer);
             return;
         }
         self.peers.insert(peer, features);
@@ -204,66 +204,71 @@ impl Shard {
             let channel = self.state.channels.get(&channel_id).map(|entry| &entry.channel);
             if channel.is_some_and(|channel| channel.state() == channel::State::Opening) {
                 // Only a restart leaves one behind: the peer has forgotten it with the old connection.
-                self.tell(work, channel_id, channel::Command::Disconnected);
+                self.command_channel_if_possible(turn, channel_id, channel::Command::Disconnected);
                 continue;
             }
-            self.tell(work, channel_id, channel::Command::Connected);
+            self.command_channel_if_possible(turn, channel_id, channel::Command::Connected);
         }
     }
 
     /// The connection to a peer broke. What the turn had to say on it so far is said no more: the peer may be connected
     /// again in this very turn, and on a new connection nothing may come before its reestablishment.
-    fn disconnect(&mut self, work: &mut Work, peer: NodeId) {
-        work.turn.send.retain(|(to, _)| *to != peer);
-        self.end_connection(work, peer);
+    fn disconnect(&mut self, turn: &mut OpenTurn, peer: NodeId) {
+        turn.out.send.retain(|(to, _)| *to != peer);
+        self.end_connection(turn, peer);
     }
 
-    fn end_connection(&mut self, work: &mut Work, peer: NodeId) {
+    fn end_connection(&mut self, turn: &mut OpenTurn, peer: NodeId) {
         if self.peers.remove(&peer).is_none() {
             return;
         }
         for channel_id in self.channels_of(peer) {
             self.deferred.drop_revocation(channel_id);
-            self.tell(work, channel_id, channel::Command::Disconnected);
+            self.command_channel_if_possible(turn, channel_id, channel::Command::Disconnected);
         }
     }
 
-    /// Tells a channel something that it may have no use for.
-    pub(super) fn tell(&mut self, work: &mut Work, channel_id: ChannelId, command: channel::Command) {
+    /// Has a channel carry out a command that it may refuse in its present state, which changes nothing.
+    pub(super) fn command_channel_if_possible(
+        &mut self,
+        turn: &mut OpenTurn,
+        channel_id: ChannelId,
+        command: channel::Command,
+    ) {
         let Some(entry) = self.state.channels.get(&channel_id) else { return };
         match entry.channel.plan_command(&command) {
-            Ok(plan) => self.apply_plan(work, channel_id, plan),
-            Err(error) => tracing::debug!(%channel_id, %error, "not told"),
+            Ok(plan) => self.apply_plan(turn, channel_id, plan),
+            Err(error) => tracing::debug!(%channel_id, %error, "command refused"),
         }
     }
 
-    fn message(&mut self, work: &mut Work, round: &mut Round, peer: NodeId, message: Message) {
+    fn message(&mut self, turn: &mut OpenTurn, round: &mut Round, peer: NodeId, message: Message) {
         if !self.peers.contains_key(&peer) {
             return;
         }
         match message {
             Message::Ping(ping) => {
                 if let Some(pong) = ping.pong() {
-                    self.send(work, peer, pong);
+                    self.send(turn, peer, pong);
                 }
             }
             // The connection's owner exchanged `init`; a second one changes nothing (BOLT 1 allows to ignore it).
             Message::Init(_) | Message::Pong(_) | Message::Unknown { .. } => {}
             Message::Warning(warning) => {
-                work.turn.events.push(Event::PeerWarning { peer, text: warning.text() });
+                turn.out.events.push(Event::PeerWarning { peer, text: warning.text() });
             }
-            Message::ErrorMessage(error) => self.peer_error(work, round, peer, error),
-            Message::OpenChannel(open) => self.accept_channel(work, peer, open),
+            Message::ErrorMessage(error) => self.peer_error(turn, round, peer, error),
+            Message::OpenChannel(open) => self.accept_channel(turn, peer, open),
             message => match message.channel_id() {
-                Some(channel_id) => self.channel_message(work, round, peer, channel_id, message),
-                None => work.turn.events.push(Event::Gossip { peer, message: Box::new(message) }),
+                Some(channel_id) => self.channel_message(turn, round, peer, channel_id, message),
+                None => turn.out.events.push(Event::Gossip { peer, message: Box::new(message) }),
             },
         }
     }
 
     fn channel_message(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         round: &mut Round,
         peer: NodeId,
         channel_id: ChannelId,
@@ -272,19 +277,19 @@ impl Shard {
         let known = self.state.channels.get(&channel_id).filter(|entry| entry.peer == peer);
         let Some(entry) = known else {
             return self.refuse_channel(
-                work,
+                turn,
                 peer,
                 channel_id,
                 &format!("{}: unknown channel", message.name()),
             );
         };
         match entry.channel.plan(&message, &self.context()) {
-            Err(error) => self.react(work, round, channel_id, &error),
-            Ok(plan) if plan.verify.is_empty() => self.apply_plan(work, channel_id, plan),
+            Err(error) => self.react(turn, round, channel_id, &error),
+            Ok(plan) if plan.verify.is_empty() => self.apply_plan(turn, channel_id, plan),
             Ok(plan) => {
                 let jobs = round.add_jobs(&plan);
                 round.channels.insert(channel_id);
-                work.awaiting_verification.insert(channel_id);
+                turn.awaiting_verification.insert(channel_id);
                 round.peers.insert(peer);
                 round.pending.push(PendingVerification { channel_id, plan, jobs });
             }
@@ -292,16 +297,16 @@ impl Shard {
     }
 
     /// Tells a peer that there is no such channel. An error about all of its channels would fail those there are.
-    fn refuse_channel(&self, work: &mut Work, peer: NodeId, channel_id: ChannelId, text: &str) {
+    fn refuse_channel(&self, turn: &mut OpenTurn, peer: NodeId, channel_id: ChannelId, text: &str) {
         if channel_id == ALL_CHANNELS {
-            self.send(work, peer, Warning::new(channel_id, text));
+            self.send(turn, peer, Warning::new(channel_id, text));
         } else {
-            self.send(work, peer, ErrorMessage::new(channel_id, text));
+            self.send(turn, peer, ErrorMessage::new(channel_id, text));
         }
     }
 
     /// A peer fails a channel, or all it has with us (BOLT 1).
-    fn peer_error(&mut self, work: &mut Work, round: &mut Round, peer: NodeId, error: ErrorMessage) {
+    fn peer_error(&mut self, turn: &mut OpenTurn, round: &mut Round, peer: NodeId, error: ErrorMessage) {
         let meant = |channel_id: &ChannelId| {
             let channel = self.state.channels.get(channel_id).map(|entry| &entry.channel);
             error.channel_id == ALL_CHANNELS
@@ -309,7 +314,7 @@ impl Shard {
         };
         let channels: Vec<ChannelId> = self.channels_of(peer).into_iter().filter(meant).collect();
         if channels.is_empty() {
-            work.turn.events.push(Event::PeerWarning { peer, text: error.text() });
+            turn.out.events.push(Event::PeerWarning { peer, text: error.text() });
         }
         let context = self.context();
         let message = Message::ErrorMessage(error);
@@ -317,13 +322,13 @@ impl Shard {
             let Some(entry) = self.state.channels.get(&channel_id) else { continue };
             // One that is closed by agreement has nothing left to fail.
             if let Err(error) = entry.channel.plan(&message, &context) {
-                self.react(work, round, channel_id, &error);
+                self.react(turn, round, channel_id, &error);
             }
         }
     }
 
     /// Answers a peer that opens a channel with us.
-    fn accept_channel(&mut self, work: &mut Work, peer: NodeId, open: OpenChannel) {
+    fn accept_channel(&mut self, turn: &mut OpenTurn, peer: NodeId, open: OpenChannel) {
         let channel_id = open.temporary_channel_id;
         let refusal = if self.state.channels.contains_key(&channel_id) || channel_id == ALL_CHANNELS {
             Some("temporary_channel_id is taken".to_owned())
@@ -337,7 +342,7 @@ impl Shard {
             None
         };
         if let Some(text) = refusal {
-            return self.refuse_channel(work, peer, channel_id, &text);
+            return self.refuse_channel(turn, peer, channel_id, &text);
         }
         let key_index = self.state.next_key_index;
         let request = AcceptRequest {
@@ -347,12 +352,12 @@ impl Shard {
         };
         match Channel::accept(&open, request) {
             Ok(created) => {
-                let begun = Begun { peer, user_id: 0, key_index, policy: self.config.policy };
-                self.begin_channel(work, begun, created);
+                let new_channel = NewChannel { peer, user_id: 0, key_index, policy: self.config.policy };
+                self.begin_channel(turn, new_channel, created);
             }
             Err(error) => {
-                self.send(work, peer, ErrorMessage::new(channel_id, &error.to_string()));
-                work.turn.events.push(Event::ChannelFailed {
+                self.send(turn, peer, ErrorMessage::new(channel_id, &error.to_string()));
+                turn.out.events.push(Event::ChannelFailed {
                     channel_id,
                     peer,
                     error: Box::new(error),

@@ -16,14 +16,14 @@ use super::handoff::{Offer, OutgoingHtlc};
 use super::output::RefusedOutgoing;
 use super::policy::check_forward;
 use super::record::ChannelEntry;
-use super::shard::{Shard, Work};
+use super::shard::{OpenTurn, Shard};
 
 impl Shard {
     /// Offers an HTLC for one received, if policies and means allow: on the named channel if it can, else on the one
     /// to the same peer that has the least to offer of those that have enough, so that larger HTLCs find room later.
     pub(super) fn offer_checked(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         offer: &Offer,
         onion: Box<[u8; 1366]>,
     ) -> Result<OutgoingHtlc, Failure> {
@@ -31,9 +31,9 @@ impl Shard {
         let entry = self.state.channels.get(&named).ok_or(Failure::UnknownNextPeer)?;
         let (peer, command) = (entry.peer, add_command(offer, onion));
         if is_usable(entry) {
-            self.check_policies(work, entry, offer)?;
+            self.check_policies(turn, entry, offer)?;
         }
-        let failure = match self.offer_on(work, named, &command) {
+        let failure = match self.offer_on(turn, named, &command) {
             Ok(outgoing) => return Ok(outgoing),
             Err(failure) => failure,
         };
@@ -45,18 +45,18 @@ impl Shard {
                 let entry = self.state.channels.get(&channel_id)?;
                 let scid = entry.channel.scid()?;
                 let available = entry.channel.available_out();
-                let fits = available >= offer.amount && self.check_policies(work, entry, offer).is_ok();
+                let fits = available >= offer.amount && self.check_policies(turn, entry, offer).is_ok();
                 fits.then_some((available, scid, channel_id))
             })
             .collect();
         others.sort_unstable();
-        let offered = others.into_iter().find_map(|(.., other)| self.offer_on(work, other, &command).ok());
+        let offered = others.into_iter().find_map(|(.., other)| self.offer_on(turn, other, &command).ok());
         offered.ok_or(failure)
     }
 
-    fn check_policies(&self, work: &Work, entry: &ChannelEntry, offer: &Offer) -> Result<(), Failure> {
+    fn check_policies(&self, turn: &OpenTurn, entry: &ChannelEntry, offer: &Offer) -> Result<(), Failure> {
         let mut outcome = Ok(());
-        for policy in entry.policies.accepted(work.now) {
+        for policy in entry.policies.accepted(turn.now) {
             let checked = check_forward(offer, &policy, &self.config.expiry, self.state.height);
             if checked.is_ok() {
                 return Ok(());
@@ -69,7 +69,7 @@ impl Shard {
 
     fn offer_on(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         channel_id: ChannelId,
         command: &channel::Command,
     ) -> Result<OutgoingHtlc, Failure> {
@@ -77,20 +77,20 @@ impl Shard {
         if !is_usable(entry) {
             return Err(Failure::PermanentChannelFailure);
         }
-        self.add_htlc(work, channel_id, command).map_err(|error| failure_of_add(&error))
+        self.add_htlc(turn, channel_id, command).map_err(|error| failure_of_add(&error))
     }
 
     /// Has a channel offer an HTLC; gives its name.
     pub(super) fn add_htlc(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         channel_id: ChannelId,
         command: &channel::Command,
     ) -> Result<OutgoingHtlc, channel::CommandError> {
         let entry = self.state.channels.get(&channel_id).expect("the caller has looked the channel up");
         let htlc_id = entry.channel.next_htlc_id();
         let plan = entry.channel.plan_command(command)?;
-        self.apply_plan(work, channel_id, plan);
+        self.apply_plan(turn, channel_id, plan);
         Ok(OutgoingHtlc { channel_id, htlc_id })
     }
 

@@ -19,7 +19,7 @@ use crate::onion::{Failure, FinalPayload, PaymentData};
 use super::config::NodeConfig;
 use super::handoff::IncomingHtlc;
 use super::input::{Invoice, Now};
-use super::snapshot::Item;
+use super::snapshot::CheckpointItem;
 
 /// An HTLC for which this node is the last.
 #[derive(Clone, Copy, Debug)]
@@ -88,34 +88,34 @@ impl Receiver {
     }
 
     /// What a checkpoint says of invoices and sets; each set comes before its parts.
-    pub(super) fn items(&self) -> impl Iterator<Item = Item> + '_ {
+    pub(super) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
         let invoices = self.invoices.values();
-        let invoices =
-            invoices.map(|entry| Item::Invoice { invoice: entry.invoice.clone(), paid: entry.paid });
+        let invoices = invoices
+            .map(|entry| CheckpointItem::Invoice { invoice: entry.invoice.clone(), paid: entry.paid });
         let sets = self.sets.iter().flat_map(|(payment_hash, set)| {
             let HtlcSet { total, deadline, parts } = set;
             let payment_hash = *payment_hash;
-            let set = Item::Set { payment_hash, total: *total, deadline: *deadline };
-            let parts = parts.iter().map(move |part| Item::Part { payment_hash, incoming: *part });
+            let set = CheckpointItem::Set { payment_hash, total: *total, deadline: *deadline };
+            let parts = parts.iter().map(move |part| CheckpointItem::Part { payment_hash, incoming: *part });
             std::iter::once(set).chain(parts)
         });
         invoices.chain(sets)
     }
 
     /// Takes in what [`Receiver::items`] said.
-    pub(super) fn restore(&mut self, item: Item) {
+    pub(super) fn restore(&mut self, item: CheckpointItem) {
         match item {
-            Item::Invoice { invoice, paid } => {
+            CheckpointItem::Invoice { invoice, paid } => {
                 let payment_hash = invoice.payment_hash;
                 self.register(invoice);
                 if let Some(entry) = self.invoices.get_mut(&payment_hash) {
                     entry.paid = paid;
                 }
             }
-            Item::Set { payment_hash, total, deadline } => {
+            CheckpointItem::Set { payment_hash, total, deadline } => {
                 self.sets.insert(payment_hash, HtlcSet { total, deadline, parts: Vec::new() });
             }
-            Item::Part { payment_hash, incoming } => {
+            CheckpointItem::Part { payment_hash, incoming } => {
                 if let Some(set) = self.sets.get_mut(&payment_hash) {
                     set.parts.push(incoming);
                 }

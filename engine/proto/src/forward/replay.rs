@@ -13,7 +13,7 @@ use fulmen_wire::units::BlockHeight;
 use crate::onion::ReplayTag;
 
 use super::handoff::IncomingHtlc;
-use super::snapshot::Item;
+use super::snapshot::CheckpointItem;
 
 /// The onions seen, by tag and by when they may be forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,10 +47,10 @@ impl ReplayMemory {
     }
 
     /// What a checkpoint says of the onions.
-    pub(super) fn items(&self) -> impl Iterator<Item = Item> + '_ {
+    pub(super) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
         self.by_expiry.iter().filter_map(|(cltv_expiry, tag)| {
             let htlc = *self.owners.get(tag)?;
-            Some(Item::Onion { tag: *tag, htlc, cltv_expiry: *cltv_expiry })
+            Some(CheckpointItem::Onion { tag: *tag, htlc, cltv_expiry: *cltv_expiry })
         })
     }
 

@@ -18,30 +18,30 @@ use super::handoff::{Handoff, HandoffStep, IncomingHtlc, OutgoingHtlc, Resolutio
 use super::input::Now;
 use super::output::{Event, FailureReason};
 use super::record::Change;
-use super::shard::{Shard, Work};
+use super::shard::{OpenTurn, Shard};
 
 impl Shard {
     /// Records how a received HTLC ends, and has its channel say so. Only the first resolution counts.
-    pub(super) fn resolve(&mut self, work: &mut Work, incoming: IncomingHtlc, resolution: Resolution) {
+    pub(super) fn resolve(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, resolution: Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         if matches!(circuit.stage, Stage::Resolved(_)) {
             return;
         }
-        self.change(work, Change::Resolved { incoming, resolution });
-        work.resolved.push(incoming);
+        self.change(turn, Change::Resolved { incoming, resolution });
+        turn.resolved.push(incoming);
     }
 
     /// Has the channels remove the HTLCs resolved so far this turn. Not done on the spot: while messages are taken in,
     /// the other channel may have a plan waiting for its signatures, which is good for its present state only.
-    pub(super) fn remove_resolved(&mut self, work: &mut Work) {
-        for incoming in std::mem::take(&mut work.resolved) {
-            self.remove_htlc(work, incoming);
+    pub(super) fn remove_resolved(&mut self, turn: &mut OpenTurn) {
+        for incoming in std::mem::take(&mut turn.resolved) {
+            self.remove_htlc(turn, incoming);
         }
     }
 
     /// Has the channel remove a resolved HTLC. A channel takes this at any time while it lives; one that does not live
     /// any more leaves the HTLC to the chain.
-    fn remove_htlc(&mut self, work: &mut Work, incoming: IncomingHtlc) {
+    fn remove_htlc(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         let Stage::Resolved(resolution) = &circuit.stage else { return };
         let id = incoming.htlc_id;
@@ -72,7 +72,7 @@ impl Shard {
         };
         let Some(entry) = self.state.channels.get(&incoming.channel_id) else { return };
         match entry.channel.plan_command(&command) {
-            Ok(plan) => self.apply_plan(work, incoming.channel_id, plan),
+            Ok(plan) => self.apply_plan(turn, incoming.channel_id, plan),
             Err(error) => tracing::debug!(?incoming, %error, "removal left to the chain"),
         }
     }
@@ -80,54 +80,54 @@ impl Shard {
     /// The peer showed the preimage of an HTLC we offered.
     pub(super) fn outgoing_fulfilled(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         outgoing: OutgoingHtlc,
         preimage: PaymentPreimage,
     ) {
         let Some(origin) = self.state.circuits.origin(outgoing) else { return };
-        self.change(work, Change::OfferEnded { outgoing });
+        self.change(turn, Change::OfferEnded { outgoing });
         match origin {
             Origin::Attempt { attempt_id } => {
-                work.turn.events.push(Event::HtlcSettled { attempt_id, preimage });
+                turn.out.events.push(Event::HtlcSettled { attempt_id, preimage });
             }
             Origin::Forward(forward) => {
-                work.turn.events.push(forwarded(forward, outgoing, work.now));
-                self.resolve(work, forward.incoming, Resolution::Fulfil(preimage));
+                turn.out.events.push(forwarded(forward, outgoing, turn.now));
+                self.resolve(turn, forward.incoming, Resolution::Fulfil(preimage));
             }
             Origin::Handoff(forward) => {
-                work.turn.events.push(forwarded(forward, outgoing, work.now));
-                self.resolve_handoff(work, forward.incoming, Resolution::Fulfil(preimage));
+                turn.out.events.push(forwarded(forward, outgoing, turn.now));
+                self.resolve_handoff(turn, forward.incoming, Resolution::Fulfil(preimage));
             }
         }
     }
 
     /// An HTLC we offered was given up before any commitment held it.
-    pub(super) fn outgoing_dropped(&mut self, work: &mut Work, outgoing: OutgoingHtlc) {
+    pub(super) fn outgoing_dropped(&mut self, turn: &mut OpenTurn, outgoing: OutgoingHtlc) {
         let Some(origin) = self.state.circuits.origin(outgoing) else { return };
-        self.change(work, Change::OfferEnded { outgoing });
+        self.change(turn, Change::OfferEnded { outgoing });
         let resolution = Resolution::Fail(Failure::TemporaryChannelFailure);
         match origin {
             Origin::Attempt { attempt_id } => {
                 let (channel_id, error) = (outgoing.channel_id, channel::CommandError::NotConnected);
                 let reason = FailureReason::Local(LocalFailure::Refused { channel_id, error });
-                work.turn.events.push(Event::HtlcFailed { attempt_id, reason });
+                turn.out.events.push(Event::HtlcFailed { attempt_id, reason });
             }
-            Origin::Forward(forward) => self.resolve(work, forward.incoming, resolution),
-            Origin::Handoff(forward) => self.resolve_handoff(work, forward.incoming, resolution),
+            Origin::Forward(forward) => self.resolve(turn, forward.incoming, resolution),
+            Origin::Handoff(forward) => self.resolve_handoff(turn, forward.incoming, resolution),
         }
     }
 
     /// The failure of an HTLC we offered is irrevocably committed.
-    pub(super) fn outgoing_failed(&mut self, work: &mut Work, outgoing: OutgoingHtlc, removal: Removal) {
+    pub(super) fn outgoing_failed(&mut self, turn: &mut OpenTurn, outgoing: OutgoingHtlc, removal: Removal) {
         let Some(origin) = self.state.circuits.origin(outgoing) else { return };
         let resolution = match removal {
             Removal::Fail(reason) => Resolution::Relay(reason),
             Removal::FailMalformed { sha256_of_onion, failure_code } => {
                 Resolution::Malformed { failure_code, sha256_of_onion }
             }
-            Removal::Fulfill(preimage) => return self.outgoing_fulfilled(work, outgoing, preimage),
+            Removal::Fulfill(preimage) => return self.outgoing_fulfilled(turn, outgoing, preimage),
         };
-        self.change(work, Change::OfferEnded { outgoing });
+        self.change(turn, Change::OfferEnded { outgoing });
         match origin {
             Origin::Attempt { attempt_id } => {
                 let reason = match resolution {
@@ -135,15 +135,15 @@ impl Shard {
                     Resolution::Malformed { failure_code, .. } => FailureReason::Malformed { failure_code },
                     Resolution::Fulfil(_) | Resolution::Fail(_) => return,
                 };
-                work.turn.events.push(Event::HtlcFailed { attempt_id, reason });
+                turn.out.events.push(Event::HtlcFailed { attempt_id, reason });
             }
             Origin::Forward(forward) => {
-                work.turn.events.push(returned(forward, outgoing, work.now));
-                self.resolve(work, forward.incoming, resolution);
+                turn.out.events.push(returned(forward, outgoing, turn.now));
+                self.resolve(turn, forward.incoming, resolution);
             }
             Origin::Handoff(forward) => {
-                work.turn.events.push(returned(forward, outgoing, work.now));
-                self.resolve_handoff(work, forward.incoming, resolution);
+                turn.out.events.push(returned(forward, outgoing, turn.now));
+                self.resolve_handoff(turn, forward.incoming, resolution);
             }
         }
     }
@@ -151,12 +151,12 @@ impl Shard {
     /// Tells the shard that handed an HTLC over how it is to be removed.
     pub(super) fn resolve_handoff(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         incoming: IncomingHtlc,
         resolution: Resolution,
     ) {
-        self.change(work, Change::HandoffResolved { incoming, resolution: resolution.clone() });
-        work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Resolve(resolution) });
+        self.change(turn, Change::HandoffResolved { incoming, resolution: resolution.clone() });
+        turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Resolve(resolution) });
     }
 
     /// Takes from offers that are repeated after a restart the onions that the records left out.
@@ -175,44 +175,44 @@ impl Shard {
     }
 
     /// Does what another shard of this node asks; see [`Handoff`] for why it may ask twice.
-    pub(super) fn handoff(&mut self, work: &mut Work, handoff: Handoff) {
+    pub(super) fn handoff(&mut self, turn: &mut OpenTurn, handoff: Handoff) {
         let incoming = handoff.incoming;
         let accepted = self.state.circuits.accepted_handoff(incoming);
         match handoff.step {
             HandoffStep::Offer { .. } | HandoffStep::Part(_) if accepted.is_some() => {
                 if let Some(Some(resolution)) = accepted {
                     let step = HandoffStep::Resolve(resolution.clone());
-                    work.turn.handoffs.push(Handoff { incoming, step });
+                    turn.out.handoffs.push(Handoff { incoming, step });
                 }
             }
-            HandoffStep::Offer { offer, onion } => match self.offer_checked(work, &offer, onion) {
+            HandoffStep::Offer { offer, onion } => match self.offer_checked(turn, &offer, onion) {
                 Ok(outgoing) => {
                     let origin = Origin::Handoff(offer.forward(incoming));
-                    self.change(work, Change::Offered { outgoing, origin });
+                    self.change(turn, Change::Offered { outgoing, origin });
                 }
-                Err(failure) => self.resolve_handoff(work, incoming, Resolution::Fail(failure)),
+                Err(failure) => self.resolve_handoff(turn, incoming, Resolution::Fail(failure)),
             },
-            HandoffStep::Part(part) => self.accept_part(work, incoming, &part),
+            HandoffStep::Part(part) => self.accept_part(turn, incoming, &part),
             HandoffStep::Resolve(resolution) => {
-                self.report_refused_handoff(work, incoming, &resolution);
-                self.resolve(work, incoming, resolution);
-                work.turn.handoffs.push(Handoff { incoming, step: HandoffStep::Ack });
+                self.report_refused_handoff(turn, incoming, &resolution);
+                self.resolve(turn, incoming, resolution);
+                turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Ack });
             }
             HandoffStep::Ack => {
                 if accepted.is_some() {
-                    self.change(work, Change::HandoffAcked { incoming });
+                    self.change(turn, Change::HandoffAcked { incoming });
                 }
             }
         }
     }
 
     /// Tells the operator that another shard refused an HTLC, the first time it says so.
-    fn report_refused_handoff(&self, work: &mut Work, incoming: IncomingHtlc, resolution: &Resolution) {
+    fn report_refused_handoff(&self, turn: &mut OpenTurn, incoming: IncomingHtlc, resolution: &Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         if let (Stage::HandedOff(_) | Stage::PartHandedOff, Resolution::Fail(failure)) =
             (&circuit.stage, resolution)
         {
-            work.turn.events.push(Event::HtlcRefused {
+            turn.out.events.push(Event::HtlcRefused {
                 incoming_channel_id: incoming.channel_id,
                 payment_hash: circuit.payment_hash,
                 code: failure.code().to_u16(),

@@ -24,8 +24,8 @@ use super::circuit::Origin;
 use super::config::NodeConfig;
 use super::handoff::OutgoingHtlc;
 use super::record::{Change, ChannelEntry, Policies, Record};
-use super::shard::{Begun, Shard};
-use super::snapshot::{CHUNK_VERSION, Item};
+use super::shard::{NewChannel, Shard};
+use super::snapshot::{CHUNK_VERSION, CheckpointItem};
 
 /// A checkpoint or records that do not make a shard: they are damaged, or not all there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,8 +86,8 @@ pub struct Restored {
 #[derive(Debug)]
 pub struct Restoring {
     shard: Shard,
-    /// Channels begun, of which no delta came yet.
-    begun: BTreeMap<ChannelId, (Begun, BlockHeight)>,
+    /// Channels begun, whose first delta has not come yet.
+    begun: BTreeMap<ChannelId, (NewChannel, BlockHeight)>,
     chunks: u64,
     items: u64,
     at: Progress,
@@ -122,11 +122,13 @@ impl Restoring {
         let wrong = |error| RestoreError::Chunk { chunk, error };
         let mut input = Decoder::new(bytes, "chunk", CHUNK_VERSION).map_err(wrong)?;
         while !input.is_empty() {
-            let item = Item::read(&mut input).map_err(wrong)?;
+            let item = CheckpointItem::read(&mut input).map_err(wrong)?;
             self.at = match (self.at, &item) {
-                (Progress::Nothing, Item::Shard { .. }) => Progress::Chunks,
-                (Progress::Chunks, Item::End { items }) if *items == self.items => Progress::Records,
-                (Progress::Chunks, Item::Shard { .. } | Item::End { .. }) => {
+                (Progress::Nothing, CheckpointItem::Shard { .. }) => Progress::Chunks,
+                (Progress::Chunks, CheckpointItem::End { items }) if *items == self.items => {
+                    Progress::Records
+                }
+                (Progress::Chunks, CheckpointItem::Shard { .. } | CheckpointItem::End { .. }) => {
                     return Err(RestoreError::NotWhole);
                 }
                 (Progress::Chunks, _) => Progress::Chunks,
@@ -138,10 +140,15 @@ impl Restoring {
         Ok(())
     }
 
-    fn item(&mut self, item: Item, input: &mut Decoder<'_>, chunk: u64) -> Result<(), RestoreError> {
+    fn item(
+        &mut self,
+        item: CheckpointItem,
+        input: &mut Decoder<'_>,
+        chunk: u64,
+    ) -> Result<(), RestoreError> {
         let state = &mut self.shard.state;
         match item {
-            Item::Shard { node_id: found, shard: found_shard, height, next_key_index } => {
+            CheckpointItem::Shard { node_id: found, shard: found_shard, height, next_key_index } => {
                 let (node_id, shard) = (self.shard.node_id, self.shard.config.shard);
                 if (found, found_shard) != (node_id, shard) {
                     return Err(RestoreError::OtherShard { node_id, shard, found, found_shard });
@@ -149,7 +156,7 @@ impl Restoring {
                 state.height = height;
                 state.next_key_index = next_key_index;
             }
-            Item::Channel { peer, user_id, key_index, policies, begun_at, placed } => {
+            CheckpointItem::Channel { peer, user_id, key_index, policies, begun_at, placed } => {
                 let channel = Channel::read_snapshot(input, &self.shard.seed, key_index)
                     .map_err(|error| RestoreError::Chunk { chunk, error })?;
                 let channel_id = channel.id();
@@ -159,12 +166,14 @@ impl Restoring {
                 let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
                 state.channels.insert(channel_id, entry);
             }
-            Item::Circuit { .. } | Item::Offered { .. } | Item::Handoff { .. } => {
-                state.circuits.restore(item)
+            CheckpointItem::Circuit { .. }
+            | CheckpointItem::Offered { .. }
+            | CheckpointItem::Handoff { .. } => state.circuits.restore(item),
+            CheckpointItem::Invoice { .. } | CheckpointItem::Set { .. } | CheckpointItem::Part { .. } => {
+                state.receiver.restore(item)
             }
-            Item::Invoice { .. } | Item::Set { .. } | Item::Part { .. } => state.receiver.restore(item),
-            Item::Onion { tag, htlc, cltv_expiry } => state.replay.remember(tag, htlc, cltv_expiry),
-            Item::End { .. } => {}
+            CheckpointItem::Onion { tag, htlc, cltv_expiry } => state.replay.remember(tag, htlc, cltv_expiry),
+            CheckpointItem::End { .. } => {}
         }
         Ok(())
     }
@@ -191,16 +200,17 @@ impl Restoring {
             Change::ChannelNamed { temporary_channel_id, .. } => known(temporary_channel_id)?,
             Change::ChannelForgotten { channel_id } | Change::Policy { channel_id, .. } => known(channel_id)?,
             Change::ChannelBegun { channel_id, peer, user_id, key_index, policy } => {
-                let begun = Begun { peer: *peer, user_id: *user_id, key_index: *key_index, policy: *policy };
-                self.begun.insert(*channel_id, (begun, state.height));
+                let new_channel =
+                    NewChannel { peer: *peer, user_id: *user_id, key_index: *key_index, policy: *policy };
+                self.begun.insert(*channel_id, (new_channel, state.height));
             }
             _ => {}
         }
         state.apply(&change);
         let Change::Channel { channel_id, delta } = change else { return Ok(()) };
         let failed = |error| RestoreError::Channel { channel_id, error };
-        if let Some((begun, begun_at)) = self.begun.remove(&channel_id) {
-            let Begun { peer, user_id, key_index, policy } = begun;
+        if let Some((new_channel, begun_at)) = self.begun.remove(&channel_id) {
+            let NewChannel { peer, user_id, key_index, policy } = new_channel;
             let secrets = ChannelSecrets::derive(&self.shard.seed, key_index);
             let channel = Channel::begin(secrets, delta).map_err(failed)?;
             let policies = Policies::new(policy);
@@ -238,7 +248,7 @@ impl Restoring {
             broadcast.extend(owed.cloned());
         }
         supply_onions(&mut self.shard)?;
-        self.shard.tells_intercepted = true;
+        self.shard.reports_intercepted = true;
         Ok(Restored { shard: self.shard, broadcast })
     }
 }

@@ -52,7 +52,7 @@ pub struct Shard {
     pub(super) onions_awaited: BTreeMap<IncomingHtlc, OutgoingHtlc>,
     pub(super) counters: CryptoCounters,
     /// Whether the next turn tells of what is held for the embedder's word: after a restart.
-    pub(super) tells_intercepted: bool,
+    pub(super) reports_intercepted: bool,
     /// Channels whose peer's next commitment has no keys yet, though its point is known.
     pub(super) keyless: BTreeSet<ChannelId>,
     /// Checks signatures; knows the keys of the busiest channels well.
@@ -61,11 +61,12 @@ pub struct Shard {
     pub(super) deferred: DeferredCommitments,
 }
 
-/// A turn in the making.
+/// A turn while it runs: what it gives back so far, and the steps still to come.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(super) struct OpenTurn {
     pub(super) now: Now,
-    pub(super) turn: Turn,
+    /// What the turn returns.
+    pub(super) out: Turn,
     /// HTLCs that became irrevocably committed, in order.
     pub(super) locked_in: Vec<LockedIn>,
     /// Channels with a plan that waits for its signatures to be verified: their state must stay as it is.
@@ -76,9 +77,9 @@ pub(super) struct Work {
     pub(super) touched: BTreeSet<ChannelId>,
 }
 
-/// What the shard knows of a channel that begins.
+/// A channel that is being opened, as the shard sees it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Begun {
+pub(super) struct NewChannel {
     pub(super) peer: NodeId,
     pub(super) user_id: u64,
     pub(super) key_index: u64,
@@ -109,7 +110,7 @@ impl Shard {
             siblings: BTreeSet::new(),
             onions_awaited: BTreeMap::new(),
             counters: CryptoCounters::default(),
-            tells_intercepted: false,
+            reports_intercepted: false,
             keyless: BTreeSet::new(),
             verifier: Verifier::new().with_key_cache(KEY_TABLES_BYTES),
             deferred: DeferredCommitments::default(),
@@ -123,9 +124,9 @@ impl Shard {
     /// the decisions on fresh HTLCs, their onions peeled at once; and last one `commitment_signed` for each channel
     /// that has something to commit and may, all signed at once.
     pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Turn {
-        let mut work = Work {
+        let mut turn = OpenTurn {
             now,
-            turn: Turn::default(),
+            out: Turn::default(),
             locked_in: Vec::new(),
             resolved: Vec::new(),
             awaiting_verification: BTreeSet::new(),
@@ -133,28 +134,28 @@ impl Shard {
         };
         let sorted = Sorted::new(inputs);
         self.supply_repeated_onions(&sorted.handoffs);
-        self.tell_intercepted(&mut work);
-        self.run_messages(&mut work, sorted.of_peers);
-        self.remove_resolved(&mut work);
+        self.report_intercepted(&mut turn);
+        self.run_messages(&mut turn, sorted.of_peers);
+        self.remove_resolved(&mut turn);
         for (height, confirmations) in sorted.blocks {
-            self.connect_block(&mut work, height, &confirmations);
+            self.connect_block(&mut turn, height, &confirmations);
         }
         if let Some(siblings) = sorted.siblings {
             self.siblings = siblings.into_iter().collect();
         }
         self.siblings.extend(sorted.new_siblings);
         for command in sorted.commands {
-            self.command(&mut work, command);
+            self.command(&mut turn, command);
         }
         for handoff in sorted.handoffs {
-            self.handoff(&mut work, handoff);
+            self.handoff(&mut turn, handoff);
         }
-        self.expire(&mut work);
-        self.decide(&mut work);
-        self.remove_resolved(&mut work);
-        self.defer_commitments(&mut work, sorted.ticked);
-        self.sign_commitments(&mut work);
-        work.turn
+        self.expire(&mut turn);
+        self.decide(&mut turn);
+        self.remove_resolved(&mut turn);
+        self.defer_commitments(&mut turn, sorted.ticked);
+        self.sign_commitments(&mut turn);
+        turn.out
     }
 
     /// The node's public key.
@@ -253,27 +254,27 @@ impl Shard {
     }
 
     /// Changes the state, and puts the change on record.
-    pub(super) fn change(&mut self, work: &mut Work, change: Change) {
+    pub(super) fn change(&mut self, turn: &mut OpenTurn, change: Change) {
         self.state.apply(&change);
-        work.turn.record.changes.push(change);
+        turn.out.record.changes.push(change);
     }
 
     /// Applies a plan whose checks have passed, making the signatures it needs.
-    pub(super) fn apply_plan(&mut self, work: &mut Work, channel_id: ChannelId, plan: Plan) {
+    pub(super) fn apply_plan(&mut self, turn: &mut OpenTurn, channel_id: ChannelId, plan: Plan) {
         let signatures: Vec<Signature> = plan.sign.iter().map(SignJob::sign).collect();
         self.counters.ecdsa_signed += signatures.len() as u64;
-        self.apply_signed(work, channel_id, plan, &signatures);
+        self.apply_signed(turn, channel_id, plan, &signatures);
     }
 
     pub(super) fn apply_signed(
         &mut self,
-        work: &mut Work,
+        turn: &mut OpenTurn,
         channel_id: ChannelId,
         plan: Plan,
         signatures: &[Signature],
     ) {
         assert!(
-            !work.awaiting_verification.contains(&channel_id),
+            !turn.awaiting_verification.contains(&channel_id),
             "a plan waits that was made on this very state"
         );
         let Some(entry) = self.state.channels.get_mut(&channel_id) else {
@@ -284,81 +285,93 @@ impl Shard {
             self.keyless.insert(channel_id);
         }
         let deltas = plan.deltas.iter().cloned();
-        work.turn.record.changes.extend(deltas.map(|delta| Change::Channel { channel_id, delta }));
+        turn.out.record.changes.extend(deltas.map(|delta| Change::Channel { channel_id, delta }));
         let effects = entry.channel.apply(plan, signatures);
         let peer = entry.peer;
-        self.absorb(work, channel_id, peer, effects);
+        self.absorb(turn, channel_id, peer, effects);
     }
 
     /// Takes in a channel just made.
-    pub(super) fn begin_channel(&mut self, work: &mut Work, begun: Begun, created: Created) {
+    pub(super) fn begin_channel(&mut self, turn: &mut OpenTurn, new_channel: NewChannel, created: Created) {
         let Created { channel, deltas, effects } = created;
-        let Begun { peer, user_id, key_index, policy } = begun;
+        let NewChannel { peer, user_id, key_index, policy } = new_channel;
         let channel_id = channel.id();
-        self.change(work, Change::ChannelBegun { channel_id, peer, user_id, key_index, policy });
+        self.change(turn, Change::ChannelBegun { channel_id, peer, user_id, key_index, policy });
         let deltas = deltas.into_iter().map(|delta| Change::Channel { channel_id, delta });
-        work.turn.record.changes.extend(deltas);
+        turn.out.record.changes.extend(deltas);
         let begun_at = self.state.height;
         let policies = Policies::new(policy);
         let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
         self.state.channels.insert(channel_id, entry);
-        self.absorb(work, channel_id, peer, effects);
+        self.absorb(turn, channel_id, peer, effects);
     }
 
     /// Takes up what applying a plan brought about.
-    pub(super) fn absorb(&mut self, work: &mut Work, channel_id: ChannelId, peer: NodeId, effects: Effects) {
-        work.touched.insert(channel_id);
-        work.turn.send.extend(effects.send.into_iter().map(|message| (peer, message)));
-        work.turn.broadcast.extend(effects.broadcast);
+    pub(super) fn absorb(
+        &mut self,
+        turn: &mut OpenTurn,
+        channel_id: ChannelId,
+        peer: NodeId,
+        effects: Effects,
+    ) {
+        turn.touched.insert(channel_id);
+        turn.out.send.extend(effects.send.into_iter().map(|message| (peer, message)));
+        turn.out.broadcast.extend(effects.broadcast);
         let mut channel_id = channel_id;
         for event in effects.events {
             if let ChannelEvent::IdAssigned { channel_id: permanent } = event {
-                self.name_channel(work, channel_id, permanent);
+                self.name_channel(turn, channel_id, permanent);
                 channel_id = permanent;
             } else {
-                self.channel_event(work, channel_id, peer, event);
+                self.channel_event(turn, channel_id, peer, event);
             }
         }
     }
 
-    fn name_channel(&mut self, work: &mut Work, temporary_channel_id: ChannelId, channel_id: ChannelId) {
-        self.change(work, Change::ChannelNamed { temporary_channel_id, channel_id });
-        work.touched.remove(&temporary_channel_id);
-        work.touched.insert(channel_id);
+    fn name_channel(&mut self, turn: &mut OpenTurn, temporary_channel_id: ChannelId, channel_id: ChannelId) {
+        self.change(turn, Change::ChannelNamed { temporary_channel_id, channel_id });
+        turn.touched.remove(&temporary_channel_id);
+        turn.touched.insert(channel_id);
         // As opener we have an id before the peer has signed, and so no funded channel yet.
-        self.report_funded(work, channel_id);
+        self.report_funded(turn, channel_id);
     }
 
-    fn report_funded(&self, work: &mut Work, channel_id: ChannelId) {
+    fn report_funded(&self, turn: &mut OpenTurn, channel_id: ChannelId) {
         let Some(entry) = self.state.channels.get(&channel_id) else { return };
         if let Some(funding_outpoint) = entry.channel.funding_outpoint() {
             let (user_id, peer) = (entry.user_id, entry.peer);
-            work.turn.events.push(Event::ChannelFunded { channel_id, user_id, peer, funding_outpoint });
+            turn.out.events.push(Event::ChannelFunded { channel_id, user_id, peer, funding_outpoint });
         }
     }
 
-    fn channel_event(&mut self, work: &mut Work, channel_id: ChannelId, peer: NodeId, event: ChannelEvent) {
+    fn channel_event(
+        &mut self,
+        turn: &mut OpenTurn,
+        channel_id: ChannelId,
+        peer: NodeId,
+        event: ChannelEvent,
+    ) {
         let incoming = |htlc_id| IncomingHtlc { channel_id, htlc_id };
         let outgoing = |htlc_id| OutgoingHtlc { channel_id, htlc_id };
         match event {
             ChannelEvent::AddLockedIn { htlc, over_dust_exposure } => {
-                work.locked_in.push(LockedIn { incoming: incoming(htlc.id), htlc, over_dust_exposure });
+                turn.locked_in.push(LockedIn { incoming: incoming(htlc.id), htlc, over_dust_exposure });
             }
-            ChannelEvent::Fulfilled { id, preimage } => self.outgoing_fulfilled(work, outgoing(id), preimage),
-            ChannelEvent::AddDropped { id } => self.outgoing_dropped(work, outgoing(id)),
-            ChannelEvent::FailLockedIn { id, removal } => self.outgoing_failed(work, outgoing(id), removal),
+            ChannelEvent::Fulfilled { id, preimage } => self.outgoing_fulfilled(turn, outgoing(id), preimage),
+            ChannelEvent::AddDropped { id } => self.outgoing_dropped(turn, outgoing(id)),
+            ChannelEvent::FailLockedIn { id, removal } => self.outgoing_failed(turn, outgoing(id), removal),
             ChannelEvent::FulfillLockedIn { .. } | ChannelEvent::ShutdownStarted => {}
             ChannelEvent::RemovalLockedIn { id, .. } => {
-                self.change(work, Change::CircuitClosed { incoming: incoming(id) });
+                self.change(turn, Change::CircuitClosed { incoming: incoming(id) });
             }
             ChannelEvent::Ready { scid } => {
-                self.change(work, Change::ChannelReady { channel_id, scid });
-                work.turn.events.push(Event::ChannelReady { channel_id, scid, peer });
+                self.change(turn, Change::ChannelReady { channel_id, scid });
+                turn.out.events.push(Event::ChannelReady { channel_id, scid, peer });
             }
             ChannelEvent::FundingNeeded { script_pubkey, amount } => {
                 let user_id = self.state.channels.get(&channel_id).map_or(0, |entry| entry.user_id);
                 let (temporary_channel_id, script) = (channel_id, script_pubkey.into());
-                work.turn.events.push(Event::FundingNeeded {
+                turn.out.events.push(Event::FundingNeeded {
                     temporary_channel_id,
                     user_id,
                     peer,
@@ -367,52 +380,52 @@ impl Shard {
                 });
             }
             ChannelEvent::FundingBroadcast { transaction } => {
-                work.turn.broadcast.push(transaction);
-                self.report_funded(work, channel_id);
+                turn.out.broadcast.push(transaction);
+                self.report_funded(turn, channel_id);
             }
             ChannelEvent::Closed { transaction } => {
-                work.turn.events.push(Event::ChannelClosed { channel_id, transaction });
+                turn.out.events.push(Event::ChannelClosed { channel_id, transaction });
             }
             ChannelEvent::Failed { error, broadcast_allowed } => {
-                work.turn.events.push(Event::ChannelFailed {
+                turn.out.events.push(Event::ChannelFailed {
                     channel_id,
                     peer,
                     error: Box::new(error),
                     broadcast_allowed,
                 });
-                self.forget_unfunded(work, channel_id);
+                self.forget_unfunded(turn, channel_id);
             }
             ChannelEvent::IdAssigned { .. } => debug_assert!(false, "taken care of by the caller"),
         }
     }
 
     /// Forgets a failed channel that holds nobody's money.
-    fn forget_unfunded(&mut self, work: &mut Work, channel_id: ChannelId) {
+    fn forget_unfunded(&mut self, turn: &mut OpenTurn, channel_id: ChannelId) {
         if self
             .state
             .channels
             .get(&channel_id)
             .is_some_and(|entry| entry.channel.funding_outpoint().is_none())
         {
-            self.change(work, Change::ChannelForgotten { channel_id });
-            work.touched.remove(&channel_id);
+            self.change(turn, Change::ChannelForgotten { channel_id });
+            turn.touched.remove(&channel_id);
         }
     }
 
-    fn connect_block(&mut self, work: &mut Work, height: BlockHeight, confirmations: &[Confirmation]) {
+    fn connect_block(&mut self, turn: &mut OpenTurn, height: BlockHeight, confirmations: &[Confirmation]) {
         if height != self.state.height {
-            self.change(work, Change::Height(height));
+            self.change(turn, Change::Height(height));
         }
         for confirmation in confirmations {
-            self.confirm(work, confirmation);
+            self.confirm(turn, confirmation);
         }
-        self.forget_unconfirmed(work);
-        self.drop_late_additions(work);
+        self.forget_unconfirmed(turn);
+        self.drop_late_additions(turn);
     }
 
     /// Gives up the HTLCs that were offered but could not be signed until their expiry came too near: the peer was slow
     /// to answer, or away. Signed later they might be claimed when those they were offered for have timed out.
-    fn drop_late_additions(&mut self, work: &mut Work) {
+    fn drop_late_additions(&mut self, turn: &mut OpenTurn) {
         let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);
         let is_late = |entry: &HtlcEntry| {
             entry.offered_by == Side::Local
@@ -426,9 +439,9 @@ impl Shard {
             let is_connected =
                 self.state.channels.get(&channel_id).is_some_and(|entry| entry.channel.is_connected());
             if is_connected {
-                self.drop_peer(work, peer);
+                self.drop_peer(turn, peer);
             }
-            self.tell(work, channel_id, channel::Command::DropAdditions);
+            self.command_channel_if_possible(turn, channel_id, channel::Command::DropAdditions);
         }
     }
 
@@ -438,7 +451,7 @@ impl Shard {
     }
 
     /// Forgets the channels whose funding has not confirmed in the time that BOLT 2 gives it (`channel_ready`).
-    fn forget_unconfirmed(&mut self, work: &mut Work) {
+    fn forget_unconfirmed(&mut self, turn: &mut OpenTurn) {
         let height = self.state.height;
         // A channel begun before the first block was told has no age yet.
         let over = |entry: &ChannelEntry| {
@@ -448,26 +461,26 @@ impl Shard {
             self.unconfirmed().filter(|(_, entry)| over(entry)).map(|(channel_id, _)| *channel_id).collect();
         for channel_id in over {
             let reason = format!("the funding has not confirmed within {FUNDING_TIMEOUT_BLOCKS} blocks");
-            self.tell(work, channel_id, channel::Command::Fail { reason });
+            self.command_channel_if_possible(turn, channel_id, channel::Command::Fail { reason });
             if self.state.channels.contains_key(&channel_id) {
-                self.change(work, Change::ChannelForgotten { channel_id });
+                self.change(turn, Change::ChannelForgotten { channel_id });
             }
-            work.touched.remove(&channel_id);
+            turn.touched.remove(&channel_id);
         }
     }
 
     /// Gives up what has waited too long.
-    fn expire(&mut self, work: &mut Work) {
-        self.expire_sets(work);
-        self.expire_intercepted(work);
-        if self.state.receiver.has_expired(work.now) {
-            self.change(work, Change::InvoicesPruned(work.now));
+    fn expire(&mut self, turn: &mut OpenTurn) {
+        self.expire_sets(turn);
+        self.expire_intercepted(turn);
+        if self.state.receiver.has_expired(turn.now) {
+            self.change(turn, Change::InvoicesPruned(turn.now));
         }
     }
 
     /// Tells a peer something.
-    pub(super) fn send(&self, work: &mut Work, peer: NodeId, message: impl Into<Message>) {
-        work.turn.send.push((peer, message.into()));
+    pub(super) fn send(&self, turn: &mut OpenTurn, peer: NodeId, message: impl Into<Message>) {
+        turn.out.send.push((peer, message.into()));
     }
 }
 

@@ -28,7 +28,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// One item of a chunk. A channel's goes on behind it: with the channel itself.
 #[derive(Clone, Debug)]
-pub(super) enum Item {
+pub(super) enum CheckpointItem {
     Shard {
         node_id: NodeId,
         shard: u16,
@@ -78,7 +78,7 @@ pub(super) enum Item {
     },
 }
 
-durable_enum!(Item, "item of a checkpoint" {
+durable_enum!(CheckpointItem, "item of a checkpoint" {
     0 => Shard { node_id, shard, height, next_key_index },
     1 => Channel { peer, user_id, key_index, policies, begun_at, placed },
     2 => Circuit { incoming, circuit },
@@ -111,7 +111,7 @@ impl Shard {
             let mut out = Encoder::new(&mut chunk, CHUNK_VERSION);
             while out.raw().position() < chunk_bytes {
                 let Some((item, channel)) = items.next() else {
-                    Item::End { items: written }.write(&mut out);
+                    CheckpointItem::End { items: written }.write(&mut out);
                     ended = true;
                     break;
                 };
@@ -149,9 +149,9 @@ impl Shard {
     }
 
     /// The items but the last, each channel's with the channel.
-    fn items(&self) -> impl Iterator<Item = (Item, Option<(ChannelId, &ChannelEntry)>)> {
+    fn items(&self) -> impl Iterator<Item = (CheckpointItem, Option<(ChannelId, &ChannelEntry)>)> {
         let state = &self.state;
-        let head = Item::Shard {
+        let head = CheckpointItem::Shard {
             node_id: self.node_id,
             shard: self.config.shard,
             height: state.height,
@@ -160,7 +160,7 @@ impl Shard {
         let channels = state.channels.iter().map(|(channel_id, entry)| {
             let ChannelEntry { peer, user_id, key_index, policies, begun_at, channel } = entry;
             let placed = channel.scid().is_some_and(|scid| state.scids.get(&scid) == Some(channel_id));
-            let item = Item::Channel {
+            let item = CheckpointItem::Channel {
                 peer: *peer,
                 user_id: *user_id,
                 key_index: *key_index,
