@@ -14,7 +14,7 @@ use fulmen::chain::ChainEvent;
 use fulmen::runtime::StartError;
 use fulmen_graph::ChannelGraph;
 use fulmen_graph::snapshot::Snapshot;
-use fulmen_proto::forward::{Command, Invoice, OpenChannel};
+use fulmen_proto::forward::{Command, ExpectedPayment, OpenChannel};
 use fulmen_topology::ConversionError;
 use fulmen_wire::units::{ChannelId, Msat, Scid};
 use thiserror::Error;
@@ -385,7 +385,7 @@ impl<'a> Run<'a> {
         let seed = self.treasury.seed();
         // A faulty payment needs no invoice: it fails before its payee, or because its payee knows none.
         if draw.fault.is_none() {
-            let invoice = Invoice {
+            let invoice = ExpectedPayment {
                 payment_hash: seed.payment_hash(payment),
                 preimage: seed.preimage(payment),
                 payment_secret: seed.payment_secret(payment),
@@ -393,7 +393,7 @@ impl<'a> Run<'a> {
                 min_final_cltv_expiry_delta: FINAL_CLTV_DELTA,
                 expires_at_unix_ms: u64::MAX,
             };
-            self.exec.post(draw.to_index, Work::Command(Box::new(Command::RegisterInvoice(invoice))));
+            self.exec.post(draw.to_index, Work::Command(Box::new(Command::ExpectPayment(invoice))));
         }
         let (to, amount, fault) = (draw.to, draw.amount, draw.fault);
         let order = Order { payment, redraw, to, amount, fault, begun: self.exec.now() };

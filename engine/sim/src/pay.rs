@@ -5,7 +5,7 @@
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::SecretKey;
-use fulmen_proto::forward::{ChannelRef, Command, Invoice, SendHtlc};
+use fulmen_proto::forward::{ChannelRef, Command, ExpectedPayment, SendHtlc};
 use fulmen_proto::onion::{FailureCode, PaymentData};
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen_wire::units::{
@@ -145,7 +145,7 @@ impl Network {
         let secret = PaymentSecret(self.draw.bytes());
         if payable && !keysend {
             let any = self.draw.percent(20);
-            let invoice = Invoice {
+            let invoice = ExpectedPayment {
                 payment_hash: hash,
                 preimage,
                 payment_secret: secret,
@@ -153,7 +153,7 @@ impl Network {
                 min_final_cltv_expiry_delta: FINAL_DELTA,
                 expires_at_unix_ms: u64::MAX,
             };
-            self.command(to, Command::RegisterInvoice(invoice));
+            self.command(to, Command::ExpectPayment(invoice));
         }
         self.flow.add_payment(Payment { hash, preimage, secret, to, total, payable, keysend, received: None })
     }

@@ -346,7 +346,7 @@ impl Engine {
             Command::ResumeHtlc { incoming } | Command::FailHtlc { incoming, .. } => {
                 by_id(incoming.channel_id)
             }
-            Command::RegisterInvoice(invoice) => Ok(self.core.config.receiver(invoice.payment_hash)),
+            Command::ExpectPayment(invoice) => Ok(self.core.config.receiver(invoice.payment_hash)),
             Command::SendHtlc(send) => Ok(self.core.directory.shard_of(send.channel).unwrap_or(0)),
             _ => Ok(0),
         }

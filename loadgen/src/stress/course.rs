@@ -11,7 +11,7 @@ use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use crossbeam::channel::RecvTimeoutError;
 use fulmen::chain::ChainEvent;
 use fulmen::node::Node;
-use fulmen_proto::forward::{Command, ForwardingPolicy, Invoice, Now};
+use fulmen_proto::forward::{Command, ExpectedPayment, ForwardingPolicy, Now};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::onion::PaymentData;
 use fulmen_proto::payment::{Recipient, RouteHop};
@@ -342,7 +342,7 @@ impl<'a> Course<'a> {
                 cltv_expiry: expiry,
             },
         ];
-        self.ends[to].expect(Invoice {
+        self.ends[to].expect(ExpectedPayment {
             payment_hash,
             preimage: seed.preimage(number),
             payment_secret,

@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use fulmen::chain::ChainEvent;
 use fulmen::node::Node;
 use fulmen_proto::channel::State;
-use fulmen_proto::forward::{ChannelRef, Command, Event, FailureReason, Invoice, Now, OpenChannel, SendHtlc};
+use fulmen_proto::forward::{
+    ChannelRef, Command, Event, ExpectedPayment, FailureReason, Now, OpenChannel, SendHtlc,
+};
 use fulmen_proto::onion::ReturnedFailure;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen_wire::units::{ChannelId, Msat, NodeId, PaymentHash, Sat, Scid};
@@ -108,8 +110,8 @@ impl End {
     }
 
     /// Is willing to be paid.
-    pub(super) fn expect(&mut self, invoice: Invoice) {
-        self.node.command(Command::RegisterInvoice(invoice));
+    pub(super) fn expect(&mut self, invoice: ExpectedPayment) {
+        self.node.command(Command::ExpectPayment(invoice));
     }
 
     /// Pays over the forwarder: `route` has two hops.

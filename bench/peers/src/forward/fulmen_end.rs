@@ -6,7 +6,7 @@ use bitcoin::Block;
 use bitcoin::hex::FromHex;
 use fulmen::chain::ChainEvent;
 use fulmen::node::Node;
-use fulmen::proto::forward::{ChannelRef, Command, Event, Invoice, NodeConfig, Now, SendHtlc};
+use fulmen::proto::forward::{ChannelRef, Command, Event, ExpectedPayment, NodeConfig, Now, SendHtlc};
 use fulmen::proto::keys::NodeSeed;
 use fulmen::proto::onion::PaymentData;
 use fulmen::proto::payment::{OutgoingPayment, Recipient, RouteHop};
@@ -135,7 +135,7 @@ impl Endpoint for FulmenEnd {
         let preimage = PaymentPreimage(self.unique(b"preimage", self.invoices));
         let payment_secret = PaymentSecret(self.unique(b"secret", self.invoices));
         let payment_hash = PaymentHash(Sha256::digest(preimage.0).into());
-        self.node.command(Command::RegisterInvoice(Invoice {
+        self.node.command(Command::ExpectPayment(ExpectedPayment {
             payment_hash,
             preimage,
             payment_secret,

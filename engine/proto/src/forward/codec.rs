@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::circuit::{Circuit, Forward, Origin, Stage};
 use super::config::{ForwardingPolicy, InboundFee};
 use super::handoff::{IncomingHtlc, Offer, OutgoingHtlc, Resolution};
-use super::input::{Invoice, Now};
+use super::input::{ExpectedPayment, Now};
 use super::record::{Change, Policies, PreviousPolicy, Record};
 use crate::channel::{Delta, Side};
 use crate::durable::{Decoder, Durable, Encoder, RecordError, durable_enum, durable_struct};
@@ -78,8 +78,8 @@ durable_enum!(Change, "change" {
     4 => ChannelReady { channel_id, scid },
     5 => ChannelForgotten { channel_id },
     6 => Policy { channel_id, policy, previous_until },
-    7 => Invoice(invoice),
-    8 => InvoicesPruned(now),
+    7 => PaymentExpected(payment),
+    8 => ExpectedPaymentsPruned(now),
     9 => OnionSeen { tag, htlc, cltv_expiry },
     10 => CircuitOpened { incoming, circuit },
     11 => PartHeld { payment_hash, incoming, total, deadline },
@@ -121,7 +121,7 @@ durable_struct! {
     IncomingHtlc { channel_id, htlc_id }
     OutgoingHtlc { channel_id, htlc_id }
     Offer { scid, incoming_amount, inbound_fee, incoming_cltv_expiry, amount, cltv_expiry, received_at, payment_hash }
-    Invoice { payment_hash, preimage, payment_secret, amount, min_final_cltv_expiry_delta, expires_at_unix_ms }
+    ExpectedPayment { payment_hash, preimage, payment_secret, amount, min_final_cltv_expiry_delta, expires_at_unix_ms }
     InboundFee { base_msat, proportional_millionths }
     Now { unix_ms }
     Policies { current, previous }

@@ -12,7 +12,7 @@ use crate::keys::ChannelSecrets;
 use super::circuit::Origin;
 use super::config::ForwardingPolicy;
 use super::error::{CommandError, LocalFailure};
-use super::input::{ChannelRef, Command, Confirmation, Invoice, Now, OpenChannel, SendHtlc};
+use super::input::{ChannelRef, Command, Confirmation, ExpectedPayment, Now, OpenChannel, SendHtlc};
 use super::output::{Event, FailureReason};
 use super::peer::channel_features;
 use super::receiver::hashes_to;
@@ -40,7 +40,7 @@ impl Shard {
             Command::SetPolicy { channel_id, policy } => self.set_policy(turn, channel_id, policy),
             Command::ResumeHtlc { incoming } => self.resume_htlc(turn, incoming),
             Command::FailHtlc { incoming, failure } => self.fail_htlc(turn, incoming, failure),
-            Command::RegisterInvoice(invoice) => self.register_invoice(turn, invoice),
+            Command::ExpectPayment(payment) => self.expect_payment(turn, payment),
             Command::SendHtlc(send) => self.send_htlc(turn, send),
         };
         if let Err(error) = result {
@@ -105,15 +105,15 @@ impl Shard {
         Ok(())
     }
 
-    fn register_invoice(&mut self, turn: &mut OpenTurn, invoice: Invoice) -> Result<(), CommandError> {
-        let payment_hash = invoice.payment_hash;
-        if !hashes_to(invoice.preimage, payment_hash) {
+    fn expect_payment(&mut self, turn: &mut OpenTurn, payment: ExpectedPayment) -> Result<(), CommandError> {
+        let payment_hash = payment.payment_hash;
+        if !hashes_to(payment.preimage, payment_hash) {
             return Err(CommandError::WrongPreimage(payment_hash));
         }
         if self.state.receiver.knows(payment_hash) {
-            return Err(CommandError::DuplicateInvoice(payment_hash));
+            return Err(CommandError::DuplicatePaymentHash(payment_hash));
         }
-        self.change(turn, Change::Invoice(invoice));
+        self.change(turn, Change::PaymentExpected(payment));
         Ok(())
     }
 

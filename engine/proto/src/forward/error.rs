@@ -42,11 +42,11 @@ pub enum CommandError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
     /// The preimage does not hash to the payment hash.
-    #[error("the preimage of invoice {0} does not hash to it")]
+    #[error("the preimage does not hash to {0}")]
     WrongPreimage(PaymentHash),
     /// The payment hash was registered before.
-    #[error("invoice {0} was registered before")]
-    DuplicateInvoice(PaymentHash),
+    #[error("payment hash {0} was registered before")]
+    DuplicatePaymentHash(PaymentHash),
     /// No HTLC of this name waits for the operator's word: it never did, or it was resolved.
     #[error("HTLC {} of channel {} is not held", .0.htlc_id, .0.channel_id)]
     NotIntercepted(IncomingHtlc),

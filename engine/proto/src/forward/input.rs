@@ -123,7 +123,7 @@ pub enum Command {
         feerate: FeeratePerKw,
     },
     /// Makes a payment hash payable.
-    RegisterInvoice(Invoice),
+    ExpectPayment(ExpectedPayment),
     /// Carries on an HTLC that [`Event::HtlcIntercepted`](super::Event::HtlcIntercepted) told of.
     ResumeHtlc {
         /// The HTLC.
@@ -155,20 +155,20 @@ pub struct OpenChannel {
     pub policy: Option<ForwardingPolicy>,
 }
 
-/// A payment we are willing to receive.
+/// A payment that this node is willing to receive, as its invoice states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invoice {
+pub struct ExpectedPayment {
     /// What the payer locks HTLCs to.
     pub payment_hash: PaymentHash,
     /// What unlocks them.
     pub preimage: PaymentPreimage,
     /// What proves that the payer has the invoice.
     pub payment_secret: PaymentSecret,
-    /// The amount asked; any when `None`.
+    /// The amount asked for; any amount if `None`.
     pub amount: Option<Msat>,
-    /// The blocks left until expiry that we ask of the last HTLC.
+    /// The least number of blocks between the tip and the expiry of its HTLCs.
     pub min_final_cltv_expiry_delta: CltvDelta,
-    /// The time from which it is no longer paid.
+    /// When it expires, in milliseconds since the Unix epoch: its HTLCs are refused from then on.
     pub expires_at_unix_ms: u64,
 }
 

@@ -45,7 +45,7 @@ pub use circuit::{Circuit, Forward, Origin, Stage};
 pub use config::{ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, PolicyError};
 pub use error::{CommandError, LocalFailure};
 pub use handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, OutgoingHtlc, PaymentPart, Resolution};
-pub use input::{ChannelRef, Command, Confirmation, Input, Invoice, Now, OpenChannel, SendHtlc};
+pub use input::{ChannelRef, Command, Confirmation, ExpectedPayment, Input, Now, OpenChannel, SendHtlc};
 pub use output::{CryptoCounters, Event, FailureReason, Occupancy, RefusedOutgoing, Turn};
 pub use peer::{InitError, local_features, local_init, negotiate};
 pub use policy::check_forward;

@@ -1,13 +1,13 @@
-//! Receiving: invoices, the checks of the final node, and sets of HTLCs that pay together (BOLT 4 "Basic Multi-Part
+//! Receiving: expected payments, the checks of the final node, and sets of HTLCs that pay together (BOLT 4 "Basic Multi-Part
 //! Payments", the final node's part of "Failure Messages").
 //!
-//! Owns the invoices and the incomplete sets. Does not own the HTLCs of a set: their circuits are `Held` until the set
+//! Owns the expected payments and the incomplete sets. Does not own the HTLCs of a set: their circuits are `Held` until the set
 //! is complete or given up, and sums are taken over those circuits.
 //!
 //! What is paid under one hash is received by one shard of a node ([`NodeConfig::receiver`]), to which the others hand in
 //! what comes for it.
 //!
-//! Invariant: either all HTLCs of a set are fulfilled or none. An invoice is paid once: afterwards its hash is unknown.
+//! Invariant: either all HTLCs of a set are fulfilled or none. A payment is received once: afterwards its hash is unknown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::onion::{Failure, FinalPayload, PaymentData};
 
 use super::config::NodeConfig;
 use super::handoff::IncomingHtlc;
-use super::input::{Invoice, Now};
+use super::input::{ExpectedPayment, Now};
 use super::snapshot::CheckpointItem;
 
 /// An HTLC for which this node is the last.
@@ -33,16 +33,16 @@ pub(crate) struct FinalHtlc<'a> {
 /// What becomes of an HTLC the final node accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accepted {
-    /// It is a part of a payment of this total, which an invoice covers.
+    /// It is a part of an expected payment of this total.
     Part { total: Msat },
     /// It brought its own preimage.
     Keysend { preimage: PaymentPreimage },
 }
 
-/// An invoice and what became of it.
+/// A payment this node is willing to receive, and whether it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct InvoiceEntry {
-    invoice: Invoice,
+struct ExpectedEntry {
+    payment: ExpectedPayment,
     paid: bool,
 }
 
@@ -57,10 +57,10 @@ pub(crate) struct HtlcSet {
     pub(crate) parts: Vec<IncomingHtlc>,
 }
 
-/// The invoices and incomplete sets of a shard.
+/// The expected payments and incomplete sets of a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Receiver {
-    invoices: BTreeMap<PaymentHash, InvoiceEntry>,
+    expected: BTreeMap<PaymentHash, ExpectedEntry>,
     by_expiry: BTreeSet<(u64, PaymentHash)>,
     sets: BTreeMap<PaymentHash, HtlcSet>,
 }
@@ -68,11 +68,11 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Whether the hash was registered and is not forgotten.
     pub(crate) fn knows(&self, payment_hash: PaymentHash) -> bool {
-        self.invoices.contains_key(&payment_hash)
+        self.expected.contains_key(&payment_hash)
     }
 
     pub(crate) fn preimage(&self, payment_hash: PaymentHash) -> Option<PaymentPreimage> {
-        self.invoices.get(&payment_hash).map(|entry| entry.invoice.preimage)
+        self.expected.get(&payment_hash).map(|entry| entry.payment.preimage)
     }
 
     pub(crate) fn set(&self, payment_hash: PaymentHash) -> Option<&HtlcSet> {
@@ -87,11 +87,13 @@ impl Receiver {
         self.sets.len()
     }
 
-    /// What a checkpoint says of invoices and sets; each set comes before its parts.
+    /// The checkpoint items of expected payments and sets; each set comes before its parts.
     pub(super) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
-        let invoices = self.invoices.values();
-        let invoices = invoices
-            .map(|entry| CheckpointItem::Invoice { invoice: entry.invoice.clone(), paid: entry.paid });
+        let expected = self.expected.values();
+        let expected = expected.map(|entry| CheckpointItem::ExpectedPayment {
+            payment: entry.payment.clone(),
+            paid: entry.paid,
+        });
         let sets = self.sets.iter().flat_map(|(payment_hash, set)| {
             let HtlcSet { total, deadline, parts } = set;
             let payment_hash = *payment_hash;
@@ -99,16 +101,16 @@ impl Receiver {
             let parts = parts.iter().map(move |part| CheckpointItem::Part { payment_hash, incoming: *part });
             std::iter::once(set).chain(parts)
         });
-        invoices.chain(sets)
+        expected.chain(sets)
     }
 
     /// Takes in what [`Receiver::items`] said.
     pub(super) fn restore(&mut self, item: CheckpointItem) {
         match item {
-            CheckpointItem::Invoice { invoice, paid } => {
-                let payment_hash = invoice.payment_hash;
-                self.register(invoice);
-                if let Some(entry) = self.invoices.get_mut(&payment_hash) {
+            CheckpointItem::ExpectedPayment { payment, paid } => {
+                let payment_hash = payment.payment_hash;
+                self.register(payment);
+                if let Some(entry) = self.expected.get_mut(&payment_hash) {
                     entry.paid = paid;
                 }
             }
@@ -124,9 +126,9 @@ impl Receiver {
         }
     }
 
-    pub(crate) fn register(&mut self, invoice: Invoice) {
-        self.by_expiry.insert((invoice.expires_at_unix_ms, invoice.payment_hash));
-        self.invoices.insert(invoice.payment_hash, InvoiceEntry { invoice, paid: false });
+    pub(crate) fn register(&mut self, payment: ExpectedPayment) {
+        self.by_expiry.insert((payment.expires_at_unix_ms, payment.payment_hash));
+        self.expected.insert(payment.payment_hash, ExpectedEntry { payment, paid: false });
     }
 
     /// Adds a part; the first one starts the clock.
@@ -135,10 +137,10 @@ impl Receiver {
         self.sets.entry(payment_hash).or_insert_with(new).parts.push(part);
     }
 
-    /// Forgets a set: its parts are resolved. If it was paid, its invoice is spent.
+    /// Forgets a set: its parts are resolved. If it was paid, its hash cannot be paid again.
     pub(crate) fn close_set(&mut self, payment_hash: PaymentHash, paid: bool) {
         self.sets.remove(&payment_hash);
-        if paid && let Some(entry) = self.invoices.get_mut(&payment_hash) {
+        if paid && let Some(entry) = self.expected.get_mut(&payment_hash) {
             entry.paid = true;
         }
     }
@@ -148,12 +150,12 @@ impl Receiver {
         self.expired(now).next().is_some()
     }
 
-    /// Forgets the invoices that can no longer be paid and have no parts waiting.
+    /// Forgets the expired payments that have no parts waiting.
     pub(crate) fn prune(&mut self, now: Now) {
         let expired: Vec<(u64, PaymentHash)> = self.expired(now).collect();
         for (expires_at_unix_ms, payment_hash) in expired {
             self.by_expiry.remove(&(expires_at_unix_ms, payment_hash));
-            self.invoices.remove(&payment_hash);
+            self.expected.remove(&payment_hash);
         }
     }
 
@@ -191,23 +193,23 @@ impl Receiver {
         height: BlockHeight,
         now: Now,
     ) -> Option<Accepted> {
-        let entry = self.invoices.get(&htlc.payment_hash);
-        let Some(InvoiceEntry { invoice, paid }) = entry else {
+        let entry = self.expected.get(&htlc.payment_hash);
+        let Some(ExpectedEntry { payment, paid }) = entry else {
             return accept_keysend(htlc, config, height);
         };
-        if *paid || now.unix_ms >= invoice.expires_at_unix_ms {
+        if *paid || now.unix_ms >= payment.expires_at_unix_ms {
             return None;
         }
         let PaymentData { payment_secret, total_msat: total } = htlc.payload.payment_data?;
-        if !same_secret(&payment_secret, &invoice.payment_secret) {
+        if !same_secret(&payment_secret, &payment.payment_secret) {
             return None;
         }
-        if let Some(amount) = invoice.amount
+        if let Some(amount) = payment.amount
             && (total < amount || total.0 > amount.0.saturating_mul(2))
         {
             return None;
         }
-        expires_late_enough(htlc, height, invoice.min_final_cltv_expiry_delta)
+        expires_late_enough(htlc, height, payment.min_final_cltv_expiry_delta)
             .then_some(Accepted::Part { total })
     }
 }
@@ -256,7 +258,7 @@ mod tests {
 
     fn receiver() -> Receiver {
         let mut receiver = Receiver::default();
-        receiver.register(Invoice {
+        receiver.register(ExpectedPayment {
             payment_hash: hash(),
             preimage: PREIMAGE,
             payment_secret: SECRET,

@@ -18,7 +18,7 @@ use super::channels::Channels;
 use super::circuit::{Circuit, Circuits, Origin};
 use super::config::ForwardingPolicy;
 use super::handoff::{IncomingHtlc, OutgoingHtlc, Resolution};
-use super::input::{Invoice, Now};
+use super::input::{ExpectedPayment, Now};
 use super::receiver::Receiver;
 use super::replay::ReplayMemory;
 
@@ -91,9 +91,9 @@ pub enum Change {
         previous_until: Now,
     },
     /// A payment hash became payable.
-    Invoice(Invoice),
-    /// The invoices expired by this time were forgotten.
-    InvoicesPruned(Now),
+    PaymentExpected(ExpectedPayment),
+    /// The expected payments that expired by this time were forgotten.
+    ExpectedPaymentsPruned(Now),
     /// An onion was accepted.
     OnionSeen {
         /// The onion.
@@ -281,8 +281,8 @@ impl State {
                     entry.policies.set(*policy, *previous_until);
                 }
             }
-            Change::Invoice(invoice) => self.receiver.register(invoice.clone()),
-            Change::InvoicesPruned(now) => self.receiver.prune(*now),
+            Change::PaymentExpected(payment) => self.receiver.register(payment.clone()),
+            Change::ExpectedPaymentsPruned(now) => self.receiver.prune(*now),
             Change::OnionSeen { tag, htlc, cltv_expiry } => self.replay.remember(*tag, *htlc, *cltv_expiry),
             Change::PartHeld { payment_hash, incoming, total, deadline } => {
                 self.receiver.hold(*payment_hash, *incoming, *total, *deadline);

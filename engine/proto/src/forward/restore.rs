@@ -169,9 +169,9 @@ impl Restoring {
             CheckpointItem::Circuit { .. }
             | CheckpointItem::Offered { .. }
             | CheckpointItem::Handoff { .. } => state.circuits.restore(item),
-            CheckpointItem::Invoice { .. } | CheckpointItem::Set { .. } | CheckpointItem::Part { .. } => {
-                state.receiver.restore(item)
-            }
+            CheckpointItem::ExpectedPayment { .. }
+            | CheckpointItem::Set { .. }
+            | CheckpointItem::Part { .. } => state.receiver.restore(item),
             CheckpointItem::Onion { tag, htlc, cltv_expiry } => state.replay.remember(tag, htlc, cltv_expiry),
             CheckpointItem::End { .. } => {}
         }

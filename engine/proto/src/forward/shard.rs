@@ -474,7 +474,7 @@ impl Shard {
         self.expire_sets(turn);
         self.expire_intercepted(turn);
         if self.state.receiver.has_expired(turn.now) {
-            self.change(turn, Change::InvoicesPruned(turn.now));
+            self.change(turn, Change::ExpectedPaymentsPruned(turn.now));
         }
     }
 

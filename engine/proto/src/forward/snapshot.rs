@@ -14,7 +14,7 @@ use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash};
 
 use super::circuit::{Circuit, Origin, Stage};
 use super::handoff::{IncomingHtlc, OutgoingHtlc, Resolution};
-use super::input::{Invoice, Now};
+use super::input::{ExpectedPayment, Now};
 use super::record::{ChannelEntry, Policies};
 use super::shard::Shard;
 use crate::channel::Side;
@@ -55,8 +55,8 @@ pub(super) enum CheckpointItem {
         incoming: IncomingHtlc,
         resolution: Option<Resolution>,
     },
-    Invoice {
-        invoice: Invoice,
+    ExpectedPayment {
+        payment: ExpectedPayment,
         paid: bool,
     },
     Set {
@@ -84,7 +84,7 @@ durable_enum!(CheckpointItem, "item of a checkpoint" {
     2 => Circuit { incoming, circuit },
     3 => Offered { outgoing, origin },
     4 => Handoff { incoming, resolution },
-    5 => Invoice { invoice, paid },
+    5 => ExpectedPayment { payment, paid },
     6 => Set { payment_hash, total, deadline },
     7 => Part { payment_hash, incoming },
     8 => Onion { tag, htlc, cltv_expiry },

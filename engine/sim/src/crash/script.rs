@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::SecretKey;
 use fulmen_proto::forward::{
-    ChannelRef, Command, Event, ForwardingPolicy, Invoice, NodeConfig, OpenChannel, SendHtlc, Shard,
+    ChannelRef, Command, Event, ExpectedPayment, ForwardingPolicy, NodeConfig, OpenChannel, SendHtlc, Shard,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::onion::PaymentData;
@@ -87,7 +87,7 @@ impl Script {
             world.rest()?;
         }
         for payment in self.payments.iter().filter(|payment| payment.payable) {
-            world.command(payment.to, Command::RegisterInvoice(payment.invoice()))?;
+            world.command(payment.to, Command::ExpectPayment(payment.invoice()))?;
         }
         world.rest()?;
         // What says nothing to anybody becomes durable with time.
@@ -249,8 +249,8 @@ impl Payment {
         PaymentSecret(self.preimage.0.map(|byte| byte ^ 0x55))
     }
 
-    fn invoice(&self) -> Invoice {
-        Invoice {
+    fn invoice(&self) -> ExpectedPayment {
+        ExpectedPayment {
             payment_hash: self.hash,
             preimage: self.preimage,
             payment_secret: self.secret(),

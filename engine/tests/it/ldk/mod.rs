@@ -11,7 +11,7 @@ use bitcoin::constants::genesis_block;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Network, Transaction};
 use fulmen_proto::commitment::ChannelType;
-use fulmen_proto::forward::{ChannelRef, Command, Event, FailureReason, Invoice, SendHtlc};
+use fulmen_proto::forward::{ChannelRef, Command, Event, ExpectedPayment, FailureReason, SendHtlc};
 use fulmen_proto::onion::{FailureCode, PaymentData};
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen_wire::units::{
@@ -326,7 +326,7 @@ fn we_are_paid_and_pay() {
     let mut line = Line::new(Opener::Ldk, ChannelType::Anchors);
     let preimage = PaymentPreimage([9; 32]);
     let payment_hash = PaymentHash(sha256::Hash::hash(&preimage.0).to_byte_array());
-    line.b.node.command(Command::RegisterInvoice(Invoice {
+    line.b.node.command(Command::ExpectPayment(ExpectedPayment {
         payment_hash,
         preimage,
         payment_secret: PaymentSecret([8; 32]),

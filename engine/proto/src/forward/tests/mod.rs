@@ -27,8 +27,8 @@ use secp256k1::SecretKey;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ChannelRef, Command, Confirmation, Event, FailureReason, ForwardingPolicy, Input, Invoice, NodeConfig,
-    Now, OpenChannel, Record, Restored, Restoring, SendHtlc, Shard, Turn, local_features,
+    ChannelRef, Command, Confirmation, Event, ExpectedPayment, FailureReason, ForwardingPolicy, Input,
+    NodeConfig, Now, OpenChannel, Record, Restored, Restoring, SendHtlc, Shard, Turn, local_features,
 };
 use crate::keys::NodeSeed;
 use crate::onion::{Failure, PaymentData, ReturnedFailure};
@@ -326,7 +326,7 @@ impl Net {
     fn invoice(&mut self, node: usize, number: u8, amount: Msat) -> (PaymentHash, Recipient) {
         let (preimage, payment_secret) = (PaymentPreimage([number; 32]), PaymentSecret([number ^ 0xff; 32]));
         let payment_hash = hash_of(preimage);
-        let invoice = Command::RegisterInvoice(Invoice {
+        let invoice = Command::ExpectPayment(ExpectedPayment {
             payment_hash,
             preimage,
             payment_secret,

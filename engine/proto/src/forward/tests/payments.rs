@@ -160,7 +160,7 @@ fn bad_commands_are_refused_with_a_reason() {
         open(stranger, CAPACITY, Msat(0)),
         open(net.ids[1], Sat(u64::MAX), Msat(0)),
         open(net.ids[1], CAPACITY, Msat(u64::MAX)),
-        Command::RegisterInvoice(Invoice {
+        Command::ExpectPayment(ExpectedPayment {
             payment_hash: PaymentHash([0; 32]),
             preimage: PaymentPreimage([0; 32]),
             payment_secret: PaymentSecret([0; 32]),
