@@ -38,6 +38,7 @@ mod resolve;
 mod restore;
 mod shard;
 mod snapshot;
+mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -46,9 +47,10 @@ pub use config::{ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, PolicyE
 pub use error::{CommandError, LocalFailure};
 pub use handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, OutgoingHtlc, PaymentPart, Resolution};
 pub use input::{ChannelRef, Command, Confirmation, ExpectedPayment, Input, Now, OpenChannel, SendHtlc};
-pub use output::{CryptoCounters, Event, FailureReason, Occupancy, RefusedOutgoing, Turn};
+pub use output::{Event, FailureReason, RefusedOutgoing, Turn};
 pub use peer::{InitError, local_features, local_init, negotiate};
 pub use policy::check_forward;
 pub use record::{Change, Record};
 pub use restore::{RestoreError, Restored, Restoring};
 pub use shard::Shard;
+pub use stats::{CryptoCounters, Occupancy};

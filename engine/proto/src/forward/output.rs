@@ -6,7 +6,7 @@
 
 use bitcoin::{OutPoint, ScriptBuf, Transaction};
 use fulmen_wire::message::Message;
-use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid};
+use fulmen_wire::units::{ChannelId, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid};
 
 use crate::channel::ChannelError;
 
@@ -205,32 +205,4 @@ pub enum FailureReason {
     },
     /// The HTLC never left this node, or was dropped before it was committed.
     Local(LocalFailure),
-}
-
-/// How much cryptography a shard has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CryptoCounters {
-    /// ECDSA signatures checked.
-    pub ecdsa_verified: u64,
-    /// ECDSA signatures made.
-    pub ecdsa_signed: u64,
-    /// Onions peeled, whatever came of it.
-    pub onions_peeled: u64,
-}
-
-/// What a shard holds, for measurements and tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Occupancy {
-    /// The chain's height as last told.
-    pub height: BlockHeight,
-    /// Channels in any phase.
-    pub channels: usize,
-    /// Received HTLCs not yet removed for good.
-    pub circuits: usize,
-    /// Offered HTLCs not yet resolved.
-    pub offered: usize,
-    /// Onions remembered against replay.
-    pub replay_tags: usize,
-    /// Payments to us that wait for more parts.
-    pub incomplete_sets: usize,
 }

@@ -23,8 +23,9 @@ use super::config::{ForwardingPolicy, NodeConfig};
 use super::deferred::DeferredCommitments;
 use super::handoff::{Handoff, HandoffStep, IncomingHtlc, OutgoingHtlc, PaymentPart};
 use super::input::{ChannelRef, Command, Confirmation, Input, Now};
-use super::output::{CryptoCounters, Event, Occupancy, Turn};
+use super::output::{Event, Turn};
 use super::record::{Change, ChannelEntry, Policies, State};
+use super::stats::{CryptoCounters, Occupancy};
 
 /// The blocks after which a peer's channel without a confirmed funding is forgotten: BOLT 2's 2016, and a day for those
 /// that confirm at the last moment.
