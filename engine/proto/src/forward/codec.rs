@@ -109,7 +109,7 @@ durable_enum!(Origin, "origin" {
 });
 
 durable_enum!(Resolution, "resolution" {
-    0 => Fulfil(preimage),
+    0 => Fulfill(preimage),
     1 => Relay(reason),
     2 => Fail(failure),
     3 => Malformed { failure_code, sha256_of_onion },

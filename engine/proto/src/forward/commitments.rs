@@ -6,11 +6,11 @@
 //! block and decision. An idle channel so signs what others wait for at once; one whose last `commitment_signed` is unanswered gathers updates
 //! until the answer. Two things wait longer:
 //!
-//! - A `commitment_signed` for nothing but fulfilments. The preimages have gone out already, and nobody waits for their
+//! - A `commitment_signed` for nothing but fulfillments. The preimages have gone out already, and nobody waits for their
 //!   removal; it rides along with the next addition. For few it leaves after 0.2 s ([`Shard::wake_at`]); while it would sign
 //!   more HTLCs again than it removes, and eight at least, with the first [`Input::Tick`](super::Input::Tick) that comes a
 //!   second later.
-//! - One that would sign [sixteen](crate::channel::Patience::Brief) HTLCs again for each of its updates, fulfilments aside,
+//! - One that would sign [sixteen](crate::channel::Patience::Brief) HTLCs again for each of its updates, fulfillments aside,
 //!   that are *young*: added in the last 0.2 s, and so likely to be resolved before long. It leaves when so many of them are
 //!   resolved, or have aged, or as much has come beside it that the ratio is met no more; whatever happens, it leaves after
 //!   2 ms for each of the young, 0.2 s at most. A `revoke_and_ack` that is due then waits with it, unless an HTLC of ours is
@@ -21,7 +21,7 @@
 //! of them from the one that adds it to the last before the one that removes it, on either channel. Two is the least a
 //! forward can do with, and as many are checked. Of n HTLCs in flight that move in g groups, one behind the other, every
 //! group's additions sign the others once more, and so do its removals: nearly 4 g made a forward if nothing waits, 2 g
-//! if fulfilments do, and 2 if small groups wait for the end of a large one. The peers set g: one that signs its first
+//! if fulfillments do, and 2 if small groups wait for the end of a large one. The peers set g: one that signs its first
 //! addition at once and gathers the rest until the answer makes groups of 1 and n - 1 of any wave, and of every closed
 //! loop; there each lone one that is paid ahead brings the next, and each costs the peer n signatures and us n checks.
 //!

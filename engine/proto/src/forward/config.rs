@@ -185,7 +185,7 @@ impl Default for ForwardingPolicy {
 /// How near to and how far from the present an HTLC may expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpiryLimits {
-    /// An incoming HTLC that expires within this many blocks is not forwarded: past that its fulfilment could no
+    /// An incoming HTLC that expires within this many blocks is not forwarded: past that its fulfillment could no
     /// longer be enforced on chain (BOLT 2's "deadline for received HTLCs", `2R+G+S`).
     pub incoming_min: CltvDelta,
     /// An outgoing HTLC that would expire within this many blocks is not offered.

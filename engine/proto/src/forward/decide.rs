@@ -196,7 +196,7 @@ impl Shard {
         let htlc = FinalHtlc { amount, cltv_expiry, payment_hash, payload: &decoded };
         match self.state.receiver.check(htlc, &self.config, self.state.height, turn.now)? {
             Accepted::Keysend { preimage } => {
-                let resolution = Resolution::Fulfil(preimage);
+                let resolution = Resolution::Fulfill(preimage);
                 self.open_circuit(turn, locked_in, Some(secret), Stage::Resolved(resolution));
                 turn.resolved.push(incoming);
                 turn.out.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
@@ -222,7 +222,7 @@ impl Shard {
             Err(failure) => self.resolve_handoff(turn, incoming, Resolution::Fail(failure)),
             Ok((Accepted::Keysend { preimage }, _)) => {
                 turn.out.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
-                self.resolve_handoff(turn, incoming, Resolution::Fulfil(preimage));
+                self.resolve_handoff(turn, incoming, Resolution::Fulfill(preimage));
             }
             Ok((Accepted::Part { total }, amt_to_forward)) => {
                 // Its shard has the key to failures, and encrypts them.
@@ -248,7 +248,7 @@ impl Shard {
         if !agrees {
             self.fail_set(turn, payment_hash, SetFailure::Mismatch);
         } else if self.set_sum(payment_hash, |_, amt_to_forward| amt_to_forward) >= total {
-            self.fulfil_set(turn, payment_hash);
+            self.fulfill_set(turn, payment_hash);
         }
     }
 
@@ -265,14 +265,14 @@ impl Shard {
             .sum()
     }
 
-    fn fulfil_set(&mut self, turn: &mut OpenTurn, payment_hash: PaymentHash) {
+    fn fulfill_set(&mut self, turn: &mut OpenTurn, payment_hash: PaymentHash) {
         let preimage = self.state.receiver.preimage(payment_hash);
         let preimage = preimage.expect("an invoice is kept while parts wait for it");
         let amount = self.set_sum(payment_hash, |circuit, _| circuit.amount);
         let parts = self.take_set(turn, payment_hash, true);
         turn.out.events.push(Event::PaymentReceived { payment_hash, amount, parts: parts.len() });
         for part in parts {
-            self.end_part(turn, part, Resolution::Fulfil(preimage));
+            self.end_part(turn, part, Resolution::Fulfill(preimage));
         }
     }
 

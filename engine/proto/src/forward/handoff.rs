@@ -110,7 +110,7 @@ impl Offer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// The payment arrived.
-    Fulfil(PaymentPreimage),
+    Fulfill(PaymentPreimage),
     /// A failure of a node downstream, still to be wrapped for the way back.
     Relay(Vec<u8>),
     /// A failure of our own, still to be encrypted to the sender.

@@ -4,7 +4,7 @@
 //! Owns resolutions: recording them, encrypting or wrapping failures, handing them to the channel or to another shard.
 //! Does not decide on fresh HTLCs; see `decide`.
 //!
-//! Invariant: a failure goes back only when the removal downstream is irrevocably committed; a fulfilment goes back in
+//! Invariant: a failure goes back only when the removal downstream is irrevocably committed; a fulfillment goes back in
 //! the turn that learns the preimage. Of several resolutions of one HTLC the first counts.
 
 use fulmen_wire::units::PaymentPreimage;
@@ -46,7 +46,7 @@ impl Shard {
         let Stage::Resolved(resolution) = &circuit.stage else { return };
         let id = incoming.htlc_id;
         let command = match (resolution, circuit.shared_secret) {
-            (Resolution::Fulfil(preimage), _) => channel::Command::FulfillHtlc { id, preimage: *preimage },
+            (Resolution::Fulfill(preimage), _) => channel::Command::FulfillHtlc { id, preimage: *preimage },
             (Resolution::Malformed { failure_code, sha256_of_onion }, None) => {
                 let (failure_code, sha256_of_onion) = (*failure_code, *sha256_of_onion);
                 channel::Command::FailMalformedHtlc { id, sha256_of_onion, failure_code }
@@ -92,11 +92,11 @@ impl Shard {
             }
             Origin::Forward(forward) => {
                 turn.out.events.push(forwarded(forward, outgoing, turn.now));
-                self.resolve(turn, forward.incoming, Resolution::Fulfil(preimage));
+                self.resolve(turn, forward.incoming, Resolution::Fulfill(preimage));
             }
             Origin::Handoff(forward) => {
                 turn.out.events.push(forwarded(forward, outgoing, turn.now));
-                self.resolve_handoff(turn, forward.incoming, Resolution::Fulfil(preimage));
+                self.resolve_handoff(turn, forward.incoming, Resolution::Fulfill(preimage));
             }
         }
     }
@@ -133,7 +133,7 @@ impl Shard {
                 let reason = match resolution {
                     Resolution::Relay(packet) => FailureReason::Remote { packet },
                     Resolution::Malformed { failure_code, .. } => FailureReason::Malformed { failure_code },
-                    Resolution::Fulfil(_) | Resolution::Fail(_) => return,
+                    Resolution::Fulfill(_) | Resolution::Fail(_) => return,
                 };
                 turn.out.events.push(Event::HtlcFailed { attempt_id, reason });
             }

@@ -1,4 +1,4 @@
-//! When channels sign: fulfilments wait to be committed, additions beside very many young HTLCs do, and nothing else.
+//! When channels sign: fulfillments wait to be committed, additions beside very many young HTLCs do, and nothing else.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn pending(net: &Net, one: usize, other: usize) -> usize {
     net.shards[one].channel(name).expect("it lives").htlcs().count()
 }
 
-/// Two ticks: the side that fulfils lets its `commitment_signed` wait, and then the other side its answering one.
+/// Two ticks: the side that fulfills lets its `commitment_signed` wait, and then the other side its answering one.
 fn ticks(net: &mut Net) {
     net.wait(1_000);
     net.wait(1_000);
@@ -45,7 +45,7 @@ fn complete(net: &mut Net, payments: Vec<(u64, PaymentHash, Recipient)>) {
 }
 
 #[test]
-fn a_fulfilment_beside_many_htlcs_goes_back_at_once_and_is_committed_at_the_next_tick() {
+fn a_fulfillment_beside_many_htlcs_goes_back_at_once_and_is_committed_at_the_next_tick() {
     let mut net = Net::line(3);
     let others: Vec<_> = (1..=9).map(|number| held(&mut net, number)).collect();
     let signed = net.shards[1].counters().ecdsa_signed;
@@ -62,7 +62,7 @@ fn a_fulfilment_beside_many_htlcs_goes_back_at_once_and_is_committed_at_the_next
 }
 
 #[test]
-fn a_lone_fulfilment_rides_along_with_the_next_payment_or_leaves_soon() {
+fn a_lone_fulfillment_rides_along_with_the_next_payment_or_leaves_soon() {
     let mut net = Net::line(3);
     net.still = true;
     let mut signed = Vec::new();
@@ -87,7 +87,7 @@ fn a_lone_fulfilment_rides_along_with_the_next_payment_or_leaves_soon() {
 }
 
 #[test]
-fn many_fulfilments_do_not_wait() {
+fn many_fulfillments_do_not_wait() {
     let mut net = Net::line(2);
     net.still = true;
     let hashes: Vec<_> = (1..=8).map(|number| net.invoice(1, number, Msat(1_000_000))).collect();

@@ -43,14 +43,14 @@ fn a_bad_signature_fails_its_own_channel_only() {
 fn nonsense_about_unknown_channels_is_answered_with_an_error() {
     let mut net = Net::line(2);
     let channel_id = ChannelId([0xee; 32]);
-    let fulfil = UpdateFulfillHtlc {
+    let fulfill = UpdateFulfillHtlc {
         channel_id,
         id: 0,
         payment_preimage: PaymentPreimage([0; 32]),
         attribution_data: None,
         unknown: Default::default(),
     };
-    let turn = tell(&mut net, 0, 1, fulfil);
+    let turn = tell(&mut net, 0, 1, fulfill);
     assert!(
         matches!(turn.send.as_slice(), [(_, Message::ErrorMessage(error))] if error.channel_id == channel_id)
     );
@@ -266,14 +266,14 @@ fn an_error_about_the_temporary_id_ends_the_opening() {
 #[test]
 fn no_answer_fails_all_channels_of_a_peer() {
     let mut net = Net::line(2);
-    let fulfil = UpdateFulfillHtlc {
+    let fulfill = UpdateFulfillHtlc {
         channel_id: ChannelId([0; 32]),
         id: 0,
         payment_preimage: PaymentPreimage([0; 32]),
         attribution_data: None,
         unknown: Default::default(),
     };
-    let turn = tell(&mut net, 0, 1, fulfil);
+    let turn = tell(&mut net, 0, 1, fulfill);
     assert!(matches!(turn.send.as_slice(), [(_, Message::Warning(_))]), "{:?}", turn.send);
 }
 

@@ -113,7 +113,7 @@ fn payments_both_ways_survive_a_link_that_keeps_breaking() {
 }
 
 #[test]
-fn a_fulfilment_crosses_while_the_incoming_link_is_down() {
+fn a_fulfillment_crosses_while_the_incoming_link_is_down() {
     let mut net = Net::line(3);
     let (hash, recipient) = net.invoice(2, 1, Msat(1_000_000));
     let route = net.route(&[0, 1, 2], Msat(1_000_000), 18);
