@@ -21,7 +21,7 @@ fn restart(criterion: &mut Criterion) {
     line.forward(4, 4, Schedule::Waves, true);
     line.settle();
     let shard = line.shard(FORWARDER);
-    let chunks: Vec<Vec<u8>> = shard.snapshot().collect();
+    let chunks: Vec<Vec<u8>> = shard.checkpoint().collect();
     let written: usize = chunks.iter().map(Vec::len).sum();
     let start = thread_time();
     drop(restored(FORWARDER, &chunks));
@@ -31,7 +31,7 @@ fn restart(criterion: &mut Criterion) {
         again = Some(restored(FORWARDER, &chunks));
     });
     let again = again.expect("just made");
-    assert!(again.snapshot().map(|chunk| chunk.len()).eq(chunks.iter().map(Vec::len)), "the same state");
+    assert!(again.checkpoint().map(|chunk| chunk.len()).eq(chunks.iter().map(Vec::len)), "the same state");
     println!(
         "{idle} idle channels: {} bytes of checkpoint each, in {} chunks; {} bytes of heap each after a \
          restart, {} before; restored in {} ms of CPU",
@@ -46,7 +46,7 @@ fn restart(criterion: &mut Criterion) {
     group.sample_size(10);
     group.throughput(Throughput::Elements(u64::from(idle)));
     group.bench_function("snapshot", |bencher| {
-        bencher.iter(|| shard.snapshot().map(|chunk| chunk.len()).sum::<usize>());
+        bencher.iter(|| shard.checkpoint().map(|chunk| chunk.len()).sum::<usize>());
     });
     group.bench_function("restore", |bencher| bencher.iter(|| restored(FORWARDER, &chunks)));
 }

@@ -30,7 +30,7 @@ impl MemoryStore {
 
     /// Takes a checkpoint.
     pub(crate) fn checkpoint(&mut self, shard: &Shard) {
-        self.chunks = shard.snapshot().collect();
+        self.chunks = shard.checkpoint().collect();
         self.covered = self.records.len();
     }
 
@@ -39,7 +39,7 @@ impl MemoryStore {
         let all = fold(seed, config, &[], &self.records)?;
         let recent = fold(seed, config, &self.chunks, &self.records[self.covered..])?;
         ensure!(
-            all.shard.snapshot().eq(recent.shard.snapshot()) && all.broadcast == recent.broadcast,
+            all.shard.checkpoint().eq(recent.shard.checkpoint()) && all.broadcast == recent.broadcast,
             Restart,
             "the checkpoint of {} records makes another shard than they do",
             self.covered

@@ -250,7 +250,7 @@ impl Committer {
                 let running = lock(&slot.running);
                 // A turn is queued before its shard is let go, so that this writes every turn in the snapshot.
                 self.append(journal, batch)?;
-                running.shard.snapshot().collect()
+                running.shard.checkpoint().collect()
             }
         };
         let Some(store) = &mut journal.store else { return Ok(()) };

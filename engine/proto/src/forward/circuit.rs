@@ -12,10 +12,10 @@ use fulmen_wire::units::{BlockHeight, Msat, PaymentHash};
 
 use crate::onion::SharedSecret;
 
+use super::checkpoint::CheckpointItem;
 use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, OutgoingHtlc, Resolution};
 use super::input::Now;
 use super::record::Change;
-use super::snapshot::CheckpointItem;
 
 /// A received HTLC on its way to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]

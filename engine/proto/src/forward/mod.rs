@@ -8,12 +8,13 @@
 //! Driving contract: [`Shard::turn`] is the only call. Its [`Turn`] is executed in the order of its fields: the record
 //! is made durable, then messages are sent, peers disconnected, transactions broadcast, events told, handoffs
 //! delivered. The same inputs in the same order give the same turn, bit for bit. After a restart, [`Restoring`]
-//! brings back the shard that wrote the records, from the last [`Shard::snapshot`] on.
+//! brings back the shard that wrote the records, from the last [`Shard::checkpoint`] on.
 //!
 //! Invariant: no millisatoshi is lost between two channels. An HTLC is offered only for one irrevocably committed in;
 //! every HTLC received is fulfilled if the one offered for it was, and failed only once that one is irrevocably gone.
 
 mod channels;
+mod checkpoint;
 mod circuit;
 mod codec;
 mod commands;
@@ -37,7 +38,6 @@ mod replay;
 mod resolve;
 mod restore;
 mod shard;
-mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -16,10 +16,10 @@ use sha2::{Digest, Sha256};
 
 use crate::onion::{Failure, FinalPayload, PaymentData};
 
+use super::checkpoint::CheckpointItem;
 use super::config::NodeConfig;
 use super::handoff::IncomingHtlc;
 use super::input::{ExpectedPayment, Now};
-use super::snapshot::CheckpointItem;
 
 /// An HTLC for which this node is the last.
 #[derive(Clone, Copy, Debug)]

@@ -12,8 +12,8 @@ use fulmen_wire::units::BlockHeight;
 
 use crate::onion::ReplayTag;
 
+use super::checkpoint::CheckpointItem;
 use super::handoff::IncomingHtlc;
-use super::snapshot::CheckpointItem;
 
 /// The onions seen, by tag and by when they may be forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

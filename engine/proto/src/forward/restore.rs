@@ -20,12 +20,12 @@ use crate::durable::{Decoder, Durable};
 use crate::keys::{ChannelSecrets, NodeSeed};
 use crate::onion::{PeelJob, Peeled, peel_batch};
 
+use super::checkpoint::{CHUNK_VERSION, CheckpointItem};
 use super::circuit::Origin;
 use super::config::NodeConfig;
 use super::handoff::OutgoingHtlc;
 use super::record::{Change, ChannelEntry, Policies, Record};
 use super::shard::{NewChannel, Shard};
-use super::snapshot::{CHUNK_VERSION, CheckpointItem};
 
 /// A checkpoint or records that do not make a shard: they are damaged, or not all there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -51,7 +51,7 @@ struct Net {
     events: Vec<Vec<Event>>,
     records: Vec<Vec<Record>>,
     /// Checkpoints of each node, with the number of records they stand for.
-    snapshots: Vec<Vec<(usize, Vec<Vec<u8>>)>>,
+    checkpoints: Vec<Vec<(usize, Vec<Vec<u8>>)>>,
     /// Peers that shards asked to be disconnected from, when a scenario expects it.
     dropped: Option<Vec<(usize, NodeId)>>,
     channels: Vec<NetChannel>,
@@ -124,7 +124,7 @@ impl Net {
             inputs: vec![Vec::new(); nodes],
             events: vec![Vec::new(); nodes],
             records: vec![Vec::new(); nodes],
-            snapshots: vec![Vec::new(); nodes],
+            checkpoints: vec![Vec::new(); nodes],
             dropped: None,
             channels: Vec::new(),
             attempts: BTreeMap::new(),
@@ -262,8 +262,8 @@ impl Net {
         }
         if !turn.record.is_empty() {
             self.records[node].push(records::through_bytes(&turn.record));
-            let snapshot = self.shards[node].chunks(500).collect();
-            self.snapshots[node].push((self.records[node].len(), snapshot));
+            let checkpoint = self.shards[node].chunks(500).collect();
+            self.checkpoints[node].push((self.records[node].len(), checkpoint));
         }
         for (peer, message) in turn.send {
             let linked = |to: &usize| self.ids[*to] == peer && self.up.contains(&(node, *to));
@@ -435,17 +435,17 @@ impl Net {
         let mut restored =
             Shard::restore(self.seeds[node].clone(), config.clone(), self.records[node].clone())
                 .expect("its own records");
-        let expected: Vec<Vec<u8>> = restored.shard.snapshot().collect();
-        let snapshots = &self.snapshots[node];
+        let expected: Vec<Vec<u8>> = restored.shard.checkpoint().collect();
+        let checkpoints = &self.checkpoints[node];
         // The last, and a few before it at growing distance.
-        for back in [1, 2, 3, 5, 9, 17].into_iter().filter(|back| *back <= snapshots.len()) {
-            let (count, chunks) = &snapshots[snapshots.len() - back];
+        for back in [1, 2, 3, 5, 9, 17].into_iter().filter(|back| *back <= checkpoints.len()) {
+            let (count, chunks) = &checkpoints[checkpoints.len() - back];
             let mut restoring = Restoring::new(self.seeds[node].clone(), config.clone());
             chunks.iter().for_each(|chunk| restoring.chunk(chunk).expect("its own checkpoint"));
             let records = self.records[node][*count..].iter().cloned();
             records.for_each(|record| restoring.record(record).expect("its own records"));
             let again = restoring.finish().expect("all that was stored");
-            assert!(again.shard.snapshot().eq(expected.iter().cloned()), "node {node}, {back} back");
+            assert!(again.shard.checkpoint().eq(expected.iter().cloned()), "node {node}, {back} back");
             assert_eq!(again.broadcast, restored.broadcast);
             restored = again;
         }

@@ -152,7 +152,7 @@ fn stored() -> (NodeSeed, NodeConfig, Vec<Stored>) {
     net.pump();
     let all: Vec<Vec<u8>> = net.records[1].iter().map(bytes).collect();
     let mut stored = vec![Stored { chunks: Vec::new(), records: all.clone() }];
-    stored.extend(net.snapshots[1].iter().map(|(count, chunks)| {
+    stored.extend(net.checkpoints[1].iter().map(|(count, chunks)| {
         let (chunks, records) = (chunks.clone(), all[*count..].to_vec());
         Stored { chunks, records }
     }));
@@ -195,7 +195,7 @@ fn damaged_checkpoints_and_records_make_a_shard_or_none() {
             Some(shard) => {
                 whole += 1;
                 // Whatever it has become, it can be stored again.
-                let chunks: Vec<Vec<u8>> = shard.snapshot().collect();
+                let chunks: Vec<Vec<u8>> = shard.checkpoint().collect();
                 assert!(restore(&seed, &config, &chunks, &[]).is_some());
             }
             None => refused += 1,

@@ -1,6 +1,6 @@
 //! Checkpoints: the whole durable state of a shard as bytes, in chunks.
 //!
-//! Owns: [`Shard::snapshot`] and what its chunks hold. Does not store them, nor say when to take one; `restore` reads
+//! Owns: [`Shard::checkpoint`] and what its chunks hold. Does not store them, nor say when to take one; `restore` reads
 //! them.
 //!
 //! Each chunk is a version byte and whole items, so that neither side ever holds more than a chunk besides the state
@@ -94,7 +94,7 @@ durable_enum!(CheckpointItem, "item of a checkpoint" {
 impl Shard {
     /// The whole durable state, in chunks of some 64 KiB that are made as they are asked for. They are to be stored in
     /// this order; [`Restoring`](super::Restoring) reads them.
-    pub fn snapshot(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+    pub fn checkpoint(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         self.chunks(CHUNK_BYTES)
     }
 
