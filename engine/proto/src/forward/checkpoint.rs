@@ -12,7 +12,7 @@
 
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash};
 
-use super::circuit::{Circuit, Origin, Stage};
+use super::circuit::{Circuit, CircuitStage, Origin};
 use super::handoff::{IncomingHtlc, OutgoingHtlc, Resolution};
 use super::input::{ExpectedPayment, Now};
 use super::record::{ChannelEntry, Policies};
@@ -141,7 +141,9 @@ impl Shard {
                 circuit.is_none_or(|circuit| {
                     matches!(
                         circuit.stage,
-                        Stage::HandedOff(_) | Stage::PartHandedOff | Stage::Intercepted(_)
+                        CircuitStage::HandedOff(_)
+                            | CircuitStage::PartHandedOff
+                            | CircuitStage::Intercepted(_)
                     )
                 })
             }

@@ -29,12 +29,12 @@ pub struct Circuit {
     /// The key to failures; `None` when the onion could not be peeled.
     pub shared_secret: Option<SharedSecret>,
     /// Where it stands.
-    pub stage: Stage,
+    pub stage: CircuitStage,
 }
 
 /// Where a circuit stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum CircuitStage {
     /// It pays us and waits for the other parts of its payment.
     Held {
         /// What the sender meant to pay with it.
@@ -125,7 +125,7 @@ impl Circuits {
     /// What waits for the embedder's word.
     pub(crate) fn intercepted(&self) -> impl Iterator<Item = (IncomingHtlc, Offer)> + '_ {
         self.intercepted.iter().filter_map(|incoming| match &self.received.get(incoming)?.stage {
-            Stage::Intercepted(offer) => Some((*incoming, *offer)),
+            CircuitStage::Intercepted(offer) => Some((*incoming, *offer)),
             _ => None,
         })
     }
@@ -133,7 +133,7 @@ impl Circuits {
     /// The offers that other shards have not answered.
     pub(crate) fn unresolved_offers(&self) -> impl Iterator<Item = (IncomingHtlc, Offer)> + '_ {
         self.received.iter().filter_map(|(incoming, circuit)| match &circuit.stage {
-            Stage::HandedOff(offer) => Some((*incoming, *offer)),
+            CircuitStage::HandedOff(offer) => Some((*incoming, *offer)),
             _ => None,
         })
     }
@@ -141,7 +141,7 @@ impl Circuits {
     /// The HTLCs that pay us and that the shard which receives their payment has not answered.
     pub(crate) fn unresolved_parts(&self) -> impl Iterator<Item = IncomingHtlc> + '_ {
         let unresolved_parts =
-            self.received.iter().filter(|(_, circuit)| circuit.stage == Stage::PartHandedOff);
+            self.received.iter().filter(|(_, circuit)| circuit.stage == CircuitStage::PartHandedOff);
         unresolved_parts.map(|(incoming, _)| *incoming)
     }
 
@@ -196,7 +196,7 @@ impl Circuits {
             Change::Resolved { incoming, resolution } => {
                 self.intercepted.remove(incoming);
                 if let Some(circuit) = self.received.get_mut(incoming) {
-                    circuit.stage = Stage::Resolved(resolution.clone());
+                    circuit.stage = CircuitStage::Resolved(resolution.clone());
                 }
             }
             Change::HandoffAccepted { incoming } => {
@@ -217,7 +217,7 @@ impl Circuits {
     }
 
     fn open(&mut self, incoming: IncomingHtlc, circuit: Circuit) {
-        if matches!(circuit.stage, Stage::Intercepted(_)) {
+        if matches!(circuit.stage, CircuitStage::Intercepted(_)) {
             self.intercepted.insert(incoming);
         } else {
             self.intercepted.remove(&incoming);

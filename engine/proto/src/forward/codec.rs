@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use super::circuit::{Circuit, Forward, Origin, Stage};
+use super::circuit::{Circuit, CircuitStage, Forward, Origin};
 use super::config::{ForwardingPolicy, InboundFee};
 use super::handoff::{IncomingHtlc, Offer, OutgoingHtlc, Resolution};
 use super::input::{ExpectedPayment, Now};
@@ -93,7 +93,7 @@ durable_enum!(Change, "change" {
     19 => HandoffAccepted { incoming },
 });
 
-durable_enum!(Stage, "stage of a circuit" {
+durable_enum!(CircuitStage, "stage of a circuit" {
     0 => Held { amt_to_forward },
     1 => Offered { outgoing },
     2 => HandedOff(offer),

@@ -13,7 +13,7 @@ use crate::onion::{
     Failure, FailureCode, FinalPayload, Payload, PeelJob, PeelReaction, Peeled, SharedSecret, peel_batch,
 };
 
-use super::circuit::{Circuit, Origin, Stage};
+use super::circuit::{Circuit, CircuitStage, Origin};
 use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, PaymentPart, Resolution};
 use super::input::Now;
 use super::intercept::intercepted_event;
@@ -85,7 +85,7 @@ impl Shard {
             code: refusal.code,
             outgoing: refusal.outgoing,
         });
-        self.open_circuit(turn, locked_in, shared_secret, Stage::Resolved(refusal.resolution));
+        self.open_circuit(turn, locked_in, shared_secret, CircuitStage::Resolved(refusal.resolution));
         turn.resolved.push(locked_in.incoming);
     }
 
@@ -94,7 +94,7 @@ impl Shard {
         turn: &mut OpenTurn,
         locked_in: &LockedIn,
         shared_secret: Option<SharedSecret>,
-        stage: Stage,
+        stage: CircuitStage,
     ) {
         let Htlc { amount, cltv_expiry, payment_hash, .. } = locked_in.htlc;
         let circuit = Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage };
@@ -155,11 +155,11 @@ impl Shard {
         };
         if self.config.intercept {
             turn.out.events.push(intercepted_event(incoming, &offer));
-            self.open_circuit(turn, locked_in, Some(secret), Stage::Intercepted(offer));
+            self.open_circuit(turn, locked_in, Some(secret), CircuitStage::Intercepted(offer));
             return Ok(());
         }
         if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
-            self.open_circuit(turn, locked_in, Some(secret), Stage::HandedOff(offer));
+            self.open_circuit(turn, locked_in, Some(secret), CircuitStage::HandedOff(offer));
             turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
             return Ok(());
         }
@@ -167,7 +167,7 @@ impl Shard {
             let outgoing = self.refused_outgoing(&offer);
             Refusal { outgoing, ..Refusal::from(failure) }
         })?;
-        self.open_circuit(turn, locked_in, Some(secret), Stage::Offered { outgoing });
+        self.open_circuit(turn, locked_in, Some(secret), CircuitStage::Offered { outgoing });
         let origin = Origin::Forward(offer.forward(incoming));
         self.change(turn, Change::Offered { outgoing, origin });
         Ok(())
@@ -188,7 +188,7 @@ impl Shard {
         let incoming = locked_in.incoming;
         let Htlc { amount, cltv_expiry, payment_hash, .. } = locked_in.htlc;
         if self.config.receiver(payment_hash) != self.config.shard {
-            self.open_circuit(turn, locked_in, Some(secret), Stage::PartHandedOff);
+            self.open_circuit(turn, locked_in, Some(secret), CircuitStage::PartHandedOff);
             let part = PaymentPart { amount, cltv_expiry, payment_hash, payload };
             turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Part(part) });
             return Ok(());
@@ -197,12 +197,12 @@ impl Shard {
         match self.state.receiver.check(htlc, &self.config, self.state.height, turn.now)? {
             Accepted::Keysend { preimage } => {
                 let resolution = Resolution::Fulfill(preimage);
-                self.open_circuit(turn, locked_in, Some(secret), Stage::Resolved(resolution));
+                self.open_circuit(turn, locked_in, Some(secret), CircuitStage::Resolved(resolution));
                 turn.resolved.push(incoming);
                 turn.out.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
             }
             Accepted::Part { total } => {
-                let stage = Stage::Held { amt_to_forward: decoded.amt_to_forward };
+                let stage = CircuitStage::Held { amt_to_forward: decoded.amt_to_forward };
                 self.open_circuit(turn, locked_in, Some(secret), stage);
                 self.hold_part(turn, incoming, payment_hash, total);
             }
@@ -226,7 +226,7 @@ impl Shard {
             }
             Ok((Accepted::Part { total }, amt_to_forward)) => {
                 // Its shard has the key to failures, and encrypts them.
-                let (shared_secret, stage) = (None, Stage::Held { amt_to_forward });
+                let (shared_secret, stage) = (None, CircuitStage::Held { amt_to_forward });
                 let circuit = Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage };
                 self.change(turn, Change::CircuitOpened { incoming, circuit });
                 self.change(turn, Change::HandoffAccepted { incoming });
@@ -259,7 +259,7 @@ impl Shard {
             .iter()
             .filter_map(|part| self.state.circuits.received(*part))
             .filter_map(|circuit| match circuit.stage {
-                Stage::Held { amt_to_forward } => Some(value(circuit, amt_to_forward)),
+                CircuitStage::Held { amt_to_forward } => Some(value(circuit, amt_to_forward)),
                 _ => None,
             })
             .sum()

@@ -9,7 +9,7 @@
 
 use crate::onion::{Failure, Peeled, peel};
 
-use super::circuit::{Circuit, Origin, Stage};
+use super::circuit::{Circuit, CircuitStage, Origin};
 use super::error::CommandError;
 use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, Resolution};
 use super::output::Event;
@@ -62,13 +62,13 @@ impl Shard {
         let onion = onion.ok_or(CommandError::NotIntercepted(incoming))?;
         let stage = if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
             turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
-            Stage::HandedOff(offer)
+            CircuitStage::HandedOff(offer)
         } else {
             match self.offer_checked(turn, &offer, onion) {
                 Ok(outgoing) => {
                     let origin = Origin::Forward(offer.forward(incoming));
                     self.change(turn, Change::Offered { outgoing, origin });
-                    Stage::Offered { outgoing }
+                    CircuitStage::Offered { outgoing }
                 }
                 Err(failure) => {
                     self.refuse_intercepted(turn, incoming, failure);
@@ -94,7 +94,9 @@ impl Shard {
 
     fn held(&self, incoming: IncomingHtlc) -> Result<(Circuit, Offer), CommandError> {
         match self.state.circuits.received(incoming) {
-            Some(circuit @ Circuit { stage: Stage::Intercepted(offer), .. }) => Ok((circuit.clone(), *offer)),
+            Some(circuit @ Circuit { stage: CircuitStage::Intercepted(offer), .. }) => {
+                Ok((circuit.clone(), *offer))
+            }
             _ => Err(CommandError::NotIntercepted(incoming)),
         }
     }

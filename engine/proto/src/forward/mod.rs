@@ -42,7 +42,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use circuit::{Circuit, Forward, Origin, Stage};
+pub use circuit::{Circuit, CircuitStage, Forward, Origin};
 pub use config::{ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, PolicyError};
 pub use error::{CommandError, LocalFailure};
 pub use handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, OutgoingHtlc, PaymentPart, Resolution};

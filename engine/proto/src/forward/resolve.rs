@@ -12,7 +12,7 @@ use fulmen_wire::units::PaymentPreimage;
 use crate::channel::{self, Removal};
 use crate::onion::{Failure, create_failure, wrap_failure};
 
-use super::circuit::{Forward, Origin, Stage};
+use super::circuit::{CircuitStage, Forward, Origin};
 use super::error::LocalFailure;
 use super::handoff::{Handoff, HandoffStep, IncomingHtlc, OutgoingHtlc, Resolution};
 use super::input::Now;
@@ -24,7 +24,7 @@ impl Shard {
     /// Records how a received HTLC ends, and has its channel say so. Only the first resolution counts.
     pub(super) fn resolve(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, resolution: Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
-        if matches!(circuit.stage, Stage::Resolved(_)) {
+        if matches!(circuit.stage, CircuitStage::Resolved(_)) {
             return;
         }
         self.change(turn, Change::Resolved { incoming, resolution });
@@ -43,7 +43,7 @@ impl Shard {
     /// any more leaves the HTLC to the chain.
     fn remove_htlc(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
-        let Stage::Resolved(resolution) = &circuit.stage else { return };
+        let CircuitStage::Resolved(resolution) = &circuit.stage else { return };
         let id = incoming.htlc_id;
         let command = match (resolution, circuit.shared_secret) {
             (Resolution::Fulfill(preimage), _) => channel::Command::FulfillHtlc { id, preimage: *preimage },
@@ -209,7 +209,7 @@ impl Shard {
     /// Tells the operator that another shard refused an HTLC, the first time it says so.
     fn report_refused_handoff(&self, turn: &mut OpenTurn, incoming: IncomingHtlc, resolution: &Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
-        if let (Stage::HandedOff(_) | Stage::PartHandedOff, Resolution::Fail(failure)) =
+        if let (CircuitStage::HandedOff(_) | CircuitStage::PartHandedOff, Resolution::Fail(failure)) =
             (&circuit.stage, resolution)
         {
             turn.out.events.push(Event::HtlcRefused {
