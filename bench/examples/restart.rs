@@ -19,7 +19,7 @@ use fulmen::Engine;
 use fulmen::chain::ChainEvent;
 use fulmen::runtime::{Connection, Effects, Storage};
 use fulmen::store::{Directory, LogOptions, LogStore};
-use fulmen_proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
+use fulmen_proto::forward::{Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen_wire::units::{BlockHeight, ChainHash, Msat, PaymentHash, PaymentPreimage, Sat, Scid};
@@ -221,14 +221,7 @@ fn payment(number: u64, to: fulmen_wire::units::NodeId, scid: Scid) -> SendHtlc 
     };
     let session_key = SecretKey::from_slice(&payment_hash.0).expect("a hash is a key");
     let outgoing = OutgoingPayment::new(&session_key, payment_hash, &[hop], &recipient).expect("it fits");
-    SendHtlc {
-        attempt_id: number,
-        channel: ChannelRef::Scid(scid),
-        amount: outgoing.amount,
-        cltv_expiry: outgoing.cltv_expiry,
-        payment_hash,
-        onion: outgoing.packet.into_bytes(),
-    }
+    SendHtlc::new(number, &outgoing)
 }
 
 fn funding(number: u64, amount: Sat, script_pubkey: ScriptBuf) -> Transaction {

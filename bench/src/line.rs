@@ -12,8 +12,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use fulmen_proto::channel::Side;
 use fulmen_proto::forward::{
-    ChannelRef, Command, Confirmation, Event, Input, NodeConfig, Now, OpenChannel, Restoring, SendHtlc,
-    Shard, Turn, local_features,
+    Command, Confirmation, Event, Input, NodeConfig, Now, OpenChannel, Restoring, SendHtlc, Shard, Turn,
+    local_features,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
@@ -240,14 +240,7 @@ impl Line {
         let recipient = Recipient { keysend_preimage: Some(preimage), ..Recipient::default() };
         let payment =
             OutgoingPayment::new(&session_key, payment_hash, &route, &recipient).expect("two hops fit");
-        self.inputs[from].push(Input::Command(Command::SendHtlc(SendHtlc {
-            attempt_id: self.attempts,
-            channel: ChannelRef::Scid(payment.short_channel_id),
-            amount: payment.amount,
-            cltv_expiry: payment.cltv_expiry,
-            payment_hash,
-            onion: payment.packet.into_bytes(),
-        })));
+        self.inputs[from].push(Input::Command(Command::SendHtlc(SendHtlc::new(self.attempts, &payment))));
         self.attempts += 1;
     }
 

@@ -20,7 +20,7 @@ use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
 use crossbeam::channel::{Receiver, unbounded};
 use fulmen::chain::ChainEvent;
 use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, Stats, Storage};
-use fulmen_proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
+use fulmen_proto::forward::{Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen_wire::units::{BlockHeight, ChainHash, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid};
@@ -386,14 +386,7 @@ impl Recorder {
         let session_key = SecretKey::from_slice(&bytes).expect("a scalar");
         let payment =
             OutgoingPayment::new(&session_key, payment_hash, &route, &recipient).expect("two hops fit");
-        let send = SendHtlc {
-            attempt_id: self.attempts,
-            channel: ChannelRef::Scid(payment.short_channel_id),
-            amount: payment.amount,
-            cltv_expiry: payment.cltv_expiry,
-            payment_hash,
-            onion: payment.packet.into_bytes(),
-        };
+        let send = SendHtlc::new(self.attempts, &payment);
         self.members[from].engine.command(Command::SendHtlc(send)).expect("nothing else waits");
     }
 }

@@ -320,14 +320,7 @@ impl Peer {
     fn step(&mut self, step: Step, outbox: &mut Outbox<Work, Notice>) {
         match step {
             Step::Send { attempt_id, htlc } => {
-                let send = SendHtlc {
-                    attempt_id,
-                    channel: ChannelRef::Scid(htlc.short_channel_id),
-                    amount: htlc.amount,
-                    cltv_expiry: htlc.cltv_expiry,
-                    payment_hash: htlc.payment_hash,
-                    onion: htlc.packet.into_bytes(),
-                };
+                let send = SendHtlc::new(attempt_id, &htlc);
                 self.command(Command::SendHtlc(send), outbox);
             }
             Step::Done(outcome) => {

@@ -194,14 +194,7 @@ impl Network {
             });
             sender = *to;
         }
-        let send = SendHtlc {
-            attempt_id: 0,
-            channel: ChannelRef::Scid(outgoing.short_channel_id),
-            amount: outgoing.amount,
-            cltv_expiry: outgoing.cltv_expiry,
-            payment_hash: hash,
-            onion: outgoing.packet.clone().into_bytes(),
-        };
+        let send = SendHtlc::new(0, &outgoing);
         let attempt_id = self.flow.add_attempt(Attempt { payment, hops, outgoing, flaw, end: None })?;
         self.command(from, Command::SendHtlc(SendHtlc { attempt_id, ..send }));
         Some(attempt_id)

@@ -125,14 +125,7 @@ impl End {
     ) -> Result<(), String> {
         let payment = OutgoingPayment::new(session_key, payment_hash, route, recipient);
         let payment = payment.map_err(|error| error.to_string())?;
-        self.node.command(Command::SendHtlc(SendHtlc {
-            attempt_id,
-            channel: ChannelRef::Scid(payment.short_channel_id),
-            amount: payment.amount,
-            cltv_expiry: payment.cltv_expiry,
-            payment_hash,
-            onion: payment.packet.clone().into_bytes(),
-        }));
+        self.node.command(Command::SendHtlc(SendHtlc::new(attempt_id, &payment)));
         self.paying.insert(attempt_id, payment);
         Ok(())
     }

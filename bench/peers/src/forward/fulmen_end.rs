@@ -168,14 +168,7 @@ impl Endpoint for FulmenEnd {
         let session_key = session_key.expect("a hash is a scalar");
         let outgoing =
             OutgoingPayment::new(&session_key, payment_hash, &route, &recipient).expect("two hops fit");
-        self.node.command(Command::SendHtlc(SendHtlc {
-            attempt_id: self.payments,
-            channel: ChannelRef::Scid(scid),
-            amount: outgoing.amount,
-            cltv_expiry: outgoing.cltv_expiry,
-            payment_hash,
-            onion: outgoing.packet.into_bytes(),
-        }));
+        self.node.command(Command::SendHtlc(SendHtlc::new(self.payments, &outgoing)));
     }
 
     fn settled(&self) -> u64 {

@@ -12,6 +12,7 @@ use fulmen_wire::units::{
 };
 
 use crate::onion::Failure;
+use crate::payment::OutgoingPayment;
 
 use super::config::ForwardingPolicy;
 use super::handoff::{Handoff, IncomingHtlc};
@@ -189,6 +190,21 @@ pub struct SendHtlc {
     pub payment_hash: PaymentHash,
     /// The onion for the first hop.
     pub onion: Box<[u8; 1366]>,
+}
+
+impl SendHtlc {
+    /// Offers the first HTLC of a route on the channel that the route names.
+    #[must_use]
+    pub fn new(attempt_id: u64, payment: &OutgoingPayment) -> SendHtlc {
+        SendHtlc {
+            attempt_id,
+            channel: ChannelRef::Scid(payment.short_channel_id),
+            amount: payment.amount,
+            cltv_expiry: payment.cltv_expiry,
+            payment_hash: payment.payment_hash,
+            onion: payment.packet.clone().into_bytes(),
+        }
+    }
 }
 
 /// A channel by either of its names.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::SecretKey;
 use fulmen_proto::forward::{
-    ChannelRef, Command, Event, ExpectedPayment, ForwardingPolicy, NodeConfig, OpenChannel, SendHtlc, Shard,
+    Command, Event, ExpectedPayment, ForwardingPolicy, NodeConfig, OpenChannel, SendHtlc, Shard,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::onion::PaymentData;
@@ -166,14 +166,7 @@ impl Script {
         // Non-strict forwarding finds the last channel; any of the payee's will do to name it.
         let (first, last) = (first_scid(world, payment.from), first_scid(world, payment.to));
         let outgoing = payment.outgoing(world, first, last)?;
-        let send = SendHtlc {
-            attempt_id,
-            channel: ChannelRef::Scid(first),
-            amount: outgoing.amount,
-            cltv_expiry: outgoing.cltv_expiry,
-            payment_hash: payment.hash,
-            onion: outgoing.packet.clone().into_bytes(),
-        };
+        let send = SendHtlc::new(attempt_id, &outgoing);
         world.command(payment.from, Command::SendHtlc(send))
     }
 

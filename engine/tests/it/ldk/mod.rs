@@ -11,7 +11,7 @@ use bitcoin::constants::genesis_block;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Network, Transaction};
 use fulmen_proto::commitment::ChannelType;
-use fulmen_proto::forward::{ChannelRef, Command, Event, ExpectedPayment, FailureReason, SendHtlc};
+use fulmen_proto::forward::{Command, Event, ExpectedPayment, FailureReason, SendHtlc};
 use fulmen_proto::onion::{FailureCode, PaymentData};
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen_wire::units::{
@@ -359,16 +359,8 @@ fn we_are_paid_and_pay() {
     let session_key = SecretKey::from_slice(&[5; 32]).expect("a secret key");
     let payment = OutgoingPayment::new(&session_key, PaymentHash(hash.0), &[hop(amount)], &recipient);
     let payment = payment.expect("one hop fits an onion");
-    let send = |attempt_id, amount| {
-        Command::SendHtlc(SendHtlc {
-            attempt_id,
-            channel: ChannelRef::Scid(payment.short_channel_id),
-            amount,
-            cltv_expiry: payment.cltv_expiry,
-            payment_hash: payment.payment_hash,
-            onion: payment.packet.clone().into_bytes(),
-        })
-    };
+    let send =
+        |attempt_id, amount| Command::SendHtlc(SendHtlc { amount, ..SendHtlc::new(attempt_id, &payment) });
     let (too_much, just_so) = (send(1, Msat(amount.0 + 1)), send(2, amount));
     line.b.node.command(too_much);
     line.settle();

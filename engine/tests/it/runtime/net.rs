@@ -300,14 +300,7 @@ impl Line {
         let recipient = Recipient { keysend_preimage: Some(PaymentPreimage(bytes)), ..Recipient::default() };
         let session_key = SecretKey::from_slice(&bytes).unwrap();
         let payment = OutgoingPayment::new(&session_key, payment_hash, route, &recipient).unwrap();
-        let send = SendHtlc {
-            attempt_id: self.attempts,
-            channel: ChannelRef::Scid(payment.short_channel_id),
-            amount: payment.amount,
-            cltv_expiry: payment.cltv_expiry,
-            payment_hash,
-            onion: payment.packet.into_bytes(),
-        };
+        let send = SendHtlc::new(self.attempts, &payment);
         self.members[from].engine.command(Command::SendHtlc(send)).unwrap();
     }
 

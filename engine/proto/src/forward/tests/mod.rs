@@ -303,14 +303,7 @@ impl Net {
         key[24..].copy_from_slice(&attempt_id.to_be_bytes());
         let session_key = SecretKey::from_slice(&key).expect("a valid key");
         let payment = OutgoingPayment::new(&session_key, hash, route, recipient).expect("a route that fits");
-        self.inputs[from].push(Input::Command(Command::SendHtlc(SendHtlc {
-            attempt_id,
-            channel: ChannelRef::Scid(payment.short_channel_id),
-            amount: payment.amount,
-            cltv_expiry: payment.cltv_expiry,
-            payment_hash: hash,
-            onion: payment.packet.clone().into_bytes(),
-        })));
+        self.inputs[from].push(Input::Command(Command::SendHtlc(SendHtlc::new(attempt_id, &payment))));
         self.attempts.insert(attempt_id, payment);
         attempt_id
     }
