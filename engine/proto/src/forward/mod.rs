@@ -13,44 +13,26 @@
 //! Invariant: no millisatoshi is lost between two channels. An HTLC is offered only for one irrevocably committed in;
 //! every HTLC received is fulfilled if the one offered for it was, and failed only once that one is irrevocably gone.
 
-mod channels;
-mod checkpoint;
-mod circuit;
-mod codec;
-mod commands;
-mod commitments;
-mod config;
-mod decide;
-mod deferred;
-mod error;
-mod handoff;
-mod input;
-mod intercept;
-mod keys;
-mod messages;
-mod offer;
-mod output;
-mod peer;
-mod policy;
-mod receiver;
-mod record;
-mod replay;
-mod resolve;
 mod restore;
 mod shard;
+mod state;
 mod stats;
+mod terms;
 #[cfg(test)]
 mod tests;
+mod turn;
 
-pub use circuit::{Circuit, CircuitStage, Forward, Origin};
-pub use config::{ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, PolicyError};
-pub use error::{CommandError, LocalFailure};
-pub use handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, OutgoingHtlc, PaymentPart, Resolution};
-pub use input::{ChannelRef, Command, Confirmation, ExpectedPayment, Input, Now, OpenChannel, SendHtlc};
-pub use output::{Event, FailureReason, RefusedOutgoing, Turn};
-pub use peer::{InitError, local_features, local_init, negotiate};
-pub use policy::check_forward;
-pub use record::{Change, Record};
 pub use restore::{RestoreError, Restored, Restoring};
 pub use shard::Shard;
+pub use state::change::{Change, Record};
 pub use stats::{CryptoCounters, Occupancy};
+pub use terms::circuit::{Circuit, CircuitStage, Forward, Offer, Origin, Resolution};
+pub use terms::config::{ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, PolicyError};
+pub use terms::error::{CommandError, LocalFailure};
+pub use terms::handoff::{Handoff, HandoffStep, PaymentPart};
+pub use terms::ids::{ChannelRef, IncomingHtlc, OutgoingHtlc};
+pub use terms::input::{Command, Confirmation, ExpectedPayment, Input, OpenChannel, SendHtlc};
+pub use terms::peer::{InitError, local_features, local_init, negotiate};
+pub use terms::policy::check_forward;
+pub use terms::time::Now;
+pub use turn::output::{Event, FailureReason, RefusedOutgoing, Turn};

@@ -20,12 +20,15 @@ use crate::durable::{Decoder, Durable};
 use crate::keys::{ChannelSecrets, NodeSeed};
 use crate::onion::{PeelJob, Peeled, peel_batch};
 
-use super::checkpoint::{CHUNK_VERSION, CheckpointItem};
-use super::circuit::Origin;
-use super::config::NodeConfig;
-use super::handoff::OutgoingHtlc;
-use super::record::{Change, ChannelEntry, Policies, Record};
-use super::shard::{NewChannel, Shard};
+use super::shard::Shard;
+use super::state::change::{Change, Record};
+use super::state::channels::{ChannelEntry, Policies};
+use super::state::checkpoint::CHUNK_VERSION;
+use super::state::item::CheckpointItem;
+use super::terms::circuit::Origin;
+use super::terms::config::NodeConfig;
+use super::terms::ids::OutgoingHtlc;
+use super::turn::open_turn::NewChannel;
 
 /// A checkpoint or records that do not make a shard: they are damaged, or not all there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

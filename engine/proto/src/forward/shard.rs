@@ -10,26 +10,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use fulmen_secp::Verifier;
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
-use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, Scid, Signature};
+use fulmen_wire::units::{ChannelId, NodeId, Scid};
 use secp256k1::SecretKey;
 
-use crate::channel::{
-    self, Channel, ChannelEvent, Context, Created, Delta, Effects, Htlc, HtlcEntry, Plan, Side, SignJob,
-};
+use crate::channel::{Channel, Context};
 use crate::keys::{NodeSeed, secp};
 use crate::onion::{Peeled, peel};
 
-use super::config::{ForwardingPolicy, NodeConfig};
-use super::deferred::DeferredCommitments;
-use super::handoff::{Handoff, HandoffStep, IncomingHtlc, OutgoingHtlc, PaymentPart};
-use super::input::{ChannelRef, Command, Confirmation, Input, Now};
-use super::output::{Event, Turn};
-use super::record::{Change, ChannelEntry, Policies, State};
+use super::state::change::Change;
+use super::state::channels::ChannelEntry;
+use super::state::checkpoint::CHUNK_BYTES;
+use super::state::shard_state::State;
 use super::stats::{CryptoCounters, Occupancy};
-
-/// The blocks after which a peer's channel without a confirmed funding is forgotten: BOLT 2's 2016, and a day for those
-/// that confirm at the last moment.
-pub(super) const FUNDING_TIMEOUT_BLOCKS: u32 = 2016 + 144;
+use super::terms::config::{ForwardingPolicy, NodeConfig};
+use super::terms::handoff::{Handoff, HandoffStep, PaymentPart};
+use super::terms::ids::{ChannelRef, IncomingHtlc, OutgoingHtlc};
+use super::terms::input::Input;
+use super::terms::time::Now;
+use super::turn::deferred::DeferredCommitments;
+use super::turn::open_turn::{OpenTurn, Sorted};
+use super::turn::output::Turn;
 
 /// The memory for tables of peers' keys: two tables a channel, so that about 180 channels of a shard may have theirs.
 const KEY_TABLES_BYTES: usize = 16 << 20;
@@ -40,59 +40,26 @@ const KEY_TABLES_BYTES: usize = 16 << 20;
 /// [`Turn::record`] durable, then execute the turn's other parts in their order. Nothing else needs to be called.
 #[derive(Debug)]
 pub struct Shard {
-    pub(super) config: NodeConfig,
-    pub(super) seed: NodeSeed,
-    pub(super) node_secret: SecretKey,
-    pub(super) node_id: NodeId,
-    pub(super) state: State,
+    pub(crate) config: NodeConfig,
+    pub(crate) seed: NodeSeed,
+    pub(crate) node_secret: SecretKey,
+    pub(crate) node_id: NodeId,
+    pub(crate) state: State,
     /// The peers there is a connection to, with their features.
-    pub(super) peers: BTreeMap<NodeId, Features>,
+    pub(crate) peers: BTreeMap<NodeId, Features>,
     /// The channels that other shards of the node own.
-    pub(super) siblings: BTreeSet<Scid>,
+    pub(crate) siblings: BTreeSet<Scid>,
     /// After a restart: the HTLCs offered for other shards whose onions those are to repeat, by what they were offered for.
-    pub(super) onions_awaited: BTreeMap<IncomingHtlc, OutgoingHtlc>,
-    pub(super) counters: CryptoCounters,
+    pub(crate) onions_awaited: BTreeMap<IncomingHtlc, OutgoingHtlc>,
+    pub(crate) counters: CryptoCounters,
     /// Whether the next turn tells of what is held for the embedder's word: after a restart.
-    pub(super) reports_intercepted: bool,
+    pub(crate) reports_intercepted: bool,
     /// Channels whose peer's next commitment has no keys yet, though its point is known.
-    pub(super) keyless: BTreeSet<ChannelId>,
+    pub(crate) keyless: BTreeSet<ChannelId>,
     /// Checks signatures; knows the keys of the busiest channels well.
-    pub(super) verifier: Verifier,
+    pub(crate) verifier: Verifier,
     /// Channels whose `commitment_signed` was put off.
-    pub(super) deferred: DeferredCommitments,
-}
-
-/// A turn while it runs: what it gives back so far, and the steps still to come.
-#[derive(Debug)]
-pub(super) struct OpenTurn {
-    pub(super) now: Now,
-    /// What the turn returns.
-    pub(super) out: Turn,
-    /// HTLCs that became irrevocably committed, in order.
-    pub(super) locked_in: Vec<LockedIn>,
-    /// Channels with a plan that waits for its signatures to be verified: their state must stay as it is.
-    pub(super) awaiting_verification: BTreeSet<ChannelId>,
-    /// Received HTLCs whose resolution their channels are still to be told.
-    pub(super) resolved: Vec<IncomingHtlc>,
-    /// Channels that may have something to commit.
-    pub(super) touched: BTreeSet<ChannelId>,
-}
-
-/// A channel that is being opened, as the shard sees it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NewChannel {
-    pub(super) peer: NodeId,
-    pub(super) user_id: u64,
-    pub(super) key_index: u64,
-    pub(super) policy: ForwardingPolicy,
-}
-
-/// A received HTLC that waits for its decision.
-#[derive(Debug)]
-pub(super) struct LockedIn {
-    pub(super) incoming: IncomingHtlc,
-    pub(super) htlc: Htlc,
-    pub(super) over_dust_exposure: bool,
+    pub(crate) deferred: DeferredCommitments,
 }
 
 impl Shard {
@@ -250,224 +217,25 @@ impl Shard {
         offers.chain(received).chain(self.state.circuits.unacked_resolutions())
     }
 
-    pub(super) fn context(&self) -> Context {
+    /// The whole durable state, in chunks of some 64 KiB that are made as they are asked for. They are to be stored in
+    /// this order; [`Restoring`](super::Restoring) reads them.
+    pub fn checkpoint(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.chunks(CHUNK_BYTES)
+    }
+
+    /// The same, each chunk closed when it has at least so many bytes.
+    pub(crate) fn chunks(&self, chunk_bytes: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.state.chunks(self.node_id, self.config.shard, chunk_bytes)
+    }
+
+    pub(crate) fn context(&self) -> Context {
         Context { height: self.state.height, feerate: self.config.feerate }
     }
 
     /// Changes the state, and puts the change on record.
-    pub(super) fn change(&mut self, turn: &mut OpenTurn, change: Change) {
+    pub(crate) fn change(&mut self, turn: &mut OpenTurn, change: Change) {
         self.state.apply(&change);
         turn.out.record.changes.push(change);
-    }
-
-    /// Applies a plan whose checks have passed, making the signatures it needs.
-    pub(super) fn apply_plan(&mut self, turn: &mut OpenTurn, channel_id: ChannelId, plan: Plan) {
-        let signatures: Vec<Signature> = plan.sign.iter().map(SignJob::sign).collect();
-        self.counters.ecdsa_signed += signatures.len() as u64;
-        self.apply_signed(turn, channel_id, plan, &signatures);
-    }
-
-    pub(super) fn apply_signed(
-        &mut self,
-        turn: &mut OpenTurn,
-        channel_id: ChannelId,
-        plan: Plan,
-        signatures: &[Signature],
-    ) {
-        assert!(
-            !turn.awaiting_verification.contains(&channel_id),
-            "a plan waits that was made on this very state"
-        );
-        let Some(entry) = self.state.channels.get_mut(&channel_id) else {
-            debug_assert!(false, "plans are made for channels of this shard");
-            return;
-        };
-        if plan.deltas.iter().any(|delta| matches!(delta, Delta::RevocationReceived { .. })) {
-            self.keyless.insert(channel_id);
-        }
-        let deltas = plan.deltas.iter().cloned();
-        turn.out.record.changes.extend(deltas.map(|delta| Change::Channel { channel_id, delta }));
-        let effects = entry.channel.apply(plan, signatures);
-        let peer = entry.peer;
-        self.absorb(turn, channel_id, peer, effects);
-    }
-
-    /// Takes in a channel just made.
-    pub(super) fn begin_channel(&mut self, turn: &mut OpenTurn, new_channel: NewChannel, created: Created) {
-        let Created { channel, deltas, effects } = created;
-        let NewChannel { peer, user_id, key_index, policy } = new_channel;
-        let channel_id = channel.id();
-        self.change(turn, Change::ChannelBegun { channel_id, peer, user_id, key_index, policy });
-        let deltas = deltas.into_iter().map(|delta| Change::Channel { channel_id, delta });
-        turn.out.record.changes.extend(deltas);
-        let begun_at = self.state.height;
-        let policies = Policies::new(policy);
-        let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
-        self.state.channels.insert(channel_id, entry);
-        self.absorb(turn, channel_id, peer, effects);
-    }
-
-    /// Takes up what applying a plan brought about.
-    pub(super) fn absorb(
-        &mut self,
-        turn: &mut OpenTurn,
-        channel_id: ChannelId,
-        peer: NodeId,
-        effects: Effects,
-    ) {
-        turn.touched.insert(channel_id);
-        turn.out.send.extend(effects.send.into_iter().map(|message| (peer, message)));
-        turn.out.broadcast.extend(effects.broadcast);
-        let mut channel_id = channel_id;
-        for event in effects.events {
-            if let ChannelEvent::IdAssigned { channel_id: permanent } = event {
-                self.name_channel(turn, channel_id, permanent);
-                channel_id = permanent;
-            } else {
-                self.channel_event(turn, channel_id, peer, event);
-            }
-        }
-    }
-
-    fn name_channel(&mut self, turn: &mut OpenTurn, temporary_channel_id: ChannelId, channel_id: ChannelId) {
-        self.change(turn, Change::ChannelNamed { temporary_channel_id, channel_id });
-        turn.touched.remove(&temporary_channel_id);
-        turn.touched.insert(channel_id);
-        // As opener we have an id before the peer has signed, and so no funded channel yet.
-        self.report_funded(turn, channel_id);
-    }
-
-    fn report_funded(&self, turn: &mut OpenTurn, channel_id: ChannelId) {
-        let Some(entry) = self.state.channels.get(&channel_id) else { return };
-        if let Some(funding_outpoint) = entry.channel.funding_outpoint() {
-            let (user_id, peer) = (entry.user_id, entry.peer);
-            turn.out.events.push(Event::ChannelFunded { channel_id, user_id, peer, funding_outpoint });
-        }
-    }
-
-    fn channel_event(
-        &mut self,
-        turn: &mut OpenTurn,
-        channel_id: ChannelId,
-        peer: NodeId,
-        event: ChannelEvent,
-    ) {
-        let incoming = |htlc_id| IncomingHtlc { channel_id, htlc_id };
-        let outgoing = |htlc_id| OutgoingHtlc { channel_id, htlc_id };
-        match event {
-            ChannelEvent::AddLockedIn { htlc, over_dust_exposure } => {
-                turn.locked_in.push(LockedIn { incoming: incoming(htlc.id), htlc, over_dust_exposure });
-            }
-            ChannelEvent::Fulfilled { id, preimage } => self.outgoing_fulfilled(turn, outgoing(id), preimage),
-            ChannelEvent::AddDropped { id } => self.outgoing_dropped(turn, outgoing(id)),
-            ChannelEvent::FailLockedIn { id, removal } => self.outgoing_failed(turn, outgoing(id), removal),
-            ChannelEvent::FulfillLockedIn { .. } | ChannelEvent::ShutdownStarted => {}
-            ChannelEvent::RemovalLockedIn { id, .. } => {
-                self.change(turn, Change::CircuitClosed { incoming: incoming(id) });
-            }
-            ChannelEvent::Ready { scid } => {
-                self.change(turn, Change::ChannelReady { channel_id, scid });
-                turn.out.events.push(Event::ChannelReady { channel_id, scid, peer });
-            }
-            ChannelEvent::FundingNeeded { script_pubkey, amount } => {
-                let user_id = self.state.channels.get(&channel_id).map_or(0, |entry| entry.user_id);
-                let (temporary_channel_id, script) = (channel_id, script_pubkey.into());
-                turn.out.events.push(Event::FundingNeeded {
-                    temporary_channel_id,
-                    user_id,
-                    peer,
-                    amount,
-                    script,
-                });
-            }
-            ChannelEvent::FundingBroadcast { transaction } => {
-                turn.out.broadcast.push(transaction);
-                self.report_funded(turn, channel_id);
-            }
-            ChannelEvent::Closed { transaction } => {
-                turn.out.events.push(Event::ChannelClosed { channel_id, transaction });
-            }
-            ChannelEvent::Failed { error, broadcast_allowed } => {
-                turn.out.events.push(Event::ChannelFailed {
-                    channel_id,
-                    peer,
-                    error: Box::new(error),
-                    broadcast_allowed,
-                });
-                self.forget_unfunded(turn, channel_id);
-            }
-            ChannelEvent::IdAssigned { .. } => debug_assert!(false, "taken care of by the caller"),
-        }
-    }
-
-    /// Forgets a failed channel that holds nobody's money.
-    fn forget_unfunded(&mut self, turn: &mut OpenTurn, channel_id: ChannelId) {
-        if self
-            .state
-            .channels
-            .get(&channel_id)
-            .is_some_and(|entry| entry.channel.funding_outpoint().is_none())
-        {
-            self.change(turn, Change::ChannelForgotten { channel_id });
-            turn.touched.remove(&channel_id);
-        }
-    }
-
-    fn connect_block(&mut self, turn: &mut OpenTurn, height: BlockHeight, confirmations: &[Confirmation]) {
-        if height != self.state.height {
-            self.change(turn, Change::Height(height));
-        }
-        for confirmation in confirmations {
-            self.confirm(turn, confirmation);
-        }
-        self.forget_unconfirmed(turn);
-        self.drop_late_additions(turn);
-    }
-
-    /// Gives up the HTLCs that were offered but could not be signed until their expiry came too near: the peer was slow
-    /// to answer, or away. Signed later they might be claimed when those they were offered for have timed out.
-    fn drop_late_additions(&mut self, turn: &mut OpenTurn) {
-        let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);
-        let is_late = |entry: &HtlcEntry| {
-            entry.offered_by == Side::Local
-                && entry.added == channel::Stage::Proposed
-                && entry.htlc.cltv_expiry <= near
-        };
-        let late = self.state.channels.iter().filter(|(_, entry)| entry.channel.htlcs().any(is_late));
-        let late: Vec<(ChannelId, NodeId)> =
-            late.map(|(channel_id, entry)| (*channel_id, entry.peer)).collect();
-        for (channel_id, peer) in late {
-            let is_connected =
-                self.state.channels.get(&channel_id).is_some_and(|entry| entry.channel.is_connected());
-            if is_connected {
-                self.drop_peer(turn, peer);
-            }
-            self.command_channel_if_possible(turn, channel_id, channel::Command::DropAdditions);
-        }
-    }
-
-    /// The channels that peers opened and whose funding was not seen to confirm.
-    pub(super) fn unconfirmed(&self) -> impl Iterator<Item = (&ChannelId, &ChannelEntry)> {
-        self.state.channels.iter().filter(|(_, entry)| entry.is_unconfirmed())
-    }
-
-    /// Forgets the channels whose funding has not confirmed in the time that BOLT 2 gives it (`channel_ready`).
-    fn forget_unconfirmed(&mut self, turn: &mut OpenTurn) {
-        let height = self.state.height;
-        // A channel begun before the first block was told has no age yet.
-        let over = |entry: &ChannelEntry| {
-            entry.begun_at > BlockHeight(0) && height.blocks_above(entry.begun_at) > FUNDING_TIMEOUT_BLOCKS
-        };
-        let over: Vec<ChannelId> =
-            self.unconfirmed().filter(|(_, entry)| over(entry)).map(|(channel_id, _)| *channel_id).collect();
-        for channel_id in over {
-            let reason = format!("the funding has not confirmed within {FUNDING_TIMEOUT_BLOCKS} blocks");
-            self.command_channel_if_possible(turn, channel_id, channel::Command::Fail { reason });
-            if self.state.channels.contains_key(&channel_id) {
-                self.change(turn, Change::ChannelForgotten { channel_id });
-            }
-            turn.touched.remove(&channel_id);
-        }
     }
 
     /// Gives up what has waited too long.
@@ -480,62 +248,7 @@ impl Shard {
     }
 
     /// Tells a peer something.
-    pub(super) fn send(&self, turn: &mut OpenTurn, peer: NodeId, message: impl Into<Message>) {
+    pub(crate) fn send(&self, turn: &mut OpenTurn, peer: NodeId, message: impl Into<Message>) {
         turn.out.send.push((peer, message.into()));
-    }
-}
-
-/// The inputs of a turn by kind, each kind in the order given.
-#[derive(Default)]
-struct Sorted {
-    of_peers: Vec<PeerInput>,
-    blocks: Vec<(BlockHeight, Vec<Confirmation>)>,
-    siblings: Option<Vec<Scid>>,
-    new_siblings: Vec<Scid>,
-    commands: Vec<Command>,
-    handoffs: Vec<Handoff>,
-    ticked: bool,
-}
-
-/// What happened on one connection.
-#[derive(Debug)]
-pub(super) struct PeerInput {
-    pub(super) peer: NodeId,
-    pub(super) what: PeerEvent,
-}
-
-/// The kinds of [`PeerInput`].
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "nearly all of them are messages: boxing each would cost more")]
-pub(super) enum PeerEvent {
-    Connected(Features),
-    Disconnected,
-    Message(Message),
-}
-
-impl Sorted {
-    fn new(inputs: impl IntoIterator<Item = Input>) -> Sorted {
-        let mut sorted = Sorted::default();
-        for input in inputs {
-            match input {
-                Input::PeerConnected { peer, features } => {
-                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Connected(features) });
-                }
-                Input::PeerDisconnected { peer } => {
-                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Disconnected });
-                }
-                Input::Message { peer, message } => {
-                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Message(message) });
-                }
-                Input::Command(command) => sorted.commands.push(command),
-                Input::Block { height, confirmations } => sorted.blocks.push((height, confirmations)),
-                Input::Handoff(handoff) => sorted.handoffs.push(handoff),
-                Input::SiblingChannels(scids) => sorted.siblings = Some(scids),
-                Input::SiblingChannel(scid) => sorted.new_siblings.push(scid),
-                Input::Tick => sorted.ticked = true,
-                Input::Wake => {}
-            }
-        }
-        sorted
     }
 }

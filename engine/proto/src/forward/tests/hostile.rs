@@ -5,7 +5,7 @@ use fulmen_wire::units::Signature;
 
 use super::*;
 use crate::channel::State;
-use crate::forward::shard::FUNDING_TIMEOUT_BLOCKS;
+use crate::forward::turn::blocks::FUNDING_TIMEOUT_BLOCKS;
 
 /// Gives a node a message as if its peer had sent it, in a turn of its own; gives back what it sends and tells.
 fn tell(net: &mut Net, node: usize, peer: usize, message: impl Into<Message>) -> Turn {

@@ -16,14 +16,14 @@ fn record(seed: u64, most: usize) -> Record {
     Record { changes }
 }
 
-pub(super) fn bytes(record: &Record) -> Vec<u8> {
+pub(crate) fn bytes(record: &Record) -> Vec<u8> {
     let mut bytes = Vec::new();
     record.encode(&mut bytes);
     bytes
 }
 
 /// The record after its way through bytes, which must change nothing but the form of errors.
-pub(super) fn through_bytes(record: &Record) -> Record {
+pub(crate) fn through_bytes(record: &Record) -> Record {
     let written = bytes(record);
     let read = Record::decode(&written).expect("what was written can be read");
     let is_forward = |outgoing: OutgoingHtlc| {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChannelId, NodeId};
 
-use super::input::Now;
+use crate::forward::terms::time::Now;
 
 /// How long an HTLC is young, in milliseconds: likely to be resolved before long.
 const YOUNG_MS: u64 = 200;
@@ -50,7 +50,7 @@ impl Pace {
 
 /// The channels that wait, and what tells whether they may.
 #[derive(Debug, Default)]
-pub(super) struct DeferredCommitments {
+pub(crate) struct DeferredCommitments {
     paces: BTreeMap<ChannelId, Pace>,
     /// Those that wait for a tick, and since when.
     until_tick: BTreeMap<ChannelId, u64>,
@@ -62,31 +62,31 @@ pub(super) struct DeferredCommitments {
 
 impl DeferredCommitments {
     /// The first place among a channel's updates that a young HTLC can have.
-    pub(super) fn young_from(&self, channel_id: ChannelId, now: Now) -> u64 {
+    pub(crate) fn young_from(&self, channel_id: ChannelId, now: Now) -> u64 {
         self.paces.get(&channel_id).map_or(u64::MAX, |pace| pace.young_from(now.unix_ms))
     }
 
     /// Remembers how far a channel's updates have come.
-    pub(super) fn note(&mut self, channel_id: ChannelId, now: Now, place: u64) {
+    pub(crate) fn note(&mut self, channel_id: ChannelId, now: Now, place: u64) {
         self.paces.entry(channel_id).or_default().note(now.unix_ms, place);
     }
 
     /// Has a channel wait for a tick, from when it first did.
-    pub(super) fn defer_until_tick(&mut self, channel_id: ChannelId, now: Now) {
+    pub(crate) fn defer_until_tick(&mut self, channel_id: ChannelId, now: Now) {
         let since = self.until_tick.get(&channel_id).copied();
         self.cancel(channel_id);
         self.until_tick.insert(channel_id, since.unwrap_or(now.unix_ms));
     }
 
     /// Has a channel wait for so many milliseconds, from when it first did.
-    pub(super) fn defer_briefly(&mut self, channel_id: ChannelId, now: Now, ms: u64) {
+    pub(crate) fn defer_briefly(&mut self, channel_id: ChannelId, now: Now, ms: u64) {
         self.until_tick.remove(&channel_id);
         let deadline = *self.briefly.entry(channel_id).or_insert(now.unix_ms + ms);
         self.deadlines.insert((deadline, channel_id));
     }
 
     /// Takes a channel's `revoke_and_ack`, if there is one, out of what is to be sent.
-    pub(super) fn hold_revocation(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
+    pub(crate) fn hold_revocation(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
         let is_answer = |message: &Message| match message {
             Message::RevokeAndAck(answer) => answer.channel_id == channel_id,
             _ => false,
@@ -99,17 +99,17 @@ impl DeferredCommitments {
     }
 
     /// Sends a channel's `revoke_and_ack`, if one waits.
-    pub(super) fn release_revocation(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
+    pub(crate) fn release_revocation(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
         send.extend(self.revocations.remove(&channel_id));
     }
 
     /// Gives up an answer: the channel is gone, or the connection to its peer, and what is owed is told at the next.
-    pub(super) fn drop_revocation(&mut self, channel_id: ChannelId) {
+    pub(crate) fn drop_revocation(&mut self, channel_id: ChannelId) {
         self.revocations.remove(&channel_id);
     }
 
     /// A channel waits no longer.
-    pub(super) fn cancel(&mut self, channel_id: ChannelId) {
+    pub(crate) fn cancel(&mut self, channel_id: ChannelId) {
         self.until_tick.remove(&channel_id);
         if let Some(deadline) = self.briefly.remove(&channel_id) {
             self.deadlines.remove(&(deadline, channel_id));
@@ -117,7 +117,7 @@ impl DeferredCommitments {
     }
 
     /// The channels that have waited as long as they may; they wait no longer.
-    pub(super) fn take_due(&mut self, now: Now) -> BTreeSet<ChannelId> {
+    pub(crate) fn take_due(&mut self, now: Now) -> BTreeSet<ChannelId> {
         let mut overdue = BTreeSet::new();
         while let Some((deadline, channel_id)) = self.deadlines.first().copied()
             && deadline <= now.unix_ms
@@ -129,7 +129,7 @@ impl DeferredCommitments {
     }
 
     /// The same at a tick, which some wait for. What paces were long ago is forgotten.
-    pub(super) fn take_due_at_tick(&mut self, now: Now) -> BTreeSet<ChannelId> {
+    pub(crate) fn take_due_at_tick(&mut self, now: Now) -> BTreeSet<ChannelId> {
         self.paces.retain(|_, pace| pace.marks.back().is_some_and(|(at, _)| at + YOUNG_MS > now.unix_ms));
         let mut overdue = self.take_due(now);
         self.until_tick.retain(|channel_id, since| {
@@ -143,7 +143,7 @@ impl DeferredCommitments {
     }
 
     /// When the first of those that wait briefly is due.
-    pub(super) fn first_deadline(&self) -> Option<Now> {
+    pub(crate) fn first_deadline(&self) -> Option<Now> {
         self.deadlines.first().map(|(unix_ms, _)| Now { unix_ms: *unix_ms })
     }
 }

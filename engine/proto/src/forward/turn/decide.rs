@@ -13,18 +13,20 @@ use crate::onion::{
     Failure, FailureCode, FinalPayload, Payload, PeelJob, PeelReaction, Peeled, SharedSecret, peel_batch,
 };
 
-use super::circuit::{Circuit, CircuitStage, Origin};
-use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, PaymentPart, Resolution};
-use super::input::Now;
 use super::intercept::intercepted_event;
+use super::open_turn::{LockedIn, OpenTurn};
 use super::output::{Event, RefusedOutgoing};
-use super::receiver::{Accepted, FinalHtlc};
-use super::record::Change;
-use super::shard::{LockedIn, OpenTurn, Shard};
+use crate::forward::shard::Shard;
+use crate::forward::state::change::Change;
+use crate::forward::state::receiver::{Accepted, FinalHtlc};
+use crate::forward::terms::circuit::{Circuit, CircuitStage, Offer, Origin, Resolution};
+use crate::forward::terms::handoff::{Handoff, HandoffStep, PaymentPart};
+use crate::forward::terms::ids::IncomingHtlc;
+use crate::forward::terms::time::Now;
 
 impl Shard {
     /// Decides all HTLCs that became irrevocably committed this turn, their onions peeled as one batch.
-    pub(super) fn decide(&mut self, turn: &mut OpenTurn) {
+    pub(crate) fn decide(&mut self, turn: &mut OpenTurn) {
         let mut fresh = std::mem::take(&mut turn.locked_in);
         fresh.retain(|locked_in| self.state.circuits.received(locked_in.incoming).is_none());
         let jobs: Vec<PeelJob<'_>> = fresh
@@ -211,7 +213,7 @@ impl Shard {
     }
 
     /// Takes in an HTLC that pays us on a channel of another shard, which is told how it ends.
-    pub(super) fn accept_part(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, part: &PaymentPart) {
+    pub(crate) fn accept_part(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, part: &PaymentPart) {
         let PaymentPart { amount, cltv_expiry, payment_hash, ref payload } = *part;
         let accepted = decode_final(payload).and_then(|payload| {
             let htlc = FinalHtlc { amount, cltv_expiry, payment_hash, payload: &payload };
@@ -286,7 +288,7 @@ impl Shard {
     }
 
     /// Fails all parts held for a payment.
-    pub(super) fn fail_set(&mut self, turn: &mut OpenTurn, payment_hash: PaymentHash, reason: SetFailure) {
+    pub(crate) fn fail_set(&mut self, turn: &mut OpenTurn, payment_hash: PaymentHash, reason: SetFailure) {
         let height = self.state.height;
         for part in self.take_set(turn, payment_hash, false) {
             let htlc_msat = self.state.circuits.received(part).map_or(Msat::ZERO, |circuit| circuit.amount);
@@ -314,7 +316,7 @@ impl Shard {
     }
 
     /// Gives up the sets that waited too long, or whose HTLCs come too near to their expiry.
-    pub(super) fn expire_sets(&mut self, turn: &mut OpenTurn) {
+    pub(crate) fn expire_sets(&mut self, turn: &mut OpenTurn) {
         let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);
         let expires = |part: &IncomingHtlc| {
             self.state.circuits.received(*part).is_some_and(|circuit| circuit.cltv_expiry <= near)
@@ -356,7 +358,7 @@ impl From<Failure> for Refusal {
 
 /// Why a set of parts is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SetFailure {
+pub(crate) enum SetFailure {
     /// Its parts name different totals.
     Mismatch,
     /// The rest did not come in time.

@@ -1,7 +1,7 @@
 //! What a shard is told: messages, commands, blocks, connections, time.
 //!
-//! Owns the types that go into [`Shard::turn`](super::Shard::turn). Nothing here is checked yet; a wrong command is
-//! answered by [`Event::CommandRefused`](super::Event::CommandRefused), a wrong message by failing its channel.
+//! Owns the types that go into [`Shard::turn`](crate::forward::Shard::turn). Nothing here is checked yet; a wrong command is
+//! answered by [`Event::CommandRefused`](crate::forward::Event::CommandRefused), a wrong message by failing its channel.
 
 use bitcoin::{ScriptBuf, Transaction, TxOut};
 use fulmen_wire::features::Features;
@@ -15,20 +15,14 @@ use crate::onion::Failure;
 use crate::payment::OutgoingPayment;
 
 use super::config::ForwardingPolicy;
-use super::handoff::{Handoff, IncomingHtlc};
-
-/// The time of a turn. The height of the chain is not part of it: that is known from [`Input::Block`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Now {
-    /// Milliseconds since the Unix epoch, or virtual milliseconds: only differences and invoice expiries matter.
-    pub unix_ms: u64,
-}
+use super::handoff::Handoff;
+use super::ids::{ChannelRef, IncomingHtlc};
 
 /// One thing that happened to a shard.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every input is a message: boxing each would cost more")]
 pub enum Input {
-    /// A connection to `peer` stands and `init` was exchanged both ways; see [`negotiate`](super::negotiate).
+    /// A connection to `peer` stands and `init` was exchanged both ways; see [`negotiate`](crate::forward::negotiate).
     PeerConnected {
         /// The peer.
         peer: NodeId,
@@ -64,7 +58,7 @@ pub enum Input {
     SiblingChannel(Scid),
     /// Time has passed; nothing else happened. A tick a second keeps multi-part timeouts sharp.
     Tick,
-    /// The time has come for which [`Shard::wake_at`](super::Shard::wake_at) asked, or may have.
+    /// The time has come for which [`Shard::wake_at`](crate::forward::Shard::wake_at) asked, or may have.
     Wake,
 }
 
@@ -85,7 +79,7 @@ pub struct Confirmation {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Command {
-    /// Opens a channel; [`Event::FundingNeeded`](super::Event::FundingNeeded) follows when the peer accepts.
+    /// Opens a channel; [`Event::FundingNeeded`](crate::forward::Event::FundingNeeded) follows when the peer accepts.
     OpenChannel(OpenChannel),
     /// Gives the signed transaction that funds a channel. It is broadcast as soon as the peer has signed our first
     /// commitment, and so must not fund another channel whose peer might never sign.
@@ -125,12 +119,12 @@ pub enum Command {
     },
     /// Makes a payment hash payable.
     ExpectPayment(ExpectedPayment),
-    /// Carries on an HTLC that [`Event::HtlcIntercepted`](super::Event::HtlcIntercepted) told of.
+    /// Carries on an HTLC that [`Event::HtlcIntercepted`](crate::forward::Event::HtlcIntercepted) told of.
     ResumeHtlc {
         /// The HTLC.
         incoming: IncomingHtlc,
     },
-    /// Fails an HTLC that [`Event::HtlcIntercepted`](super::Event::HtlcIntercepted) told of.
+    /// Fails an HTLC that [`Event::HtlcIntercepted`](crate::forward::Event::HtlcIntercepted) told of.
     FailHtlc {
         /// The HTLC.
         incoming: IncomingHtlc,
@@ -174,7 +168,7 @@ pub struct ExpectedPayment {
 }
 
 /// The parameters of [`Command::SendHtlc`]. Each ends in exactly one
-/// [`Event::HtlcSettled`](super::Event::HtlcSettled) or [`Event::HtlcFailed`](super::Event::HtlcFailed), unless the
+/// [`Event::HtlcSettled`](crate::forward::Event::HtlcSettled) or [`Event::HtlcFailed`](crate::forward::Event::HtlcFailed), unless the
 /// command is refused because the attempt is known already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendHtlc {
@@ -205,13 +199,4 @@ impl SendHtlc {
             onion: payment.packet.clone().into_bytes(),
         }
     }
-}
-
-/// A channel by either of its names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ChannelRef {
-    /// By its BOLT 2 id.
-    Id(ChannelId),
-    /// By its place in the chain.
-    Scid(Scid),
 }

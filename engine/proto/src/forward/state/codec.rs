@@ -10,13 +10,15 @@
 
 use std::collections::BTreeMap;
 
-use super::circuit::{Circuit, CircuitStage, Forward, Origin};
-use super::config::{ForwardingPolicy, InboundFee};
-use super::handoff::{IncomingHtlc, Offer, OutgoingHtlc, Resolution};
-use super::input::{ExpectedPayment, Now};
-use super::record::{Change, Policies, PreviousPolicy, Record};
+use super::change::{Change, Record};
+use super::channels::{Policies, PreviousPolicy};
 use crate::channel::{Delta, Side};
 use crate::durable::{Decoder, Durable, Encoder, RecordError, durable_enum, durable_struct};
+use crate::forward::terms::circuit::{Circuit, CircuitStage, Forward, Offer, Origin, Resolution};
+use crate::forward::terms::config::{ForwardingPolicy, InboundFee};
+use crate::forward::terms::ids::{IncomingHtlc, OutgoingHtlc};
+use crate::forward::terms::input::ExpectedPayment;
+use crate::forward::terms::time::Now;
 
 /// The version of records, their first byte.
 const RECORD_VERSION: u8 = 1;

@@ -2,7 +2,7 @@
 //!
 //! Owns the features this node offers, and the check of a peer's `init`. Does not exchange the messages: whoever holds
 //! the connection sends [`local_init`], gives the peer's answer to [`negotiate`], and tells the shard the result with
-//! [`Input::PeerConnected`](super::Input::PeerConnected).
+//! [`Input::PeerConnected`](crate::forward::Input::PeerConnected).
 
 use fulmen_wire::features::{Feature, Features};
 use fulmen_wire::message::Init;
@@ -100,7 +100,7 @@ pub fn negotiate(config: &NodeConfig, init: &Init) -> Result<Features, InitError
 }
 
 /// What of a peer's features matters to channels.
-pub(super) fn channel_features(theirs: &Features) -> NegotiatedFeatures {
+pub(crate) fn channel_features(theirs: &Features) -> NegotiatedFeatures {
     let ours = local_features();
     let both = |feature| ours.has(feature) && theirs.has(feature);
     NegotiatedFeatures {

@@ -1,6 +1,6 @@
 //! What a turn gives back: the durable record first, then messages, transactions, events and handoffs.
 //!
-//! Owns the types that come out of [`Shard::turn`](super::Shard::turn). Does not execute anything.
+//! Owns the types that come out of [`Shard::turn`](crate::forward::Shard::turn). Does not execute anything.
 //!
 //! Invariant: the parts of a [`Turn`] are executed in the order of its fields, and none before the record is durable.
 
@@ -10,9 +10,11 @@ use fulmen_wire::units::{ChannelId, Msat, NodeId, PaymentHash, PaymentPreimage, 
 
 use crate::channel::ChannelError;
 
-use super::error::{CommandError, LocalFailure};
-use super::handoff::{Handoff, IncomingHtlc, Offer};
-use super::record::Record;
+use crate::forward::state::change::Record;
+use crate::forward::terms::circuit::Offer;
+use crate::forward::terms::error::{CommandError, LocalFailure};
+use crate::forward::terms::handoff::Handoff;
+use crate::forward::terms::ids::IncomingHtlc;
 
 /// Everything one turn of a shard did, to be executed in the order of the fields.
 #[derive(Debug, Default)]
@@ -36,7 +38,7 @@ pub struct Turn {
 #[non_exhaustive]
 pub enum Event {
     /// The peer accepted our channel: it needs a transaction with an output of `amount` to `script`, answered by
-    /// [`Command::FundingTransaction`](super::Command::FundingTransaction).
+    /// [`Command::FundingTransaction`](crate::forward::Command::FundingTransaction).
     FundingNeeded {
         /// The channel until it has its id.
         temporary_channel_id: ChannelId,
@@ -137,8 +139,8 @@ pub enum Event {
         /// For how long it was held here.
         hold_ms: u64,
     },
-    /// A forward is held until [`Command::ResumeHtlc`](super::Command::ResumeHtlc) or
-    /// [`Command::FailHtlc`](super::Command::FailHtlc) says what becomes of it, or its expiry comes too near. Told again
+    /// A forward is held until [`Command::ResumeHtlc`](crate::forward::Command::ResumeHtlc) or
+    /// [`Command::FailHtlc`](crate::forward::Command::FailHtlc) says what becomes of it, or its expiry comes too near. Told again
     /// after a restart.
     HtlcIntercepted {
         /// The HTLC.

@@ -12,8 +12,8 @@ use fulmen_wire::units::BlockHeight;
 
 use crate::onion::Failure;
 
+use super::circuit::Offer;
 use super::config::{ExpiryLimits, ForwardingPolicy};
-use super::handoff::Offer;
 
 /// Checks an offer against the policy of the channel it is to go out on.
 ///
@@ -59,7 +59,8 @@ mod tests {
     use fulmen_wire::units::{CltvDelta, Msat, PaymentHash, Scid};
 
     use super::*;
-    use crate::forward::{InboundFee, Now};
+    use crate::forward::terms::config::InboundFee;
+    use crate::forward::terms::time::Now;
 
     const HEIGHT: BlockHeight = BlockHeight(700_000);
     const LIMITS: ExpiryLimits =

@@ -15,7 +15,7 @@ use fulmen_wire::units::ChannelId;
 use crate::channel::{Channel, Side};
 use crate::keys::{CommitmentKeyJob, CommitmentKeys};
 
-use super::shard::Shard;
+use crate::forward::shard::Shard;
 
 /// The derivations that share one batch of lanes.
 const LANES: usize = 8;
@@ -46,7 +46,7 @@ impl<'a> Jobs<'a> {
 
 impl Shard {
     /// Derives the keys that these channels are about to need: those of our next commitments, or of the peers'.
-    pub(super) fn derive_keys(&mut self, channels: &BTreeSet<ChannelId>, side: Side) {
+    pub(crate) fn derive_keys(&mut self, channels: &BTreeSet<ChannelId>, side: Side) {
         let channel =
             |channel_id: &ChannelId| self.state.channels.get(channel_id).map(|entry| &entry.channel);
         let lacking: Vec<(ChannelId, &Channel)> = channels

@@ -8,7 +8,7 @@
 //!
 //! - A `commitment_signed` for nothing but fulfillments. The preimages have gone out already, and nobody waits for their
 //!   removal; it rides along with the next addition. For few it leaves after 0.2 s ([`Shard::wake_at`]); while it would sign
-//!   more HTLCs again than it removes, and eight at least, with the first [`Input::Tick`](super::Input::Tick) that comes a
+//!   more HTLCs again than it removes, and eight at least, with the first [`Input::Tick`](crate::forward::Input::Tick) that comes a
 //!   second later.
 //! - One that would sign [sixteen](crate::channel::Patience::Brief) HTLCs again for each of its updates, fulfillments aside,
 //!   that are *young*: added in the last 0.2 s, and so likely to be resolved before long. It leaves when so many of them are
@@ -44,11 +44,12 @@ use fulmen_wire::units::{ChannelId, Signature};
 
 use crate::channel::{Patience, Plan, Side, SignJob};
 
-use super::shard::{OpenTurn, Shard};
+use super::open_turn::OpenTurn;
+use crate::forward::shard::Shard;
 
 impl Shard {
     /// Lets those channels wait that had better; time's passing ends all waiting.
-    pub(super) fn defer_commitments(&mut self, turn: &mut OpenTurn, ticked: bool) {
+    pub(crate) fn defer_commitments(&mut self, turn: &mut OpenTurn, ticked: bool) {
         let now = turn.now;
         let overdue = match ticked {
             true => self.deferred.take_due_at_tick(now),
@@ -84,7 +85,7 @@ impl Shard {
 
     /// Has every touched channel send what it owes its peer: `commitment_signed` first of all. All signatures of a
     /// round are made as one batch; a channel may owe more than one message, and so take part in a few rounds.
-    pub(super) fn sign_commitments(&mut self, turn: &mut OpenTurn) {
+    pub(crate) fn sign_commitments(&mut self, turn: &mut OpenTurn) {
         let context = self.context();
         while !turn.touched.is_empty() {
             let touched = std::mem::take(&mut turn.touched);

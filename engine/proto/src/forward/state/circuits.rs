@@ -8,79 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fulmen_wire::units::{BlockHeight, Msat, PaymentHash};
-
-use crate::onion::SharedSecret;
-
-use super::checkpoint::CheckpointItem;
-use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, OutgoingHtlc, Resolution};
-use super::input::Now;
-use super::record::Change;
-
-/// A received HTLC on its way to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Circuit {
-    /// What it pays.
-    pub amount: Msat,
-    /// When it expires.
-    pub cltv_expiry: BlockHeight,
-    /// What locks it.
-    pub payment_hash: PaymentHash,
-    /// The key to failures; `None` when the onion could not be peeled.
-    pub shared_secret: Option<SharedSecret>,
-    /// Where it stands.
-    pub stage: CircuitStage,
-}
-
-/// Where a circuit stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CircuitStage {
-    /// It pays us and waits for the other parts of its payment.
-    Held {
-        /// What the sender meant to pay with it.
-        amt_to_forward: Msat,
-    },
-    /// It goes on, on a channel of this shard.
-    Offered {
-        /// The HTLC offered for it.
-        outgoing: OutgoingHtlc,
-    },
-    /// It is forwarded on a channel of another shard, which has not resolved it yet.
-    HandedOff(Offer),
-    /// It pays us, and the shard that receives its payment has not resolved it yet.
-    PartHandedOff,
-    /// It waits for the embedder's word, and then goes on like this.
-    Intercepted(Offer),
-    /// It is to be removed, or is being removed.
-    Resolved(Resolution),
-}
-
-/// For whom an HTLC was offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// For the operator.
-    Attempt {
-        /// The operator's name for it.
-        attempt_id: u64,
-    },
-    /// For an HTLC received on a channel of this shard.
-    Forward(Forward),
-    /// For an HTLC received on a channel of another shard.
-    Handoff(Forward),
-}
-
-/// An HTLC carried on: what came in, and what goes out for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
-    /// The HTLC that came in.
-    pub incoming: IncomingHtlc,
-    /// What it pays.
-    pub incoming_amount: Msat,
-    /// What the HTLC offered for it pays.
-    pub outgoing_amount: Msat,
-    /// When the one that came in was decided on.
-    pub received_at: Now,
-}
+use super::change::Change;
+use super::item::CheckpointItem;
+use crate::forward::terms::circuit::{Circuit, CircuitStage, Offer, Origin, Resolution};
+use crate::forward::terms::handoff::{Handoff, HandoffStep};
+use crate::forward::terms::ids::{IncomingHtlc, OutgoingHtlc};
 
 /// All circuits of a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +86,7 @@ impl Circuits {
     }
 
     /// What a checkpoint says of the circuits.
-    pub(super) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
+    pub(crate) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
         let received = self.received.iter();
         let received = received.map(|(incoming, circuit)| CheckpointItem::Circuit {
             incoming: *incoming,
@@ -172,7 +104,7 @@ impl Circuits {
     }
 
     /// Takes in what [`Circuits::items`] made. `Handoff` comes after `Offered`, which inserts one without a resolution.
-    pub(super) fn restore(&mut self, item: CheckpointItem) {
+    pub(crate) fn restore(&mut self, item: CheckpointItem) {
         match item {
             CheckpointItem::Circuit { incoming, circuit } => self.open(incoming, circuit),
             CheckpointItem::Offered { outgoing, origin } => self.offer(outgoing, origin),

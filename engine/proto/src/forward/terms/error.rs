@@ -8,8 +8,7 @@ use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, PaymentHash, Sat};
 use crate::channel;
 
 use super::config::PolicyError;
-use super::handoff::IncomingHtlc;
-use super::input::ChannelRef;
+use super::ids::{ChannelRef, IncomingHtlc};
 
 /// Why a command was refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

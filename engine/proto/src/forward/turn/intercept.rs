@@ -9,16 +9,18 @@
 
 use crate::onion::{Failure, Peeled, peel};
 
-use super::circuit::{Circuit, CircuitStage, Origin};
-use super::error::CommandError;
-use super::handoff::{Handoff, HandoffStep, IncomingHtlc, Offer, Resolution};
+use super::open_turn::OpenTurn;
 use super::output::Event;
-use super::record::Change;
-use super::shard::{OpenTurn, Shard};
+use crate::forward::shard::Shard;
+use crate::forward::state::change::Change;
+use crate::forward::terms::circuit::{Circuit, CircuitStage, Offer, Origin, Resolution};
+use crate::forward::terms::error::CommandError;
+use crate::forward::terms::handoff::{Handoff, HandoffStep};
+use crate::forward::terms::ids::IncomingHtlc;
 
 impl Shard {
     /// Tells again of what was held before a restart.
-    pub(super) fn report_intercepted(&mut self, turn: &mut OpenTurn) {
+    pub(crate) fn report_intercepted(&mut self, turn: &mut OpenTurn) {
         if std::mem::take(&mut self.reports_intercepted) {
             turn.out.events.extend(self.intercepted());
         }
@@ -31,7 +33,7 @@ impl Shard {
     }
 
     /// Gives up what cannot be held any longer: forwarded now it would be refused for its expiry.
-    pub(super) fn expire_intercepted(&mut self, turn: &mut OpenTurn) {
+    pub(crate) fn expire_intercepted(&mut self, turn: &mut OpenTurn) {
         let near = self.state.height.saturating_add(self.config.expiry.incoming_min);
         let late: Vec<IncomingHtlc> = self
             .state
@@ -46,7 +48,7 @@ impl Shard {
     }
 
     /// Carries a held HTLC on, as if it had been decided on now.
-    pub(super) fn resume_htlc(
+    pub(crate) fn resume_htlc(
         &mut self,
         turn: &mut OpenTurn,
         incoming: IncomingHtlc,
@@ -81,7 +83,7 @@ impl Shard {
     }
 
     /// Fails a held HTLC.
-    pub(super) fn fail_htlc(
+    pub(crate) fn fail_htlc(
         &mut self,
         turn: &mut OpenTurn,
         incoming: IncomingHtlc,
@@ -114,6 +116,6 @@ impl Shard {
 }
 
 /// What the embedder is told of a held HTLC.
-pub(super) fn intercepted_event(incoming: IncomingHtlc, offer: &Offer) -> Event {
+pub(crate) fn intercepted_event(incoming: IncomingHtlc, offer: &Offer) -> Event {
     Event::HtlcIntercepted { incoming, offer: *offer }
 }

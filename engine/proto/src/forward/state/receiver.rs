@@ -16,10 +16,11 @@ use sha2::{Digest, Sha256};
 
 use crate::onion::{Failure, FinalPayload, PaymentData};
 
-use super::checkpoint::CheckpointItem;
-use super::config::NodeConfig;
-use super::handoff::IncomingHtlc;
-use super::input::{ExpectedPayment, Now};
+use super::item::CheckpointItem;
+use crate::forward::terms::config::NodeConfig;
+use crate::forward::terms::ids::IncomingHtlc;
+use crate::forward::terms::input::ExpectedPayment;
+use crate::forward::terms::time::Now;
 
 /// An HTLC for which this node is the last.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +89,7 @@ impl Receiver {
     }
 
     /// The checkpoint items of expected payments and sets; each set comes before its parts.
-    pub(super) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
+    pub(crate) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
         let expected = self.expected.values();
         let expected = expected.map(|entry| CheckpointItem::ExpectedPayment {
             payment: entry.payment.clone(),
@@ -105,7 +106,7 @@ impl Receiver {
     }
 
     /// Takes in what [`Receiver::items`] said.
-    pub(super) fn restore(&mut self, item: CheckpointItem) {
+    pub(crate) fn restore(&mut self, item: CheckpointItem) {
         match item {
             CheckpointItem::ExpectedPayment { payment, paid } => {
                 let payment_hash = payment.payment_hash;

@@ -19,10 +19,11 @@ use fulmen_wire::units::{ChannelId, NodeId, Txid};
 use crate::channel::{self, AcceptRequest, Channel, ChannelError, Delta, Plan, Reaction, Side};
 use crate::keys::ChannelSecrets;
 
-use super::handoff::OutgoingHtlc;
+use super::open_turn::{NewChannel, OpenTurn, PeerEvent, PeerInput};
 use super::output::Event;
-use super::peer::channel_features;
-use super::shard::{NewChannel, OpenTurn, PeerEvent, PeerInput, Shard};
+use crate::forward::shard::Shard;
+use crate::forward::terms::ids::OutgoingHtlc;
+use crate::forward::terms::peer::channel_features;
 
 /// The channel id that means all channels of the peer.
 const ALL_CHANNELS: ChannelId = ChannelId([0; 32]);
@@ -98,7 +99,7 @@ impl Round {
 
 impl Shard {
     /// Runs rounds until no input of a peer is left. Each round applies at least one plan or defers nothing.
-    pub(super) fn run_messages(&mut self, turn: &mut OpenTurn, inputs: Vec<PeerInput>) {
+    pub(crate) fn run_messages(&mut self, turn: &mut OpenTurn, inputs: Vec<PeerInput>) {
         let mut inputs = inputs;
         while !inputs.is_empty() {
             let mut round = Round::default();
@@ -175,12 +176,12 @@ impl Shard {
     }
 
     /// Breaks the connection to a peer: what it says until it is connected again is not heard.
-    pub(super) fn drop_peer(&mut self, turn: &mut OpenTurn, peer: NodeId) {
+    pub(crate) fn drop_peer(&mut self, turn: &mut OpenTurn, peer: NodeId) {
         self.end_connection(turn, peer);
         turn.out.disconnect.push(peer);
     }
 
-    pub(super) fn channels_of(&self, peer: NodeId) -> Vec<ChannelId> {
+    pub(crate) fn channels_of(&self, peer: NodeId) -> Vec<ChannelId> {
         self.state.channels.of(peer).collect()
     }
 
@@ -229,7 +230,7 @@ impl Shard {
     }
 
     /// Has a channel carry out a command that it may refuse in its present state, which changes nothing.
-    pub(super) fn command_channel_if_possible(
+    pub(crate) fn command_channel_if_possible(
         &mut self,
         turn: &mut OpenTurn,
         channel_id: ChannelId,

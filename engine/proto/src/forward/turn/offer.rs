@@ -11,17 +11,19 @@ use fulmen_wire::units::{ChannelId, Msat};
 use crate::channel;
 use crate::onion::Failure;
 
-use super::config::InboundFee;
-use super::handoff::{Offer, OutgoingHtlc};
+use super::open_turn::OpenTurn;
 use super::output::RefusedOutgoing;
-use super::policy::check_forward;
-use super::record::ChannelEntry;
-use super::shard::{OpenTurn, Shard};
+use crate::forward::shard::Shard;
+use crate::forward::state::channels::ChannelEntry;
+use crate::forward::terms::circuit::Offer;
+use crate::forward::terms::config::InboundFee;
+use crate::forward::terms::ids::OutgoingHtlc;
+use crate::forward::terms::policy::check_forward;
 
 impl Shard {
     /// Offers an HTLC for one received, if policies and means allow: on the named channel if it can, else on the one
     /// to the same peer that has the least to offer of those that have enough, so that larger HTLCs find room later.
-    pub(super) fn offer_checked(
+    pub(crate) fn offer_checked(
         &mut self,
         turn: &mut OpenTurn,
         offer: &Offer,
@@ -81,7 +83,7 @@ impl Shard {
     }
 
     /// Has a channel offer an HTLC; gives its name.
-    pub(super) fn add_htlc(
+    pub(crate) fn add_htlc(
         &mut self,
         turn: &mut OpenTurn,
         channel_id: ChannelId,
@@ -95,13 +97,13 @@ impl Shard {
     }
 
     /// What the operator asks of HTLCs that come in on a channel.
-    pub(super) fn inbound_fee(&self, channel_id: ChannelId) -> InboundFee {
+    pub(crate) fn inbound_fee(&self, channel_id: ChannelId) -> InboundFee {
         let entry = self.state.channels.get(&channel_id);
         entry.map_or(InboundFee::default(), |entry| entry.policies.current.inbound_fee)
     }
 
     /// What is told to the operator of a channel that did not take an offer.
-    pub(super) fn refused_outgoing(&self, offer: &Offer) -> Option<RefusedOutgoing> {
+    pub(crate) fn refused_outgoing(&self, offer: &Offer) -> Option<RefusedOutgoing> {
         let entry = self.state.channels.get(self.state.scids.get(&offer.scid)?)?;
         let available = entry.channel.available_out();
         Some(RefusedOutgoing { scid: offer.scid, amount: offer.amount, available })

@@ -12,8 +12,8 @@ use fulmen_wire::units::BlockHeight;
 
 use crate::onion::ReplayTag;
 
-use super::checkpoint::CheckpointItem;
-use super::handoff::IncomingHtlc;
+use super::item::CheckpointItem;
+use crate::forward::terms::ids::IncomingHtlc;
 
 /// The onions seen, by tag and by when they may be forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl ReplayMemory {
     }
 
     /// What a checkpoint says of the onions.
-    pub(super) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
+    pub(crate) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
         self.by_expiry.iter().filter_map(|(cltv_expiry, tag)| {
             let htlc = *self.owners.get(tag)?;
             Some(CheckpointItem::Onion { tag: *tag, htlc, cltv_expiry: *cltv_expiry })

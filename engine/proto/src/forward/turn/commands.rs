@@ -9,19 +9,23 @@ use fulmen_wire::units::ChannelId;
 use crate::channel::{self, Channel, OpenRequest};
 use crate::keys::ChannelSecrets;
 
-use super::circuit::Origin;
-use super::config::ForwardingPolicy;
-use super::error::{CommandError, LocalFailure};
-use super::input::{ChannelRef, Command, Confirmation, ExpectedPayment, Now, OpenChannel, SendHtlc};
+use super::open_turn::{NewChannel, OpenTurn};
 use super::output::{Event, FailureReason};
-use super::peer::channel_features;
-use super::receiver::hashes_to;
-use super::record::{Change, ChannelEntry};
-use super::shard::{NewChannel, OpenTurn, Shard};
+use crate::forward::shard::Shard;
+use crate::forward::state::change::Change;
+use crate::forward::state::channels::ChannelEntry;
+use crate::forward::state::receiver::hashes_to;
+use crate::forward::terms::circuit::Origin;
+use crate::forward::terms::config::ForwardingPolicy;
+use crate::forward::terms::error::{CommandError, LocalFailure};
+use crate::forward::terms::ids::ChannelRef;
+use crate::forward::terms::input::{Command, Confirmation, ExpectedPayment, OpenChannel, SendHtlc};
+use crate::forward::terms::peer::channel_features;
+use crate::forward::terms::time::Now;
 
 impl Shard {
     /// Does a command, or says why not.
-    pub(super) fn command(&mut self, turn: &mut OpenTurn, command: Command) {
+    pub(crate) fn command(&mut self, turn: &mut OpenTurn, command: Command) {
         let result = match command {
             Command::OpenChannel(open) => self.open_channel(turn, &open),
             Command::FundingTransaction { temporary_channel_id, transaction } => {
@@ -153,7 +157,7 @@ impl Shard {
     }
 
     /// Tells the channel funded by a transaction how deep it is.
-    pub(super) fn confirm(&mut self, turn: &mut OpenTurn, confirmation: &Confirmation) {
+    pub(crate) fn confirm(&mut self, turn: &mut OpenTurn, confirmation: &Confirmation) {
         let Confirmation { txid, scid, depth, output } = confirmation;
         // A channel is named by its funding output.
         let channel_id = ChannelId::from_funding(*txid, scid.output());

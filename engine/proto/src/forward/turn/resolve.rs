@@ -12,17 +12,19 @@ use fulmen_wire::units::PaymentPreimage;
 use crate::channel::{self, Removal};
 use crate::onion::{Failure, create_failure, wrap_failure};
 
-use super::circuit::{CircuitStage, Forward, Origin};
-use super::error::LocalFailure;
-use super::handoff::{Handoff, HandoffStep, IncomingHtlc, OutgoingHtlc, Resolution};
-use super::input::Now;
+use super::open_turn::OpenTurn;
 use super::output::{Event, FailureReason};
-use super::record::Change;
-use super::shard::{OpenTurn, Shard};
+use crate::forward::shard::Shard;
+use crate::forward::state::change::Change;
+use crate::forward::terms::circuit::{CircuitStage, Forward, Origin, Resolution};
+use crate::forward::terms::error::LocalFailure;
+use crate::forward::terms::handoff::{Handoff, HandoffStep};
+use crate::forward::terms::ids::{IncomingHtlc, OutgoingHtlc};
+use crate::forward::terms::time::Now;
 
 impl Shard {
     /// Records how a received HTLC ends, and has its channel say so. Only the first resolution counts.
-    pub(super) fn resolve(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, resolution: Resolution) {
+    pub(crate) fn resolve(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, resolution: Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         if matches!(circuit.stage, CircuitStage::Resolved(_)) {
             return;
@@ -33,7 +35,7 @@ impl Shard {
 
     /// Has the channels remove the HTLCs resolved so far this turn. Not done on the spot: while messages are taken in,
     /// the other channel may have a plan waiting for its signatures, which is good for its present state only.
-    pub(super) fn remove_resolved(&mut self, turn: &mut OpenTurn) {
+    pub(crate) fn remove_resolved(&mut self, turn: &mut OpenTurn) {
         for incoming in std::mem::take(&mut turn.resolved) {
             self.remove_htlc(turn, incoming);
         }
@@ -78,7 +80,7 @@ impl Shard {
     }
 
     /// The peer showed the preimage of an HTLC we offered.
-    pub(super) fn outgoing_fulfilled(
+    pub(crate) fn outgoing_fulfilled(
         &mut self,
         turn: &mut OpenTurn,
         outgoing: OutgoingHtlc,
@@ -102,7 +104,7 @@ impl Shard {
     }
 
     /// An HTLC we offered was given up before any commitment held it.
-    pub(super) fn outgoing_dropped(&mut self, turn: &mut OpenTurn, outgoing: OutgoingHtlc) {
+    pub(crate) fn outgoing_dropped(&mut self, turn: &mut OpenTurn, outgoing: OutgoingHtlc) {
         let Some(origin) = self.state.circuits.origin(outgoing) else { return };
         self.change(turn, Change::OfferEnded { outgoing });
         let resolution = Resolution::Fail(Failure::TemporaryChannelFailure);
@@ -118,7 +120,7 @@ impl Shard {
     }
 
     /// The failure of an HTLC we offered is irrevocably committed.
-    pub(super) fn outgoing_failed(&mut self, turn: &mut OpenTurn, outgoing: OutgoingHtlc, removal: Removal) {
+    pub(crate) fn outgoing_failed(&mut self, turn: &mut OpenTurn, outgoing: OutgoingHtlc, removal: Removal) {
         let Some(origin) = self.state.circuits.origin(outgoing) else { return };
         let resolution = match removal {
             Removal::Fail(reason) => Resolution::Relay(reason),
@@ -149,7 +151,7 @@ impl Shard {
     }
 
     /// Tells the shard that handed an HTLC over how it is to be removed.
-    pub(super) fn resolve_handoff(
+    pub(crate) fn resolve_handoff(
         &mut self,
         turn: &mut OpenTurn,
         incoming: IncomingHtlc,
@@ -160,7 +162,7 @@ impl Shard {
     }
 
     /// Takes from offers that are repeated after a restart the onions that the records left out.
-    pub(super) fn supply_repeated_onions(&mut self, handoffs: &[Handoff]) {
+    pub(crate) fn supply_repeated_onions(&mut self, handoffs: &[Handoff]) {
         if self.onions_awaited.is_empty() {
             return;
         }
@@ -175,7 +177,7 @@ impl Shard {
     }
 
     /// Does what another shard of this node asks; see [`Handoff`] for why it may ask twice.
-    pub(super) fn handoff(&mut self, turn: &mut OpenTurn, handoff: Handoff) {
+    pub(crate) fn handoff(&mut self, turn: &mut OpenTurn, handoff: Handoff) {
         let incoming = handoff.incoming;
         let accepted = self.state.circuits.accepted_handoff(incoming);
         match handoff.step {

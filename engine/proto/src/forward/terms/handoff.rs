@@ -1,0 +1,53 @@
+//! What one shard of a node asks of another: the seam between a circuit's two ends when two locks own them.
+//!
+//! Owns the messages between shards. Does not route them: the runtime knows which shard owns a channel, and tells
+//! each shard the channels of the others by `Input::SiblingChannels`.
+//!
+//! Invariant: a handoff is idempotent. The incoming HTLC names the circuit on both sides, so an [`Handoff`] delivered
+//! twice, also after a restart, changes nothing the second time. Its sender can repeat it from its durable state until
+//! it is answered: an `Offer` or a `Part` by `Resolve`, a `Resolve` by `Ack`.
+
+use fulmen_wire::units::{BlockHeight, Msat, PaymentHash};
+
+use super::circuit::{Offer, Resolution};
+use super::ids::IncomingHtlc;
+
+/// A step of a circuit whose ends lie in two shards. `(incoming, kind of step)` is its idempotent id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handoff {
+    /// The HTLC that came in: the circuit's name.
+    pub incoming: IncomingHtlc,
+    /// What is asked.
+    pub step: HandoffStep,
+}
+
+/// What a [`Handoff`] asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandoffStep {
+    /// To the outgoing channel's shard: offer this HTLC if the channel's policy allows.
+    Offer {
+        /// What to offer.
+        offer: Offer,
+        /// With which onion.
+        onion: Box<[u8; 1366]>,
+    },
+    /// To the shard that receives payments under this hash: an HTLC that pays this node.
+    Part(PaymentPart),
+    /// To the incoming channel's shard: how the HTLC is to be removed.
+    Resolve(Resolution),
+    /// To the shard that sent `Resolve`: the resolution is durable here and may be forgotten there.
+    Ack,
+}
+
+/// An HTLC for which this node is the last, as the shard of its channel peeled it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentPart {
+    /// What it pays.
+    pub amount: Msat,
+    /// When it expires.
+    pub cltv_expiry: BlockHeight,
+    /// What locks it.
+    pub payment_hash: PaymentHash,
+    /// The innermost payload of its onion.
+    pub payload: Vec<u8>,
+}

@@ -1,0 +1,80 @@
+//! What a block brings: confirmations of fundings, and HTLCs and channels whose time is over.
+//!
+//! Owns the steps that depend on the height alone. Does not watch the chain: confirmations are told.
+
+use fulmen_wire::units::{BlockHeight, ChannelId, NodeId};
+
+use super::open_turn::OpenTurn;
+use crate::channel::{self, HtlcEntry, Side};
+use crate::forward::shard::Shard;
+use crate::forward::state::change::Change;
+use crate::forward::state::channels::ChannelEntry;
+use crate::forward::terms::input::Confirmation;
+
+/// The blocks after which a peer's channel without a confirmed funding is forgotten: BOLT 2's 2016, and a day for those
+/// that confirm at the last moment.
+pub(crate) const FUNDING_TIMEOUT_BLOCKS: u32 = 2016 + 144;
+
+impl Shard {
+    pub(crate) fn connect_block(
+        &mut self,
+        turn: &mut OpenTurn,
+        height: BlockHeight,
+        confirmations: &[Confirmation],
+    ) {
+        if height != self.state.height {
+            self.change(turn, Change::Height(height));
+        }
+        for confirmation in confirmations {
+            self.confirm(turn, confirmation);
+        }
+        self.forget_unconfirmed(turn);
+        self.drop_late_additions(turn);
+    }
+
+    /// Gives up the HTLCs that were offered but could not be signed until their expiry came too near: the peer was slow
+    /// to answer, or away. Signed later they might be claimed when those they were offered for have timed out.
+    fn drop_late_additions(&mut self, turn: &mut OpenTurn) {
+        let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);
+        let is_late = |entry: &HtlcEntry| {
+            entry.offered_by == Side::Local
+                && entry.added == channel::Stage::Proposed
+                && entry.htlc.cltv_expiry <= near
+        };
+        let late = self.state.channels.iter().filter(|(_, entry)| entry.channel.htlcs().any(is_late));
+        let late: Vec<(ChannelId, NodeId)> =
+            late.map(|(channel_id, entry)| (*channel_id, entry.peer)).collect();
+        for (channel_id, peer) in late {
+            let is_connected =
+                self.state.channels.get(&channel_id).is_some_and(|entry| entry.channel.is_connected());
+            if is_connected {
+                self.drop_peer(turn, peer);
+            }
+            self.command_channel_if_possible(turn, channel_id, channel::Command::DropAdditions);
+        }
+    }
+
+    /// The channels that peers opened and whose funding was not seen to confirm.
+    pub(crate) fn unconfirmed(&self) -> impl Iterator<Item = (&ChannelId, &ChannelEntry)> {
+        self.state.channels.iter().filter(|(_, entry)| entry.is_unconfirmed())
+    }
+
+    /// Forgets the channels whose funding has not confirmed in the time that BOLT 2 gives it (`channel_ready`).
+    fn forget_unconfirmed(&mut self, turn: &mut OpenTurn) {
+        let height = self.state.height;
+        // A channel begun before the first block was told has no age yet.
+        let over = |entry: &ChannelEntry| {
+            entry.begun_at > BlockHeight(0) && height.blocks_above(entry.begun_at) > FUNDING_TIMEOUT_BLOCKS
+        };
+        let over: Vec<ChannelId> =
+            self.unconfirmed().filter(|(_, entry)| over(entry)).map(|(channel_id, _)| *channel_id).collect();
+        for channel_id in over {
+            let reason = format!("the funding has not confirmed within {FUNDING_TIMEOUT_BLOCKS} blocks");
+            self.command_channel_if_possible(turn, channel_id, channel::Command::Fail { reason });
+            if self.state.channels.contains_key(&channel_id) {
+                self.change(turn, Change::ChannelForgotten { channel_id });
+            }
+            turn.touched.remove(&channel_id);
+        }
+    }
+}

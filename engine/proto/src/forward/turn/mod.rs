@@ -1,0 +1,17 @@
+//! The steps of a turn, one file a step, in the order that [`Shard::turn`](crate::forward::Shard::turn) runs them.
+//!
+//! Owns the methods of `Shard` that decide, and the types a turn consists of. Imports `terms` and `state`.
+
+mod apply;
+pub(crate) mod blocks;
+mod commands;
+mod commitments;
+mod decide;
+pub(crate) mod deferred;
+mod intercept;
+mod keys;
+mod messages;
+mod offer;
+pub(crate) mod open_turn;
+pub(crate) mod output;
+mod resolve;

@@ -1,0 +1,105 @@
+//! A turn while it runs, and its inputs sorted by kind.
+//!
+//! Owns the values that the steps of a turn hand to each other. Does not do any of the steps.
+
+use std::collections::BTreeSet;
+
+use fulmen_wire::features::Features;
+use fulmen_wire::message::Message;
+use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, Scid};
+
+use super::output::Turn;
+use crate::channel::Htlc;
+use crate::forward::terms::config::ForwardingPolicy;
+use crate::forward::terms::handoff::Handoff;
+use crate::forward::terms::ids::IncomingHtlc;
+use crate::forward::terms::input::{Command, Confirmation, Input};
+use crate::forward::terms::time::Now;
+
+/// A turn while it runs: what it gives back so far, and the steps still to come.
+#[derive(Debug)]
+pub(crate) struct OpenTurn {
+    pub(crate) now: Now,
+    /// What the turn returns.
+    pub(crate) out: Turn,
+    /// HTLCs that became irrevocably committed, in order.
+    pub(crate) locked_in: Vec<LockedIn>,
+    /// Channels with a plan that waits for its signatures to be verified: their state must stay as it is.
+    pub(crate) awaiting_verification: BTreeSet<ChannelId>,
+    /// Received HTLCs whose resolution their channels are still to be told.
+    pub(crate) resolved: Vec<IncomingHtlc>,
+    /// Channels that may have something to commit.
+    pub(crate) touched: BTreeSet<ChannelId>,
+}
+
+/// A channel that is being opened, as the shard sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewChannel {
+    pub(crate) peer: NodeId,
+    pub(crate) user_id: u64,
+    pub(crate) key_index: u64,
+    pub(crate) policy: ForwardingPolicy,
+}
+
+/// A received HTLC that waits for its decision.
+#[derive(Debug)]
+pub(crate) struct LockedIn {
+    pub(crate) incoming: IncomingHtlc,
+    pub(crate) htlc: Htlc,
+    pub(crate) over_dust_exposure: bool,
+}
+
+/// The inputs of a turn by kind, each kind in the order given.
+#[derive(Default)]
+pub(crate) struct Sorted {
+    pub(crate) of_peers: Vec<PeerInput>,
+    pub(crate) blocks: Vec<(BlockHeight, Vec<Confirmation>)>,
+    pub(crate) siblings: Option<Vec<Scid>>,
+    pub(crate) new_siblings: Vec<Scid>,
+    pub(crate) commands: Vec<Command>,
+    pub(crate) handoffs: Vec<Handoff>,
+    pub(crate) ticked: bool,
+}
+
+/// What happened on one connection.
+#[derive(Debug)]
+pub(crate) struct PeerInput {
+    pub(crate) peer: NodeId,
+    pub(crate) what: PeerEvent,
+}
+
+/// The kinds of [`PeerInput`].
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are messages: boxing each would cost more")]
+pub(crate) enum PeerEvent {
+    Connected(Features),
+    Disconnected,
+    Message(Message),
+}
+
+impl Sorted {
+    pub(crate) fn new(inputs: impl IntoIterator<Item = Input>) -> Sorted {
+        let mut sorted = Sorted::default();
+        for input in inputs {
+            match input {
+                Input::PeerConnected { peer, features } => {
+                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Connected(features) });
+                }
+                Input::PeerDisconnected { peer } => {
+                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Disconnected });
+                }
+                Input::Message { peer, message } => {
+                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Message(message) });
+                }
+                Input::Command(command) => sorted.commands.push(command),
+                Input::Block { height, confirmations } => sorted.blocks.push((height, confirmations)),
+                Input::Handoff(handoff) => sorted.handoffs.push(handoff),
+                Input::SiblingChannels(scids) => sorted.siblings = Some(scids),
+                Input::SiblingChannel(scid) => sorted.new_siblings.push(scid),
+                Input::Tick => sorted.ticked = true,
+                Input::Wake => {}
+            }
+        }
+        sorted
+    }
+}
