@@ -13,7 +13,7 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChannelId, NodeId, Scid};
 use secp256k1::SecretKey;
 
-use crate::channel::{Channel, Context};
+use crate::channel::{Channel, Context, Htlc};
 use crate::keys::{NodeSeed, secp};
 use crate::onion::{Peeled, peel};
 
@@ -192,29 +192,31 @@ impl Shard {
     /// The handoffs not yet answered. After a restart they are to be delivered again, before any peer is connected.
     pub fn unanswered_handoffs(&self) -> impl Iterator<Item = Handoff> + '_ {
         let offers = self.state.circuits.unresolved_offers().filter_map(|(incoming, offer)| {
-            let htlc = self.state.received_htlc(incoming)?;
-            let packet = htlc.onion_routing_packet.as_ref()?;
-            match peel(&self.node_secret, packet, &htlc.payment_hash.0) {
-                Ok(Peeled::Forward { next_packet, .. }) => {
-                    let onion = next_packet.into_bytes();
-                    Some(Handoff { incoming, step: HandoffStep::Offer { offer, onion } })
-                }
-                _ => None,
-            }
+            let onion = self.next_onion(incoming)?;
+            Some(Handoff { incoming, step: HandoffStep::Offer { offer, onion } })
         });
         let received = self.state.circuits.unresolved_parts().filter_map(|incoming| {
-            let htlc = self.state.received_htlc(incoming)?;
-            let packet = htlc.onion_routing_packet.as_ref()?;
-            let (amount, cltv_expiry, payment_hash) = (htlc.amount, htlc.cltv_expiry, htlc.payment_hash);
-            match peel(&self.node_secret, packet, &payment_hash.0) {
-                Ok(Peeled::Final { payload, .. }) => {
-                    let part = PaymentPart { amount, cltv_expiry, payment_hash, payload };
-                    Some(Handoff { incoming, step: HandoffStep::Part(part) })
-                }
-                _ => None,
-            }
+            let Htlc { amount, cltv_expiry, payment_hash, .. } = *self.state.received_htlc(incoming)?;
+            let Some(Peeled::Final { payload, .. }) = self.peel_again(incoming) else { return None };
+            let part = PaymentPart { amount, cltv_expiry, payment_hash, payload };
+            Some(Handoff { incoming, step: HandoffStep::Part(part) })
         });
         offers.chain(received).chain(self.state.circuits.unacked_resolutions())
+    }
+
+    /// Peels the onion of a received HTLC once more, while its channel has it.
+    fn peel_again(&self, incoming: IncomingHtlc) -> Option<Peeled> {
+        let htlc = self.state.received_htlc(incoming)?;
+        let packet = htlc.onion_routing_packet.as_ref()?;
+        peel(&self.node_secret, packet, &htlc.payment_hash.0).ok()
+    }
+
+    /// The onion for the next hop of a received HTLC that is to be forwarded.
+    pub(crate) fn next_onion(&self, incoming: IncomingHtlc) -> Option<Box<[u8; 1366]>> {
+        match self.peel_again(incoming)? {
+            Peeled::Forward { next_packet, .. } => Some(next_packet.into_bytes()),
+            Peeled::Final { .. } => None,
+        }
     }
 
     /// The whole durable state, in chunks of some 64 KiB that are made as they are asked for. They are to be stored in

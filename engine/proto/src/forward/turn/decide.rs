@@ -14,12 +14,13 @@ use crate::onion::{
 };
 
 use super::intercept::intercepted_event;
+use super::offer::report_refusal;
 use super::open_turn::{LockedIn, OpenTurn};
 use super::output::{Event, RefusedOutgoing};
 use crate::forward::shard::Shard;
 use crate::forward::state::change::Change;
 use crate::forward::state::receiver::{Accepted, FinalHtlc};
-use crate::forward::terms::circuit::{Circuit, CircuitStage, Offer, Origin, Resolution};
+use crate::forward::terms::circuit::{Circuit, CircuitStage, Offer, Resolution};
 use crate::forward::terms::handoff::{Handoff, HandoffStep, PaymentPart};
 use crate::forward::terms::ids::IncomingHtlc;
 use crate::forward::terms::time::Now;
@@ -81,13 +82,9 @@ impl Shard {
         shared_secret: Option<SharedSecret>,
         refusal: Refusal,
     ) {
-        turn.out.events.push(Event::HtlcRefused {
-            incoming_channel_id: locked_in.incoming.channel_id,
-            payment_hash: locked_in.htlc.payment_hash,
-            code: refusal.code,
-            outgoing: refusal.outgoing,
-        });
-        self.open_circuit(turn, locked_in, shared_secret, CircuitStage::Resolved(refusal.resolution));
+        let Refusal { code, resolution, outgoing } = refusal;
+        report_refusal(turn, locked_in.incoming, locked_in.htlc.payment_hash, code, outgoing);
+        self.open_circuit(turn, locked_in, shared_secret, CircuitStage::Resolved(resolution));
         turn.resolved.push(locked_in.incoming);
     }
 
@@ -98,8 +95,7 @@ impl Shard {
         shared_secret: Option<SharedSecret>,
         stage: CircuitStage,
     ) {
-        let Htlc { amount, cltv_expiry, payment_hash, .. } = locked_in.htlc;
-        let circuit = Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage };
+        let circuit = locked_in.circuit(shared_secret, stage);
         self.change(turn, Change::CircuitOpened { incoming: locked_in.incoming, circuit });
     }
 
@@ -155,24 +151,15 @@ impl Shard {
             received_at: turn.now,
             payment_hash: locked_in.htlc.payment_hash,
         };
+        let circuit = locked_in.circuit(Some(secret), CircuitStage::Intercepted(offer));
         if self.config.intercept {
             turn.out.events.push(intercepted_event(incoming, &offer));
-            self.open_circuit(turn, locked_in, Some(secret), CircuitStage::Intercepted(offer));
+            self.change(turn, Change::CircuitOpened { incoming, circuit });
             return Ok(());
         }
-        if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
-            self.open_circuit(turn, locked_in, Some(secret), CircuitStage::HandedOff(offer));
-            turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
-            return Ok(());
-        }
-        let outgoing = self.offer_checked(turn, &offer, onion).map_err(|failure| {
-            let outgoing = self.refused_outgoing(&offer);
-            Refusal { outgoing, ..Refusal::from(failure) }
-        })?;
-        self.open_circuit(turn, locked_in, Some(secret), CircuitStage::Offered { outgoing });
-        let origin = Origin::Forward(offer.forward(incoming));
-        self.change(turn, Change::Offered { outgoing, origin });
-        Ok(())
+        let carried_on = self.carry_on(turn, incoming, circuit, offer, onion);
+        carried_on
+            .map_err(|failure| Refusal { outgoing: self.refused_outgoing(&offer), ..Refusal::from(failure) })
     }
 
     fn decide_final(
@@ -298,12 +285,7 @@ impl Shard {
             };
             // Of another shard's HTLC that shard tells.
             if self.state.circuits.accepted_handoff(part).is_none() {
-                turn.out.events.push(Event::HtlcRefused {
-                    incoming_channel_id: part.channel_id,
-                    payment_hash,
-                    code: failure.code().to_u16(),
-                    outgoing: None,
-                });
+                report_refusal(turn, part, payment_hash, failure.code().to_u16(), None);
             }
             self.end_part(turn, part, Resolution::Fail(failure));
         }

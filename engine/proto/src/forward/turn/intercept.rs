@@ -7,15 +7,14 @@
 //! Invariant: an HTLC held here is durable as such. The first turn after a restart tells of each again, and a command
 //! that comes too late is refused. Where `NodeConfig::intercept` is off, nothing of this runs but a look at an empty set.
 
-use crate::onion::{Failure, Peeled, peel};
+use super::offer::report_refusal;
+use crate::onion::Failure;
 
 use super::open_turn::OpenTurn;
 use super::output::Event;
 use crate::forward::shard::Shard;
-use crate::forward::state::change::Change;
-use crate::forward::terms::circuit::{Circuit, CircuitStage, Offer, Origin, Resolution};
+use crate::forward::terms::circuit::{Circuit, CircuitStage, Offer, Resolution};
 use crate::forward::terms::error::CommandError;
-use crate::forward::terms::handoff::{Handoff, HandoffStep};
 use crate::forward::terms::ids::IncomingHtlc;
 
 impl Shard {
@@ -54,31 +53,10 @@ impl Shard {
         incoming: IncomingHtlc,
     ) -> Result<(), CommandError> {
         let (circuit, offer) = self.held(incoming)?;
-        let onion = self.state.received_htlc(incoming).and_then(|htlc| {
-            let packet = htlc.onion_routing_packet.as_ref()?;
-            match peel(&self.node_secret, packet, &htlc.payment_hash.0) {
-                Ok(Peeled::Forward { next_packet, .. }) => Some(next_packet.into_bytes()),
-                _ => None,
-            }
-        });
-        let onion = onion.ok_or(CommandError::NotIntercepted(incoming))?;
-        let stage = if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
-            turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
-            CircuitStage::HandedOff(offer)
-        } else {
-            match self.offer_checked(turn, &offer, onion) {
-                Ok(outgoing) => {
-                    let origin = Origin::Forward(offer.forward(incoming));
-                    self.change(turn, Change::Offered { outgoing, origin });
-                    CircuitStage::Offered { outgoing }
-                }
-                Err(failure) => {
-                    self.refuse_intercepted(turn, incoming, failure);
-                    return Ok(());
-                }
-            }
-        };
-        self.change(turn, Change::CircuitOpened { incoming, circuit: Circuit { stage, ..circuit } });
+        let onion = self.next_onion(incoming).ok_or(CommandError::NotIntercepted(incoming))?;
+        if let Err(failure) = self.carry_on(turn, incoming, circuit, offer, onion) {
+            self.refuse_intercepted(turn, incoming, failure);
+        }
         Ok(())
     }
 
@@ -105,12 +83,7 @@ impl Shard {
 
     fn refuse_intercepted(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, failure: Failure) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
-        turn.out.events.push(Event::HtlcRefused {
-            incoming_channel_id: incoming.channel_id,
-            payment_hash: circuit.payment_hash,
-            code: failure.code().to_u16(),
-            outgoing: None,
-        });
+        report_refusal(turn, incoming, circuit.payment_hash, failure.code().to_u16(), None);
         self.resolve(turn, incoming, Resolution::Fail(failure));
     }
 }

@@ -6,21 +6,50 @@
 //! Invariant: an offer satisfies the policy of the channel it names, whichever channel carries it; and that of the one
 //! that does. What another channel lacks never shows in the failure: it is always that of the named one.
 
-use fulmen_wire::units::{ChannelId, Msat};
+use fulmen_wire::units::{ChannelId, Msat, PaymentHash};
 
 use crate::channel;
+use crate::forward::state::change::Change;
+use crate::forward::terms::handoff::{Handoff, HandoffStep};
 use crate::onion::Failure;
 
 use super::open_turn::OpenTurn;
-use super::output::RefusedOutgoing;
+use super::output::{Event, RefusedOutgoing};
 use crate::forward::shard::Shard;
 use crate::forward::state::channels::ChannelEntry;
-use crate::forward::terms::circuit::Offer;
+use crate::forward::terms::circuit::{Circuit, CircuitStage, Offer, Origin};
 use crate::forward::terms::config::InboundFee;
-use crate::forward::terms::ids::OutgoingHtlc;
+use crate::forward::terms::ids::{IncomingHtlc, OutgoingHtlc};
 use crate::forward::terms::policy::check_forward;
 
 impl Shard {
+    /// Carries on an HTLC that is decided on: hands it to the shard that has the channel its sender named, or offers it
+    /// on a channel of this one. Records its circuit with the stage that follows.
+    ///
+    /// # Errors
+    /// The failure the sender is to be told. Nothing is recorded then.
+    pub(crate) fn carry_on(
+        &mut self,
+        turn: &mut OpenTurn,
+        incoming: IncomingHtlc,
+        circuit: Circuit,
+        offer: Offer,
+        onion: Box<[u8; 1366]>,
+    ) -> Result<(), Failure> {
+        if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
+            let circuit = Circuit { stage: CircuitStage::HandedOff(offer), ..circuit };
+            self.change(turn, Change::CircuitOpened { incoming, circuit });
+            turn.out.handoffs.push(Handoff { incoming, step: HandoffStep::Offer { offer, onion } });
+            return Ok(());
+        }
+        let outgoing = self.offer_checked(turn, &offer, onion)?;
+        let circuit = Circuit { stage: CircuitStage::Offered { outgoing }, ..circuit };
+        self.change(turn, Change::CircuitOpened { incoming, circuit });
+        let origin = Origin::Forward(offer.forward(incoming));
+        self.change(turn, Change::Offered { outgoing, origin });
+        Ok(())
+    }
+
     /// Offers an HTLC for one received, if policies and means allow: on the named channel if it can, else on the one
     /// to the same peer that has the least to offer of those that have enough, so that larger HTLCs find room later.
     pub(crate) fn offer_checked(
@@ -108,6 +137,18 @@ impl Shard {
         let available = entry.channel.available_out();
         Some(RefusedOutgoing { scid: offer.scid, amount: offer.amount, available })
     }
+}
+
+/// Reports that this node refused a received HTLC.
+pub(crate) fn report_refusal(
+    turn: &mut OpenTurn,
+    incoming: IncomingHtlc,
+    payment_hash: PaymentHash,
+    code: u16,
+    outgoing: Option<RefusedOutgoing>,
+) {
+    let incoming_channel_id = incoming.channel_id;
+    turn.out.events.push(Event::HtlcRefused { incoming_channel_id, payment_hash, code, outgoing });
 }
 
 fn is_usable(entry: &ChannelEntry) -> bool {

@@ -10,11 +10,13 @@ use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, Scid};
 
 use super::output::Turn;
 use crate::channel::Htlc;
+use crate::forward::terms::circuit::{Circuit, CircuitStage};
 use crate::forward::terms::config::ForwardingPolicy;
 use crate::forward::terms::handoff::Handoff;
 use crate::forward::terms::ids::IncomingHtlc;
 use crate::forward::terms::input::{Command, Confirmation, Input};
 use crate::forward::terms::time::Now;
+use crate::onion::SharedSecret;
 
 /// A turn while it runs: what it gives back so far, and the steps still to come.
 #[derive(Debug)]
@@ -47,6 +49,14 @@ pub(crate) struct LockedIn {
     pub(crate) incoming: IncomingHtlc,
     pub(crate) htlc: Htlc,
     pub(crate) over_dust_exposure: bool,
+}
+
+impl LockedIn {
+    /// The circuit of this HTLC at a stage.
+    pub(crate) fn circuit(&self, shared_secret: Option<SharedSecret>, stage: CircuitStage) -> Circuit {
+        let Htlc { amount, cltv_expiry, payment_hash, .. } = self.htlc;
+        Circuit { amount, cltv_expiry, payment_hash, shared_secret, stage }
+    }
 }
 
 /// The inputs of a turn by kind, each kind in the order given.

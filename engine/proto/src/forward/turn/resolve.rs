@@ -12,6 +12,7 @@ use fulmen_wire::units::PaymentPreimage;
 use crate::channel::{self, Removal};
 use crate::onion::{Failure, create_failure, wrap_failure};
 
+use super::offer::report_refusal;
 use super::open_turn::OpenTurn;
 use super::output::{Event, FailureReason};
 use crate::forward::shard::Shard;
@@ -214,12 +215,7 @@ impl Shard {
         if let (CircuitStage::HandedOff(_) | CircuitStage::PartHandedOff, Resolution::Fail(failure)) =
             (&circuit.stage, resolution)
         {
-            turn.out.events.push(Event::HtlcRefused {
-                incoming_channel_id: incoming.channel_id,
-                payment_hash: circuit.payment_hash,
-                code: failure.code().to_u16(),
-                outgoing: None,
-            });
+            report_refusal(turn, incoming, circuit.payment_hash, failure.code().to_u16(), None);
         }
     }
 }
