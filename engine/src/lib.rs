@@ -48,9 +48,9 @@
 //! `examples/embed.rs` shows one with threads and sockets. [`node::Node`] is a single shard without any runtime, for
 //! simulators and those who bring their own.
 //!
-//! [`graph`] finds the routes, [`proto::payment`] makes their onions, [`chain`] is the block chain: Bitcoin Core's own
-//! validation engine in process (feature `kernel`) or a bitcoind over JSON-RPC (feature `rpc`). `ARCHITECTURE.md` beside
-//! this crate says how it all fits.
+//! [`graph`] finds the routes, [`proto::payment`] makes their onions, [`chain`] is the block chain, with a
+//! bitcoind over JSON-RPC as its backend (feature `rpc`); the crate `fulmen-regtest` has Bitcoin Core's validation engine
+//! in process, for tests. `ARCHITECTURE.md` beside this crate says how it all fits.
 
 #![forbid(unsafe_code)]
 

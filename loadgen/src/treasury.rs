@@ -9,10 +9,10 @@
 use std::sync::Arc;
 
 use bitcoin::{ScriptBuf, Transaction, Txid};
-use fulmen::chain::kernel::KernelChain;
-use fulmen::chain::rpc::RpcChain;
-use fulmen::chain::wallet::{Wallet, WalletError, mine_until};
-use fulmen::chain::{BroadcastError, ChainError, ChainEvent, RegtestChain};
+use fulmen::chain::{BroadcastError, ChainError, ChainEvent};
+use fulmen_regtest::kernel::KernelChain;
+use fulmen_regtest::wallet::{Wallet, WalletError, mine_until};
+use fulmen_regtest::{RegtestChain, RegtestError, daemon};
 use fulmen_wire::units::Sat;
 use thiserror::Error;
 
@@ -24,9 +24,12 @@ use crate::seed::{Purpose, Seed};
 /// Why the chain's side failed.
 #[derive(Debug, Error)]
 pub(crate) enum TreasuryError {
-    /// The chain could not be opened, asked or extended.
+    /// The chain could not be asked.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The chain could not be opened or extended.
+    #[error(transparent)]
+    Regtest(#[from] RegtestError),
     /// A transaction of the run was refused.
     #[error("{what}: {cause}; this is a bug or a chain someone else is using")]
     Refused {
@@ -69,7 +72,7 @@ impl Treasury {
     pub(crate) fn open(spec: &ChainSpec, number: u64) -> Result<Treasury, TreasuryError> {
         let mut chain: Box<dyn RegtestChain> = match spec {
             ChainSpec::Kernel => Box::new(KernelChain::in_memory()?),
-            ChainSpec::Rpc { url, .. } => Box::new(RpcChain::connect(url)?),
+            ChainSpec::Rpc { url, .. } => Box::new(daemon::connect(url)?),
         };
         let tip = chain.tip()?;
         // On a chain of its own a run depends on the seed alone. On one that lasts, keys must differ from run to run.

@@ -1,36 +1,21 @@
 //! The block chain as the engine sees it: a tip, blocks, a place to send transactions, and a fee estimate.
 //!
-//! Owns the [`Chain`] trait, its regtest extension [`RegtestChain`] and their errors, and the small P2WPKH wallet
-//! that miner and nodes use ([`wallet`]). Two backends implement the traits: Bitcoin Core's validation engine in
-//! process (`kernel`, feature `kernel`), and a bitcoind over JSON-RPC (`rpc`, feature `rpc`); one conformance suite
-//! holds both to the same behaviour. Watching a channel's outputs (BOLT 5) is not done here: whoever watches reads
-//! the events.
+//! Owns the [`Chain`] trait, its errors, and one backend: a bitcoind of any network over JSON-RPC (`rpc`, feature
+//! `rpc`). The crate `fulmen-regtest` has another, Bitcoin Core's validation engine in process, and the extension for
+//! chains whose blocks we mine; one conformance suite runs on both. Watching a channel's outputs (BOLT 5) is not done
+//! here: it reads the events.
 //!
 //! Invariant: the events a chain reports form one unbroken walk. A `Connected` block extends the block reported last,
 //! a `Disconnected` one takes exactly the last one back. [`Chain`] is small on purpose: a test that wants a failing
 //! or reordering chain implements it around a real one.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use bitcoin::{Block, BlockHash, ScriptBuf, Transaction, Txid};
-use fulmen_wire::units::{BlockHeight, FeeratePerKw, Sat};
+use bitcoin::{Block, BlockHash, Transaction, Txid};
+use fulmen_wire::units::{BlockHeight, FeeratePerKw};
 
-#[cfg(any(feature = "kernel", feature = "rpc"))]
-mod assemble;
-#[cfg(any(feature = "kernel", feature = "rpc"))]
-mod directory;
-#[cfg(feature = "kernel")]
-pub mod kernel;
 #[cfg(feature = "rpc")]
 pub mod rpc;
-pub mod wallet;
-
-/// Blocks a coinbase output waits before it may be spent: spendable in the block this many above its own.
-pub const COINBASE_MATURITY_BLOCKS: u32 = 100;
-
-/// Blocks after which the subsidy of a regtest chain halves.
-pub const REGTEST_HALVING_BLOCKS: u32 = 150;
 
 /// A block chain.
 ///
@@ -71,28 +56,6 @@ pub trait Chain: Send {
     fn fee_estimate(&mut self) -> Result<FeeratePerKw, ChainError>;
 }
 
-/// A chain whose blocks we make ourselves: for tests and load.
-pub trait RegtestChain: Chain {
-    /// Mines `blocks` blocks with what waits to be mined, the reward of each to `reward_to`; returns their hashes.
-    ///
-    /// # Errors
-    /// When the backend refuses a block or cannot be asked.
-    fn mine(&mut self, blocks: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, ChainError>;
-
-    /// Replaces the last `depth` blocks by `depth + 1` empty ones, the reward of each to `reward_to`. Transactions of
-    /// the replaced blocks wait to be mined again, as far as they are still valid.
-    ///
-    /// # Errors
-    /// [`ChainError::ReorgTooDeep`] when the chain is not that long, and as [`mine`](RegtestChain::mine).
-    fn reorganize(&mut self, depth: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, ChainError>;
-
-    /// The transactions that wait to be mined, in no particular order.
-    ///
-    /// # Errors
-    /// When the backend cannot be asked.
-    fn waiting(&mut self) -> Result<Vec<Txid>, ChainError>;
-}
-
 /// The last block of the best chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tip {
@@ -121,67 +84,10 @@ pub enum ChainEvent {
     },
 }
 
-/// Why a chain could not be opened, asked or extended. Each line says what to do about it.
+/// Why a chain could not be reached or asked. Each line says what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainError {
-    /// A directory for the chain could not be made.
-    #[error("cannot create the chain directory {}: {source}; name one that can be written to", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The kernel does not open the directory.
-    #[error(
-        "cannot open the regtest chain in {}: {reason}; end the process that uses it, or name an empty directory",
-        path.display()
-    )]
-    Open {
-        /// The directory.
-        path: PathBuf,
-        /// What the kernel said.
-        reason: String,
-    },
-    /// The kernel reported a failure of its own, such as a full disk.
-    #[error("the validation engine failed: {reason}; check disk space and start again")]
-    Kernel {
-        /// What it said.
-        reason: String,
-    },
-    /// A block we assembled was refused: a bug of ours, or a clock far off.
-    #[error("block {hash} at height {} was refused: {reason}; check the system clock, then report this", height.0)]
-    BlockRefused {
-        /// The height it was meant for.
-        height: BlockHeight,
-        /// Its hash.
-        hash: BlockHash,
-        /// What the backend said.
-        reason: String,
-    },
-    /// More blocks were to be replaced than there are.
-    #[error("cannot replace the last {depth} blocks of a chain of {}; ask for fewer", height.0)]
-    ReorgTooDeep {
-        /// How many were to be replaced.
-        depth: u32,
-        /// The tip's height.
-        height: BlockHeight,
-    },
-    /// The subsidy still to come cannot make up the balance asked for.
-    #[error(
-        "{wanted} cannot be mined: this regtest chain (height {}) yields {available} at most with what the wallet has; \
-         start on a fresh chain or ask for less",
-        height.0
-    )]
-    SubsidyExhausted {
-        /// The mature balance asked for.
-        wanted: Sat,
-        /// The most that can ever be had.
-        available: Sat,
-        /// The tip's height.
-        height: BlockHeight,
-    },
     /// The URL of a bitcoind is not one.
     #[error("{url:?} is not the URL of a bitcoind: {reason}; write http://user:password@127.0.0.1:18443")]
     Url {
@@ -211,9 +117,11 @@ pub enum ChainError {
         /// The user.
         user: String,
     },
-    /// The bitcoind runs another network.
-    #[error("bitcoind at {url} runs network {network:?}, not regtest; start it with -regtest")]
-    WrongNetwork {
+    /// The bitcoind runs a network that Bitcoin Core does not know.
+    #[error(
+        "bitcoind at {url} runs network {network:?}, which is unknown; start it with -chain=main, test, signet or regtest"
+    )]
+    UnknownNetwork {
         /// The URL, without user and password.
         url: String,
         /// The network it named.
@@ -294,11 +202,4 @@ pub enum RefusalKind {
     Script,
     /// It pays less than the backend relays, or breaks another of its policies. Never from the kernel.
     Policy,
-}
-
-/// The subsidy of the regtest block at `height`.
-#[must_use]
-pub const fn regtest_subsidy(height: BlockHeight) -> Sat {
-    let halvings = height.0 / REGTEST_HALVING_BLOCKS;
-    if halvings >= 64 { Sat::ZERO } else { Sat((50 * 100_000_000) >> halvings) }
 }

@@ -1,4 +1,4 @@
-//! A regtest chain behind the JSON-RPC of a bitcoind.
+//! A chain of any network behind the JSON-RPC of a bitcoind.
 //!
 //! Owns the walk of events along the daemon's best chain, and the translation of its refusals. Keeps no keys and asks
 //! for no wallet there: coins are found in the blocks. Needs no index and no notification either, only polling.
@@ -10,20 +10,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
-use bitcoin::{Block, BlockHash, ScriptBuf, Transaction, Txid};
-use fulmen_wire::units::{BlockHeight, FeeratePerKw, Sat};
+use bitcoin::{Block, BlockHash, Network, Transaction};
+use fulmen_wire::units::{BlockHeight, FeeratePerKw};
 use serde_json::json;
 
-use super::assemble::{self, Slot};
-use super::{BroadcastError, Chain, ChainError, ChainEvent, RefusalKind, RegtestChain, Tip};
-use client::{Answer, RpcClient};
+use super::{BroadcastError, Chain, ChainError, ChainEvent, RefusalKind, Tip};
+use client::RpcAnswer;
+pub use client::RpcClient;
 
-pub mod bitcoind;
 mod client;
 
-/// A regtest chain behind the JSON-RPC of a bitcoind.
+/// A chain behind the JSON-RPC of a bitcoind.
 pub struct RpcChain {
     client: RpcClient,
+    network: Network,
     /// The hashes of the chain reported so far, or about to be: element 0 is the genesis block.
     reported: Vec<BlockHash>,
     pending: Vec<ChainEvent>,
@@ -33,39 +33,49 @@ impl RpcChain {
     /// Connects to `http://user:password@host:port`, and waits for the daemon to finish its start.
     ///
     /// # Errors
-    /// When the URL is not one, nothing answers, the password is wrong, or the network is not regtest.
+    /// When the URL is not one, nothing answers, the password is wrong, or the network is unknown.
     pub fn connect(url: &str) -> Result<RpcChain, ChainError> {
         let client = RpcClient::new(url, PROBE_TIMEOUT)?;
         let deadline = Instant::now() + START_WAIT_MAX;
         let info = loop {
             match client.ask("getblockchaininfo", &[])? {
-                Answer::Result(info) => break info,
-                Answer::Refused { code: RPC_IN_WARMUP, .. } if Instant::now() < deadline => {
+                RpcAnswer::Result(info) => break info,
+                RpcAnswer::Refused { code: RPC_IN_WARMUP, .. } if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                Answer::Refused { code, message } => {
+                RpcAnswer::Refused { code, message } => {
                     return Err(ChainError::Rpc { method: "getblockchaininfo", code, message });
                 }
             }
         };
-        let network = info["chain"].as_str().unwrap_or("unnamed");
-        if network != "regtest" {
-            return Err(ChainError::WrongNetwork {
-                url: client.address().to_owned(),
-                network: network.to_owned(),
-            });
-        }
-        let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest).block_hash();
+        let name = info["chain"].as_str().unwrap_or("unnamed");
+        let network = Network::from_core_arg(name).map_err(|_| ChainError::UnknownNetwork {
+            url: client.address().to_owned(),
+            network: name.to_owned(),
+        })?;
+        let genesis = bitcoin::constants::genesis_block(network).block_hash();
         let client = RpcClient::new(url, CALL_TIMEOUT)?;
-        Ok(RpcChain { client, reported: vec![genesis], pending: Vec::new() })
+        Ok(RpcChain { client, network, reported: vec![genesis], pending: Vec::new() })
+    }
+
+    /// The network the daemon runs.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// The connection, for methods that [`Chain`] has no use for.
+    #[must_use]
+    pub fn client(&self) -> &RpcClient {
+        &self.client
     }
 
     /// The hash of the best chain's block at `height`, or `None` above its tip.
     fn hash_at(&self, height: usize) -> Result<Option<BlockHash>, ChainError> {
         match self.client.ask("getblockhash", &[json!(height)])? {
-            Answer::Result(hash) => self.client.parse("getblockhash", &hash).map(Some),
-            Answer::Refused { code: RPC_INVALID_PARAMETER, .. } => Ok(None),
-            Answer::Refused { code, message } => {
+            RpcAnswer::Result(hash) => self.client.parse("getblockhash", &hash).map(Some),
+            RpcAnswer::Refused { code: RPC_INVALID_PARAMETER, .. } => Ok(None),
+            RpcAnswer::Refused { code, message } => {
                 Err(ChainError::Rpc { method: "getblockhash", code, message })
             }
         }
@@ -128,15 +138,15 @@ impl Chain for RpcChain {
     fn broadcast(&mut self, transaction: &Transaction) -> Result<(), BroadcastError> {
         // A fee limit of zero is none: what a transaction pays is its maker's business.
         match self.client.ask("sendrawtransaction", &[json!(serialize_hex(transaction)), json!(0)])? {
-            Answer::Result(_) | Answer::Refused { code: RPC_ALREADY_IN_CHAIN, .. } => Ok(()),
-            Answer::Refused { message, .. } if message.contains("txn-already-") => Ok(()),
-            Answer::Refused { code: RPC_DESERIALIZATION, message } => {
+            RpcAnswer::Result(_) | RpcAnswer::Refused { code: RPC_ALREADY_IN_CHAIN, .. } => Ok(()),
+            RpcAnswer::Refused { message, .. } if message.contains("txn-already-") => Ok(()),
+            RpcAnswer::Refused { code: RPC_DESERIALIZATION, message } => {
                 Err(refused(transaction, RefusalKind::Malformed, message))
             }
-            Answer::Refused { code: RPC_VERIFY_ERROR | RPC_VERIFY_REJECTED, message } => {
+            RpcAnswer::Refused { code: RPC_VERIFY_ERROR | RPC_VERIFY_REJECTED, message } => {
                 Err(refused(transaction, refusal_kind(&message), message))
             }
-            Answer::Refused { code, message } => {
+            RpcAnswer::Refused { code, message } => {
                 Err(ChainError::Rpc { method: "sendrawtransaction", code, message }.into())
             }
         }
@@ -149,65 +159,6 @@ impl Chain for RpcChain {
         let sat_per_kw = (bitcoin_per_kvb * 100_000_000.0 / 4.0).ceil();
         // The conversion saturates; no sane rate comes near the limit.
         Ok(FeeratePerKw(sat_per_kw as u32).max(FeeratePerKw::FLOOR))
-    }
-}
-
-impl RegtestChain for RpcChain {
-    fn mine(&mut self, blocks: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, ChainError> {
-        let descriptor = format!("raw({})", reward_to.to_hex_string());
-        let mut hashes = Vec::new();
-        let mut left = blocks;
-        while left > 0 {
-            // Few enough for an answer before the connection times out.
-            let now = left.min(MINE_AT_ONCE);
-            let answer = self.client.call("generatetodescriptor", &[json!(now), json!(descriptor)])?;
-            for hash in answer.as_array().into_iter().flatten() {
-                hashes.push(self.client.parse("generatetodescriptor", hash)?);
-            }
-            left -= now;
-        }
-        Ok(hashes)
-    }
-
-    fn reorganize(&mut self, depth: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, ChainError> {
-        let tip = self.tip()?;
-        let Some(fork) = tip.height.0.checked_sub(depth) else {
-            return Err(ChainError::ReorgTooDeep { depth, height: tip.height });
-        };
-        let mut time = 0;
-        let mut parent = tip.hash;
-        // Later than each of the last eleven blocks is above their median.
-        for height in fork.saturating_sub(10)..=fork {
-            let hash = self.hash_at(height as usize)?;
-            parent = hash.ok_or_else(|| self.client.unexpected("getblockhash", "the chain got shorter"))?;
-            let header = self.client.call("getblockheader", &[json!(parent.to_string())])?;
-            let seen = header["time"].as_u64().and_then(|time| u32::try_from(time).ok());
-            time = time.max(seen.ok_or_else(|| self.client.unexpected("getblockheader", "no time"))?);
-        }
-        let tag = assemble::branch_tag(tip.hash);
-        let mut hashes = Vec::new();
-        for height in fork + 1..=tip.height.0 + 1 {
-            time = time.saturating_add(1);
-            let slot = Slot { parent, height: BlockHeight(height), time, reward_to, tag };
-            let block = assemble::block(&slot, Vec::new(), Sat::ZERO);
-            parent = block.block_hash();
-            let verdict = self.client.call("submitblock", &[json!(serialize_hex(&block))])?;
-            // A block that does not become the tip at once is "inconclusive".
-            if let Some(reason) = verdict.as_str().filter(|verdict| *verdict != "inconclusive") {
-                return Err(ChainError::BlockRefused {
-                    height: slot.height,
-                    hash: parent,
-                    reason: reason.to_owned(),
-                });
-            }
-            hashes.push(parent);
-        }
-        Ok(hashes)
-    }
-
-    fn waiting(&mut self) -> Result<Vec<Txid>, ChainError> {
-        let answer = self.client.call("getrawmempool", &[])?;
-        answer.as_array().into_iter().flatten().map(|txid| self.client.parse("getrawmempool", txid)).collect()
     }
 }
 
@@ -253,11 +204,8 @@ const START_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long the first calls may take: whatever else listens on the port may never answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a call may take; mining is split up to stay below it.
+/// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Blocks mined in one call.
-const MINE_AT_ONCE: u32 = 50;
 
 /// Within how many blocks a transaction at the estimated rate should be mined.
 const FEE_TARGET_BLOCKS: u32 = 6;
@@ -296,8 +244,11 @@ mod tests {
 
     #[test]
     fn each_way_to_fail_to_connect_has_its_name() {
-        let error = connect_to(json_reply(r#"{"chain":"main"}"#));
-        assert!(matches!(&error, ChainError::WrongNetwork { network, .. } if network == "main"), "{error}");
+        let error = connect_to(json_reply(r#"{"chain":"liquidv1"}"#));
+        assert!(
+            matches!(&error, ChainError::UnknownNetwork { network, .. } if network == "liquidv1"),
+            "{error}"
+        );
         let error = connect_to("HTTP/1.1 401 Unauthorized\r\n\r\n".to_owned());
         assert!(matches!(&error, ChainError::Unauthorized { user, .. } if user == "user"), "{error}");
         let error = connect_to("220 mail.example.org ESMTP\r\n".to_owned());

@@ -1,13 +1,17 @@
 //! One suite for every chain backend: whoever writes to the `Chain` traits may rely on exactly this.
 //!
-//! Runs on the kernel with feature `kernel`, and on a real bitcoind with feature `rpc` and `BITCOIND_EXE` set.
+//! Runs on the kernel, and on a real bitcoind where `BITCOIND_EXE` names one.
 
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
-use fulmen::chain::wallet::{Spend, Wallet, WalletError, mine_until};
-use fulmen::chain::{ChainError, ChainEvent, RefusalKind, RegtestChain};
+use fulmen::chain::rpc::RpcChain;
+use fulmen::chain::{ChainError, ChainEvent, RefusalKind};
+use fulmen_regtest::bitcoind::Bitcoind;
+use fulmen_regtest::kernel::KernelChain;
+use fulmen_regtest::wallet::{Wallet, WalletError, WalletSpend, mine_until};
+use fulmen_regtest::{RegtestChain, RegtestError, daemon};
 use fulmen_wire::units::{BlockHeight, FeeratePerKw, Sat};
 
 const RATE: FeeratePerKw = FeeratePerKw(1_000);
@@ -41,7 +45,7 @@ impl<'a> Bench<'a> {
         self.chain.tip().unwrap().height.0
     }
 
-    fn broadcast(&mut self, spend: &Spend) {
+    fn broadcast(&mut self, spend: &WalletSpend) {
         self.chain.broadcast(&spend.transaction).unwrap();
         self.miner.sent(spend.transaction.compute_txid());
     }
@@ -49,11 +53,11 @@ impl<'a> Bench<'a> {
     /// The transaction is refused for this reason, and nothing moved.
     fn refused(&mut self, transaction: &Transaction, kind: RefusalKind) {
         let tip = self.chain.tip().unwrap();
-        let waiting = self.chain.waiting().unwrap();
+        let waiting = self.chain.mempool_txids().unwrap();
         let error = self.chain.broadcast(transaction).expect_err("refused");
         assert_eq!(error.kind(), Some(kind), "{error}");
         assert_eq!(self.chain.tip().unwrap(), tip);
-        assert_eq!(self.chain.waiting().unwrap(), waiting);
+        assert_eq!(self.chain.mempool_txids().unwrap(), waiting);
     }
 
     /// An output anyone can spend, mined in the last block.
@@ -96,7 +100,7 @@ fn mines_funds_broadcasts_and_confirms(chain: &mut dyn RegtestChain) {
     let spend = bench.miner.fund(&[(payee.script_pubkey().clone(), Sat(COIN))], RATE).unwrap();
     bench.broadcast(&spend);
     let txid = spend.transaction.compute_txid();
-    assert_eq!(bench.chain.waiting().unwrap(), [txid]);
+    assert_eq!(bench.chain.mempool_txids().unwrap(), [txid]);
     bench.chain.broadcast(&spend.transaction).expect("again is no error");
     let events = bench.mine(1);
     let [ChainEvent::Connected { height, block }] = &events[..] else { panic!("{events:?}") };
@@ -104,7 +108,7 @@ fn mines_funds_broadcasts_and_confirms(chain: &mut dyn RegtestChain) {
     assert_eq!(bench.chain.block(*height).unwrap().as_ref(), Some(block));
     assert_eq!(bench.chain.block(BlockHeight(height.0 + 1)).unwrap(), None);
     assert_eq!(bench.chain.tip().unwrap().hash, block.block_hash());
-    assert!(bench.chain.waiting().unwrap().is_empty());
+    assert!(bench.chain.mempool_txids().unwrap().is_empty());
     bench.chain.broadcast(&spend.transaction).expect("in the chain is no error");
     // The miner paid itself the fee, so only the payment is gone.
     let after = bench.miner.balance().total();
@@ -228,7 +232,7 @@ fn reports_reorganisations_in_order(chain: &mut dyn RegtestChain) {
     ];
     assert_eq!(seen, expected);
     let txid = spend.transaction.compute_txid();
-    assert_eq!(bench.chain.waiting().unwrap(), [txid], "what was mined waits again");
+    assert_eq!(bench.chain.mempool_txids().unwrap(), [txid], "what was mined waits again");
     assert_eq!(bench.miner.fees_paid(), Sat::ZERO);
     // Three blocks later, the payment and its fee are out of the wallet but not yet with payee and miner.
     assert_eq!(bench.miner.balance().total().0, before.total().0 + 150 * COIN - COIN - spend.fee.0);
@@ -239,7 +243,7 @@ fn reports_reorganisations_in_order(chain: &mut dyn RegtestChain) {
     assert_eq!(bench.miner.balance().total().0, before.total().0 + 200 * COIN - COIN);
     let height = bench.height();
     let error = bench.chain.reorganize(height + 1, &ScriptBuf::new()).unwrap_err();
-    assert!(matches!(error, ChainError::ReorgTooDeep { .. }), "{error}");
+    assert!(matches!(error, RegtestError::ReorgTooDeep { .. }), "{error}");
 }
 
 fn fans_out_and_sweeps_back_to_the_satoshi(chain: &mut dyn RegtestChain) {
@@ -290,7 +294,7 @@ fn says_what_cannot_be_paid(chain: &mut dyn RegtestChain) {
     let error = bench.miner.fund(&[(to.clone(), Sat(293))], RATE).unwrap_err();
     assert!(matches!(error, WalletError::Dust { minimum: Sat(294), .. }), "{error}");
     let error = mine_until(bench.chain, &mut bench.miner, Sat(15_000 * COIN)).unwrap_err();
-    assert!(matches!(error, ChainError::SubsidyExhausted { .. }), "{error}");
+    assert!(matches!(error, RegtestError::SubsidyExhausted { .. }), "{error}");
     // Everything but the fee can be paid, and a released transaction gives all of it back.
     let fee = bench.miner.sweep(&to, RATE).unwrap().unwrap();
     let all = Sat(before.spendable.0 - fee.fee.0);
@@ -329,16 +333,13 @@ macro_rules! suite {
     )*};
 }
 
-#[cfg(feature = "kernel")]
-fn open_kernel() -> Option<(fulmen::chain::kernel::KernelChain, ())> {
-    Some((fulmen::chain::kernel::KernelChain::in_memory().unwrap(), ()))
+fn open_kernel() -> Option<(KernelChain, ())> {
+    Some((KernelChain::in_memory().unwrap(), ()))
 }
 
-#[cfg(feature = "kernel")]
 suite!(kernel, super::open_kernel);
 
-#[cfg(feature = "rpc")]
-fn open_rpc() -> Option<(fulmen::chain::rpc::RpcChain, fulmen::chain::rpc::bitcoind::Bitcoind)> {
+fn open_rpc() -> Option<(RpcChain, Bitcoind)> {
     let Some(program) = std::env::var_os("BITCOIND_EXE") else {
         static ONCE: std::sync::Once = std::sync::Once::new();
         // Written past the test harness, which keeps to itself what a passing test prints.
@@ -349,20 +350,18 @@ fn open_rpc() -> Option<(fulmen::chain::rpc::RpcChain, fulmen::chain::rpc::bitco
         });
         return None;
     };
-    let daemon = fulmen::chain::rpc::bitcoind::Bitcoind::start(program.as_ref()).unwrap();
-    let chain = fulmen::chain::rpc::RpcChain::connect(daemon.url()).unwrap();
+    let daemon = Bitcoind::start(program.as_ref()).unwrap();
+    let chain = daemon::connect(daemon.url()).unwrap();
     Some((chain, daemon))
 }
 
-#[cfg(feature = "rpc")]
 suite!(rpc, super::open_rpc);
 
-#[cfg(feature = "rpc")]
 #[test]
 fn a_wrong_password_is_refused() {
     if let Some((_, daemon)) = open_rpc() {
         let url = daemon.url().replace("regtest", "wrong");
-        let Err(error) = fulmen::chain::rpc::RpcChain::connect(&url) else { panic!("connected") };
-        assert!(matches!(error, ChainError::Unauthorized { .. }), "{error}");
+        let Err(error) = daemon::connect(&url) else { panic!("connected") };
+        assert!(matches!(error, RegtestError::Chain(ChainError::Unauthorized { .. })), "{error}");
     }
 }

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-#[cfg(any(feature = "kernel", feature = "rpc"))]
 mod chain_conformance;
-#[cfg(feature = "kernel")]
 mod kernel_transactions;
 mod ldk;
 mod runtime;

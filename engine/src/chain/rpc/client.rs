@@ -14,7 +14,7 @@ use serde_json::value::to_raw_value;
 use crate::chain::ChainError;
 
 /// A connection to one bitcoind.
-pub(super) struct RpcClient {
+pub struct RpcClient {
     client: jsonrpc::Client,
     timeout: Duration,
     /// The URL without user and password.
@@ -23,7 +23,7 @@ pub(super) struct RpcClient {
 }
 
 /// What the daemon answered.
-pub(super) enum Answer {
+pub(super) enum RpcAnswer {
     Result(Value),
     Refused { code: i32, message: String },
 }
@@ -44,17 +44,19 @@ impl RpcClient {
         Ok(RpcClient { client, timeout, address, user: parts.user.to_owned() })
     }
 
-    pub(super) fn address(&self) -> &str {
+    /// The URL, without user and password.
+    #[must_use]
+    pub fn address(&self) -> &str {
         &self.address
     }
 
     /// Calls a method whose refusals the caller tells apart.
-    pub(super) fn ask(&self, method: &'static str, parameters: &[Value]) -> Result<Answer, ChainError> {
+    pub(super) fn ask(&self, method: &'static str, parameters: &[Value]) -> Result<RpcAnswer, ChainError> {
         let parameters = to_raw_value(parameters).map_err(|error| self.unexpected(method, error))?;
         match self.client.call(method, Some(&parameters)) {
-            Ok(value) => Ok(Answer::Result(value)),
+            Ok(value) => Ok(RpcAnswer::Result(value)),
             Err(jsonrpc::Error::Rpc(error)) => {
-                Ok(Answer::Refused { code: error.code, message: error.message })
+                Ok(RpcAnswer::Refused { code: error.code, message: error.message })
             }
             Err(jsonrpc::Error::Transport(error)) => Err(match error.downcast_ref::<simple_http::Error>() {
                 Some(simple_http::Error::SocketError(error)) => {
@@ -77,20 +79,28 @@ impl RpcClient {
     }
 
     /// Calls a method that has no reason to be refused.
-    pub(super) fn call(&self, method: &'static str, parameters: &[Value]) -> Result<Value, ChainError> {
+    ///
+    /// # Errors
+    /// When nothing answers, the password is wrong, the daemon refuses, or the answer is not JSON-RPC.
+    pub fn call(&self, method: &'static str, parameters: &[Value]) -> Result<Value, ChainError> {
         match self.ask(method, parameters)? {
-            Answer::Result(value) => Ok(value),
-            Answer::Refused { code, message } => Err(ChainError::Rpc { method, code, message }),
+            RpcAnswer::Result(value) => Ok(value),
+            RpcAnswer::Refused { code, message } => Err(ChainError::Rpc { method, code, message }),
         }
     }
 
-    /// Reads a value given as text.
-    pub(super) fn parse<T: FromStr>(&self, method: &'static str, value: &Value) -> Result<T, ChainError> {
+    /// Reads a value given as text in the answer to `method`.
+    ///
+    /// # Errors
+    /// [`ChainError::UnexpectedAnswer`] when it is no text, or no such value.
+    pub fn parse<T: FromStr>(&self, method: &'static str, value: &Value) -> Result<T, ChainError> {
         let parsed = value.as_str().and_then(|text| text.parse().ok());
         parsed.ok_or_else(|| self.unexpected(method, format_args!("{value} is not what was asked for")))
     }
 
-    pub(super) fn unexpected(&self, method: &'static str, reason: impl std::fmt::Display) -> ChainError {
+    /// The error for an answer to `method` that is not as documented.
+    #[must_use]
+    pub fn unexpected(&self, method: &'static str, reason: impl std::fmt::Display) -> ChainError {
         ChainError::UnexpectedAnswer { url: self.address.clone(), method, reason: reason.to_string() }
     }
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Block, ScriptBuf, Transaction, Witness};
-use fulmen::chain::kernel::KernelChain;
-use fulmen::chain::{Chain, ChainError, RefusalKind, RegtestChain};
+use fulmen::chain::{Chain, RefusalKind};
+use fulmen_regtest::kernel::KernelChain;
+use fulmen_regtest::{RegtestChain, RegtestError};
 
 /// A transaction under judgement.
 pub(super) struct Case {
@@ -116,7 +117,7 @@ impl Court {
         let mined = self.chain.submit(&block);
         assert!(mined.is_ok(), "{}: the block is refused: {mined:?}", case.name);
         assert_eq!(self.height(), height);
-        assert!(self.chain.waiting().unwrap().is_empty());
+        assert!(self.chain.mempool_txids().unwrap().is_empty());
         *self.accepted.entry(case.name).or_default() += 1;
         followers
     }
@@ -133,7 +134,7 @@ impl Court {
         let tip = self.chain.tip().unwrap();
         let block = self.block(txs);
         let verdict = self.chain.submit(&block);
-        assert!(matches!(verdict, Err(ChainError::BlockRefused { .. })), "{name}: {verdict:?}");
+        assert!(matches!(verdict, Err(RegtestError::BlockRefused { .. })), "{name}: {verdict:?}");
         assert_eq!(self.chain.tip().unwrap(), tip, "{name}");
         self.refused += 1;
     }

@@ -1,7 +1,7 @@
 //! A small wallet over one P2WPKH key, for the miner and for every node of a test or load run.
 //!
 //! Owns its coins as the chain's events tell them, the choice of coins to spend, and the signatures. Does no I/O: who
-//! holds a [`Spend`] broadcasts it. It is no wallet for real money: one address, no backup, no fee bumping.
+//! holds a [`WalletSpend`] broadcasts it. It is no wallet for real money: one address, no backup, no fee bumping.
 //!
 //! Driving contract: feed every [`ChainEvent`] of one chain, in order, to [`Wallet::apply`]. [`Wallet::fund`] reserves
 //! coins; once the transaction was broadcast say [`Wallet::sent`], which frees its change for further spends, or say
@@ -22,9 +22,10 @@ use bitcoin::{
     Amount, Block, CompressedPublicKey, NetworkKind, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut,
     Txid, VarInt, Witness,
 };
+use fulmen::chain::ChainEvent;
 use fulmen_wire::units::{BlockHeight, FeeratePerKw, Sat};
 
-use super::{COINBASE_MATURITY_BLOCKS, ChainError, ChainEvent, RegtestChain, regtest_subsidy};
+use crate::{COINBASE_MATURITY_BLOCKS, RegtestChain, RegtestError, regtest_subsidy};
 
 /// A wallet over one P2WPKH key.
 pub struct Wallet {
@@ -42,7 +43,7 @@ pub struct Wallet {
 /// A transaction of a wallet's own, signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "its coins stay reserved until it is sent or released"]
-pub struct Spend {
+pub struct WalletSpend {
     /// The transaction: the outputs asked for in their order, then the change, if any.
     pub transaction: Transaction,
     /// What it pays to the miner.
@@ -219,7 +220,7 @@ impl Wallet {
         &mut self,
         outputs: &[(ScriptBuf, Sat)],
         feerate: FeeratePerKw,
-    ) -> Result<Spend, WalletError> {
+    ) -> Result<WalletSpend, WalletError> {
         for (script, value) in outputs {
             let minimum = Sat(script.minimal_non_dust().to_sat());
             if *value < minimum {
@@ -259,8 +260,8 @@ impl Wallet {
         &mut self,
         outputs: &[(ScriptBuf, Sat)],
         feerate: FeeratePerKw,
-    ) -> Result<Vec<Spend>, WalletError> {
-        let mut spends: Vec<Spend> = Vec::new();
+    ) -> Result<Vec<WalletSpend>, WalletError> {
+        let mut spends: Vec<WalletSpend> = Vec::new();
         for chunk in outputs.chunks(FAN_OUT_OUTPUTS) {
             match self.fund(chunk, feerate) {
                 Ok(spend) => {
@@ -283,7 +284,11 @@ impl Wallet {
     ///
     /// # Errors
     /// When what there is does not pay for its own way.
-    pub fn sweep(&mut self, to: &ScriptBuf, feerate: FeeratePerKw) -> Result<Option<Spend>, WalletError> {
+    pub fn sweep(
+        &mut self,
+        to: &ScriptBuf,
+        feerate: FeeratePerKw,
+    ) -> Result<Option<WalletSpend>, WalletError> {
         let mut coins = self.candidates();
         coins.truncate(SWEEP_INPUTS);
         if coins.is_empty() {
@@ -475,7 +480,7 @@ impl Wallet {
         coins: &[OutPoint],
         fee: Sat,
         change: Sat,
-    ) -> Result<Spend, WalletError> {
+    ) -> Result<WalletSpend, WalletError> {
         let weight = signed_weight(&transaction);
         if weight > STANDARD_WEIGHT_MAX {
             return Err(WalletError::TooHeavy { weight, maximum: STANDARD_WEIGHT_MAX });
@@ -495,7 +500,7 @@ impl Wallet {
         let inputs = coins.to_vec();
         self.spends
             .insert(txid, Made { inputs, fee, change: change_coin, ancestors, sent: false, mined: false });
-        Ok(Spend { transaction, fee, change })
+        Ok(WalletSpend { transaction, fee, change })
     }
 
     fn sign(&self, mut transaction: Transaction, coins: &[OutPoint]) -> Transaction {
@@ -523,13 +528,13 @@ impl Wallet {
 /// already applied them.
 ///
 /// # Errors
-/// [`ChainError::SubsidyExhausted`] when the subsidy to come cannot make it up: a regtest chain yields 15,000 BTC in
+/// [`RegtestError::SubsidyExhausted`] when the subsidy to come cannot make it up: a regtest chain yields 15,000 BTC in
 /// all. Otherwise as [`RegtestChain::mine`].
 pub fn mine_until(
     chain: &mut dyn RegtestChain,
     miner: &mut Wallet,
     wanted: Sat,
-) -> Result<Vec<ChainEvent>, ChainError> {
+) -> Result<Vec<ChainEvent>, RegtestError> {
     let mut drained = Vec::new();
     loop {
         let events = chain.poll()?;
@@ -544,7 +549,7 @@ pub fn mine_until(
 }
 
 /// How many blocks mined to `miner` make `wanted` spendable.
-fn blocks_until(miner: &Wallet, wanted: Sat) -> Result<u32, ChainError> {
+fn blocks_until(miner: &Wallet, wanted: Sat) -> Result<u32, RegtestError> {
     let mut ripening: BTreeMap<u32, Sat> = BTreeMap::new();
     for coin in miner.coins.values().filter(|coin| coin.spent_by.is_none()) {
         if let Origin::Mined { height, coinbase: true } = coin.origin {
@@ -560,7 +565,7 @@ fn blocks_until(miner: &Wallet, wanted: Sat) -> Result<u32, ChainError> {
         let Some(ripe) = (tip + 1).checked_sub(COINBASE_MATURITY_BLOCKS) else { continue };
         let subsidy = if ripe > miner.tip.0 { regtest_subsidy(BlockHeight(ripe)) } else { Sat::ZERO };
         if ripe > miner.tip.0 && subsidy == Sat::ZERO {
-            return Err(ChainError::SubsidyExhausted { wanted, available: spendable, height: miner.tip });
+            return Err(RegtestError::SubsidyExhausted { wanted, available: spendable, height: miner.tip });
         }
         spendable = spendable
             .saturating_add(subsidy)

@@ -12,11 +12,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bitcoin::absolute::LockTime;
 use bitcoin::{Block, OutPoint, ScriptBuf, Sequence, Transaction, TxOut, Txid};
+use fulmen::chain::RefusalKind;
 use fulmen_wire::units::{BlockHeight, Sat};
 
 use super::engine::Checked;
 use super::utxo::UtxoSet;
-use crate::chain::{COINBASE_MATURITY_BLOCKS, RefusalKind};
+use crate::COINBASE_MATURITY_BLOCKS;
 
 /// Why a transaction cannot be in the next block.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

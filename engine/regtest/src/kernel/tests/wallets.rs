@@ -4,8 +4,8 @@ use proptest::prelude::{Strategy, prop};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::*;
-use crate::chain::regtest_subsidy;
-use crate::chain::wallet::{Wallet, mine_until};
+use crate::regtest_subsidy;
+use crate::wallet::{Wallet, mine_until};
 
 /// What a step of the wallets' property does; who pays, who is paid and how much are picked by number.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl Wallets {
     /// only ever saw the chain as it is now.
     fn settle(&mut self) -> Result<(), TestCaseError> {
         self.step(&Move::Mine { blocks: 1 });
-        proptest::prop_assert!(self.chain.waiting().unwrap().is_empty());
+        proptest::prop_assert!(self.chain.mempool_txids().unwrap().is_empty());
         let tip = self.chain.tip_applied().height.0;
         let issued: Sat = (1..=tip).map(|height| regtest_subsidy(BlockHeight(height))).sum();
         let held: Sat = self.wallets.iter().map(|wallet| wallet.balance().total()).sum();

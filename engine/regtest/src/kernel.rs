@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Block, BlockHash, ScriptBuf, Transaction, Txid};
+use fulmen::chain::{BroadcastError, Chain, ChainError, ChainEvent, Tip};
 use fulmen_wire::units::{BlockHeight, FeeratePerKw, Sat};
 
-use super::assemble::{self, Slot};
-use super::{BroadcastError, Chain, ChainError, ChainEvent, RegtestChain, Tip};
+use crate::assemble::{self, Slot};
+use crate::{RegtestChain, RegtestError};
 use engine::{Engine, Verdict};
 pub use mempool::MempoolError;
 use mempool::{Mempool, View};
@@ -69,8 +70,8 @@ impl KernelChain {
     /// Opens the chain, or begins it.
     ///
     /// # Errors
-    /// [`ChainError::Directory`] and [`ChainError::Open`] when the directory cannot be made or used.
-    pub fn open(config: KernelConfig) -> Result<KernelChain, ChainError> {
+    /// [`RegtestError::Directory`] and [`RegtestError::Open`] when the directory cannot be made or used.
+    pub fn open(config: KernelConfig) -> Result<KernelChain, RegtestError> {
         let engine = Engine::open(config.directory.as_deref())?;
         let mut chain = KernelChain {
             engine,
@@ -90,7 +91,7 @@ impl KernelChain {
     ///
     /// # Errors
     /// As [`open`](KernelChain::open).
-    pub fn in_memory() -> Result<KernelChain, ChainError> {
+    pub fn in_memory() -> Result<KernelChain, RegtestError> {
         KernelChain::open(KernelConfig::default())
     }
 
@@ -102,15 +103,15 @@ impl KernelChain {
     /// Hands a block to the engine as a peer would, with whatever is in it.
     ///
     /// # Errors
-    /// [`ChainError::BlockRefused`] when it is invalid; the tip is where it was.
-    pub fn submit(&mut self, block: &Arc<Block>) -> Result<(), ChainError> {
+    /// [`RegtestError::BlockRefused`] when it is invalid; the tip is where it was.
+    pub fn submit(&mut self, block: &Arc<Block>) -> Result<(), RegtestError> {
         let height = BlockHeight(self.applied.len() as u32 + 1);
         let verdict = self.engine.process(block)?;
         self.follow(Some(block))?;
         match verdict {
             Verdict::Valid => Ok(()),
             Verdict::Invalid(reason) => {
-                Err(ChainError::BlockRefused { height, hash: block.block_hash(), reason })
+                Err(RegtestError::BlockRefused { height, hash: block.block_hash(), reason })
             }
         }
     }
@@ -178,7 +179,7 @@ impl KernelChain {
 
     /// Brings index, mempool and events to the engine's best chain. `fresh` is a block just processed, to spare
     /// reading it back.
-    fn follow(&mut self, fresh: Option<&Arc<Block>>) -> Result<(), ChainError> {
+    fn follow(&mut self, fresh: Option<&Arc<Block>>) -> Result<(), RegtestError> {
         let mut returned = Vec::new();
         while let Some(last) = self.applied.last() {
             if self.engine.hash_at(self.applied.len() as u32) == Some(last.hash.to_byte_array()) {
@@ -207,9 +208,9 @@ impl KernelChain {
     }
 
     /// Applies the engine's block above the last applied one.
-    fn connect_next(&mut self, fresh: Option<&Arc<Block>>) -> Result<(), ChainError> {
+    fn connect_next(&mut self, fresh: Option<&Arc<Block>>) -> Result<(), RegtestError> {
         let height = BlockHeight(self.applied.len() as u32 + 1);
-        let hash = self.engine.hash_at(height.0).ok_or_else(|| ChainError::Kernel {
+        let hash = self.engine.hash_at(height.0).ok_or_else(|| RegtestError::Kernel {
             reason: format!("no block at height {} of its own best chain", height.0),
         })?;
         let block = match fresh {
@@ -264,7 +265,7 @@ impl Chain for KernelChain {
 }
 
 impl RegtestChain for KernelChain {
-    fn mine(&mut self, blocks: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, ChainError> {
+    fn mine(&mut self, blocks: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, RegtestError> {
         let mut hashes = Vec::new();
         for _ in 0..blocks {
             let block = Arc::new(self.template(reward_to));
@@ -274,10 +275,10 @@ impl RegtestChain for KernelChain {
         Ok(hashes)
     }
 
-    fn reorganize(&mut self, depth: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, ChainError> {
+    fn reorganize(&mut self, depth: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, RegtestError> {
         let tip = self.tip_applied();
         let Some(fork) = tip.height.0.checked_sub(depth) else {
-            return Err(ChainError::ReorgTooDeep { depth, height: tip.height });
+            return Err(RegtestError::ReorgTooDeep { depth, height: tip.height });
         };
         let tag = assemble::branch_tag(tip.hash);
         let base = BlockHeight(fork);
@@ -289,7 +290,7 @@ impl RegtestChain for KernelChain {
             let block = assemble::block(&slot, Vec::new(), Sat::ZERO);
             parent = block.block_hash();
             if let Verdict::Invalid(reason) = self.engine.process(&block)? {
-                return Err(ChainError::BlockRefused { height: slot.height, hash: parent, reason });
+                return Err(RegtestError::BlockRefused { height: slot.height, hash: parent, reason });
             }
             time = time.saturating_add(self.config.seconds_per_block.max(1));
             hashes.push(parent);
@@ -298,7 +299,7 @@ impl RegtestChain for KernelChain {
         Ok(hashes)
     }
 
-    fn waiting(&mut self) -> Result<Vec<Txid>, ChainError> {
+    fn mempool_txids(&mut self) -> Result<Vec<Txid>, RegtestError> {
         Ok(self.mempool.txids())
     }
 }

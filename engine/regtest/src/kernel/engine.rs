@@ -15,15 +15,15 @@ use bitcoinkernel::{
     ProcessBlockResult, ScriptPubkey, TxCheckResult, ValidationMode,
 };
 
-use crate::chain::ChainError;
-use crate::chain::directory::Directory;
+use crate::RegtestError;
+use crate::directory::ChainDirectory;
 
 /// The engine and its directory. Fields drop in this order, which the binding asks for.
 pub(super) struct Engine {
     manager: ChainstateManager,
     _context: Context,
     reports: Arc<Mutex<Reports>>,
-    _directory: Directory,
+    _directory: ChainDirectory,
 }
 
 /// What the engine thinks of a block.
@@ -46,16 +46,17 @@ struct Reports {
 
 impl Engine {
     /// Opens the chain in `directory`, or a fresh one in memory.
-    pub(super) fn open(directory: Option<&Path>) -> Result<Engine, ChainError> {
+    pub(super) fn open(directory: Option<&Path>) -> Result<Engine, RegtestError> {
         // The engine logs to a global buffer unless told not to; its verdicts reach us by return values.
         static QUIET: Once = Once::new();
         QUIET.call_once(bitcoinkernel::disable_logging);
 
         let in_memory = directory.is_none();
-        let directory = Directory::make(directory)?;
+        let directory = ChainDirectory::make(directory)?;
         let path = directory.path().to_owned();
-        Directory::make(Some(&path.join("blocks")))?;
-        let refuse = |error: KernelError| ChainError::Open { path: path.clone(), reason: error.to_string() };
+        ChainDirectory::make(Some(&path.join("blocks")))?;
+        let refuse =
+            |error: KernelError| RegtestError::Open { path: path.clone(), reason: error.to_string() };
         let reports = Arc::new(Mutex::new(Reports::default()));
         let context = context(&reports).map_err(refuse)?;
         let data = path_text(&path)?;
@@ -71,7 +72,7 @@ impl Engine {
     }
 
     /// Hands in a block; a valid block may be one of a side branch.
-    pub(super) fn process(&self, block: &Block) -> Result<Verdict, ChainError> {
+    pub(super) fn process(&self, block: &Block) -> Result<Verdict, RegtestError> {
         let bytes = bitcoin::consensus::serialize(block);
         let Ok(block) = bitcoinkernel::Block::new(&bytes) else {
             return Ok(Verdict::Invalid("not a block".to_owned()));
@@ -80,7 +81,7 @@ impl Engine {
         let result = self.manager.process_block(&block);
         let mut reports = self.reports();
         if let Some(reason) = reports.failure.clone() {
-            return Err(ChainError::Kernel { reason });
+            return Err(RegtestError::Kernel { reason });
         }
         Ok(match (result, reports.invalid.take()) {
             (_, Some(reason)) => Verdict::Invalid(reason),
@@ -100,8 +101,8 @@ impl Engine {
     }
 
     /// The best chain's block at `height`, from disk.
-    pub(super) fn read(&self, height: u32) -> Result<Block, ChainError> {
-        let failed = |reason: String| ChainError::Kernel { reason: format!("block {height}: {reason}") };
+    pub(super) fn read(&self, height: u32) -> Result<Block, RegtestError> {
+        let failed = |reason: String| RegtestError::Kernel { reason: format!("block {height}: {reason}") };
         let entry = self
             .manager
             .active_chain()
@@ -197,8 +198,9 @@ fn context(reports: &Arc<Mutex<Reports>>) -> Result<Context, KernelError> {
 }
 
 /// The binding takes paths as text.
-fn path_text(path: &Path) -> Result<String, ChainError> {
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| ChainError::Open { path: path.to_owned(), reason: "the path is not UTF-8".to_owned() })
+fn path_text(path: &Path) -> Result<String, RegtestError> {
+    path.to_str().map(str::to_owned).ok_or_else(|| RegtestError::Open {
+        path: path.to_owned(),
+        reason: "the path is not UTF-8".to_owned(),
+    })
 }

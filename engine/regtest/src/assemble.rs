@@ -16,7 +16,7 @@ use bitcoin::{
 };
 use fulmen_wire::units::{BlockHeight, Sat};
 
-use super::regtest_subsidy;
+use crate::regtest_subsidy;
 
 /// Where a block goes and what it pays.
 pub(super) struct Slot<'a> {

@@ -42,7 +42,7 @@ fn a_chain_on_disk_is_there_again() {
     chain.mine(3, &anyone()).unwrap();
     let (tip, utxos) = (chain.tip().unwrap(), std::mem::take(&mut chain.utxos));
     let Err(error) = KernelChain::open(config.clone()) else { panic!("opened twice") };
-    assert!(matches!(error, ChainError::Open { .. }), "{error}");
+    assert!(matches!(error, RegtestError::Open { .. }), "{error}");
     drop(chain);
     let mut chain = KernelChain::open(config).unwrap();
     assert_eq!(chain.tip().unwrap(), tip);
@@ -72,7 +72,7 @@ fn an_invalid_block_moves_nothing() {
         block.header.nonce += 1;
     }
     let error = chain.submit(&Arc::new(block)).unwrap_err();
-    assert!(matches!(error, ChainError::BlockRefused { .. }), "{error}");
+    assert!(matches!(error, RegtestError::BlockRefused { .. }), "{error}");
     assert_eq!(chain.tip().unwrap(), tip);
     assert_eq!(chain.poll().unwrap().len(), 2);
 }
@@ -303,7 +303,7 @@ impl World {
                 let block = self.block_with(transaction);
                 let outcome = self.chain.submit(&Arc::new(block));
                 proptest::prop_assert!(
-                    matches!(outcome, Err(ChainError::BlockRefused { .. })),
+                    matches!(outcome, Err(RegtestError::BlockRefused { .. })),
                     "refused for {error}, and yet the engine mines {transaction:?}"
                 );
                 proptest::prop_assert_eq!(self.chain.tip_applied(), tip);
@@ -350,7 +350,7 @@ fn the_mempool_takes_exactly_what_the_engine_mines() {
             }
             // Everything that waits can be mined now, whatever the steps were.
             world.chain.mine(1, &open_script()).expect("a template is valid");
-            proptest::prop_assert!(world.chain.waiting().unwrap().is_empty());
+            proptest::prop_assert!(world.chain.mempool_txids().unwrap().is_empty());
             let mut index = UtxoSet::default();
             for (height, applied) in (1..).zip(&world.chain.applied) {
                 index.connect(BlockHeight(height), &applied.block);

@@ -10,15 +10,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::RpcChain;
-use crate::chain::ChainError;
-use crate::chain::directory::Directory;
+use fulmen::chain::ChainError;
+use fulmen::chain::rpc::RpcChain;
+
+use crate::RegtestError;
+use crate::directory::ChainDirectory;
 
 /// A running bitcoind on a fresh regtest chain.
 pub struct Bitcoind {
     process: Child,
     url: String,
-    _directory: Directory,
+    _directory: ChainDirectory,
 }
 
 /// Why no bitcoind runs.
@@ -43,7 +45,7 @@ pub enum BitcoindError {
     },
     /// The place for its chain could not be made, or no port is free.
     #[error(transparent)]
-    Chain(#[from] ChainError),
+    Chain(#[from] RegtestError),
 }
 
 impl Bitcoind {
@@ -52,7 +54,7 @@ impl Bitcoind {
     /// # Errors
     /// When the program cannot be run or does not answer.
     pub fn start(program: &Path) -> Result<Bitcoind, BitcoindError> {
-        let directory = Directory::make(None)?;
+        let directory = ChainDirectory::make(None)?;
         let port =
             free_port().map_err(|source| BitcoindError::Spawn { program: program.to_owned(), source })?;
         let process = Command::new(program)
