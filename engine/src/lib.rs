@@ -45,7 +45,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/embed.rs` shows one with threads and sockets. [`node::Node`] is a single shard without any runtime, for
+//! `examples/embed.rs` shows one with threads and sockets. [`driver::ShardDriver`] is a single shard without any runtime, for
 //! simulators and those who bring their own.
 //!
 //! [`graph`] finds the routes, [`proto::payment`] makes their onions, [`chain`] is the block chain, with a
@@ -55,13 +55,15 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod driver;
 pub mod gossip;
-pub mod node;
+mod init;
+mod monitor;
 pub mod runtime;
 pub mod store;
-mod watch;
 
 pub use fulmen_graph as graph;
 pub use fulmen_proto as proto;
 pub use fulmen_wire as wire;
+pub use init::FirstMessageError;
 pub use runtime::Engine;

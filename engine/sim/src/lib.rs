@@ -1,7 +1,7 @@
 //! A simulator that drives the production code through bad weather, and checkers that watch it.
 //!
 //! Owns: virtual time, links that delay and break, a chain without consensus, random traffic, and the checkers. Drives
-//! [`fulmen::node::Node`] and [`fulmen::Engine`] through their public interfaces alone, so that whatever it finds is a fault
+//! [`fulmen::driver::ShardDriver`] and [`fulmen::Engine`] through their public interfaces alone, so that whatever it finds is a fault
 //! of the engine (or of the checkers). Does not replace any part of the engine.
 //!
 //! [`run`] is one entrance: a seed stands for a whole run, and running it again gives the same run to the byte, so that

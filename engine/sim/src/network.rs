@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use fulmen::chain::ChainEvent;
-use fulmen::node::{Node, Outbox};
+use fulmen::driver::{Outbox, ShardDriver};
 use fulmen_proto::forward::{ChannelRef, Command, Event, NodeConfig, Now};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::message::Message;
@@ -59,7 +59,7 @@ pub(crate) enum Act {
 /// A node and what stands around it.
 #[derive(Debug)]
 pub(crate) struct Place {
-    pub(crate) node: Node,
+    pub(crate) node: ShardDriver,
     pub(crate) id: NodeId,
     pub(crate) seed: [u8; 32],
     pub(crate) config: NodeConfig,
@@ -150,7 +150,7 @@ impl Network {
 
     pub(crate) fn add_node(&mut self, config: NodeConfig, lag_ms: u64) {
         let seed = self.draw.bytes();
-        let node = Node::new(NodeSeed::new(seed), config.clone());
+        let node = ShardDriver::new(NodeSeed::new(seed), config.clone());
         self.places.push(Place {
             id: node.id(),
             node,
@@ -355,7 +355,7 @@ impl Network {
         let place = &mut self.places[node];
         let restored = place.store.restore(place.seed, &place.config)?;
         let height = restored.shard.occupancy().height;
-        place.node = Node::restored(restored.shard);
+        place.node = ShardDriver::restored(restored.shard);
         for height in (1..=height.0).map(BlockHeight) {
             let block = self.chain.block(height);
             place.node.chain_event(&ChainEvent::Connected { height, block });

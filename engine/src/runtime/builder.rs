@@ -13,16 +13,16 @@ use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::units::Scid;
 
 use super::Engine;
+use super::channel_index::ChannelIndex;
 use super::clock::{Clock, SystemClock};
-use super::commit::{Committer, Done};
-use super::directory::Directory;
 use super::effects::{Effects, Handler};
 use super::error::StartError;
+use super::journal::{FinishedTurn, Journal};
 use super::ready::Ready;
-use super::slot::{Item, QueueBounds, Slot, lock};
+use super::shard_cell::{Item, QueueBounds, ShardCell, lock};
 use super::storage::{Opened, Storage};
-use super::worker::Core;
-use crate::watch::Watch;
+use super::worker::Runtime;
+use crate::monitor::FundingMonitor;
 
 /// Shards of each of several workers. Two workers that have one each leave an eighth of two cores idle with 100 or 400 HTLCs
 /// in flight, two each a twentieth, for 4 to 7 % more work; more than two gain no more. The example `workers` of `bench`
@@ -88,10 +88,10 @@ impl Builder {
     pub fn start(self, handler: impl Handler) -> Result<Engine, StartError> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.workers.unwrap_or_else(cores).max(1);
-        let mut core = self.core(handler, workers)?;
-        let parker = core.keeps_records.then(Parker::new);
-        core.persister = parker.as_ref().map(|parker| parker.unparker().clone());
-        Engine::spawn(Arc::new(core), workers, parker)
+        let mut runtime = self.runtime(handler, workers)?;
+        let parker = runtime.keeps_records.then(Parker::new);
+        runtime.persister = parker.as_ref().map(|parker| parker.unparker().clone());
+        Engine::spawn(Arc::new(runtime), workers, parker)
     }
 
     /// An engine without threads: it does what waits when [`Engine::step`] is called, on the caller's thread, always in
@@ -100,10 +100,10 @@ impl Builder {
     /// # Errors
     /// When the storage cannot be read.
     pub fn inline(self, handler: impl Handler) -> Result<Engine, StartError> {
-        Ok(Engine::without_threads(Arc::new(self.core(handler, 0)?)))
+        Ok(Engine::without_threads(Arc::new(self.runtime(handler, 0)?)))
     }
 
-    fn core(self, handler: impl Handler, workers: usize) -> Result<Core, StartError> {
+    fn runtime(self, handler: impl Handler, workers: usize) -> Result<Runtime, StartError> {
         let by_default = if workers > 1 { SHARDS_PER_WORKER.saturating_mul(workers) } else { 1 };
         let wanted = self.shards.unwrap_or(u16::try_from(by_default).unwrap_or(u16::MAX));
         if wanted == 0 {
@@ -113,13 +113,13 @@ impl Builder {
         let Opened { store, shards, broadcast } = opened;
         let keeps_records = store.is_some();
         let shard_count = u16::try_from(shards.len()).expect("shards are numbered by a u16");
-        let core = Core {
+        let runtime = Runtime {
             ready: Ready::new(shards.len() + workers),
-            slots: (0..).zip(shards).map(|(number, shard)| slot(number, shard)).collect(),
+            cells: (0..).zip(shards).map(|(number, shard)| cell(number, shard)).collect(),
             config: NodeConfig { shards: shard_count, ..self.config },
             bounds: self.bounds,
-            directory: Directory::default(),
-            committer: Committer::new(Box::new(handler), store, workers > 0),
+            channels: ChannelIndex::default(),
+            journal: Journal::new(Box::new(handler), store, workers > 0),
             clock: self.clock,
             workers,
             keeps_records,
@@ -127,48 +127,46 @@ impl Builder {
             ending: AtomicBool::new(false),
             shards_wait: AtomicBool::new(false),
         };
-        introduce(&core);
+        introduce(&runtime);
         if !broadcast.is_empty() {
             let effects = Effects { broadcast, ..Effects::default() };
-            let (since, commanded) = (core.clock.elapsed(), false);
-            core.committer.queue(Done { record: Vec::new(), effects, since, commanded });
+            let (since, commanded) = (runtime.clock.elapsed(), false);
+            runtime.journal.queue(FinishedTurn { record: Vec::new(), effects, since, commanded });
         }
-        Ok(core)
+        Ok(runtime)
     }
 }
 
 /// A shard that has a runtime.
-fn slot(number: u16, shard: Shard) -> Slot {
-    let mut watch = Watch::new(shard.occupancy().height);
-    let unplaced = shard.channels().filter(|channel| channel.scid().is_none());
-    unplaced.filter_map(|channel| channel.funding_outpoint()).for_each(|outpoint| watch.add(outpoint));
-    Slot::new(number, shard, watch)
+fn cell(number: u16, shard: Shard) -> ShardCell {
+    let monitor = FundingMonitor::of(&shard);
+    ShardCell::new(number, shard, monitor)
 }
 
 /// Tells the shards of each other's channels, and delivers again what they owe each other.
-fn introduce(core: &Core) {
+fn introduce(runtime: &Runtime) {
     let mut owned: Vec<(u16, Scid)> = Vec::new();
     let mut owed = Vec::new();
-    for slot in &core.slots {
-        let running = lock(&slot.running);
+    for cell in &runtime.cells {
+        let running = lock(&cell.running);
         for channel in running.shard.channels() {
-            core.directory.add(channel.id(), slot.number);
+            runtime.channels.add(channel.id(), cell.number);
             if let Some(scid) = channel.scid()
-                && core.directory.place(scid, slot.number)
+                && runtime.channels.place(scid, cell.number)
             {
-                owned.push((slot.number, scid));
+                owned.push((cell.number, scid));
             }
         }
-        owed.push((slot.number, running.shard.unanswered_handoffs().collect()));
+        owed.push((cell.number, running.shard.unanswered_handoffs().collect()));
     }
-    for slot in &core.slots {
-        let others = owned.iter().filter(|(shard, _)| *shard != slot.number);
+    for cell in &runtime.cells {
+        let others = owned.iter().filter(|(shard, _)| *shard != cell.number);
         let others: Vec<Scid> = others.map(|(_, scid)| *scid).collect();
         if !others.is_empty() {
-            core.push(slot.number, Item::Told(Input::SiblingChannels(others)));
+            runtime.push(cell.number, Item::Input(Input::SiblingChannels(others)));
         }
     }
     for (from, handoffs) in owed {
-        core.hand_over(from, handoffs, &HashMap::new());
+        runtime.hand_over(from, handoffs, &HashMap::new());
     }
 }

@@ -7,21 +7,9 @@
 
 use bitcoin::Transaction;
 use fulmen_proto::forward::Event;
-use fulmen_wire::units::NodeId;
 
+use super::connection::Connection;
 use super::error::Fatal;
-
-/// One connection to a peer: a peer that comes back has another.
-///
-/// Messages under way when a connection breaks must not be written to the next one, on which nothing may come before the
-/// channels are reestablished. So each message that leaves names its connection, and one that is over is not to be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Connection {
-    /// The peer.
-    pub peer: NodeId,
-    /// Which of all the engine's connections it is.
-    pub number: u64,
-}
 
 /// What one turn of one shard asks of the world, to be done in the order of the fields.
 #[derive(Debug, Default)]
@@ -62,7 +50,7 @@ impl Effects {
 /// feeding calls never wait; it must not call [`Engine::step`](super::Engine::step) or
 /// [`Engine::shutdown`](super::Engine::shutdown).
 ///
-/// What a peer that does not read can make pile up is bounded by its channels' slots, since it owes an answer to each
+/// What a peer that does not read can make pile up is bounded by its channels' cells, since it owes an answer to each
 /// `commitment_signed`, and by what is read from it: an embedder stops reading from a peer to whom much is unwritten.
 pub trait Handler: Send + Sync + 'static {
     /// Does what a turn asks for.

@@ -6,26 +6,21 @@
 use std::sync::Arc;
 
 use fulmen_proto::RecordError;
-use fulmen_proto::forward::{InitError, RestoreError};
+use fulmen_proto::forward::RestoreError;
 use fulmen_wire::codec::DecodeError;
 use fulmen_wire::units::{ChannelId, NodeId};
 
-use super::effects::Connection;
+use super::connection::Connection;
+use crate::init::FirstMessageError;
 use crate::store::StoreError;
 
 /// A peer that cannot be talked to: the connection is to be closed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// Its first message does not decode.
-    #[error("the peer's first message is broken: {0}")]
-    Broken(#[from] DecodeError),
-    /// Its first message is not `init`.
-    #[error("the peer's first message is {0}, not init")]
-    NotInit(&'static str),
-    /// What it asks for cannot be given.
+    /// Its first message is not an acceptable `init`.
     #[error(transparent)]
-    Refused(#[from] InitError),
+    FirstMessage(#[from] FirstMessageError),
     /// The engine has stopped, or is shutting down.
     #[error(transparent)]
     Stopped(#[from] Stopped),

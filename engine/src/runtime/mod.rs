@@ -4,25 +4,26 @@
 //! leaves, and the embedding API. Does not: hold sockets, keep time (a [`Clock`] does), or know what a message means.
 //!
 //! **Threads.** Workers run turns over the shards that have something waiting, round-robin. What a turn did is made
-//! durable by group commit (`commit`), on the worker itself while nothing else waits, by a thread of its own while there
+//! durable by group commit (`journal`), on the worker itself while nothing else waits, by a thread of its own while there
 //! are turns to run. Nothing is shared by all shards on the way of an HTLC but two lock-free queues that are touched once
 //! a turn: the list of ready shards, with a lock for those that fall asleep at it (`ready`), and the turns to be made durable. The shard of a peer is a function of its id
-//! (`directory`), so a message is queued under its own shard's lock and no other, and non-strict forwarding, which
+//! (`channel_index`), so a message is queued under its own shard's lock and no other, and non-strict forwarding, which
 //! chooses among the channels of one peer, stays inside a shard.
 //!
-//! **Bounds.** See `slot` for queues, `commit` for turns that wait for the disk. Feeding never waits: a peer without credit
+//! **Bounds.** See `shard_cell` for queues, `journal` for turns that wait for the disk. Feeding never waits: a peer without credit
 //! gets [`ReceiveError::WouldBlock`].
 //!
 //! Invariant: what leaves is justified by what is durable, in the order of the turns; after a failure nothing leaves.
 
 mod builder;
+mod channel_index;
 mod clock;
-mod commit;
-mod directory;
+mod connection;
 mod effects;
 mod error;
+mod journal;
 mod ready;
-mod slot;
+mod shard_cell;
 mod stats;
 mod storage;
 #[cfg(test)]
@@ -37,7 +38,7 @@ use std::time::Duration;
 use crossbeam::sync::Parker;
 use fulmen_proto::channel::Channel;
 use fulmen_proto::forward::{
-    ChannelRef, Command, CryptoCounters, NodeConfig, Now, Occupancy, Shard, local_init, negotiate,
+    ChannelRef, Command, CryptoCounters, NodeConfig, Now, Occupancy, Shard, local_init,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::message::Message;
@@ -45,15 +46,17 @@ use fulmen_wire::units::NodeId;
 
 pub use builder::Builder;
 pub use clock::{Clock, SystemClock};
-pub use effects::{Connection, Effects, Handler};
+pub use connection::Connection;
+pub use effects::{Effects, Handler};
 pub use error::{ConnectError, Fatal, ReceiveError, StartError, Stopped, SubmitError};
 pub use stats::{LatencyHistogram, ShardStats, Stats};
 pub use storage::Storage;
 
 use crate::chain::ChainEvent;
-use directory::shard_of_peer;
-use slot::{Item, Slot, lock};
-use worker::Core;
+use crate::init::accept_init;
+use channel_index::shard_of_peer;
+use shard_cell::{Item, ShardCell, lock};
+use worker::Runtime;
 
 /// A Lightning node that runs: the embedder feeds it, and it gives back [`Effects`] through a [`Handler`].
 ///
@@ -62,7 +65,7 @@ use worker::Core;
 /// [`Engine::shutdown`] finishes what waits first.
 #[derive(Debug)]
 pub struct Engine {
-    core: Arc<Core>,
+    runtime: Arc<Runtime>,
     node_id: NodeId,
     connections: AtomicU64,
     closing: AtomicBool,
@@ -91,21 +94,21 @@ impl Engine {
         Builder::new(seed, config, storage)
     }
 
-    fn without_threads(core: Arc<Core>) -> Engine {
-        let node_id = lock(&core.slot(0).running).shard.node_id();
+    fn without_threads(runtime: Arc<Runtime>) -> Engine {
+        let node_id = lock(&runtime.cell(0).running).shard.node_id();
         let (connections, closing) = (AtomicU64::new(1), AtomicBool::new(false));
-        Engine { core, node_id, connections, closing, threads: Mutex::default() }
+        Engine { runtime, node_id, connections, closing, threads: Mutex::default() }
     }
 
-    fn spawn(core: Arc<Core>, workers: usize, parker: Option<Parker>) -> Result<Engine, StartError> {
-        let engine = Engine::without_threads(core);
+    fn spawn(runtime: Arc<Runtime>, workers: usize, parker: Option<Parker>) -> Result<Engine, StartError> {
+        let engine = Engine::without_threads(runtime);
         for worker in 0..workers {
-            let core = Arc::clone(&engine.core);
-            engine.thread(format!("fulmen-work-{worker}"), move || core.work(worker))?;
+            let runtime = Arc::clone(&engine.runtime);
+            engine.thread(format!("fulmen-work-{worker}"), move || runtime.work(worker))?;
         }
         if let Some(parker) = parker {
-            let core = Arc::clone(&engine.core);
-            engine.thread("fulmen-persist".to_owned(), move || core.persist(&parker))?;
+            let runtime = Arc::clone(&engine.runtime);
+            engine.thread("fulmen-persist".to_owned(), move || runtime.run_journal_thread(&parker))?;
         }
         Ok(engine)
     }
@@ -125,7 +128,7 @@ impl Engine {
     /// The `init` to send first on every connection.
     #[must_use]
     pub fn init(&self) -> Vec<u8> {
-        Message::from(local_init(&self.core.config)).encode()
+        Message::from(local_init(&self.runtime.config)).encode()
     }
 
     /// A connection to `peer` stands, and `init` is the first message it sent. A connection that stood before is over.
@@ -137,27 +140,25 @@ impl Engine {
     /// When the connection is to be closed; nothing has changed then.
     pub fn connected(&self, peer: NodeId, init: &[u8]) -> Result<Connection, ConnectError> {
         self.check_running()?;
-        let message = Message::decode(init)?;
-        let Message::Init(init) = message else { return Err(ConnectError::NotInit(message.name())) };
-        let features = negotiate(&self.core.config, &init)?;
+        let features = accept_init(&self.runtime.config, init)?;
         let connection = Connection { peer, number: self.connections.fetch_add(1, Ordering::Relaxed) };
-        let slot = self.slot_of(peer);
-        let schedule = lock(&slot.inbox).connect(connection, features, &*self.core.clock);
+        let cell = self.cell_of(peer);
+        let schedule = lock(&cell.inbox).connect(connection, features, &*self.runtime.clock);
         if schedule {
-            self.core.schedule(slot.number);
+            self.runtime.schedule(cell.number);
         }
         Ok(connection)
     }
 
     /// A connection is gone. One that is over already is no concern.
     pub fn disconnected(&self, connection: Connection) {
-        let slot = self.slot_of(connection.peer);
-        let mut inbox = lock(&slot.inbox);
+        let cell = self.cell_of(connection.peer);
+        let mut inbox = lock(&cell.inbox);
         let schedule =
-            inbox.unlink(connection) && inbox.push(Item::Disconnected { connection }, &*self.core.clock);
+            inbox.unlink(connection) && inbox.push(Item::Disconnected { connection }, &*self.runtime.clock);
         drop(inbox);
         if schedule {
-            self.core.schedule(slot.number);
+            self.runtime.schedule(cell.number);
         }
     }
 
@@ -191,11 +192,12 @@ impl Engine {
                 }
             }
         }
-        let core = &*self.core;
-        let slot = self.slot_of(connection.peer);
-        let (schedule, taken) = lock(&slot.inbox).receive(connection, decoded, &core.bounds, &*core.clock);
+        let runtime = &*self.runtime;
+        let cell = self.cell_of(connection.peer);
+        let (schedule, taken) =
+            lock(&cell.inbox).queue_messages(connection, decoded, &runtime.bounds, &*runtime.clock);
         if schedule {
-            core.schedule(slot.number);
+            runtime.schedule(cell.number);
         }
         taken.and(broken.map_or(Ok(()), Err))
     }
@@ -207,73 +209,73 @@ impl Engine {
     pub fn command(&self, command: Command) -> Result<(), SubmitError> {
         self.check_running()?;
         let shard = self.shard_of(&command)?;
-        let core = &*self.core;
-        let submitted = lock(&core.slot(shard).inbox).submit(command, &core.bounds, &*core.clock);
+        let runtime = &*self.runtime;
+        let submitted = lock(&runtime.cell(shard).inbox).submit(command, &runtime.bounds, &*runtime.clock);
         if submitted? {
-            core.schedule(shard);
+            runtime.schedule(shard);
         }
         Ok(())
     }
 
     /// The chain took a step. Steps are given in the order the chain reports them.
     pub fn chain_event(&self, event: &ChainEvent) {
-        for slot in &self.core.slots {
-            let mut watch = lock(&slot.watch);
-            let told = watch.chain_event(event);
-            self.core.push(slot.number, Item::Told(told));
+        for cell in &self.runtime.cells {
+            // Held while the input is queued, so that two callers cannot swap two steps.
+            let mut monitor = lock(&cell.monitor);
+            self.runtime.push(cell.number, Item::Input(monitor.chain_event(event)));
         }
     }
 
     /// Does everything that waits, on this thread: what an engine without threads lives by. The handler is called from
     /// within. With threads there is no need for it, and it does no harm.
     pub fn step(&self, now: Now) {
-        self.core.run_all(now);
+        self.runtime.run_all(now);
     }
 
     /// Whether [`Engine::step`] would find something to do besides the passing of time.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.core.slots.iter().any(|slot| lock(&slot.inbox).scheduled) || self.core.committer.is_due()
+        self.runtime.cells.iter().any(|cell| lock(&cell.inbox).scheduled) || self.runtime.journal.is_due()
     }
 
     /// Tells an engine without threads that time has passed: once a second keeps timeouts sharp.
     pub fn tick(&self) {
-        self.core.tick();
+        self.runtime.tick();
     }
 
     /// Looks at a channel, between two turns of its shard. A turn waits meanwhile; `look` must not call the engine.
     pub fn channel<T>(&self, channel: ChannelRef, look: impl FnOnce(&Channel) -> T) -> Option<T> {
-        let shard = self.core.directory.shard_of(channel)?;
-        lock(&self.core.slot(shard).running).shard.channel(channel).map(look)
+        let shard = self.runtime.channels.shard_of(channel)?;
+        lock(&self.runtime.cell(shard).running).shard.channel(channel).map(look)
     }
 
     /// Looks at each shard, between two of its turns; `look` must not call the engine.
     pub fn for_each_shard(&self, mut look: impl FnMut(&Shard)) {
-        for slot in &self.core.slots {
-            look(&lock(&slot.running).shard);
+        for cell in &self.runtime.cells {
+            look(&lock(&cell.running).shard);
         }
     }
 
     /// How many shards the channels are dealt out to.
     #[must_use]
     pub fn shards(&self) -> u16 {
-        u16::try_from(self.core.slots.len()).unwrap_or(u16::MAX)
+        u16::try_from(self.runtime.cells.len()).unwrap_or(u16::MAX)
     }
 
     /// What the engine has done and holds. Waits for the turn that each shard is in.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let committer = &self.core.committer;
-        let (store, uncommitted_turns) = (committer.store_stats(), committer.waiting() as u64);
-        let mut stats = Stats { store, uncommitted_turns, ..Stats::default() };
-        for slot in &self.core.slots {
+        let journal = &self.runtime.journal;
+        let (store, unwritten_turns) = (journal.store_stats(), journal.waiting() as u64);
+        let mut stats = Stats { store, unwritten_turns, ..Stats::default() };
+        for cell in &self.runtime.cells {
             let (occupancy, crypto) = {
-                let running = lock(&slot.running);
+                let running = lock(&cell.running);
                 (running.shard.occupancy(), running.shard.counters())
             };
             stats.crypto = plus(stats.crypto, crypto);
-            stats.latency.add(&slot.counters);
-            stats.shards.push(shard_stats(slot, occupancy));
+            stats.latency.add(&cell.counters);
+            stats.shards.push(shard_stats(cell, occupancy));
         }
         stats
     }
@@ -285,15 +287,15 @@ impl Engine {
     /// When the engine has stopped itself before.
     pub fn shutdown(&self) -> Result<Unfinished, Stopped> {
         self.closing.store(true, Ordering::SeqCst);
-        if self.core.workers == 0 {
-            self.core.run_all(self.core.clock.now());
+        if self.runtime.workers == 0 {
+            self.runtime.run_all(self.runtime.clock.now());
         }
-        while self.has_work() && !self.core.committer.has_failed() {
+        while self.has_work() && !self.runtime.journal.has_failed() {
             std::thread::sleep(DRAIN_POLL);
         }
-        self.core.committer.flush(&self.core.slots, &*self.core.clock);
+        self.runtime.journal.write_all(&self.runtime.cells, &*self.runtime.clock);
         self.end_threads();
-        if let Some(fatal) = self.core.committer.fatal() {
+        if let Some(fatal) = self.runtime.journal.fatal() {
             return Err(Stopped::Failed(fatal));
         }
         let mut unfinished = Unfinished::default();
@@ -309,7 +311,7 @@ impl Engine {
     }
 
     fn end_threads(&self) {
-        self.core.end();
+        self.runtime.end();
         for thread in lock(&self.threads).drain(..) {
             // One that panicked has said so on its own; there is nobody left to tell.
             let _ = thread.join();
@@ -317,7 +319,7 @@ impl Engine {
     }
 
     fn check_running(&self) -> Result<(), Stopped> {
-        if let Some(fatal) = self.core.committer.fatal() {
+        if let Some(fatal) = self.runtime.journal.fatal() {
             return Err(Stopped::Failed(fatal));
         }
         if self.closing.load(Ordering::Relaxed) {
@@ -326,13 +328,13 @@ impl Engine {
         Ok(())
     }
 
-    fn slot_of(&self, peer: NodeId) -> &Slot {
-        self.core.slot(shard_of_peer(peer, self.shards()))
+    fn cell_of(&self, peer: NodeId) -> &ShardCell {
+        self.runtime.cell(shard_of_peer(peer, self.shards()))
     }
 
     fn shard_of(&self, command: &Command) -> Result<u16, SubmitError> {
         let by_id = |channel_id| {
-            let shard = self.core.directory.shard_of(ChannelRef::Id(channel_id));
+            let shard = self.runtime.channels.shard_of(ChannelRef::Id(channel_id));
             shard.ok_or(SubmitError::UnknownChannel(channel_id))
         };
         match command {
@@ -346,8 +348,8 @@ impl Engine {
             Command::ResumeHtlc { incoming } | Command::FailHtlc { incoming, .. } => {
                 by_id(incoming.channel_id)
             }
-            Command::ExpectPayment(invoice) => Ok(self.core.config.receiver(invoice.payment_hash)),
-            Command::SendHtlc(send) => Ok(self.core.directory.shard_of(send.channel).unwrap_or(0)),
+            Command::ExpectPayment(invoice) => Ok(self.runtime.config.receiver(invoice.payment_hash)),
+            Command::SendHtlc(send) => Ok(self.runtime.channels.shard_of(send.channel).unwrap_or(0)),
             _ => Ok(0),
         }
     }
@@ -356,7 +358,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if !lock(&self.threads).is_empty() {
-            self.core.committer.abandon();
+            self.runtime.journal.abandon();
             self.end_threads();
         }
     }
@@ -373,17 +375,17 @@ fn plus(one: CryptoCounters, other: CryptoCounters) -> CryptoCounters {
     }
 }
 
-fn shard_stats(slot: &Slot, occupancy: Occupancy) -> ShardStats {
+fn shard_stats(cell: &ShardCell, occupancy: Occupancy) -> ShardStats {
     let (queued, queued_bytes) = {
-        let inbox = lock(&slot.inbox);
+        let inbox = lock(&cell.inbox);
         (inbox.len() as u64, inbox.bytes() as u64)
     };
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     ShardStats {
-        turns: load(&slot.counters.turns),
-        inputs: load(&slot.counters.inputs),
-        inputs_max: load(&slot.counters.inputs_max),
-        handoffs: load(&slot.counters.handoffs),
+        turns: load(&cell.counters.turns),
+        inputs: load(&cell.counters.inputs),
+        inputs_max: load(&cell.counters.inputs_max),
+        handoffs: load(&cell.counters.handoffs),
         queued,
         queued_bytes,
         occupancy,

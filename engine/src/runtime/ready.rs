@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 
-use super::slot::lock;
+use super::shard_cell::lock;
 
 /// A bounded list that workers wait at.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ pub struct Stats {
     /// What the store has done: its syncs, and the bytes written.
     pub store: StoreStats,
     /// Turns whose effects wait for their records.
-    pub uncommitted_turns: u64,
+    pub unwritten_turns: u64,
     /// From the arrival of a turn's oldest input to the moment its effects were handed out.
     pub latency: LatencyHistogram,
 }
@@ -79,7 +79,7 @@ impl LatencyHistogram {
         met.map(|(bucket, count)| (Duration::from_micros(bucket_end_us(bucket)), *count))
     }
 
-    pub(super) fn add(&mut self, counters: &SlotCounters) {
+    pub(super) fn add(&mut self, counters: &ShardCounters) {
         self.counts.resize(BUCKETS, 0);
         for (count, counter) in self.counts.iter_mut().zip(&counters.latency) {
             *count += counter.load(Relaxed);
@@ -113,7 +113,7 @@ fn bucket_end_us(bucket: usize) -> u64 {
 
 /// The counters of one shard.
 #[derive(Debug)]
-pub(super) struct SlotCounters {
+pub(super) struct ShardCounters {
     pub(super) turns: AtomicU64,
     pub(super) inputs: AtomicU64,
     pub(super) inputs_max: AtomicU64,
@@ -121,9 +121,9 @@ pub(super) struct SlotCounters {
     latency: Box<[AtomicU64]>,
 }
 
-impl Default for SlotCounters {
-    fn default() -> SlotCounters {
-        SlotCounters {
+impl Default for ShardCounters {
+    fn default() -> ShardCounters {
+        ShardCounters {
             turns: AtomicU64::new(0),
             inputs: AtomicU64::new(0),
             inputs_max: AtomicU64::new(0),
@@ -133,7 +133,7 @@ impl Default for SlotCounters {
     }
 }
 
-impl SlotCounters {
+impl ShardCounters {
     pub(super) fn turn(&self, inputs: usize, handoffs: usize) {
         self.turns.fetch_add(1, Relaxed);
         self.inputs.fetch_add(inputs as u64, Relaxed);
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn quantiles_come_from_the_sum_of_all_shards() {
-        let (one, other) = (SlotCounters::default(), SlotCounters::default());
+        let (one, other) = (ShardCounters::default(), ShardCounters::default());
         (0..99).for_each(|_| one.released(Duration::from_micros(4)));
         other.released(Duration::from_micros(4_000));
         let mut histogram = LatencyHistogram::default();

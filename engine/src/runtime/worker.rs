@@ -4,7 +4,7 @@
 //! the first, runs one turn over everything that waits, and puts the shard at the end again if more has come meanwhile. So
 //! shards take turns round-robin, and inside a shard nobody waits for more than the turn that runs.
 //!
-//! Does not make turns durable itself: they are queued for [`Committer`], and the next turn of the same shard may run
+//! Does not make turns durable itself: they are queued for [`Journal`], and the next turn of the same shard may run
 //! before they are, since nothing leaves until then.
 
 use std::any::Any;
@@ -19,13 +19,14 @@ use fulmen_proto::forward::{
 };
 use fulmen_proto::onion::Failure;
 
+use super::channel_index::ChannelIndex;
 use super::clock::Clock;
-use super::commit::{Committer, Done};
-use super::directory::Directory;
-use super::effects::{Connection, Effects};
+use super::connection::Connection;
+use super::effects::Effects;
 use super::error::{Fatal, FundingTaken};
+use super::journal::{FinishedTurn, Journal};
 use super::ready::Ready;
-use super::slot::{Item, QueueBounds, Running, Slot, Taken, lock};
+use super::shard_cell::{Item, QueueBounds, Running, ShardCell, Taken, lock};
 
 /// How often the shards are told that time has passed, and what nobody waits for is made durable.
 const TICK: Duration = Duration::from_secs(1);
@@ -43,12 +44,12 @@ pub(super) enum Next {
 
 /// What all threads of an engine share.
 #[derive(Debug)]
-pub(super) struct Core {
+pub(super) struct Runtime {
     pub(super) config: NodeConfig,
     pub(super) bounds: QueueBounds,
-    pub(super) slots: Box<[Slot]>,
-    pub(super) directory: Directory,
-    pub(super) committer: Committer,
+    pub(super) cells: Box<[ShardCell]>,
+    pub(super) channels: ChannelIndex,
+    pub(super) journal: Journal,
     pub(super) clock: Box<dyn Clock>,
     /// Has room for every shard once and every worker's end, so that putting something in never waits.
     pub(super) ready: Ready<Next>,
@@ -62,9 +63,9 @@ pub(super) struct Core {
     pub(super) shards_wait: AtomicBool,
 }
 
-impl Core {
-    pub(super) fn slot(&self, number: u16) -> &Slot {
-        &self.slots[usize::from(number)]
+impl Runtime {
+    pub(super) fn cell(&self, number: u16) -> &ShardCell {
+        &self.cells[usize::from(number)]
     }
 
     /// Puts a shard into the ready list; the caller has just set `scheduled`.
@@ -75,7 +76,7 @@ impl Core {
 
     /// Gives a shard something that is not subject to credit.
     pub(super) fn push(&self, number: u16, item: Item) {
-        let schedule = lock(&self.slot(number).inbox).push(item, &*self.clock);
+        let schedule = lock(&self.cell(number).inbox).push(item, &*self.clock);
         if schedule {
             self.schedule(number);
         }
@@ -95,7 +96,7 @@ impl Core {
             match self.ready.take(patience) {
                 Some(Next::Shard(number)) => {
                     self.run(number, self.clock.now());
-                    self.guarded(|| self.commit());
+                    self.guarded(|| self.write_journal());
                 }
                 Some(Next::Stop) => return,
                 None => {}
@@ -113,17 +114,17 @@ impl Core {
     }
 
     /// The life of the thread that waits for the disk while workers have turns to run.
-    pub(super) fn persist(&self, parker: &Parker) {
+    pub(super) fn run_journal_thread(&self, parker: &Parker) {
         while !self.ending.load(Ordering::SeqCst) {
             parker.park();
-            self.guarded(|| self.committer.commit(&self.slots, &*self.clock, || false));
+            self.guarded(|| self.journal.write_urgent(&self.cells, &*self.clock, || false));
         }
     }
 
     /// Stops the engine should the handler, or something in the engine itself, panic.
     fn guarded(&self, work: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-            self.committer.fail(Fatal::HandlerPanicked { message: message_of(&*panic) });
+            self.journal.fail(Fatal::HandlerPanicked { message: message_of(&*panic) });
         }
     }
 
@@ -141,10 +142,10 @@ impl Core {
     /// Schedules the shards that wanted a turn by now.
     fn wake_shards(&self, now: Now) {
         self.shards_wait.store(false, Ordering::SeqCst);
-        for slot in &self.slots {
-            let wake_at = slot.wake_at_unix_ms.load(Ordering::SeqCst);
+        for cell in &self.cells {
+            let wake_at = cell.wake_at_unix_ms.load(Ordering::SeqCst);
             if wake_at <= now.unix_ms {
-                self.push(slot.number, Item::Told(Input::Wake));
+                self.push(cell.number, Item::Input(Input::Wake));
             }
             if wake_at < u64::MAX {
                 self.shards_wait.store(true, Ordering::SeqCst);
@@ -158,55 +159,55 @@ impl Core {
         while let Some(Next::Shard(number)) = self.ready.try_take() {
             self.run(number, now);
             if self.ready.is_empty() {
-                self.committer.commit(&self.slots, &*self.clock, || false);
+                self.journal.write_urgent(&self.cells, &*self.clock, || false);
             }
         }
     }
 
     /// Tells every shard that time has passed, and makes durable what nobody waits for.
     pub(super) fn tick(&self) {
-        for slot in &self.slots {
-            self.push(slot.number, Item::Told(Input::Tick));
+        for cell in &self.cells {
+            self.push(cell.number, Item::Input(Input::Tick));
         }
-        self.committer.flush(&self.slots, &*self.clock);
+        self.journal.write_all(&self.cells, &*self.clock);
     }
 
     /// Makes durable and releases what waits, or has it done by the thread for that if there are turns to run instead.
-    fn commit(&self) {
-        if !self.committer.is_due() {
+    fn write_journal(&self) {
+        if !self.journal.is_due() {
             return;
         }
         match &self.persister {
             Some(persister) if !self.ready.is_empty() => persister.unpark(),
-            Some(persister) => self.committer.commit(&self.slots, &*self.clock, || {
+            Some(persister) => self.journal.write_urgent(&self.cells, &*self.clock, || {
                 let leave = !self.ready.is_empty();
                 if leave {
                     persister.unpark();
                 }
                 leave
             }),
-            None => self.committer.commit(&self.slots, &*self.clock, || false),
+            None => self.journal.write_urgent(&self.cells, &*self.clock, || false),
         }
     }
 
     /// Runs one turn of a shard over everything that waits for it. The caller holds the shard's place in the ready list.
     fn run(&self, number: u16, now: Now) {
-        let slot = self.slot(number);
-        let taken = lock(&slot.inbox).take();
-        if !self.committer.has_failed() {
-            let turn = catch_unwind(AssertUnwindSafe(|| self.turn(slot, taken, now)));
+        let cell = self.cell(number);
+        let taken = lock(&cell.inbox).take();
+        if !self.journal.has_failed() {
+            let turn = catch_unwind(AssertUnwindSafe(|| self.turn(cell, taken, now)));
             if let Err(panic) = turn {
-                self.committer.fail(Fatal::Panicked { shard: number, message: message_of(&*panic) });
+                self.journal.fail(Fatal::Panicked { shard: number, message: message_of(&*panic) });
             }
         }
-        if lock(&slot.inbox).stays_scheduled() {
+        if lock(&cell.inbox).stays_scheduled() {
             self.schedule(number);
         }
     }
 
-    fn turn(&self, slot: &Slot, taken: Taken, now: Now) {
+    fn turn(&self, cell: &ShardCell, taken: Taken, now: Now) {
         let Taken { items, since, resume } = taken;
-        let mut running = lock(&slot.running);
+        let mut running = lock(&cell.running);
         let given = items.len();
         let commanded = items.iter().any(|item| matches!(item, Item::Command(_)));
         // An `Ack` goes to the shard whose `Resolve` it answers in the same turn.
@@ -225,7 +226,7 @@ impl Core {
                 }
                 Item::Message { peer, message, .. } => Input::Message { peer, message },
                 Item::Command(command) => Input::Command(command),
-                Item::Told(input) => input,
+                Item::Input(input) => input,
                 Item::Handoff { from, handoff } => {
                     askers.insert(handoff.incoming, from);
                     Input::Handoff(handoff)
@@ -235,11 +236,11 @@ impl Core {
             .collect();
         let Turn { record, send, disconnect, broadcast, events, handoffs } = running.shard.turn(inputs, now);
         let wake_at = running.shard.wake_at();
-        slot.wake_at_unix_ms.store(wake_at.map_or(u64::MAX, |at| at.unix_ms), Ordering::SeqCst);
+        cell.wake_at_unix_ms.store(wake_at.map_or(u64::MAX, |at| at.unix_ms), Ordering::SeqCst);
         if wake_at.is_some() {
             self.shards_wait.store(true, Ordering::SeqCst);
         }
-        slot.counters.turn(given, handoffs.len());
+        cell.counters.turn(given, handoffs.len());
         let connections = &mut running.connections;
         let send = send.into_iter().filter_map(|(peer, message)| {
             let connection = *connections.get(&peer)?;
@@ -249,50 +250,49 @@ impl Core {
         let disconnect: Vec<Connection> =
             disconnect.into_iter().filter_map(|peer| connections.remove(&peer)).collect();
         if !disconnect.is_empty() {
-            let mut inbox = lock(&slot.inbox);
+            let mut inbox = lock(&cell.inbox);
             for connection in &disconnect {
                 inbox.unlink(*connection);
             }
         }
-        for event in &events {
-            self.note(slot, &running, event);
+        if !events.is_empty() {
+            lock(&cell.monitor).follow(&events, &running.shard);
         }
-        let effects = Effects { shard: slot.number, send, disconnect, broadcast, events, resume };
+        for event in &events {
+            self.note(cell, &running, event);
+        }
+        let effects = Effects { shard: cell.number, send, disconnect, broadcast, events, resume };
         let mut bytes = Vec::new();
         if self.keeps_records && !record.is_empty() {
             record.encode(&mut bytes);
         }
-        self.committer.queue(Done { record: bytes, effects, since, commanded });
+        self.journal.queue(FinishedTurn { record: bytes, effects, since, commanded });
         drop(running);
-        self.hand_over(slot.number, handoffs, &askers);
+        self.hand_over(cell.number, handoffs, &askers);
     }
 
     /// Takes down what an event says about where channels are.
-    fn note(&self, slot: &Slot, running: &Running, event: &Event) {
+    fn note(&self, cell: &ShardCell, running: &Running, event: &Event) {
         match event {
             Event::FundingNeeded { temporary_channel_id, .. } => {
-                self.directory.add(*temporary_channel_id, slot.number);
+                self.channels.add(*temporary_channel_id, cell.number);
             }
-            Event::ChannelFunded { channel_id, peer, funding_outpoint, .. } => {
-                lock(&slot.watch).add(*funding_outpoint);
-                if self.directory.add(*channel_id, slot.number).is_some() {
+            Event::ChannelFunded { channel_id, peer, .. } => {
+                if self.channels.add(*channel_id, cell.number).is_some() {
                     let (channel_id, peer) = (*channel_id, *peer);
                     let reason = FundingTaken { channel_id, peer }.to_string();
-                    self.push(slot.number, Item::Command(Command::FailChannel { channel_id, reason }));
+                    self.push(cell.number, Item::Command(Command::FailChannel { channel_id, reason }));
                 }
             }
-            Event::ChannelReady { scid, .. } if self.directory.place(*scid, slot.number) => {
-                for other in self.slots.iter().filter(|other| other.number != slot.number) {
+            Event::ChannelReady { scid, .. } if self.channels.place(*scid, cell.number) => {
+                for other in self.cells.iter().filter(|other| other.number != cell.number) {
                     self.push(other.number, Item::Sibling(*scid));
                 }
             }
             Event::ChannelFailed { channel_id, .. } => {
                 if running.shard.channel(ChannelRef::Id(*channel_id)).is_none() {
-                    self.directory.forget(*channel_id, slot.number);
+                    self.channels.forget(*channel_id, cell.number);
                 }
-                let fundings =
-                    running.shard.channels().filter_map(|channel| channel.funding_outpoint()).collect();
-                lock(&slot.watch).retain(&fundings);
             }
             _ => {}
         }
@@ -310,7 +310,7 @@ impl Core {
             if items.is_empty() {
                 continue;
             }
-            let mut inbox = lock(&self.slot(to).inbox);
+            let mut inbox = lock(&self.cell(to).inbox);
             let mut schedule = false;
             for item in items {
                 schedule |= inbox.push(item, &*self.clock);
@@ -331,9 +331,9 @@ impl Core {
     ) -> Option<(u16, Handoff)> {
         let incoming = handoff.incoming;
         let to = match &handoff.step {
-            HandoffStep::Offer { offer, .. } => self.directory.shard_of(ChannelRef::Scid(offer.scid)),
+            HandoffStep::Offer { offer, .. } => self.channels.shard_of(ChannelRef::Scid(offer.scid)),
             HandoffStep::Part(part) => Some(self.config.receiver(part.payment_hash)),
-            HandoffStep::Resolve(_) => self.directory.shard_of(ChannelRef::Id(incoming.channel_id)),
+            HandoffStep::Resolve(_) => self.channels.shard_of(ChannelRef::Id(incoming.channel_id)),
             HandoffStep::Ack => askers.get(&incoming).copied(),
         };
         match (to, &handoff.step) {

@@ -7,25 +7,11 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::error::{Operation, StoreError};
-use super::format::{FileHeader, check_body, checkpoint_name, encode_frame, partial_name};
+use super::format::{FileHeader, check_body, encode_frame, partial_name};
 use super::{CheckpointWriter, WrittenCheckpoint};
 
 /// How many bytes are gathered before they are given to the file.
 const WRITE_BYTES: usize = 256 << 10;
-
-/// A checkpoint that is durable.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LogCheckpoint {
-    /// How many records of its shard it stands for.
-    pub(super) covers: u64,
-    pub(super) bytes: u64,
-}
-
-impl LogCheckpoint {
-    pub(super) fn name(&self, shard: u16) -> String {
-        checkpoint_name(shard, self.covers)
-    }
-}
 
 /// A checkpoint being written. Dropped before it is finished, it deletes its file.
 #[derive(Debug)]

@@ -15,17 +15,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use fulmen_wire::units::NodeId;
 
-use super::checkpoint::{self, LogCheckpoint};
+use super::checkpoint;
 use super::disk::{Directory, Disk, DiskFile};
 use super::error::{Operation, StoreError};
 use super::format::{
     BODY_BYTES_MAX, ENTRY_HEADER_BYTES, FileHeader, FileKind, check_body, encode_entry, encode_frame,
     encode_positions, encode_records, partial_name, segment_name,
 };
+use super::index::{Begun, LogCheckpoint, Segment, ShardLog, pinning};
 use super::recover;
 use super::{CheckpointWriter, Entry, Replayed, Store, StoreStats, WrittenCheckpoint};
 
@@ -72,43 +73,6 @@ pub struct LogStore {
     stopped: Option<String>,
     buffer: Vec<u8>,
     stats: StoreStats,
-}
-
-/// A segment of the log.
-#[derive(Debug)]
-pub(super) struct Segment {
-    /// The sequence number of its first frame.
-    pub(super) first: u64,
-    pub(super) bytes: u64,
-    /// The last record of each shard in it.
-    pub(super) last: BTreeMap<u16, u64>,
-}
-
-/// What the log knows of a shard.
-#[derive(Debug, Default)]
-pub(super) struct ShardLog {
-    /// How many records it has appended, ever.
-    pub(super) appended: u64,
-    pub(super) checkpoint: Option<LogCheckpoint>,
-    begun: Option<Begun>,
-}
-
-/// A checkpoint being written.
-#[derive(Debug)]
-struct Begun {
-    attempt: u64,
-    covers: u64,
-    /// Gone when its writer was dropped or failed.
-    alive: Weak<()>,
-    /// The length of the log when it was begun.
-    log_bytes: u64,
-}
-
-impl ShardLog {
-    /// How many of its records the last checkpoint stands for.
-    pub(super) fn covered(&self) -> u64 {
-        self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.covers)
-    }
 }
 
 impl LogStore {
@@ -290,17 +254,6 @@ impl LogStore {
         let checkpoints = self.shards.values().filter_map(|log| log.checkpoint.as_ref());
         checkpoints.map(|checkpoint| checkpoint.bytes).sum()
     }
-}
-
-/// The shards with records in a segment that no checkpoint stands for.
-fn pinning<'a>(
-    segment: &'a Segment,
-    shards: &'a BTreeMap<u16, ShardLog>,
-) -> impl Iterator<Item = (u16, &'a ShardLog)> {
-    segment.last.iter().filter_map(|(shard, last)| {
-        let log = shards.get(shard)?;
-        (log.covered() < *last).then_some((*shard, log))
-    })
 }
 
 impl Store for LogStore {

@@ -11,6 +11,7 @@ mod checkpoint;
 mod disk;
 mod error;
 mod format;
+mod index;
 mod log;
 mod memory;
 mod recover;

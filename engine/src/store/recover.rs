@@ -11,7 +11,6 @@ use std::ops::ControlFlow;
 use fulmen_wire::units::NodeId;
 
 use super::Replayed;
-use super::checkpoint::LogCheckpoint;
 use super::disk::Disk;
 use super::error::{Operation, StoreError};
 use super::format::{
@@ -19,7 +18,7 @@ use super::format::{
     decode_positions, decode_records, is_partial, segment_name, segment_of, segment_start_bytes,
     without_room,
 };
-use super::log::{Segment, ShardLog};
+use super::index::{LogCheckpoint, Segment, ShardLog};
 
 /// What is on disk.
 #[derive(Debug)]

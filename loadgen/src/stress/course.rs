@@ -10,7 +10,7 @@ use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use crossbeam::channel::RecvTimeoutError;
 use fulmen::chain::ChainEvent;
-use fulmen::node::Node;
+use fulmen::driver::ShardDriver;
 use fulmen_proto::forward::{Command, ExpectedPayment, ForwardingPolicy, Now};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::onion::PaymentData;
@@ -135,7 +135,7 @@ impl<'a> Course<'a> {
         let forwarder_id = NodeId(secret.public_key(&Secp256k1::signing_only()).serialize());
         let end = |node: usize| {
             let config = node_config(treasury.script_of(node).to_bytes());
-            End::new(Node::new(NodeSeed::new(keys(node)), config), forwarder_id)
+            End::new(ShardDriver::new(NodeSeed::new(keys(node)), config), forwarder_id)
         };
         let mut ends: Vec<End> = (1..nodes).map(end).collect();
         for end in &mut ends {

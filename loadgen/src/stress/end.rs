@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use fulmen::chain::ChainEvent;
-use fulmen::node::Node;
+use fulmen::driver::ShardDriver;
 use fulmen_proto::channel::State;
 use fulmen_proto::forward::{
     ChannelRef, Command, Event, ExpectedPayment, FailureReason, Now, OpenChannel, SendHtlc,
@@ -20,7 +20,7 @@ use crate::accounting::Ledger;
 
 /// One peer.
 pub(super) struct End {
-    pub(super) node: Node,
+    pub(super) node: ShardDriver,
     forwarder: NodeId,
     channel: Option<(ChannelId, Scid)>,
     pub(super) ledger: Ledger,
@@ -62,7 +62,7 @@ pub(super) enum Notice {
 
 impl End {
     /// A peer of `forwarder`.
-    pub(super) fn new(node: Node, forwarder: NodeId) -> End {
+    pub(super) fn new(node: ShardDriver, forwarder: NodeId) -> End {
         End {
             node,
             forwarder,

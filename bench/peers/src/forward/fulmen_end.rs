@@ -5,7 +5,7 @@ use std::time::Instant;
 use bitcoin::Block;
 use bitcoin::hex::FromHex;
 use fulmen::chain::ChainEvent;
-use fulmen::node::Node;
+use fulmen::driver::ShardDriver;
 use fulmen::proto::forward::{ChannelRef, Command, Event, ExpectedPayment, NodeConfig, Now, SendHtlc};
 use fulmen::proto::keys::NodeSeed;
 use fulmen::proto::onion::PaymentData;
@@ -24,7 +24,7 @@ const START_MS: u64 = 1_700_000_000_000;
 
 /// A Fulmen node in this thread.
 pub(super) struct FulmenEnd {
-    node: Node,
+    node: ShardDriver,
     start: Instant,
     outbox: Vec<(NodeId, Vec<u8>)>,
     channel: Option<(ChannelId, Scid)>,
@@ -37,7 +37,7 @@ impl FulmenEnd {
     /// A node whose keys follow from `seed`.
     pub(super) fn new(seed: u64) -> FulmenEnd {
         FulmenEnd {
-            node: Node::new(node_seed(seed), node_config()),
+            node: ShardDriver::new(node_seed(seed), node_config()),
             start: Instant::now(),
             outbox: Vec::new(),
             channel: None,

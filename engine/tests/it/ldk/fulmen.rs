@@ -3,7 +3,7 @@
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, Block, Transaction};
 use fulmen::chain::ChainEvent;
-use fulmen::node::Node;
+use fulmen::driver::ShardDriver;
 use fulmen_proto::channel::Channel;
 use fulmen_proto::commitment::ChannelType;
 use fulmen_proto::forward::{
@@ -27,7 +27,7 @@ pub(super) const POLICY: ForwardingPolicy = ForwardingPolicy {
 
 /// A Fulmen node and everything it has told.
 pub(super) struct FulmenNode {
-    pub(super) node: Node,
+    pub(super) node: ShardDriver,
     pub(super) events: Vec<Event>,
     now: Now,
 }
@@ -41,7 +41,7 @@ impl FulmenNode {
         config.channel.channel_type = channel_type;
         config.channel.minimum_depth = 1;
         FulmenNode {
-            node: Node::new(NodeSeed::new([42; 32]), config),
+            node: ShardDriver::new(NodeSeed::new([42; 32]), config),
             events: Vec::new(),
             now: Now { unix_ms: 1_700_000_000_000 },
         }

@@ -7,7 +7,7 @@
 //! Bounds. A peer has credit for a number of messages and of bytes, and a shard for a sum of bytes over all its peers,
 //! which nobody who has something waiting may exceed; a peer who has nothing waiting may always say one thing. Commands
 //! are bounded by number. Handoffs of other shards are never refused, since a circuit would hang: each belongs to an HTLC
-//! that occupies one of the 483 slots of its incoming channel until it is irrevocably removed, and a circuit has one
+//! that occupies one of the 483 cells of its incoming channel until it is irrevocably removed, and a circuit has one
 //! handoff under way at a time, so that at most 483 times the channels of the other shards can wait.
 //!
 //! Invariant: a shard is in the ready list, or held by a worker, exactly while `scheduled` is set, so that only one
@@ -24,10 +24,10 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::{NodeId, Scid};
 
 use super::clock::Clock;
-use super::effects::Connection;
+use super::connection::Connection;
 use super::error::{ReceiveError, SubmitError};
-use super::stats::SlotCounters;
-use crate::watch::Watch;
+use super::stats::ShardCounters;
+use crate::monitor::FundingMonitor;
 
 /// What a turn takes at most, in bytes of messages: what it changes has to fit a record of 16 MiB, and an HTLC received,
 /// handed over or offered changes no more than three times its message.
@@ -58,13 +58,13 @@ impl Default for QueueBounds {
 
 /// A shard and what stands around it.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct ShardCell {
     pub(super) number: u16,
     pub(super) inbox: Mutex<Inbox>,
     /// Held by the worker that runs a turn, and by whoever looks into the shard between two turns.
     pub(super) running: Mutex<Running>,
-    pub(super) watch: Mutex<Watch>,
-    pub(super) counters: SlotCounters,
+    pub(super) monitor: Mutex<FundingMonitor>,
+    pub(super) counters: ShardCounters,
     /// When the shard wants a turn for the sake of time alone; never, if at the end of time.
     pub(super) wake_at_unix_ms: AtomicU64,
 }
@@ -95,7 +95,7 @@ pub(super) enum Item {
     },
     Command(Command),
     /// A block, or time.
-    Told(Input),
+    Input(Input),
     /// What the shard `from` asks.
     Handoff {
         from: u16,
@@ -140,14 +140,14 @@ pub(super) struct Taken {
     pub(super) resume: Vec<Connection>,
 }
 
-impl Slot {
-    pub(super) fn new(number: u16, shard: Shard, watch: Watch) -> Slot {
-        Slot {
+impl ShardCell {
+    pub(super) fn new(number: u16, shard: Shard, monitor: FundingMonitor) -> ShardCell {
+        ShardCell {
             number,
             inbox: Mutex::default(),
             running: Mutex::new(Running { shard, connections: HashMap::new() }),
-            watch: Mutex::new(watch),
-            counters: SlotCounters::default(),
+            monitor: Mutex::new(monitor),
+            counters: ShardCounters::default(),
             wake_at_unix_ms: AtomicU64::new(u64::MAX),
         }
     }
@@ -194,7 +194,7 @@ impl Inbox {
     }
 
     /// Adds messages of a peer, each with its length, as far as its credit goes; says whether the shard is to be scheduled.
-    pub(super) fn receive(
+    pub(super) fn queue_messages(
         &mut self,
         connection: Connection,
         messages: Vec<(Message, usize)>,

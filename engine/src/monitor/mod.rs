@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Block, OutPoint, Transaction, TxOut};
-use fulmen_proto::forward::{Confirmation, Input};
+use fulmen_proto::forward::{Confirmation, Event, Input, Shard};
 use fulmen_wire::units::{BlockHeight, Scid, Txid};
 
 use crate::chain::ChainEvent;
@@ -20,7 +20,7 @@ const FUNDING_WATCH_BLOCKS: u32 = 12;
 
 /// The funding outputs of a shard, and the height of the chain.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct FundingMonitor {
     height: BlockHeight,
     /// The outputs that are watched, and where each stands once it does.
     fundings: BTreeMap<OutPoint, Option<Place>>,
@@ -34,20 +34,29 @@ struct Place {
     output: TxOut,
 }
 
-impl Watch {
-    /// Nothing is watched yet; the chain was last heard of at this height.
-    pub(crate) fn new(height: BlockHeight) -> Watch {
-        Watch { height, ..Watch::default() }
+impl FundingMonitor {
+    /// Monitors the funding outputs of a shard's channels that are not yet deep enough.
+    pub(crate) fn of(shard: &Shard) -> FundingMonitor {
+        let unplaced = shard.channels().filter(|channel| channel.scid().is_none());
+        let fundings = unplaced.filter_map(|channel| Some((channel.funding_outpoint()?, None))).collect();
+        FundingMonitor { height: shard.occupancy().height, fundings }
     }
 
-    /// Looks for a funding output in the blocks to come.
-    pub(crate) fn add(&mut self, outpoint: OutPoint) {
-        self.fundings.insert(outpoint, None);
-    }
-
-    /// Stops looking for what funds no channel any more.
-    pub(crate) fn retain(&mut self, funding: &BTreeSet<OutPoint>) {
-        self.fundings.retain(|outpoint, _| funding.contains(outpoint));
+    /// Takes up the channels that a turn of the shard funded, and drops those that it ended.
+    pub(crate) fn follow(&mut self, events: &[Event], shard: &Shard) {
+        for event in events {
+            match event {
+                Event::ChannelFunded { funding_outpoint, .. } => {
+                    self.fundings.insert(*funding_outpoint, None);
+                }
+                Event::ChannelFailed { .. } => {
+                    let funding: BTreeSet<OutPoint> =
+                        shard.channels().filter_map(|channel| channel.funding_outpoint()).collect();
+                    self.fundings.retain(|outpoint, _| funding.contains(outpoint));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Takes a step of the chain, and gives what the shard is to be told: the height, and how deep the funding outputs

@@ -14,7 +14,7 @@ use fulmen_wire::units::{ChannelId, NodeId, Scid};
 
 /// The channels of all shards.
 #[derive(Debug, Default)]
-pub(super) struct Directory {
+pub(super) struct ChannelIndex {
     names: ShardedLock<Names>,
 }
 
@@ -24,7 +24,7 @@ struct Names {
     scids: HashMap<Scid, u16>,
 }
 
-impl Directory {
+impl ChannelIndex {
     /// The shard that owns a channel, by its permanent id, its temporary one if we opened it, or its place.
     pub(super) fn shard_of(&self, channel: ChannelRef) -> Option<u16> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);

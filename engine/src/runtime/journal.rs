@@ -28,13 +28,13 @@ use std::time::Duration;
 use super::clock::Clock;
 use super::effects::{Effects, Handler};
 use super::error::Fatal;
-use super::slot::{Slot, lock};
+use super::shard_cell::{ShardCell, lock};
 use super::storage::engine_record;
 use crate::store::{Entry, Store, StoreError, StoreStats, WrittenCheckpoint};
 use crossbeam::queue::SegQueue;
 
 /// Turns that may wait for the disk; past that, those who run them wait too.
-const UNCOMMITTED_TURNS_MAX: usize = 256;
+const UNWRITTEN_TURNS_MAX: usize = 256;
 
 /// What is appended at once, if it is more than one record.
 const APPEND_BYTES_MAX: usize = 12 << 20;
@@ -43,7 +43,7 @@ const ENTRY_BYTES: usize = 64;
 
 /// A turn that was run.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(super) struct FinishedTurn {
     /// What it changed, encoded; empty if nothing.
     pub(super) record: Vec<u8>,
     pub(super) effects: Effects,
@@ -53,20 +53,20 @@ pub(super) struct Done {
     pub(super) commanded: bool,
 }
 
-impl Done {
+impl FinishedTurn {
     fn is_urgent(&self) -> bool {
         self.commanded || !self.effects.is_empty()
     }
 }
 
 /// Makes turns durable, and releases what they say.
-pub(super) struct Committer {
-    queue: SegQueue<Done>,
+pub(super) struct Journal {
+    queue: SegQueue<FinishedTurn>,
     waiting: AtomicUsize,
     urgent: AtomicUsize,
     /// Held from the moment turns are taken from the queue until they are durable.
-    journal: Mutex<Journal>,
-    /// Taken before the journal is given up, so that effects are released in its order.
+    writer: Mutex<JournalWriter>,
+    /// Taken before the writer is given up, so that effects are released in its order.
     release: Mutex<()>,
     handler: Box<dyn Handler>,
     failed: AtomicBool,
@@ -75,33 +75,33 @@ pub(super) struct Committer {
 
 /// The store, and the checkpoint that is being written.
 #[derive(Debug)]
-struct Journal {
+struct JournalWriter {
     store: Option<Box<dyn Store>>,
     checkpoint: Option<JoinHandle<Result<WrittenCheckpoint, StoreError>>>,
     /// Whether the engine may have threads of its own.
     has_threads: bool,
 }
 
-impl std::fmt::Debug for Committer {
+impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Committer")
+        f.debug_struct("Journal")
             .field("waiting", &self.waiting)
             .field("fatal", &self.fatal)
             .finish_non_exhaustive()
     }
 }
 
-impl Committer {
+impl Journal {
     pub(super) fn new(
         handler: Box<dyn Handler>,
         store: Option<Box<dyn Store>>,
         has_threads: bool,
-    ) -> Committer {
-        Committer {
+    ) -> Journal {
+        Journal {
             queue: SegQueue::new(),
             waiting: AtomicUsize::new(0),
             urgent: AtomicUsize::new(0),
-            journal: Mutex::new(Journal { store, checkpoint: None, has_threads }),
+            writer: Mutex::new(JournalWriter { store, checkpoint: None, has_threads }),
             release: Mutex::new(()),
             handler,
             failed: AtomicBool::new(false),
@@ -110,16 +110,16 @@ impl Committer {
     }
 
     /// Queues a turn. The turns of one shard are queued in their order, and before anything that follows from them.
-    pub(super) fn queue(&self, done: Done) {
-        if done.record.is_empty() && !done.is_urgent() {
+    pub(super) fn queue(&self, turn: FinishedTurn) {
+        if turn.record.is_empty() && !turn.is_urgent() {
             return;
         }
         // Counted first: whoever takes it from the queue counts it off.
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        if done.is_urgent() {
+        if turn.is_urgent() {
             self.urgent.fetch_add(1, Ordering::SeqCst);
         }
-        self.queue.push(done);
+        self.queue.push(turn);
     }
 
     /// Whether something waits to be released.
@@ -133,13 +133,13 @@ impl Committer {
     }
 
     /// Makes durable and releases what waits, unless somebody else is at it, until nothing is urgent or `leave` says so.
-    pub(super) fn commit(&self, slots: &[Slot], clock: &dyn Clock, leave: impl Fn() -> bool) {
-        // Between an unlocked journal and the look at what is urgent there is a fence, as there is between queueing and
+    pub(super) fn write_urgent(&self, cells: &[ShardCell], clock: &dyn Clock, leave: impl Fn() -> bool) {
+        // Between an unlocked writer and the look at what is urgent there is a fence, as there is between queueing and
         // trying the lock: of two threads, one sees what the other did.
         fence(Ordering::SeqCst);
         while self.is_due() && !self.has_failed() {
-            let Some(journal) = self.enter() else { return };
-            self.write_and_release(journal, slots, clock);
+            let Some(writer) = self.enter() else { return };
+            self.write_and_release(writer, cells, clock);
             fence(Ordering::SeqCst);
             if leave() {
                 return;
@@ -148,41 +148,46 @@ impl Committer {
     }
 
     /// Makes everything that waits durable, urgent or not.
-    pub(super) fn flush(&self, slots: &[Slot], clock: &dyn Clock) {
+    pub(super) fn write_all(&self, cells: &[ShardCell], clock: &dyn Clock) {
         while self.waiting() > 0 && !self.has_failed() {
-            let journal = lock(&self.journal);
-            self.write_and_release(journal, slots, clock);
+            let writer = lock(&self.writer);
+            self.write_and_release(writer, cells, clock);
         }
     }
 
-    /// The journal, if nobody has it; waited for when so much is in it that nobody may add more.
-    fn enter(&self) -> Option<MutexGuard<'_, Journal>> {
-        if self.waiting() > UNCOMMITTED_TURNS_MAX {
-            return Some(lock(&self.journal));
+    /// The writer, if nobody has it; waited for when so much is in it that nobody may add more.
+    fn enter(&self) -> Option<MutexGuard<'_, JournalWriter>> {
+        if self.waiting() > UNWRITTEN_TURNS_MAX {
+            return Some(lock(&self.writer));
         }
-        match self.journal.try_lock() {
-            Ok(journal) => Some(journal),
-            Err(TryLockError::Poisoned(journal)) => Some(PoisonError::into_inner(journal)),
+        match self.writer.try_lock() {
+            Ok(writer) => Some(writer),
+            Err(TryLockError::Poisoned(writer)) => Some(PoisonError::into_inner(writer)),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    fn write_and_release(&self, mut journal: MutexGuard<'_, Journal>, slots: &[Slot], clock: &dyn Clock) {
+    fn write_and_release(
+        &self,
+        mut writer: MutexGuard<'_, JournalWriter>,
+        cells: &[ShardCell],
+        clock: &dyn Clock,
+    ) {
         let mut batch = Vec::new();
-        if let Err(error) = self.write(&mut journal, slots, &mut batch) {
-            drop(journal);
+        if let Err(error) = self.write(&mut writer, cells, &mut batch) {
+            drop(writer);
             return self.fail(error.into());
         }
         let release = lock(&self.release);
-        drop(journal);
+        drop(writer);
         let now = clock.elapsed();
-        for done in batch {
-            if done.is_urgent() {
-                if let Some(slot) = slots.get(usize::from(done.effects.shard)) {
-                    slot.counters.released(now.saturating_sub(done.since));
+        for turn in batch {
+            if turn.is_urgent() {
+                if let Some(cell) = cells.get(usize::from(turn.effects.shard)) {
+                    cell.counters.released(now.saturating_sub(turn.since));
                 }
-                if !done.effects.is_empty() && !self.has_failed() {
-                    self.handler.effects(done.effects);
+                if !turn.effects.is_empty() && !self.has_failed() {
+                    self.handler.effects(turn.effects);
                 }
                 // Only now: whoever finds nothing left to do may rely on its having been handed out.
                 self.urgent.fetch_sub(1, Ordering::SeqCst);
@@ -193,10 +198,15 @@ impl Committer {
     }
 
     /// Makes durable what waits, and what a checkpoint needs. `batch` holds the turns that were written.
-    fn write(&self, journal: &mut Journal, slots: &[Slot], batch: &mut Vec<Done>) -> Result<(), StoreError> {
-        self.append(journal, batch)?;
-        let Some(store) = &mut journal.store else { return Ok(()) };
-        if let Some(thread) = journal.checkpoint.take_if(|thread| thread.is_finished()) {
+    fn write(
+        &self,
+        writer: &mut JournalWriter,
+        cells: &[ShardCell],
+        batch: &mut Vec<FinishedTurn>,
+    ) -> Result<(), StoreError> {
+        self.append(writer, batch)?;
+        let Some(store) = &mut writer.store else { return Ok(()) };
+        if let Some(thread) = writer.checkpoint.take_if(|thread| thread.is_finished()) {
             match thread.join() {
                 Ok(Ok(written)) => store.finish_checkpoint(written)?,
                 Ok(Err(error)) => tracing::warn!(%error, "a checkpoint could not be written"),
@@ -204,22 +214,22 @@ impl Committer {
             }
         }
         match store.checkpoint_due() {
-            Some(shard) if journal.checkpoint.is_none() => self.checkpoint(journal, slots, shard, batch),
+            Some(shard) if writer.checkpoint.is_none() => self.checkpoint(writer, cells, shard, batch),
             _ => Ok(()),
         }
     }
 
     /// Appends all turns in the queue, and adds them to the batch.
-    fn append(&self, journal: &mut Journal, batch: &mut Vec<Done>) -> Result<(), StoreError> {
+    fn append(&self, writer: &mut JournalWriter, batch: &mut Vec<FinishedTurn>) -> Result<(), StoreError> {
         let begun = batch.len();
-        while let Some(done) = self.queue.pop() {
-            batch.push(done);
+        while let Some(turn) = self.queue.pop() {
+            batch.push(turn);
         }
-        let Some(store) = &mut journal.store else { return Ok(()) };
+        let Some(store) = &mut writer.store else { return Ok(()) };
         let entries: Vec<Entry<'_>> = batch[begun..]
             .iter()
-            .filter(|done| !done.record.is_empty())
-            .map(|done| Entry { shard: done.effects.shard, record: &done.record })
+            .filter(|turn| !turn.record.is_empty())
+            .map(|turn| Entry { shard: turn.effects.shard, record: &turn.record })
             .collect();
         // One append, unless there is more than a store takes at once.
         let mut entries = entries.as_slice();
@@ -239,32 +249,32 @@ impl Committer {
     /// Takes a checkpoint of a shard.
     fn checkpoint(
         &self,
-        journal: &mut Journal,
-        slots: &[Slot],
+        writer: &mut JournalWriter,
+        cells: &[ShardCell],
         shard: u16,
-        batch: &mut Vec<Done>,
+        batch: &mut Vec<FinishedTurn>,
     ) -> Result<(), StoreError> {
-        let chunks = match slots.get(usize::from(shard)) {
-            None => vec![engine_record(u16::try_from(slots.len()).unwrap_or(u16::MAX))],
-            Some(slot) => {
-                let running = lock(&slot.running);
+        let chunks = match cells.get(usize::from(shard)) {
+            None => vec![engine_record(u16::try_from(cells.len()).unwrap_or(u16::MAX))],
+            Some(cell) => {
+                let running = lock(&cell.running);
                 // A turn is queued before its shard is let go, so that this writes every turn in the snapshot.
-                self.append(journal, batch)?;
+                self.append(writer, batch)?;
                 running.shard.checkpoint().collect()
             }
         };
-        let Some(store) = &mut journal.store else { return Ok(()) };
-        let mut writer = store.begin_checkpoint(shard)?;
+        let Some(store) = &mut writer.store else { return Ok(()) };
+        let mut checkpoint = store.begin_checkpoint(shard)?;
         let write = move || {
-            chunks.iter().try_for_each(|chunk| writer.chunk(chunk))?;
-            writer.finish()
+            chunks.iter().try_for_each(|chunk| checkpoint.chunk(chunk))?;
+            checkpoint.finish()
         };
-        if !journal.has_threads {
+        if !writer.has_threads {
             let written = write()?;
             return store.finish_checkpoint(written);
         }
-        match std::thread::Builder::new().name("fulmen-snapshot".to_owned()).spawn(write) {
-            Ok(thread) => journal.checkpoint = Some(thread),
+        match std::thread::Builder::new().name("fulmen-checkpoint".to_owned()).spawn(write) {
+            Ok(thread) => writer.checkpoint = Some(thread),
             Err(error) => tracing::warn!(%error, "no thread for a checkpoint"),
         }
         Ok(())
@@ -295,8 +305,8 @@ impl Committer {
         self.fatal.get().cloned()
     }
 
-    /// What the store has done; waits for what it is doing.
+    /// What the store has turn; waits for what it is doing.
     pub(super) fn store_stats(&self) -> StoreStats {
-        lock(&self.journal).store.as_ref().map(|store| store.stats()).unwrap_or_default()
+        lock(&self.writer).store.as_ref().map(|store| store.stats()).unwrap_or_default()
     }
 }

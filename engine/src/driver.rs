@@ -1,16 +1,15 @@
-//! One node: a shard of channels, the bytes its peers send, and the blocks that confirm its channels.
+//! A node of one shard without a runtime: for simulators, and for embedders who bring their own threads and store.
 //!
-//! Owns the step from bytes to messages. Does not hold connections, keep threads, read a clock or make a record durable:
-//! whoever drives the node does, in the order the fields of [`Outbox`] stand in.
+//! Owns the step from bytes to messages, and the monitoring of the shard's channels in blocks. Does not hold connections,
+//! keep threads, read a clock or make a record durable: the caller does, in the order of the fields of [`Outbox`].
 //!
 //! Invariant: a peer's bytes reach the shard only as messages that decoded, and only after its `init` was accepted.
 
 use std::collections::BTreeSet;
 
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::Transaction;
 use fulmen_proto::forward::{
-    Command, CryptoCounters, Event, InitError, Input, NodeConfig, Now, Occupancy, Record, Shard, Turn,
-    local_init, negotiate,
+    Command, CryptoCounters, Event, Input, NodeConfig, Now, Occupancy, Record, Shard, Turn, local_init,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::codec::DecodeError;
@@ -18,22 +17,23 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::NodeId;
 
 use crate::chain::ChainEvent;
-use crate::watch::Watch;
+use crate::init::{FirstMessageError, accept_init};
+use crate::monitor::FundingMonitor;
 
 /// How often the shard is told that time passes, in milliseconds.
 const TICK_MS: u64 = 1_000;
 
-/// A Lightning node without threads, sockets or clock.
+/// A Lightning node of one shard, without threads, sockets or clock.
 ///
-/// Feed it with [`connected`](Node::connected), [`receive`](Node::receive), [`command`](Node::command) and
-/// [`chain_event`](Node::chain_event), in the order things happen; then call [`turn`](Node::turn) and execute the
+/// Feed it with [`connected`](ShardDriver::connected), [`receive`](ShardDriver::receive), [`command`](ShardDriver::command) and
+/// [`chain_event`](ShardDriver::chain_event), in the order things happen; then call [`turn`](ShardDriver::turn) and execute the
 /// [`Outbox`] in the order of its fields. Feeding only queues: all work is done by the turn.
 #[derive(Debug)]
-pub struct Node {
+pub struct ShardDriver {
     shard: Shard,
     inbox: Vec<Input>,
     peers: BTreeSet<NodeId>,
-    watch: Watch,
+    monitor: FundingMonitor,
     /// When the shard was last told that time passes.
     ticked: Now,
 }
@@ -53,25 +53,10 @@ pub struct Outbox {
     pub events: Vec<Event>,
 }
 
-/// A peer that cannot be talked to: the connection is to be closed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// Its first message does not decode.
-    #[error("the peer's first message is broken: {0}")]
-    Broken(#[from] DecodeError),
-    /// Its first message is not `init`.
-    #[error("the peer's first message is {0}, not init")]
-    NotInit(&'static str),
-    /// What it asks for cannot be given.
-    #[error(transparent)]
-    Refused(#[from] InitError),
-}
-
 /// A message that cannot be taken. The peer is sent a `warning` where BOLT 1 asks for one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ReceiveError {
+pub enum DriverReceiveError {
     /// There is no connection to the peer.
     #[error("{0} is not connected")]
     NotConnected(NodeId),
@@ -80,27 +65,19 @@ pub enum ReceiveError {
     Broken(#[from] DecodeError),
 }
 
-impl Node {
+impl ShardDriver {
     /// A node without channels, its keys derived from `seed`.
     #[must_use]
-    pub fn new(seed: NodeSeed, config: NodeConfig) -> Node {
-        Node {
-            shard: Shard::new(seed, config),
-            inbox: Vec::new(),
-            peers: BTreeSet::new(),
-            watch: Watch::default(),
-            ticked: Now::default(),
-        }
+    pub fn new(seed: NodeSeed, config: NodeConfig) -> ShardDriver {
+        ShardDriver::restored(Shard::new(seed, config))
     }
 
     /// A node after a restart, without connections. The blocks from below the oldest funding that is not confirmed for good
     /// are to be given again; heights that were passed already do no harm.
     #[must_use]
-    pub fn restored(shard: Shard) -> Node {
-        let mut watch = Watch::new(shard.occupancy().height);
-        let unplaced = shard.channels().filter(|channel| channel.scid().is_none());
-        unplaced.filter_map(|channel| channel.funding_outpoint()).for_each(|outpoint| watch.add(outpoint));
-        Node { shard, inbox: Vec::new(), peers: BTreeSet::new(), watch, ticked: Now::default() }
+    pub fn restored(shard: Shard) -> ShardDriver {
+        let monitor = FundingMonitor::of(&shard);
+        ShardDriver { shard, inbox: Vec::new(), peers: BTreeSet::new(), monitor, ticked: Now::default() }
     }
 
     /// The node's public key.
@@ -137,10 +114,8 @@ impl Node {
     ///
     /// # Errors
     /// When the connection is to be closed; nothing has changed then.
-    pub fn connected(&mut self, peer: NodeId, init: &[u8]) -> Result<(), ConnectError> {
-        let message = Message::decode(init)?;
-        let Message::Init(init) = message else { return Err(ConnectError::NotInit(message.name())) };
-        let features = negotiate(self.shard.config(), &init)?;
+    pub fn connected(&mut self, peer: NodeId, init: &[u8]) -> Result<(), FirstMessageError> {
+        let features = accept_init(self.shard.config(), init)?;
         if !self.peers.insert(peer) {
             self.inbox.push(Input::PeerDisconnected { peer });
         }
@@ -159,9 +134,9 @@ impl Node {
     ///
     /// # Errors
     /// When the message cannot be taken; nothing has changed then.
-    pub fn receive(&mut self, peer: NodeId, message: &[u8]) -> Result<(), ReceiveError> {
+    pub fn receive(&mut self, peer: NodeId, message: &[u8]) -> Result<(), DriverReceiveError> {
         if !self.peers.contains(&peer) {
-            return Err(ReceiveError::NotConnected(peer));
+            return Err(DriverReceiveError::NotConnected(peer));
         }
         let message = Message::decode(message)?;
         self.inbox.push(Input::Message { peer, message });
@@ -175,11 +150,10 @@ impl Node {
 
     /// The chain took a step. Steps are given in the order the chain reports them.
     pub fn chain_event(&mut self, event: &ChainEvent) {
-        let told = self.watch.chain_event(event);
-        self.inbox.push(told);
+        self.inbox.push(self.monitor.chain_event(event));
     }
 
-    /// Does everything that waits. One turn a second at least, and whenever [`Node::has_work`], keeps timeouts sharp.
+    /// Does everything that waits. One turn a second at least, and whenever [`ShardDriver::has_work`], keeps timeouts sharp.
     pub fn turn(&mut self, now: Now) -> Outbox {
         let mut inputs = std::mem::take(&mut self.inbox);
         if now.unix_ms >= self.ticked.unix_ms + TICK_MS {
@@ -191,13 +165,7 @@ impl Node {
         for peer in &disconnect {
             self.disconnected(*peer);
         }
-        for event in &events {
-            match event {
-                Event::ChannelFunded { funding_outpoint, .. } => self.watch.add(*funding_outpoint),
-                Event::ChannelFailed { .. } => self.watch.retain(&self.fundings()),
-                _ => {}
-            }
-        }
+        self.monitor.follow(&events, &self.shard);
         let send = send.into_iter().map(|(peer, message)| (peer, message.encode())).collect();
         Outbox { record, send, disconnect, broadcast, events }
     }
@@ -206,9 +174,5 @@ impl Node {
     #[must_use]
     pub fn has_work(&self, now: Now) -> bool {
         !self.inbox.is_empty() || self.shard.wake_at().is_some_and(|at| at <= now)
-    }
-
-    fn fundings(&self) -> BTreeSet<OutPoint> {
-        self.shard.channels().filter_map(|channel| channel.funding_outpoint()).collect()
     }
 }
