@@ -130,7 +130,10 @@ impl NodeAddresses {
         NodeAddresses { bytes }
     }
 
-    /// The list these bytes are. A descriptor of a known type that is cut short is an error.
+    /// Parses the list from the bytes of an announcement.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] when a descriptor of a known type is cut short.
     pub fn from_bytes(bytes: &[u8]) -> Result<NodeAddresses, DecodeError> {
         NodeAddresses::read_all(Reader::new(bytes))
     }

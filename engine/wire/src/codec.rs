@@ -185,6 +185,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `length` bytes. The length may be a peer's claim: it is checked before it is used.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer bytes left.
     pub fn bytes(&mut self, length: u64) -> Result<&'a [u8], DecodeError> {
         let split = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
         let Some((head, rest)) = split else {
@@ -200,6 +203,9 @@ impl<'a> Reader<'a> {
     }
 
     /// A reader over the next `length` bytes, which are skipped here.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer bytes left.
     pub fn sub_reader(&mut self, length: u64) -> Result<Reader<'a>, DecodeError> {
         let offset = self.offset;
         Ok(Reader { rest: self.bytes(length)?, offset })
@@ -214,6 +220,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks that every byte was read.
+    ///
+    /// # Errors
+    /// [`DecodeError::Unread`] with the number of bytes left.
     pub fn finish(&self) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),
@@ -222,6 +231,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer bytes left.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
             return Err(DecodeError::Truncated {
@@ -236,46 +248,73 @@ impl<'a> Reader<'a> {
     }
 
     /// A byte.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer than 1 byte left.
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
         self.array().map(u8::from_be_bytes)
     }
 
     /// A `u16`.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer than 2 bytes left.
     pub fn u16(&mut self) -> Result<u16, DecodeError> {
         self.array().map(u16::from_be_bytes)
     }
 
     /// A `u32`.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer than 4 bytes left.
     pub fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
     }
 
     /// A `u64`.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer than 8 bytes left.
     pub fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_be_bytes)
     }
 
     /// An `s8`.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer than 1 byte left.
     pub fn s8(&mut self) -> Result<i8, DecodeError> {
         self.array().map(i8::from_be_bytes)
     }
 
     /// An `s16`.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer than 2 bytes left.
     pub fn s16(&mut self) -> Result<i16, DecodeError> {
         self.array().map(i16::from_be_bytes)
     }
 
     /// An `s32`.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer than 4 bytes left.
     pub fn s32(&mut self) -> Result<i32, DecodeError> {
         self.array().map(i32::from_be_bytes)
     }
 
     /// An `s64`.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer than 8 bytes left.
     pub fn s64(&mut self) -> Result<i64, DecodeError> {
         self.array().map(i64::from_be_bytes)
     }
 
     /// A byte that must be 0 or 1.
+    ///
+    /// # Errors
+    /// [`DecodeError::NotBoolean`] for another value, [`DecodeError::Truncated`] without a byte.
     pub fn bool(&mut self) -> Result<bool, DecodeError> {
         let offset = self.offset;
         match self.u8()? {
@@ -286,6 +325,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A minimally encoded `bigsize` (BOLT 1, appendix A).
+    ///
+    /// # Errors
+    /// [`DecodeError::BigSizeNotMinimal`] for a longer form than the value needs, [`DecodeError::Truncated`] when it is cut
+    /// short.
     pub fn bigsize(&mut self) -> Result<u64, DecodeError> {
         let offset = self.offset;
         let (value, least) = match self.u8()? {
@@ -301,23 +344,35 @@ impl<'a> Reader<'a> {
     }
 
     /// All bytes that are left as a minimally encoded `tu16`.
+    ///
+    /// # Errors
+    /// [`DecodeError::TruncatedIntegerTooLong`] above 2 bytes, [`DecodeError::TruncatedIntegerNotMinimal`] for a leading zero.
     pub fn tu16(&mut self) -> Result<u16, DecodeError> {
         let [.., high, low] = self.truncated::<2>()?;
         Ok(u16::from_be_bytes([high, low]))
     }
 
     /// All bytes that are left as a minimally encoded `tu32`.
+    ///
+    /// # Errors
+    /// [`DecodeError::TruncatedIntegerTooLong`] above 4 bytes, [`DecodeError::TruncatedIntegerNotMinimal`] for a leading zero.
     pub fn tu32(&mut self) -> Result<u32, DecodeError> {
         let [_, _, _, _, low @ ..] = self.truncated::<4>()?;
         Ok(u32::from_be_bytes(low))
     }
 
     /// All bytes that are left as a minimally encoded `tu64`.
+    ///
+    /// # Errors
+    /// [`DecodeError::TruncatedIntegerTooLong`] above 8 bytes, [`DecodeError::TruncatedIntegerNotMinimal`] for a leading zero.
     pub fn tu64(&mut self) -> Result<u64, DecodeError> {
         self.truncated::<8>().map(u64::from_be_bytes)
     }
 
     /// All bytes that are left as a minimally encoded `tu64` amount, at most all bitcoin.
+    ///
+    /// # Errors
+    /// [`DecodeError::AmountTooLarge`] above [`Msat::MAX_MONEY`], and those of [`Reader::tu64`].
     pub fn tu64_msat(&mut self) -> Result<Msat, DecodeError> {
         let offset = self.offset;
         let amount = Msat(self.tu64()?);
@@ -343,6 +398,9 @@ impl<'a> Reader<'a> {
     }
 
     /// A compressed point: 33 bytes that start with 2 or 3. Whether they are on the curve is not checked.
+    ///
+    /// # Errors
+    /// [`DecodeError::PointPrefix`] for another first byte, [`DecodeError::Truncated`] with fewer than 33 bytes left.
     pub fn point(&mut self) -> Result<Point, DecodeError> {
         let offset = self.offset;
         let bytes = self.array::<33>()?;
@@ -353,16 +411,25 @@ impl<'a> Reader<'a> {
     }
 
     /// A node's key: a point, checked as [`Reader::point`] does.
+    ///
+    /// # Errors
+    /// Those of [`Reader::point`].
     pub fn node_id(&mut self) -> Result<NodeId, DecodeError> {
         self.point().map(|point| NodeId(point.0))
     }
 
     /// A signature, unchecked.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] with fewer than 64 bytes left.
     pub fn signature(&mut self) -> Result<Signature, DecodeError> {
         self.array().map(Signature)
     }
 
     /// Bytes behind their `u16` length.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] when the length or the bytes are cut short.
     pub fn bytes_u16(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = self.u16()?;
         self.bytes(u64::from(length))

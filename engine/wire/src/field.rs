@@ -229,7 +229,7 @@ macro_rules! message {
             $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
         }
         tlvs { $($(#[$tlv_doc:meta])* $tlv_type:literal => $tlv:ident: $value:ty,)* }
-        $(check $check:ident)?
+        $(validate $validate:ident)?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,7 +257,7 @@ macro_rules! message {
                     _ => Ok(false),
                 })?;
                 let message = $name { $($field,)* $($tlv,)* unknown };
-                $(message.$check(reader.offset())?;)?
+                $(message.$validate(reader.offset())?;)?
                 Ok(message)
             }
 

@@ -12,7 +12,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 
 /// One record of a stream, its value not yet decoded.
 #[derive(Clone, Debug)]
-pub struct Record<'a> {
+pub struct TlvRecord<'a> {
     /// The record's type.
     pub tlv_type: u64,
     /// Its value, in a reader whose offsets go on from the stream's.
@@ -23,20 +23,20 @@ pub struct Record<'a> {
 
 /// The records of a stream in their order: an iterator that ends behind the first error.
 #[derive(Clone, Debug)]
-pub struct Records<'a> {
+pub struct TlvRecords<'a> {
     reader: Reader<'a>,
     previous: Option<u64>,
     failed: bool,
 }
 
-impl<'a> Records<'a> {
+impl<'a> TlvRecords<'a> {
     /// The records in all that is left of `reader`.
     #[must_use]
-    pub const fn new(reader: Reader<'a>) -> Records<'a> {
-        Records { reader, previous: None, failed: false }
+    pub const fn new(reader: Reader<'a>) -> TlvRecords<'a> {
+        TlvRecords { reader, previous: None, failed: false }
     }
 
-    fn read_record(&mut self) -> Result<Record<'a>, DecodeError> {
+    fn read_record(&mut self) -> Result<TlvRecord<'a>, DecodeError> {
         let offset = self.reader.offset();
         let tlv_type = self.reader.bigsize()?;
         if let Some(previous) = self.previous
@@ -47,12 +47,12 @@ impl<'a> Records<'a> {
         self.previous = Some(tlv_type);
         let length = self.reader.bigsize()?;
         let value = self.reader.sub_reader(length)?;
-        Ok(Record { tlv_type, value, offset })
+        Ok(TlvRecord { tlv_type, value, offset })
     }
 }
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<Record<'a>, DecodeError>;
+impl<'a> Iterator for TlvRecords<'a> {
+    type Item = Result<TlvRecord<'a>, DecodeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed || self.reader.is_empty() {
@@ -67,8 +67,11 @@ impl<'a> Iterator for Records<'a> {
 /// Reads all that is left of `reader` as a stream, and gives back the unknown odd records.
 ///
 /// `read_known` gets each record's type and a reader over its value. It reads the value and returns `true` when it
-/// knows the type, and returns `false`, having read nothing, when it does not. What it leaves unread of a known value
-/// is an error.
+/// knows the type; it returns `false`, having read nothing, when it does not.
+///
+/// # Errors
+/// [`DecodeError::TlvNotIncreasing`], [`DecodeError::UnknownEvenTlv`], [`DecodeError::Unread`] for bytes that
+/// `read_known` leaves of a known value, and whatever `read_known` fails with.
 pub fn read_stream<'a>(
     reader: &mut Reader<'a>,
     mut read_known: impl FnMut(u64, &mut Reader<'a>) -> Result<bool, DecodeError>,
@@ -76,8 +79,8 @@ pub fn read_stream<'a>(
     let mut unknown = UnknownTlvs::default();
     let whole = reader.clone();
     reader.take_rest();
-    for record in Records::new(whole) {
-        let Record { tlv_type, mut value, offset } = record?;
+    for record in TlvRecords::new(whole) {
+        let TlvRecord { tlv_type, mut value, offset } = record?;
         if read_known(tlv_type, &mut value)? {
             value.finish()?;
         } else if tlv_type.is_multiple_of(2) {
@@ -170,6 +173,9 @@ impl UnknownTlvs {
     }
 
     /// Adds a record of an odd type above all others.
+    ///
+    /// # Errors
+    /// [`PushError`] for an even type, or one not above all others.
     pub fn push(&mut self, tlv_type: u64, value: &[u8]) -> Result<(), PushError> {
         let previous = self.iter().last().map(|(tlv_type, _)| tlv_type);
         if tlv_type.is_multiple_of(2) || previous.is_some_and(|previous| tlv_type <= previous) {
@@ -190,7 +196,7 @@ impl UnknownTlvs {
     /// The records in increasing order of type, each with its value.
     #[must_use]
     pub fn iter(&self) -> UnknownRecords<'_> {
-        UnknownRecords { records: Records::new(Reader::new(&self.encoded)) }
+        UnknownRecords { records: TlvRecords::new(Reader::new(&self.encoded)) }
     }
 
     /// The value of the record of this type.
@@ -218,14 +224,14 @@ impl fmt::Debug for UnknownTlvs {
 /// Iterates over [`UnknownTlvs`].
 #[derive(Clone, Debug)]
 pub struct UnknownRecords<'a> {
-    records: Records<'a>,
+    records: TlvRecords<'a>,
 }
 
 impl<'a> Iterator for UnknownRecords<'a> {
     type Item = (u64, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Record { tlv_type, mut value, .. } =
+        let TlvRecord { tlv_type, mut value, .. } =
             self.records.next()?.expect("only well-formed records are kept");
         Some((tlv_type, value.take_rest()))
     }

@@ -77,7 +77,7 @@ struct Range {
 #[derive(Debug)]
 struct Scids {
     chain_hash: ChainHash,
-    rest: std::vec::IntoIter<(Scid, u64)>,
+    rest: std::vec::IntoIter<(Scid, QueryFlags)>,
     /// The nodes whose announcements were told.
     nodes: BTreeSet<NodeId>,
 }
@@ -289,7 +289,7 @@ impl<L: Log> Gossip<L> {
         &self,
         query: &mut Scids,
         scid: Scid,
-        flags: u64,
+        flags: QueryFlags,
         drawn: &mut Vec<Vec<u8>>,
     ) -> io::Result<()> {
         if query.chain_hash != self.config.chain_hash {
@@ -298,19 +298,18 @@ impl<L: Log> Gossip<L> {
         let Some(channel) = self.index.channel(scid).filter(|channel| is_told(channel)) else {
             return Ok(());
         };
-        let wants = |flag: u64| flags & flag != 0;
         let mut places: Vec<Place> = Vec::with_capacity(5);
-        places.extend(wants(QueryFlags::CHANNEL_ANNOUNCEMENT).then_some(channel.announcement));
+        places.extend(flags.contains(QueryFlags::CHANNEL_ANNOUNCEMENT).then_some(channel.announcement));
         let of_ends = [
             (QueryFlags::CHANNEL_UPDATE_1, QueryFlags::NODE_ANNOUNCEMENT_1),
             (QueryFlags::CHANNEL_UPDATE_2, QueryFlags::NODE_ANNOUNCEMENT_2),
         ];
         for (update, (flag, _)) in channel.updates.iter().zip(of_ends) {
-            places.extend(update.filter(|_| wants(flag)).map(|update| update.place));
+            places.extend(update.filter(|_| flags.contains(flag)).map(|update| update.place));
         }
         for (node, (_, flag)) in channel.nodes.into_iter().zip(of_ends) {
             let node = self.index.node_at(node);
-            if wants(flag) && query.nodes.insert(node.id) {
+            if flags.contains(flag) && query.nodes.insert(node.id) {
                 places.extend(node.announcement);
             }
         }
@@ -354,21 +353,21 @@ fn is_told(channel: &Channel) -> bool {
 }
 
 fn range_of(query: &QueryChannelRange) -> Range {
-    let options = query.query_option.map_or(0, |option| option.0);
+    let options = query.query_option.unwrap_or(QueryOption(0));
     Range {
         chain_hash: query.chain_hash,
         block: query.first_blocknum.0,
         end: u64::from(query.first_blocknum.0) + u64::from(query.number_of_blocks),
         told: None,
-        timestamps: options & QueryOption::TIMESTAMPS != 0,
-        checksums: options & QueryOption::CHECKSUMS != 0,
+        timestamps: options.contains(QueryOption::TIMESTAMPS),
+        checksums: options.contains(QueryOption::CHECKSUMS),
     }
 }
 
 fn scids_of(query: &QueryShortChannelIds) -> Scids {
-    let flags = |index: usize| query.query_flags.as_ref().map_or(u64::MAX, |flags| flags[index].0);
+    let flags = |index: usize| query.query_flags.as_ref().map_or(QueryFlags::ALL, |flags| flags[index]);
     let scids = query.short_channel_ids.iter().enumerate();
-    let all: Vec<(Scid, u64)> = scids.map(|(index, scid)| (*scid, flags(index))).collect();
+    let all: Vec<(Scid, QueryFlags)> = scids.map(|(index, scid)| (*scid, flags(index))).collect();
     Scids { chain_hash: query.chain_hash, rest: all.into_iter(), nodes: BTreeSet::new() }
 }
 

@@ -8,7 +8,7 @@
 //! Invariant: a payload that was read is written back byte for byte.
 
 use fulmen_wire::codec::{DecodeError, Reader, Writer};
-use fulmen_wire::tlv::{Record, Records};
+use fulmen_wire::tlv::{TlvRecord, TlvRecords};
 use fulmen_wire::units::{BlockHeight, Msat, PaymentPreimage, PaymentSecret, Point, Scid};
 
 use super::failure::Failure;
@@ -161,14 +161,14 @@ impl Payload {
     /// When the bytes are no TLV stream, a known record is not valid, or an even one below 65536 is not known.
     pub fn decode(bytes: &[u8]) -> Result<Payload, PayloadError> {
         let mut payload = Payload::default();
-        for record in Records::new(Reader::new(bytes)) {
+        for record in TlvRecords::new(Reader::new(bytes)) {
             payload.read_record(record.map_err(|error| PayloadError::Stream { error })?)?;
         }
         Ok(payload)
     }
 
-    fn read_record(&mut self, record: Record<'_>) -> Result<(), PayloadError> {
-        let Record { tlv_type, mut value, offset } = record;
+    fn read_record(&mut self, record: TlvRecord<'_>) -> Result<(), PayloadError> {
+        let TlvRecord { tlv_type, mut value, offset } = record;
         if let Err(error) = self.read_value(tlv_type, &mut value).and_then(|()| value.finish()) {
             return Err(match error {
                 DecodeError::UnknownEvenTlv { .. } => PayloadError::Unsupported { tlv_type, offset },

@@ -123,7 +123,11 @@ messages! {
 }
 
 impl Message {
-    /// Reads a message: its two-byte type and all that follows.
+    /// Decodes one whole message: its two-byte type and everything after it.
+    ///
+    /// # Errors
+    /// A [`DecodeError`] with the offset of the field that is malformed, cut short or left over. Unknown odd types and
+    /// TLV records are no errors.
     pub fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
         if bytes.len() > MESSAGE_MAX_BYTES {
             return Err(DecodeError::MessageTooLong { length: bytes.len() });

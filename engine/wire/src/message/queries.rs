@@ -5,6 +5,8 @@
 //! Invariant: an array that belongs to a list of short channel ids has as many elements as the list. Compressed
 //! arrays, which BOLT 7 forbids, are refused before anything is inflated.
 
+use core::ops::BitOr;
+
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::field::{Field, TlvValue, message, read_elements};
 use crate::units::{BlockHeight, ChainHash, Scid};
@@ -51,21 +53,37 @@ fn check_count<T>(
     }
 }
 
-/// What a querier wants to know about one channel: `query_flags` bits.
+/// Which messages a querier asks for about one channel: the bits of `query_flag`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryFlags(pub u64);
 
 impl QueryFlags {
     /// The `channel_announcement`.
-    pub const CHANNEL_ANNOUNCEMENT: u64 = 1;
+    pub const CHANNEL_ANNOUNCEMENT: QueryFlags = QueryFlags(1);
     /// The `channel_update` of `node_id_1`.
-    pub const CHANNEL_UPDATE_1: u64 = 1 << 1;
+    pub const CHANNEL_UPDATE_1: QueryFlags = QueryFlags(1 << 1);
     /// The `channel_update` of `node_id_2`.
-    pub const CHANNEL_UPDATE_2: u64 = 1 << 2;
+    pub const CHANNEL_UPDATE_2: QueryFlags = QueryFlags(1 << 2);
     /// The `node_announcement` of `node_id_1`.
-    pub const NODE_ANNOUNCEMENT_1: u64 = 1 << 3;
+    pub const NODE_ANNOUNCEMENT_1: QueryFlags = QueryFlags(1 << 3);
     /// The `node_announcement` of `node_id_2`.
-    pub const NODE_ANNOUNCEMENT_2: u64 = 1 << 4;
+    pub const NODE_ANNOUNCEMENT_2: QueryFlags = QueryFlags(1 << 4);
+    /// Everything, which a query without flags asks for.
+    pub const ALL: QueryFlags = QueryFlags(u64::MAX);
+
+    /// Whether every bit of `flags` is set.
+    #[must_use]
+    pub const fn contains(self, flags: QueryFlags) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+}
+
+impl BitOr for QueryFlags {
+    type Output = QueryFlags;
+
+    fn bitor(self, other: QueryFlags) -> QueryFlags {
+        QueryFlags(self.0 | other.0)
+    }
 }
 
 impl TlvValue for Vec<QueryFlags> {
@@ -96,11 +114,11 @@ message! {
         /// What to send for each channel; without it, everything.
         1 => query_flags: Vec<QueryFlags>,
     }
-    check check_counts
+    validate array_counts
 }
 
 impl QueryShortChannelIds {
-    fn check_counts(&self, offset: usize) -> Result<(), DecodeError> {
+    fn array_counts(&self, offset: usize) -> Result<(), DecodeError> {
         check_count(offset, "query flags", self.query_flags.as_ref(), &self.short_channel_ids)
     }
 }
@@ -116,15 +134,21 @@ message! {
     tlvs {}
 }
 
-/// What a querier wants beside the ids of channels: `query_option_flags` bits.
+/// Which arrays a querier asks for beside the ids of channels: the bits of `query_option_flags`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryOption(pub u64);
 
 impl QueryOption {
     /// The timestamps of the channels' updates.
-    pub const TIMESTAMPS: u64 = 1;
+    pub const TIMESTAMPS: QueryOption = QueryOption(1);
     /// The checksums of the channels' updates.
-    pub const CHECKSUMS: u64 = 1 << 1;
+    pub const CHECKSUMS: QueryOption = QueryOption(1 << 1);
+
+    /// Whether every bit of `options` is set.
+    #[must_use]
+    pub const fn contains(self, options: QueryOption) -> bool {
+        self.0 & options.0 == options.0
+    }
 }
 
 impl TlvValue for QueryOption {
@@ -235,11 +259,11 @@ message! {
         /// A checksum of each channel's updates.
         3 => checksums: Vec<ChannelUpdateChecksums>,
     }
-    check check_counts
+    validate array_counts
 }
 
 impl ReplyChannelRange {
-    fn check_counts(&self, offset: usize) -> Result<(), DecodeError> {
+    fn array_counts(&self, offset: usize) -> Result<(), DecodeError> {
         check_count(offset, "timestamps", self.timestamps.as_ref(), &self.short_channel_ids)?;
         check_count(offset, "checksums", self.checksums.as_ref(), &self.short_channel_ids)
     }

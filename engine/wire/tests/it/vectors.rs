@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fulmen_wire::codec::{DecodeError, Reader, Writer};
 use fulmen_wire::message::{ChannelUpdateChecksums, ChannelUpdateTimestamps, Message};
-use fulmen_wire::tlv::Records;
+use fulmen_wire::tlv::TlvRecords;
 use fulmen_wire::units::Scid;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -118,7 +118,7 @@ fn tlv_streams() {
 
 /// The types of the records at the start of a stream.
 fn types(bytes: &[u8]) -> Vec<u64> {
-    Records::new(Reader::new(bytes)).map_while(Result::ok).map(|record| record.tlv_type).collect()
+    TlvRecords::new(Reader::new(bytes)).map_while(Result::ok).map(|record| record.tlv_type).collect()
 }
 
 /// What BOLT 1 says of appending any of its streams to any valid one.

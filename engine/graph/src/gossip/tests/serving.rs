@@ -24,11 +24,11 @@ fn range(first: u32, number: u32, options: Option<u64>) -> Message {
     })
 }
 
-fn by_scid(scids: &[Scid], flags: Option<Vec<u64>>) -> Message {
+fn by_scid(scids: &[Scid], flags: Option<Vec<QueryFlags>>) -> Message {
     Message::from(QueryShortChannelIds {
         chain_hash: ChainHash::BITCOIN,
         short_channel_ids: scids.to_vec(),
-        query_flags: flags.map(|flags| flags.into_iter().map(QueryFlags).collect()),
+        query_flags: flags,
         unknown: UnknownTlvs::default(),
     })
 }
@@ -105,7 +105,7 @@ fn channels_are_told_by_id_each_node_once() {
     let Message::ReplyShortChannelIdsEnd(end) = Message::decode(last).unwrap() else { panic!("no end") };
     assert!(end.full_information);
     let only = QueryFlags::CHANNEL_UPDATE_2 | QueryFlags::NODE_ANNOUNCEMENT_1;
-    keeper.gossip.query(ASKER, &by_scid(&[scid(2), scid(1)], Some(vec![only, 0])), NOW).unwrap();
+    keeper.gossip.query(ASKER, &by_scid(&[scid(2), scid(1)], Some(vec![only, QueryFlags(0)])), NOW).unwrap();
     let told = answers(&mut keeper);
     let node = node_announcement(two.nodes[0], if two.nodes[0] == 2 { TIMESTAMP } else { TIMESTAMP + 9 });
     assert_eq!(told[..2], [update(scid(2), two, Direction::TwoToOne, TIMESTAMP + 9), node]);
