@@ -4,7 +4,7 @@
 //! Connects to nothing and resolves nothing.
 //!
 //! Invariant: a list keeps its bytes, because they are signed; its descriptors up to the first of an unknown type are
-//! whole, and what follows, whose length nobody here knows, is kept unread.
+//! whole. The bytes from there on are kept unread, since the length of an unknown descriptor is unknown.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 

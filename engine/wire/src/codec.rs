@@ -4,8 +4,8 @@
 //! truncated and signed integers, and [`DecodeError`], the one error of every decoder. Does not know any message or
 //! TLV type.
 //!
-//! Invariant: a reader never looks past its bytes, never allocates, and accepts only minimal encodings, so that what
-//! was read is written back as the same bytes.
+//! Invariant: a reader never reads past its bytes, never allocates, and accepts only minimal encodings, so that every
+//! value it reads is written back as the same bytes.
 
 use crate::units::{Msat, NodeId, Point, Signature};
 
@@ -75,7 +75,7 @@ pub enum DecodeError {
         /// Its first byte.
         prefix: u8,
     },
-    /// A byte that stands for yes or no is neither 1 nor 0.
+    /// A boolean byte is neither 0 nor 1.
     #[error("at offset {offset}: {value} is neither 0 nor 1")]
     NotBoolean {
         /// Where the byte is.
@@ -151,8 +151,8 @@ pub enum DecodeError {
     },
 }
 
-/// A cursor over bytes to decode. Each method reads one field and moves behind it; after an error the position is
-/// unspecified and the reader is to be dropped.
+/// A cursor over bytes to decode. Each method reads one field and advances past it; after an error the position is
+/// unspecified, so drop the reader.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
         Reader { rest: bytes, offset: 0 }
     }
 
-    /// How many bytes from the start of the outermost reader the next byte is.
+    /// The offset of the next byte from the start of the outermost reader.
     #[must_use]
     pub const fn offset(&self) -> usize {
         self.offset
@@ -327,8 +327,8 @@ impl<'a> Reader<'a> {
     /// A minimally encoded `bigsize` (BOLT 1, appendix A).
     ///
     /// # Errors
-    /// [`DecodeError::BigSizeNotMinimal`] for a longer form than the value needs, [`DecodeError::Truncated`] when it is cut
-    /// short.
+    /// [`DecodeError::BigSizeNotMinimal`] for a longer form than the value needs, [`DecodeError::Truncated`] when bytes
+    /// are missing.
     pub fn bigsize(&mut self) -> Result<u64, DecodeError> {
         let offset = self.offset;
         let (value, least) = match self.u8()? {
@@ -346,7 +346,8 @@ impl<'a> Reader<'a> {
     /// All bytes that are left as a minimally encoded `tu16`.
     ///
     /// # Errors
-    /// [`DecodeError::TruncatedIntegerTooLong`] above 2 bytes, [`DecodeError::TruncatedIntegerNotMinimal`] for a leading zero.
+    /// [`DecodeError::TruncatedIntegerTooLong`] above 2 bytes, [`DecodeError::TruncatedIntegerNotMinimal`] for a
+    /// leading zero.
     pub fn tu16(&mut self) -> Result<u16, DecodeError> {
         let [.., high, low] = self.truncated::<2>()?;
         Ok(u16::from_be_bytes([high, low]))
@@ -355,7 +356,8 @@ impl<'a> Reader<'a> {
     /// All bytes that are left as a minimally encoded `tu32`.
     ///
     /// # Errors
-    /// [`DecodeError::TruncatedIntegerTooLong`] above 4 bytes, [`DecodeError::TruncatedIntegerNotMinimal`] for a leading zero.
+    /// [`DecodeError::TruncatedIntegerTooLong`] above 4 bytes, [`DecodeError::TruncatedIntegerNotMinimal`] for a
+    /// leading zero.
     pub fn tu32(&mut self) -> Result<u32, DecodeError> {
         let [_, _, _, _, low @ ..] = self.truncated::<4>()?;
         Ok(u32::from_be_bytes(low))
@@ -364,7 +366,8 @@ impl<'a> Reader<'a> {
     /// All bytes that are left as a minimally encoded `tu64`.
     ///
     /// # Errors
-    /// [`DecodeError::TruncatedIntegerTooLong`] above 8 bytes, [`DecodeError::TruncatedIntegerNotMinimal`] for a leading zero.
+    /// [`DecodeError::TruncatedIntegerTooLong`] above 8 bytes, [`DecodeError::TruncatedIntegerNotMinimal`] for a
+    /// leading zero.
     pub fn tu64(&mut self) -> Result<u64, DecodeError> {
         self.truncated::<8>().map(u64::from_be_bytes)
     }
@@ -382,7 +385,7 @@ impl<'a> Reader<'a> {
         Ok(amount)
     }
 
-    /// All bytes that are left, at most `MAX` and without a leading zero, behind the zeros that fill eight bytes.
+    /// All bytes that are left, at most `MAX` and without a leading zero, padded in front to eight bytes.
     fn truncated<const MAX: usize>(&mut self) -> Result<[u8; 8], DecodeError> {
         let offset = self.offset;
         let bytes = self.take_rest();
@@ -436,7 +439,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends fields to a buffer. Writing cannot fail: what does not fit its length prefix is a mistake of the caller.
+/// Appends fields to a buffer. Writing cannot fail: a value too long for its length prefix is a bug of the caller and
+/// panics.
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
@@ -526,14 +530,14 @@ impl<'a> Writer<'a> {
     ///
     /// # Panics
     ///
-    /// With more bytes than a message may have: nobody decoded those, and we must not make them.
+    /// With more than 65,535 bytes, which no message has room for.
     pub fn bytes_u16(&mut self, bytes: &[u8]) {
         let length = u16::try_from(bytes.len()).expect("a field is shorter than the longest message");
         self.u16(length);
         self.bytes(bytes);
     }
 
-    /// Whatever `write` writes, behind its length as a `bigsize`.
+    /// The output of `write`, prefixed with its length as a `bigsize`.
     pub fn length_prefixed(&mut self, write: impl FnOnce(&mut Writer<'_>)) {
         let start = self.out.len();
         write(self);

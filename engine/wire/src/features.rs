@@ -1,8 +1,8 @@
-//! Feature bits (BOLT 9): who supports or requires what.
+//! Feature bits (BOLT 9).
 //!
-//! Owns: [`Features`], a bit vector as messages carry it, and [`Feature`], the features with a name. Which features a
-//! node offers is its own; which of them a peer must share is checked here, by [`Features::unknown_required`],
-//! [`Features::unsupported_by`] and [`Features::missing_dependency`].
+//! Owns: [`Features`], a bit vector as messages carry it, [`Feature`], the features with a name, and the checks of a
+//! peer's vector: [`Features::unknown_required`], [`Features::unsupported_by`] and [`Features::missing_dependency`].
+//! Does not decide which features a node offers.
 //!
 //! Invariant: a vector keeps the bytes it came in, because announcements are signed with them; two vectors are equal
 //! when the same bits are set.
@@ -225,7 +225,7 @@ impl Features {
         Features { bytes: union }
     }
 
-    /// The lowest compulsory bit that has no name here: whoever sets it is not to be dealt with.
+    /// The lowest compulsory bit without a name here. BOLT 1 closes the connection to a peer that sets one.
     #[must_use]
     pub fn unknown_required(&self) -> Option<u32> {
         self.bits().find(|bit| bit.is_multiple_of(2) && Feature::from_required_bit(*bit).is_none())

@@ -3,8 +3,8 @@
 //! Owns: [`Field`] (a field at a fixed place), [`TlvValue`] (a value that fills its TLV record), [`Payload`] (a whole
 //! message behind its type) and `message!`. The messages themselves are in [`crate::message`].
 //!
-//! Invariant: both directions of a type stand side by side and accept the same bytes, so that decoding what was
-//! encoded gives the same value, and encoding what was decoded the same bytes.
+//! Invariant: reading and writing a type are inverse to each other: an encoded value decodes to itself, and decoded
+//! bytes are encoded to themselves. So both stand side by side.
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::features::Features;
@@ -23,7 +23,7 @@ pub(crate) trait Field: Sized {
 
 /// A value that ends where its TLV record ends.
 pub(crate) trait TlvValue: Sized {
-    /// Reads the value; what it leaves unread is an error.
+    /// Reads the value. The caller refuses unread bytes.
     fn read_value(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
     /// Writes the value.
     fn write_value(&self, writer: &mut Writer<'_>);
@@ -41,7 +41,7 @@ pub(crate) trait Payload: Sized {
     fn write_payload(&self, writer: &mut Writer<'_>);
 }
 
-/// Implements [`Field`] by a pair of methods of reader and writer and a wrapper around what they carry.
+/// Implements [`Field`] by a method of the reader, a wrapper around its result, and a closure that writes.
 macro_rules! field {
     ($($type:ty: $method:ident, $read:expr, $write:expr;)*) => {
         $(impl Field for $type {
@@ -165,8 +165,9 @@ impl TlvValue for Vec<ChainHash> {
     }
 }
 
-/// Declares a message: the fields in their order, and then either the TLV records it knows, with the unknown ones
-/// kept in `unknown`, or, for what is signed, everything that follows, unparsed, in `extension`.
+/// Declares a message: its fields in order, then one of two endings. With `tlvs`, the known TLV records become optional
+/// fields and the unknown ones are kept in `unknown`. With `extension`, for signed announcements, all further bytes are
+/// kept unparsed.
 macro_rules! message {
     (
         $(#[$doc:meta])*
@@ -179,7 +180,7 @@ macro_rules! message {
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $name {
             $($(#[$field_doc])* pub $field: $type,)*
-            /// Whatever follows the fields: signed with them, so kept as it came.
+            /// The bytes after the fields: signed with them, so kept unchanged.
             pub extension: Vec<u8>,
         }
 

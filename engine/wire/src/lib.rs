@@ -1,10 +1,19 @@
 //! Lightning units, TLV streams and the messages of BOLT 1, 2 and 7.
 //!
-//! Owns: how everything peers say is written as bytes, and nothing of what it means. Does no I/O and no cryptography:
+//! Owns: the encoding of every message between peers. Does not know their meaning, does no I/O and no cryptography:
 //! points and signatures are bytes here.
 //!
-//! Invariant: no input makes this crate panic or allocate more than a small multiple of its length, and whatever it
-//! accepts it writes back byte for byte.
+//! Invariant: no input makes a decoder panic or allocate more than a small multiple of its length, and every accepted
+//! message is encoded to the same bytes again.
+//!
+//! ```
+//! use fulmen_wire::message::{Message, Ping};
+//!
+//! let ping = Message::from(Ping { num_pong_bytes: 4, ignored: vec![0; 2], unknown: Default::default() });
+//! let bytes = ping.encode();
+//! assert_eq!(bytes, [0, 18, 0, 4, 0, 2, 0, 0]);
+//! assert_eq!(Message::decode(&bytes), Ok(ping));
+//! ```
 
 #![forbid(unsafe_code)]
 

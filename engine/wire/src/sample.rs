@@ -1,7 +1,7 @@
 //! Random values of every type a message contains, for tests.
 //!
-//! Owns: [`Sampler`], a generator that a seed fixes; [`Sample`] and [`Described`], which `message!` derives for
-//! messages. Values lean towards their limits, where encodings change.
+//! Owns: [`Sampler`], a seeded generator; [`Sample`] and [`Described`], which `message!` implements for messages.
+//! Values near the limits, where encodings change, are frequent.
 
 use crate::addresses::NodeAddresses;
 use crate::codec::Writer;
@@ -42,7 +42,7 @@ impl Sampler {
     }
 }
 
-/// What of a message stands where, for comparison with the BOLTs.
+/// The fields and records of a message in order, for comparison with the BOLTs.
 pub(crate) struct Layout {
     /// Each field's name and bytes.
     pub(crate) fields: Vec<(&'static str, Vec<u8>)>,
@@ -50,7 +50,7 @@ pub(crate) struct Layout {
     pub(crate) tlvs: Vec<(u64, &'static str, Option<Vec<u8>>)>,
 }
 
-/// A message that tells its layout; `message!` derives it.
+/// A message with a layout; `message!` implements it.
 pub(crate) trait Described {
     fn layout(&self) -> Layout;
 }

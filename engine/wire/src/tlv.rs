@@ -1,10 +1,35 @@
 //! TLV streams (BOLT 1, "Type-Length-Value Format").
 //!
 //! Owns: the rules of a stream: types strictly increase, types and lengths are minimal, a known record is read whole,
-//! an unknown even record is refused and an unknown odd one kept. Which types are known, and what their values mean,
-//! is the caller's: see [`read_stream`] and [`StreamWriter`].
+//! an unknown even record is refused and an unknown odd one kept. The caller knows the types and their values: see
+//! [`read_stream`] and [`StreamWriter`].
 //!
 //! Invariant: a stream that was read is written back byte for byte.
+//!
+//! ```
+//! use fulmen_wire::codec::{Reader, Writer};
+//! use fulmen_wire::tlv::{StreamWriter, read_stream};
+//!
+//! // Record 2 is known, record 5 is not, but odd.
+//! let bytes = [2, 1, 42, 5, 1, 7];
+//! let mut known = None;
+//! let unknown = read_stream(&mut Reader::new(&bytes), |tlv_type, value| match tlv_type {
+//!     2 => {
+//!         known = Some(value.tu64()?);
+//!         Ok(true)
+//!     }
+//!     _ => Ok(false),
+//! })?;
+//! assert_eq!((known, unknown.value(5)), (Some(42), Some(&[7][..])));
+//!
+//! let mut written = Vec::new();
+//! let mut writer = Writer::new(&mut written);
+//! let mut stream = StreamWriter::new(&mut writer, &unknown);
+//! stream.optional(2, known.as_ref(), |value, writer| writer.tu64(*value));
+//! stream.finish();
+//! assert_eq!(written, bytes);
+//! # Ok::<(), fulmen_wire::codec::DecodeError>(())
+//! ```
 
 use core::fmt;
 
@@ -92,7 +117,7 @@ pub fn read_stream<'a>(
     Ok(unknown)
 }
 
-/// Writes a stream: the known records in increasing order of type, the unknown ones woven in between.
+/// Writes a stream: the caller gives the known records in increasing order of type, the unknown ones are merged in.
 #[derive(Debug)]
 pub struct StreamWriter<'a, 'b> {
     writer: &'b mut Writer<'a>,

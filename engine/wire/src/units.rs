@@ -1,10 +1,21 @@
 //! The units and identifiers of the Lightning Network as distinct types.
 //!
 //! Owns: amounts, heights, deltas, fee rates, channel and node identifiers, and the byte forms of points and
-//! signatures. Does not do cryptography: a [`Point`] or [`Signature`] here is only its bytes, unparsed; whoever uses
-//! one parses it and answers for the result.
+//! signatures. Does not do cryptography: a [`Point`] or [`Signature`] here is only its bytes, which its user has to
+//! parse.
 //!
-//! Invariant: no arithmetic on these types can wrap or mix units; what may overflow says so in its return type.
+//! Invariant: no arithmetic on these types can wrap or mix units. Operations that may overflow return an `Option` or
+//! saturate, as their names say.
+//!
+//! ```
+//! use fulmen_wire::units::{FeeBaseMsat, FeeProportionalMillionths, Msat, Sat, Scid};
+//!
+//! let amount = Sat(10_000).to_msat();
+//! let fee = FeeBaseMsat(1_000).msat().checked_add(FeeProportionalMillionths(200).of(amount));
+//! assert_eq!(fee, Some(Msat(3_000)));
+//! let scid = Scid::new(800_000, 12, 1).expect("block and transaction fit 24 bits");
+//! assert_eq!(scid.to_string(), "800000x12x1");
+//! ```
 
 use core::fmt;
 use core::iter::Sum;

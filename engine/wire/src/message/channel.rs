@@ -1,8 +1,8 @@
 //! The messages of BOLT 2: a channel's establishment (version 1), close and normal operation.
 //!
-//! Owns: their fields and bytes. Which message may come when, and which values are acceptable, is the channel's.
+//! Owns: their fields and bytes. Does not check their order or values; the channel does.
 //!
-//! Invariant: none beyond [`crate::field`]'s; every combination of values here has an encoding.
+//! Invariant: every combination of values here has an encoding.
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::features::Features;
@@ -19,23 +19,23 @@ message! {
         chain_hash: ChainHash,
         /// Names the channel until it is funded.
         temporary_channel_id: ChannelId,
-        /// What the sender puts into the channel.
+        /// The capacity of the channel, all of it paid by the sender.
         funding_satoshis: Sat,
-        /// What of it is the receiver's from the start.
+        /// The receiver's first balance, given to it by the sender.
         push_msat: Msat,
-        /// Below this the sender's commitment has no output.
+        /// The smallest output of the sender's commitment transactions.
         dust_limit_satoshis: Sat,
-        /// The most value in HTLCs the receiver may have outstanding.
+        /// The largest sum of HTLCs the receiver may have offered at a time.
         max_htlc_value_in_flight_msat: Msat,
-        /// What the receiver must keep on its side.
+        /// The balance that the receiver must keep.
         channel_reserve_satoshis: Sat,
         /// The smallest HTLC the sender accepts.
         htlc_minimum_msat: Msat,
         /// The fee rate of the first commitments.
         feerate_per_kw: FeeratePerKw,
-        /// How long the receiver's own outputs are delayed.
+        /// The delay in blocks of the receiver's own outputs.
         to_self_delay: CltvDelta,
-        /// How many HTLCs the receiver may have outstanding.
+        /// The largest number of HTLCs the receiver may have offered at a time.
         max_accepted_htlcs: u16,
         /// The sender's key of the funding output.
         funding_pubkey: Point,
@@ -73,19 +73,19 @@ message! {
     AcceptChannel = 33, "accept_channel" {
         /// The proposal it accepts.
         temporary_channel_id: ChannelId,
-        /// Below this the sender's commitment has no output.
+        /// The smallest output of the sender's commitment transactions.
         dust_limit_satoshis: Sat,
-        /// The most value in HTLCs the receiver may have outstanding.
+        /// The largest sum of HTLCs the receiver may have offered at a time.
         max_htlc_value_in_flight_msat: Msat,
-        /// What the receiver must keep on its side.
+        /// The balance that the receiver must keep.
         channel_reserve_satoshis: Sat,
         /// The smallest HTLC the sender accepts.
         htlc_minimum_msat: Msat,
-        /// How many confirmations the sender waits for.
+        /// The confirmations after which the sender sends `channel_ready`.
         minimum_depth: u32,
-        /// How long the receiver's own outputs are delayed.
+        /// The delay in blocks of the receiver's own outputs.
         to_self_delay: CltvDelta,
-        /// How many HTLCs the receiver may have outstanding.
+        /// The largest number of HTLCs the receiver may have offered at a time.
         max_accepted_htlcs: u16,
         /// The sender's key of the funding output.
         funding_pubkey: Point,
@@ -149,7 +149,7 @@ message! {
 }
 
 message! {
-    /// No more HTLCs: once those there are have gone, close.
+    /// Stops new HTLCs, and closes the channel once the pending ones are resolved.
     Shutdown = 38, "shutdown" {
         /// The channel.
         channel_id: ChannelId,
@@ -204,11 +204,11 @@ message! {
         id: u64,
         /// The amount.
         amount_msat: Msat,
-        /// What the preimage must hash to.
+        /// SHA-256 of the preimage.
         payment_hash: PaymentHash,
-        /// The height from which the sender can take the HTLC back.
+        /// The height from which the sender can reclaim the HTLC on chain.
         cltv_expiry: BlockHeight,
-        /// What the receiver is to do with it (BOLT 4).
+        /// The onion with the instructions for the receiver (BOLT 4).
         onion_routing_packet: Box<[u8; 1366]>,
     }
     tlvs {
@@ -259,7 +259,7 @@ message! {
         channel_id: ChannelId,
         /// The HTLC.
         id: u64,
-        /// What its payment hash is the hash of.
+        /// The preimage of its payment hash.
         payment_preimage: PaymentPreimage,
     }
     tlvs {
@@ -339,7 +339,7 @@ message! {
     tlvs {}
 }
 
-/// A funding transaction, and what of it is to be sent again after a reconnection.
+/// A funding transaction, and which of its messages must be sent again after a reconnection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FundingRetransmission {
     /// The funding transaction.
@@ -360,7 +360,7 @@ impl TlvValue for FundingRetransmission {
 }
 
 message! {
-    /// After a reconnection: where the sender stands, so that both know what was lost.
+    /// The sender's state after a reconnection, so that both sides know which messages were lost.
     ChannelReestablish = 136, "channel_reestablish" {
         /// The channel.
         channel_id: ChannelId,

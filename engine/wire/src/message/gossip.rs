@@ -1,10 +1,10 @@
 //! The announcements of BOLT 7: channels, nodes and updates, and the signatures that make the first.
 //!
-//! Owns: their fields, their bytes, and which of these bytes their signatures sign. Checks no signature; whether to
-//! believe an announcement is the gossip store's.
+//! Owns: their fields, their bytes, and the region that their signatures sign. Does not check signatures; the gossip
+//! store does.
 //!
-//! Invariant: an announcement is written back as the bytes it was read from, whatever they contain beyond the fields
-//! known here, so that its signatures stay valid.
+//! Invariant: an announcement is encoded to the bytes it was decoded from, unknown extensions included, so that its
+//! signatures stay valid.
 
 use crate::addresses::NodeAddresses;
 use crate::codec::Writer;
@@ -67,7 +67,7 @@ message! {
         bitcoin_signature_1: Signature,
         /// By `bitcoin_key_2`.
         bitcoin_signature_2: Signature,
-        /// What must be understood to use the channel.
+        /// The features that a user of the channel must support.
         features: Features,
         /// The chain it is funded on.
         chain_hash: ChainHash,
@@ -98,15 +98,15 @@ message! {
     NodeAnnouncement = 257, "node_announcement" {
         /// By `node_id`.
         signature: Signature,
-        /// What the node supports and requires.
+        /// The features that the node supports or requires.
         features: Features,
-        /// Later announcements have a higher one; usually seconds since 1970.
+        /// Orders the announcements of a node; usually seconds since 1970.
         timestamp: u32,
         /// The node.
         node_id: NodeId,
         /// Its colour on maps: red, green, blue.
         rgb_color: [u8; 3],
-        /// Its name, filled up with zeros: chosen by itself, and not to be shown as it came.
+        /// Its name, padded with zeros. The node chose it: do not print it unescaped.
         alias: [u8; 32],
         /// Where it accepts connections.
         addresses: NodeAddresses,
@@ -170,13 +170,13 @@ message! {
         chain_hash: ChainHash,
         /// The channel.
         short_channel_id: Scid,
-        /// Later updates have a higher one; usually seconds since 1970.
+        /// Orders the updates of a direction; usually seconds since 1970.
         timestamp: u32,
         /// Bit 0 is always one; bit 1: not to be passed on.
         message_flags: u8,
         /// Bit 0: the direction; bit 1: disabled.
         channel_flags: u8,
-        /// How far the expiry falls at this hop.
+        /// The difference in blocks between the expiries of the incoming and the outgoing HTLC.
         cltv_expiry_delta: CltvDelta,
         /// The smallest HTLC the channel carries in this direction.
         htlc_minimum_msat: Msat,

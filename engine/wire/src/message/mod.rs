@@ -1,10 +1,10 @@
 //! The messages of BOLT 1, 2 and 7, and [`Message`], any one of them.
 //!
 //! Owns: the message types and their numbers. Each message is a struct with the fields of its BOLT, by their names;
-//! TLV records it knows are optional fields, unknown odd ones are kept in `unknown`, and what follows the fields of a
-//! signed announcement in `extension`. Does not say which message may come when.
+//! known TLV records are optional fields, unknown odd ones are kept in `unknown`, and the bytes after the fields of a
+//! signed announcement in `extension`. Does not know in which order messages may come.
 //!
-//! Invariant: whatever [`Message::decode`] accepts, [`Message::encode`] gives back byte for byte.
+//! Invariant: [`Message::encode`] returns exactly the bytes that [`Message::decode`] accepted.
 
 mod channel;
 mod gossip;
@@ -30,10 +30,21 @@ use crate::codec::{DecodeError, MESSAGE_MAX_BYTES, Reader, Writer};
 use crate::field::Payload;
 use crate::units::ChannelId;
 
-/// Declares [`Message`] and what can be said of every variant alike.
+/// Declares [`Message`] and the functions that treat every variant alike.
 macro_rules! messages {
     ($($name:ident)*) => {
-        /// A message, type and all.
+        /// A message of any type.
+        ///
+        /// ```
+        /// use fulmen_wire::codec::DecodeError;
+        /// use fulmen_wire::message::Message;
+        ///
+        /// // An unknown odd type is kept, an unknown even one refused (BOLT 1).
+        /// let odd = Message::decode(&[0x7f, 0xff, 1, 2]);
+        /// assert_eq!(odd, Ok(Message::Unknown { message_type: 0x7fff, bytes: vec![1, 2] }));
+        /// let even = Message::decode(&[0x7f, 0xfe]);
+        /// assert_eq!(even, Err(DecodeError::UnknownEvenMessage { message_type: 0x7ffe }));
+        /// ```
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum Message {
@@ -143,10 +154,10 @@ impl Message {
     ///
     /// # Panics
     ///
-    /// When it is longer than a message may be: a message that was decoded is not, and we must not make one.
+    /// When it is longer than 65,535 bytes, which no decoded message is.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        // With room for the messages that are both frequent and long, so that none is moved as it grows.
+        // Enough for the frequent long messages, so that their buffers are not moved while they grow.
         let room = match self {
             Message::UpdateAddHtlc(_) => 1_536,
             Message::CommitmentSigned(message) => 128 + 64 * message.htlc_signatures.len(),
@@ -167,8 +178,8 @@ impl Message {
         assert!(length <= MESSAGE_MAX_BYTES, "{} of {length} bytes", self.name());
     }
 
-    /// The channel a message is about, by whichever id it has then: what to route the message by. `None` for messages
-    /// about no channel of the peer's.
+    /// The channel a message is about, by its temporary id while it has no other. `None` for messages that are not
+    /// about a channel with the peer.
     #[must_use]
     pub const fn channel_id(&self) -> Option<ChannelId> {
         Some(match self {

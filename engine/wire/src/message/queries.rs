@@ -3,7 +3,7 @@
 //! Owns: their fields and bytes, and the uncompressed arrays in them. Answers no query.
 //!
 //! Invariant: an array that belongs to a list of short channel ids has as many elements as the list. Compressed
-//! arrays, which BOLT 7 forbids, are refused before anything is inflated.
+//! arrays, which BOLT 7 forbids, are refused without inflating them.
 
 use core::ops::BitOr;
 
@@ -103,7 +103,7 @@ impl TlvValue for Vec<QueryFlags> {
 }
 
 message! {
-    /// Asks for what is known about some channels.
+    /// Asks for the announcements and updates of some channels.
     QueryShortChannelIds = 261, "query_short_channel_ids" {
         /// The chain they are on.
         chain_hash: ChainHash,
@@ -111,7 +111,7 @@ message! {
         short_channel_ids: Vec<Scid>,
     }
     tlvs {
-        /// What to send for each channel; without it, everything.
+        /// The messages asked for, channel by channel; all of them without this record.
         1 => query_flags: Vec<QueryFlags>,
     }
     validate array_counts
@@ -172,7 +172,7 @@ message! {
         number_of_blocks: u32,
     }
     tlvs {
-        /// What to send beside the ids.
+        /// The arrays asked for beside the ids.
         1 => query_option: QueryOption,
     }
 }

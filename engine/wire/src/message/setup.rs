@@ -1,8 +1,8 @@
 //! The messages of BOLT 1: `init`, `error`, `warning`, `ping` and `pong`.
 //!
-//! Owns: their fields and bytes. What to do about them is the peer connection's.
+//! Owns: their fields and bytes. Does not react to them; the peer connection does.
 //!
-//! Invariant: text from a peer is only ever shown through `text`, which keeps no byte that is not printable.
+//! Invariant: `text` replaces every byte of a peer's text that is not printable ASCII.
 
 use crate::features::Features;
 use crate::field::message;
@@ -50,7 +50,7 @@ message! {
     ErrorMessage = 17, "error" {
         /// The channel that fails.
         channel_id: ChannelId,
-        /// Why, in the sender's words: not to be shown as it came.
+        /// The sender's text: print only [`ErrorMessage::text`].
         data: Vec<u8>,
     }
     tlvs {}
@@ -63,7 +63,7 @@ impl ErrorMessage {
         ErrorMessage { channel_id, data: bounded_text(text), unknown: Default::default() }
     }
 
-    /// The sender's words with every byte that is not printable ASCII replaced.
+    /// The sender's text with every byte that is not printable ASCII replaced by `?`.
     #[must_use]
     pub fn text(&self) -> String {
         printable(&self.data)
@@ -71,11 +71,11 @@ impl ErrorMessage {
 }
 
 message! {
-    /// The sender dislikes something, but nothing fails.
+    /// Reports a problem without failing a channel.
     Warning = 1, "warning" {
         /// The channel it is about; zero when it is about none.
         channel_id: ChannelId,
-        /// What is wrong, in the sender's words: not to be shown as it came.
+        /// The sender's text: print only [`Warning::text`].
         data: Vec<u8>,
     }
     tlvs {}
@@ -88,7 +88,7 @@ impl Warning {
         Warning { channel_id, data: bounded_text(text), unknown: Default::default() }
     }
 
-    /// The sender's words with every byte that is not printable ASCII replaced.
+    /// The sender's text with every byte that is not printable ASCII replaced by `?`.
     #[must_use]
     pub fn text(&self) -> String {
         printable(&self.data)
@@ -124,7 +124,7 @@ message! {
     tlvs {}
 }
 
-/// The most bytes of our own words a message carries; nobody reads more.
+/// The longest text of ours in bytes; the rest is cut off.
 const TEXT_MAX_BYTES: usize = 1024;
 
 fn bounded_text(text: &str) -> Vec<u8> {

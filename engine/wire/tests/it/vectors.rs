@@ -121,7 +121,7 @@ fn types(bytes: &[u8]) -> Vec<u64> {
     TlvRecords::new(Reader::new(bytes)).map_while(Result::ok).map(|record| record.tlv_type).collect()
 }
 
-/// What BOLT 1 says of appending any of its streams to any valid one.
+/// BOLT 1 on appending any of its streams to any valid one: valid if the types still rise.
 #[test]
 fn appended_tlv_streams() {
     let vectors: Vec<TlvStream> = vectors!("bolt01-tlv.json");
