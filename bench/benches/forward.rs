@@ -1,13 +1,14 @@
-//! Forwarding: the CPU one shard spends on an HTLC from its addition to its fulfilment, both neighbours' work left out.
+//! Forwarding: the CPU one shard spends on an HTLC from its addition to its fulfillment, both neighbours' work left out.
 //!
-//! Checks the budgets of `fulmen_proto::forward`, in memory: 700 us with one HTLC in flight, 150 us with 100, 100 us with
-//! 400; and at most 2.5 signatures verified and 2.5 made a forward with 100 in flight. Non-dust HTLCs, anchors. The
-//! example `turn` prints the same figures with their counts, and takes other depths and amounts.
+//! Checks the budgets of `fulmen_proto::forward`, in memory: 700 us with one HTLC in flight, 150 us with 100, 100 us
+//! with 400; and at most 2.5 signatures verified and 2.5 made a forward with 100 in flight. Non-dust HTLCs, anchors.
+//! The example `turn` prints the same figures with their counts, and takes other depths and amounts.
 
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fulmen_bench::line::{Cost, Line, Schedule};
+use fulmen_bench::measures;
 use fulmen_wire::units::Msat;
 
 const AMOUNT: Msat = Msat(700_000);
@@ -15,10 +16,8 @@ const AMOUNT: Msat = Msat(700_000);
 fn forwarding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("forward");
     group.sample_size(10);
-    // Without `--bench` this is a test: enough to see that it works.
-    let measured = std::env::args().any(|argument| argument == "--bench");
     for (in_flight, payments) in [(1, 20), (100, 400), (400, 800)] {
-        let payments = if measured { payments } else { 4 };
+        let payments = if measures() { payments } else { 4 };
         let mut line = Line::new(AMOUNT, 0);
         let mut left_to_right = true;
         let mut last = Cost::default();

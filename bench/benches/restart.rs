@@ -1,18 +1,18 @@
 //! Restarting: a checkpoint of idle channels written and read back.
 //!
-//! Checks the budgets of `fulmen_proto::forward`'s snapshot and restore: 10,000 idle channels restored in well under a
-//! second, at most 1.5 kB of checkpoint and 8 kB of memory each. What a checkpoint takes on disk and on the heap is printed.
+//! Checks the budgets of `fulmen_proto::forward`'s snapshot and restore: 10,000 idle channels restored in well under
+//! a second, at most 1.5 kB of checkpoint and 8 kB of memory each. Prints the size of a checkpoint on disk and on the
+//! heap.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fulmen_bench::line::{FORWARDER, Line, Schedule, restored, thread_time};
+use fulmen_bench::measures;
 use fulmen_wire::units::Msat;
 
 const AMOUNT: Msat = Msat(700_000);
 
 fn restart(criterion: &mut Criterion) {
-    // Without `--bench` this is a test: enough to see that it works.
-    let measured = std::env::args().any(|argument| argument == "--bench");
-    let idle: u32 = if measured { 10_000 } else { 20 };
+    let idle: u32 = if measures() { 10_000 } else { 20 };
     let mut line = None;
     let live = allocation_counter::measure(|| {
         line = Some(Line::new(AMOUNT, idle));

@@ -1,11 +1,12 @@
-//! Routes a second over a snapshot: fees alone, and with a price for success; and what a policy update takes.
+//! Routes a second over a snapshot: fees alone, and with a price for success; and policy updates.
 //!
-//! Checks the budget of `fulmen_graph::path::search` on a generated network; under `cargo test` a tiny one, once. What real
-//! networks take is measured beside LDK by `bench/peers -- route`.
+//! Checks the budget of `fulmen_graph::path::search` on a generated network; under `cargo test` a tiny one, once.
+//! `bench/peers -- route` measures real networks beside LDK.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fulmen_bench::measures;
 use fulmen_graph::path::search::Finder;
 use fulmen_graph::path::{Knowledge, Query};
 use fulmen_graph::scoring::Weights;
@@ -13,11 +14,6 @@ use fulmen_graph::snapshot::Snapshot;
 use fulmen_graph::{ChannelGraph, DirectedChannel, Direction};
 use fulmen_topology::Spec;
 use fulmen_wire::units::{Msat, NodeId, Scid};
-
-/// Whether this run measures, or only shows that it works.
-fn measures() -> bool {
-    std::env::args().any(|argument| argument == "--bench")
-}
 
 fn network() -> ChannelGraph {
     let spec = if measures() { "ba:10000,m:4,economy:mainnet" } else { "ba:30,m:2,economy:mainnet" };

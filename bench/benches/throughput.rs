@@ -1,8 +1,8 @@
 //! Throughput: forwards a second by the runtime, in memory and durable, by depth and workers; onions; commitments.
 //!
-//! Owns the group `throughput`. The forwarder is the production engine on its threads; its peers are a recording, which
-//! takes next to no processor (see `fulmen_bench::transcript`). Non-dust HTLCs, anchors; every pair of payer and payee has
-//! its share of the depth in flight, in waves. `durable` writes to a directory below `target`, synced.
+//! Owns the group `throughput`. The forwarder is the production engine on its threads; its peers are a recording,
+//! which takes next to no processor (see `fulmen_bench::transcript`). Non-dust HTLCs, anchors; every pair of payer
+//! and payee has its share of the depth in flight, in waves. `durable` writes to a directory below `target`, synced.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use bitcoin::OutPoint;
 use bitcoin::hashes::Hash;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use fulmen_bench::measures;
 use fulmen_bench::transcript::{Played, Setup, Transcript};
 use fulmen_proto::commitment::{
     ChannelType, CommitmentParams, CommitmentSpec, CommitmentTx, Htlc, HtlcDirection, funding_script,
@@ -28,19 +29,13 @@ const DEPTHS: [(usize, u64, u64); 4] = [(1, 1, 40), (5, 2, 20), (10, 10, 4), (10
 /// Onions peeled at once, and HTLCs in a commitment.
 const BATCH: usize = 100;
 
-/// Without `--bench` this is a test: enough to see that it works.
-fn is_measured() -> bool {
-    std::env::args().any(|argument| argument == "--bench")
-}
-
 fn throughput(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("throughput");
     group.sample_size(10);
     for workers in [1, 2] {
         for (pairs, each, rounds) in DEPTHS {
             let depth = pairs as u64 * each;
-            let (pairs, each, rounds) =
-                if is_measured() { (pairs, each, rounds) } else { (pairs.min(2), 2, 1) };
+            let (pairs, each, rounds) = if measures() { (pairs, each, rounds) } else { (pairs.min(2), 2, 1) };
             let transcript = Transcript::record(workers, pairs, each, rounds);
             forwards(&mut group, &transcript, workers, depth);
         }

@@ -1,7 +1,8 @@
 //! How long it takes to come to the graph of the main network: from the gossip store, and from describegraph JSON.
 //!
-//! `cargo run --release -p fulmen-bench --example load -- FILE` with a describegraph JSON, plain or .gz. The store is made
-//! from it with empty signatures, which opening does not look at. Prints medians of several runs in thread CPU time.
+//! `cargo run --release -p fulmen-bench --example load -- FILE` with a describegraph JSON, plain or .gz. The store is
+//! made from it with empty signatures, which opening does not look at. Prints medians of several runs in thread CPU
+//! time.
 
 use std::error::Error;
 use std::fs;
@@ -75,7 +76,7 @@ fn channel_graph(topology: &Topology) -> Result<ChannelGraph, Box<dyn Error>> {
         .collect();
     let scid = |number: u32| Scid::new(500_000 + number / 1_000, number % 1_000, 0).expect("small enough");
     let scids: Vec<Scid> = (0..).take(topology.channels().len()).map(scid).collect();
-    // In the file, parallel policies may be incomplete: what is not known is not made up.
+    // In the file, policies may be missing, and stay so.
     Ok(topology.channel_graph(&ids, &scids)?)
 }
 

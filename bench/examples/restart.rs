@@ -1,9 +1,9 @@
-//! How long a node takes to start again from its store, by channels and by what happened since the last checkpoint.
+//! How long a node takes to start again from its store, by channels and by payments since the last checkpoint.
 //!
-//! `cargo run --release -p fulmen-bench --example restart -- [channels] [payments] [directory]`, for example `10000 20000 .`.
-//! Opens the channels with one peer, has the peer pay over them, drops the engine as a crash would, and starts it again from
-//! its directory: twice, the first time from the log as it was left, the second time from checkpoints. Checks that all
-//! channels and balances come back.
+//! `cargo run --release -p fulmen-bench --example restart -- [channels] [payments] [directory]`, for example `10000
+//! 20000 .`. Opens the channels with one peer, has the peer pay over them, drops the engine as a crash would, and
+//! starts it again from its directory: twice, the first time from the log as it was left, the second time from
+//! checkpoints. Checks that all channels and balances come back.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,7 +77,7 @@ fn report(what: &str, pair: &Pair) {
 
 const NOW: Now = Now { unix_ms: 1 };
 
-/// What an engine has put out.
+/// The effects of an engine.
 #[derive(Clone, Default)]
 struct Outbox(Arc<Mutex<Vec<Effects>>>);
 
@@ -192,7 +192,7 @@ impl Pair {
         }
         let settled = self.events[PEER].iter().filter(|event| matches!(event, Event::HtlcSettled { .. }));
         assert_eq!(settled.count(), payments, "all payments arrive");
-        // What says nothing to anybody becomes durable with a tick.
+        // Turns that send nothing become durable with a tick.
         self.engines[NODE].tick();
         self.rest();
         self.engines[NODE].tick();

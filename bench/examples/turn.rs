@@ -1,8 +1,8 @@
-//! What a forward costs the forwarder, by depth and schedule: time, signatures, commitments.
+//! The forwarder's cost of a forward, by depth and schedule: time, signatures, commitments.
 //!
 //! `cargo run --release -p fulmen-bench --example turn -- [depths] [amount_msat] [idle channels] [trials]`, for example
 //! `1,10,100,400 700000 0 5`. With `replay` as fifth argument it records the forwarder's turns of closed loops and has
-//! a fresh one go through them alone: what to run a profiler on. Does not store; `bench/peers` measures what is deployed.
+//! a fresh one go through them alone, for a profiler. Does not store; `bench/peers` measures the deployed engine.
 
 use fulmen_bench::line::{Cost, Line, Schedule, replay};
 use fulmen_wire::units::Msat;
@@ -73,7 +73,7 @@ fn replay_forwards(depth: u64, amount: Msat, idle: u32, trials: u64) {
     println!("{depth:5} replayed: {:.1} us/forward at best, median {:.1}", times[0], times[times.len() / 2]);
 }
 
-/// What the process keeps in memory; zero where the system does not say.
+/// The resident memory of the process; zero where the system does not report it.
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     status.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096

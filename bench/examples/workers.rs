@@ -1,8 +1,8 @@
-//! How the runtime grows with its workers: forwards a second of the forwarder alone, and what that took of the processors.
+//! How the runtime grows with its workers: forwards a second of the forwarder alone, and its CPU time.
 //!
-//! `cargo run --release -p fulmen-bench --example workers -- [depths] [trials] [memory|durable] [workers] [directory]`, for
-//! example `100,400 9 memory 1,2`. Prints medians. `durable` writes below the directory, `target` unless given. The
-//! forwarder's peers are a recording (see `fulmen_bench::transcript`).
+//! `cargo run --release -p fulmen-bench --example workers -- [depths] [trials] [memory|durable] [workers]
+//! [directory]`, for example `100,400 9 memory 1,2`. Prints medians. `durable` writes below the directory, `target`
+//! unless given. The forwarder's peers are a recording (see `fulmen_bench::transcript`).
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ fn main() {
         let transcripts: Vec<Transcript> =
             workers.iter().map(|workers| Transcript::record(*workers, PAIRS, each, rounds)).collect();
         let mut played: Vec<Vec<Played>> = vec![Vec::new(); workers.len()];
-        // Alternating, so that what else the machine does falls on all alike.
+        // Alternating, so that other load on the machine affects all alike.
         for _ in 0..trials {
             for (index, transcript) in transcripts.iter().enumerate() {
                 let kept =

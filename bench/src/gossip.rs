@@ -1,7 +1,7 @@
 //! Signed gossip of an invented network (BOLT 7), as it comes over the wire.
 //!
-//! Owns: which nodes have channels, and the signatures. A hundredth of the nodes has about a third of all channel ends; on
-//! the main network it was 0.37 of them in February 2026. The same numbers and seed give the same gossip.
+//! Owns: which nodes have channels, and the signatures. A hundredth of the nodes has about a third of all channel
+//! ends; on the main network it was 0.37 of them in February 2026. The same numbers and seed give the same gossip.
 
 use std::thread;
 
@@ -15,7 +15,7 @@ use fulmen_wire::units::{
 use secp256k1::{Secp256k1, SecretKey, SignOnly};
 use sha2::{Digest, Sha256};
 
-/// What a network says of itself.
+/// The size of a network and the time of its messages.
 #[derive(Clone, Debug)]
 pub struct Gossip {
     /// One `channel_announcement` a channel.
@@ -71,8 +71,8 @@ impl Gossip {
     }
 }
 
-/// A gossip store with a graph's channels and policies, all signatures and funding keys empty: as large as a real one, and
-/// opened as one.
+/// A gossip store with a graph's channels and policies, all signatures and funding keys empty: as large as a real
+/// one, and opened as one.
 #[must_use]
 pub fn unsigned_store(graph: &ChannelGraph) -> Vec<u8> {
     let mut store = StoreWriter::new(ChainHash::BITCOIN);

@@ -2,7 +2,7 @@
 //!
 //! Owns the driver of the `forward` bench and of the example `turn`. Does not store, connect or use threads.
 //!
-//! Each step delivers all that is under way and gives every node with something to do one turn: the schedule that
+//! Each step delivers all messages under way and gives every node with inputs one turn: the schedule that
 //! `bench/peers` uses, so that batch sizes compare.
 
 use std::collections::VecDeque;
@@ -38,11 +38,11 @@ pub const FORWARDER: usize = 1;
 pub enum Schedule {
     /// A new payment for each one done.
     ClosedLoop,
-    /// All at once, and the next ones when nothing moves any more.
+    /// All at once, and the next ones when these are settled.
     Waves,
 }
 
-/// What one run has cost the forwarder.
+/// The forwarder's cost of one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
     /// Payments made.
@@ -61,7 +61,7 @@ pub struct Cost {
     pub turns: u64,
 }
 
-/// Sender, forwarder, receiver, and whoever has idle channels with the forwarder.
+/// Sender, forwarder, receiver, and the peer of the forwarder's idle channels.
 #[derive(Debug)]
 pub struct Line {
     shards: Vec<Shard>,
@@ -71,12 +71,12 @@ pub struct Line {
     events: Vec<Event>,
     scids: [Scid; 2],
     amount: Msat,
-    /// Attempts ever made: each has its own preimage and session key.
     now: Now,
+    /// Attempts made so far: each has its own preimage and session key.
     attempts: u64,
     settled: u64,
     cost: Cost,
-    /// What the forwarder was given, if that is kept.
+    /// The forwarder's inputs, turn by turn, if they are recorded.
     record: Option<Vec<Vec<Input>>>,
 }
 
@@ -158,7 +158,7 @@ impl Line {
         while self.step() {}
     }
 
-    /// Delivers what is under way and gives each shard with something to do a turn.
+    /// Delivers all messages under way and gives each shard with inputs a turn.
     fn step(&mut self) -> bool {
         for (from, to, message) in self.wires.drain(..) {
             self.inputs[to].push(Input::Message { peer: self.ids[from], message });
@@ -269,7 +269,7 @@ impl Line {
         self.record.as_ref().map_or(0, Vec::len)
     }
 
-    /// Makes `payments`, `in_flight` at a time, and says what that cost the forwarder.
+    /// Makes `payments`, `in_flight` at a time; returns the forwarder's cost.
     pub fn forward(
         &mut self,
         payments: u64,
@@ -305,15 +305,15 @@ impl Line {
         }
     }
 
-    /// All turns of the forwarder so far: what each was given.
+    /// The inputs of all turns of the forwarder so far.
     #[must_use]
     pub fn into_record(self) -> Vec<Vec<Input>> {
         self.record.unwrap_or_default()
     }
 }
 
-/// Gives a new forwarder the turns of another, as [`Line::into_record`] has them, and says how long those from `from` on
-/// took: the place to profile, since nobody else works.
+/// Gives a new forwarder the turns of another, as [`Line::into_record`] has them, and says how long those from `from`
+/// on took: the place to profile, since nobody else works.
 #[must_use]
 pub fn replay(record: Vec<Vec<Input>>, from: usize) -> Duration {
     let mut shard = new_shard(FORWARDER);
@@ -358,7 +358,7 @@ const fn scid(number: u32) -> Scid {
     Scid((number as u64 + 1) << 40)
 }
 
-/// What this thread has used of its processor.
+/// The CPU time of this thread.
 #[must_use]
 pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);

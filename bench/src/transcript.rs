@@ -1,13 +1,12 @@
-//! Forwards without anybody's work but the forwarder's: what its peers said in a recorded run, said again to an engine.
+//! Recorded runs: the messages of a forwarder's peers, played to an engine again, so that only the forwarder works.
 //!
-//! Owns the recording and the player. A recording is made with real peers, one pair of payer and payee after the other;
-//! what a peer says is then bytes, and saying it costs next to nothing, so that the peers take no core from the engine.
-//! Signing is deterministic, and the engine has the recorded one's seed: it gives the same answers, and the peers'
-//! signatures fit. Within a pair nothing is said before the engine has given all answers to what was said before; the
-//! pairs do not wait for each other.
+//! Owns the recording and the player. A recording is made with real peers, one pair of payer and payee after the
+//! other. Playing it costs next to nothing, so that the peers take no core from the engine. Signing is deterministic,
+//! and the engine has the seed of the recorded one: it gives the same answers, and the peers' signatures are valid.
+//! Within a pair each step waits for all answers to the one before; the pairs do not wait for each other.
 //!
-//! Invariant: the engine does everything it does with live peers, every signature check included; an answer missing or
-//! one too many ends the run.
+//! Invariant: the engine does the same work as with live peers, every signature check included; a missing or additional
+//! answer ends the run.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -35,10 +34,10 @@ const AMOUNT: Msat = Msat(700_000);
 const FEE: Msat = Msat(2_000);
 const NOW: Now = Now { unix_ms: 1 };
 const HEIGHT: BlockHeight = BlockHeight(1);
-/// How long an engine may say nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an engine may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the peers of a forwarder said, and how much it answered.
+/// The messages of a forwarder's peers, and the number of its answers.
 #[derive(Debug)]
 pub struct Transcript {
     shards: u16,
@@ -51,35 +50,35 @@ pub struct Transcript {
     forwards: u64,
 }
 
-/// Something that is said to the forwarder, and the number of messages that it answers with.
+/// One input of the forwarder, and the number of messages that it answers with.
 #[derive(Debug)]
 struct Step {
-    what: Said,
+    input: StepInput,
     answers: usize,
 }
 
 #[derive(Debug)]
-enum Said {
+enum StepInput {
     /// A peer's messages, all at once.
     Messages(usize, Vec<Vec<u8>>),
     /// A block.
     Block(ChainEvent),
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Played {
     /// From the first payment's first message to the last one's last answer.
     pub took: Duration,
-    /// What the engine's threads used of the processors meanwhile, kernel included.
+    /// The CPU time of the engine's threads meanwhile, kernel included.
     pub engine_cpu: Duration,
-    /// What the thread that played to it used.
+    /// The CPU time of the playing thread.
     pub player_cpu: Duration,
-    /// What the engine counted, opening the channels included.
+    /// The engine's counters, opening the channels included.
     pub stats: Stats,
 }
 
-/// Where an engine that is played to keeps its records, and on how many threads it runs.
+/// The storage and the threads of the engine that a run is played to.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup<'a> {
     /// Its workers.
@@ -88,7 +87,7 @@ pub struct Setup<'a> {
     pub directory: Option<&'a Path>,
 }
 
-/// An engine without threads, and what it said.
+/// An engine without threads, and its effects.
 struct Member {
     engine: Engine,
     effects: Receiver<Effects>,
@@ -100,14 +99,14 @@ struct Member {
 struct Recorder {
     members: Vec<Member>,
     index: HashMap<NodeId, usize>,
-    /// What each end has said and the forwarder not heard.
+    /// Each end's messages that the forwarder has not received.
     pending: Vec<Vec<Vec<u8>>>,
     attempts: u64,
 }
 
 impl Transcript {
-    /// Records `pairs` payers and payees, each with `rounds` times `depth` payments over a forwarder that has the shards
-    /// which an engine of so many workers has unless told otherwise.
+    /// Records `pairs` payers and payees, each with `rounds` times `depth` payments over a forwarder that has the
+    /// shards which an engine of so many workers has unless told otherwise.
     #[must_use]
     pub fn record(workers: usize, pairs: usize, depth: u64, rounds: u64) -> Transcript {
         let shards = shards_of(workers);
@@ -159,7 +158,7 @@ impl Transcript {
         let pair_of = self.ends.iter().enumerate().map(|(end, (id, _))| (*id, end / 2)).collect();
         let player = Player { engine, mailbox, connections, pair_of };
         player.play(&[&self.opening], |_| 0);
-        // What came last was not answered: every shard is to know of all channels before the first payment.
+        // Drains unanswered inputs: every shard has to know all channels before the first payment.
         while player.engine.has_work() {
             std::thread::yield_now();
         }
@@ -174,7 +173,7 @@ impl Transcript {
     }
 }
 
-/// What the engine has said and the player not heard.
+/// The engine's answers that the player has not received.
 ///
 /// Waiting for it gives the processor up at once. A channel of the usual kind looks a few times and yields in between:
 /// where every core has a worker, the player then stands in the line for one with nothing to do, and whatever comes in
@@ -194,7 +193,7 @@ impl Mailbox {
     /// All that was said, once there is something; nothing if that takes too long.
     fn take(&self) -> Vec<Effects> {
         let said = self.said.lock().expect("nobody panics with it");
-        let waited = self.more.wait_timeout_while(said, PATIENCE, |said| said.is_empty());
+        let waited = self.more.wait_timeout_while(said, ANSWER_TIMEOUT, |said| said.is_empty());
         std::mem::take(&mut *waited.expect("nobody panics with it").0)
     }
 }
@@ -236,12 +235,12 @@ impl Player {
         }
     }
 
-    /// Says what comes next in a line, up to something that is answered; true if there was nothing left.
+    /// Plays the next steps of a pair, up to one that is answered; true if there were none.
     fn feed(&self, line: &[Step], next: &mut usize, owed: &mut usize) -> bool {
         while let Some(step) = line.get(*next) {
-            match &step.what {
-                Said::Messages(end, messages) => self.say(self.connections[*end], messages),
-                Said::Block(block) => self.engine.chain_event(block),
+            match &step.input {
+                StepInput::Messages(end, messages) => self.say(self.connections[*end], messages),
+                StepInput::Block(block) => self.engine.chain_event(block),
             }
             *next += 1;
             *owed = step.answers;
@@ -306,7 +305,7 @@ impl Recorder {
         let event = ChainEvent::Connected { height: HEIGHT, block: Arc::new(block) };
         self.members[0].engine.chain_event(&event);
         let answers = self.answers();
-        steps.push(Step { what: Said::Block(event.clone()), answers });
+        steps.push(Step { input: StepInput::Block(event.clone()), answers });
         for end in ends.clone() {
             self.members[end].engine.chain_event(&event);
             self.listen(end);
@@ -327,14 +326,14 @@ impl Recorder {
         self.listen(end);
     }
 
-    /// Has an end do what waits, and keeps what it says.
+    /// Steps an end and keeps its messages.
     fn listen(&mut self, end: usize) {
         for effects in self.members[end].work() {
             self.pending[end].extend(effects.send.into_iter().map(|(_, bytes)| bytes));
         }
     }
 
-    /// Has the forwarder do what waits, and gives its answers to the ends; says how many there were.
+    /// Steps the forwarder and gives its answers to the ends; returns their number.
     fn answers(&mut self) -> usize {
         let mut answers = 0;
         let mut heard: Vec<usize> = Vec::new();
@@ -364,7 +363,7 @@ impl Recorder {
             let said = messages.iter().map(Vec::as_slice);
             self.members[0].engine.receive_all(connection, said).expect("there is credit for one round");
             let answers = self.answers();
-            steps.push(Step { what: Said::Messages(end - 1, messages), answers });
+            steps.push(Step { input: StepInput::Messages(end - 1, messages), answers });
         }
     }
 
@@ -392,7 +391,7 @@ impl Recorder {
 }
 
 impl Member {
-    /// Does what waits, and keeps the events.
+    /// Steps the engine and keeps its events.
     fn work(&mut self) -> Vec<Effects> {
         self.engine.step(NOW);
         let mut said: Vec<Effects> = self.effects.try_iter().collect();
@@ -403,7 +402,7 @@ impl Member {
     }
 }
 
-/// What all threads of this process have used of the processors.
+/// The CPU time of all threads of this process.
 fn process_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)

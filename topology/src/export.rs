@@ -1,6 +1,6 @@
 //! Export of topologies: JSON in the shape of lnd's `describegraph`, and Graphviz.
 //!
-//! Invariant: importing an exported JSON gives the same topology again. What is absent here is absent there: a missing
+//! Invariant: importing an exported JSON gives the same topology again. Absent values stay absent: a missing
 //! policy is `null`, a missing term has no key, and a generated node's `pub_key` is its number (`#17`), since it has no
 //! key.
 
@@ -31,8 +31,8 @@ impl Topology {
         out.write_all(b"\n]}\n")
     }
 
-    /// Writes the topology as an undirected Graphviz graph. A channel's width grows with its capacity; it is dashed when
-    /// payments cannot be forwarded both ways.
+    /// Writes the topology as an undirected Graphviz graph. A channel's width grows with its capacity; it is dashed
+    /// when payments cannot be forwarded both ways.
     ///
     /// # Errors
     /// When writing fails.
@@ -136,7 +136,7 @@ impl Serialize for Decimal {
     }
 }
 
-/// Feeds what is written to a hash.
+/// A writer into a hash.
 struct Hash(Sha256);
 
 impl Write for Hash {

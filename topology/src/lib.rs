@@ -4,8 +4,8 @@
 //! Does not own keys or short channel ids: whoever runs a topology assigns them and turns it into a
 //! [`fulmen_graph::ChannelGraph`] with [`Topology::channel_graph`].
 //!
-//! Invariants: the same spec and seed give the same topology, byte for byte, on every machine; what a snapshot does not
-//! say stays absent.
+//! Invariants: the same spec and seed give the same topology, byte for byte, on every machine; values that a snapshot
+//! lacks stay absent.
 
 mod components;
 mod export;

@@ -1,4 +1,4 @@
-//! The model of a topology: labelled nodes, channels between them, and what is known of each direction's policy.
+//! The model of a topology: labelled nodes, channels between them, and each direction's policy as far as it is known.
 //!
 //! Does not generate or read anything. A node is known by its index; its label says where it came from.
 //!
@@ -30,7 +30,7 @@ impl fmt::Display for Label {
     }
 }
 
-/// What is known of one direction's policy; each part may be missing.
+/// One direction's policy; each part may be unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartialPolicy {
     /// The fixed part of the fee.
@@ -88,7 +88,7 @@ pub struct Channel {
     pub nodes: [usize; 2],
     /// The value of the funding output.
     pub capacity: Sat,
-    /// What is known of the direction that leaves each of `nodes`, in their order; `None` when no update is known.
+    /// The policy of the direction that leaves each of `nodes`, in their order; `None` when no update is known.
     pub policies: [Option<PartialPolicy>; 2],
 }
 

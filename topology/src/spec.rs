@@ -16,6 +16,14 @@ use crate::model::Topology;
 
 /// A topology that can be built: parse one from its text.
 ///
+/// ```
+/// use fulmen_topology::Spec;
+///
+/// let topology = "grid:3x2,capacity:1000000".parse::<Spec>()?.build(7)?;
+/// assert_eq!((topology.nodes().len(), topology.channels().len()), (6, 7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// | text | graph |
 /// |---|---|
 /// | `line:N` | N nodes in a row |
@@ -65,7 +73,7 @@ pub enum SpecError {
     UnknownGenerator {
         /// The whole text.
         spec: String,
-        /// What stands where the generator's name should.
+        /// The text in place of the generator's name.
         name: String,
     },
     /// A part is not `name:value`.
@@ -101,7 +109,7 @@ pub enum SpecError {
         name: &'static str,
         /// The value.
         value: String,
-        /// What it must be.
+        /// The form it must have.
         expected: String,
     },
 }

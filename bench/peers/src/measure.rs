@@ -1,14 +1,14 @@
-//! How two implementations are timed against each other, and the form of what comes out.
+//! How two implementations are timed against each other, and the form of the results.
 //!
-//! Owns the rows. Both sides take turns in one thread, each turn timed in thread CPU time, so that other processes and
-//! the processor's changes of speed fall on both alike. A figure is the median over the rounds; a ratio is the median of
-//! the rounds' ratios.
+//! Owns the rows. Both sides take turns in one thread, each turn timed in thread CPU time, so that other processes
+//! and the processor's changes of speed fall on both alike. A figure is the median over the rounds; a ratio is the
+//! median of the rounds' ratios.
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// What a comparison prints.
+/// The output of a comparison.
 #[derive(Serialize)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
@@ -28,12 +28,12 @@ pub(crate) struct Row {
     pub(crate) fulmen_max: f64,
     /// How many times better Fulmen is.
     pub(crate) ratio: f64,
-    /// What else this case tells, printed beside the rest.
+    /// Further figures of this case.
     #[serde(flatten)]
     pub(crate) further: Map<String, Value>,
 }
 
-/// What the figures were measured on.
+/// The machine of the measurement.
 #[derive(Serialize)]
 pub(crate) struct Machine {
     cpu: String,
@@ -41,7 +41,7 @@ pub(crate) struct Machine {
     backend: String,
 }
 
-/// What time is taken of.
+/// The clock of a measurement.
 #[derive(Clone, Copy)]
 pub(crate) enum Clock {
     /// CPU time of this thread.
@@ -84,7 +84,7 @@ impl Report {
     }
 }
 
-/// Times both sides in turn, `rounds` times after one round unmeasured; each call does `items` of what is counted.
+/// Times both sides in turn, `rounds` times after one round unmeasured; each call processes `items` items.
 pub(crate) fn compare(
     case: impl Into<String>,
     rounds: usize,

@@ -25,7 +25,7 @@ pub(crate) enum Economy {
     Mainnet,
 }
 
-/// What one channel is given: its capacity, and a policy for each direction.
+/// The capacity of one channel, and a policy for each direction.
 pub(crate) struct Terms {
     pub(crate) capacity: Sat,
     pub(crate) policies: [Policy; 2],
@@ -56,7 +56,7 @@ impl Economy {
             Economy::Mainnet => {
                 let least = if backbone { MEDIAN } else { CAPACITY_LEAST };
                 let capacity = Sat(CAPACITY_SAT.draw(draw, least, TOP));
-                let policies = [(); 2].map(|()| mainnet_policy(draw, capacity));
+                let policies = std::array::from_fn(|_| mainnet_policy(draw, capacity));
                 Terms { capacity, policies }
             }
         }
@@ -153,7 +153,7 @@ mod tests {
             let mut values: Vec<u64> = (0..20_000).map(|_| quantiles.draw(&mut draw, 0, TOP)).collect();
             values.sort_unstable();
             for (at, known) in SHARES.iter().enumerate().skip(2).take(5) {
-                // Two percent of the draws to either side are far beyond what chance moves a quantile by.
+                // Two percent of the draws to either side are far more than chance moves a quantile.
                 let (low, high) = (values[(known - 20) * 20], values[(known + 20) * 20]);
                 assert!((low..=high).contains(&quantiles.0[at]), "{at}: {low} {} {high}", quantiles.0[at]);
             }

@@ -61,7 +61,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Seeds are quoted in reports, so what they stand for may never change.
+    /// Reports quote seeds, so the topology of a seed may never change.
     #[test]
     fn frozen_digests() {
         let digests: Vec<String> = SPECS.iter().map(|spec| hex(&build(spec, 7).digest()[..8])).collect();

@@ -1,9 +1,9 @@
 //! Import of channel graphs in the shape of lnd's `describegraph` JSON, plain or compressed with gzip.
 //!
 //! Reads `nodes[].pub_key` and of each of `edges[]` `node1_pub`, `node2_pub`, `capacity`, `node1_policy` and
-//! `node2_policy`, and ignores every other key. `node1_policy` governs the direction that leaves `node1_pub`. Numbers may
-//! be decimal strings or numbers. A policy that is `null` or has no key is absent, and so is each term of one. A node
-//! that only an edge names is taken in with it.
+//! `node2_policy`, and ignores every other key. `node1_policy` governs the direction that leaves `node1_pub`. Numbers
+//! may be decimal strings or numbers. A policy that is `null` or has no key is absent, and so is each term of one. A
+//! node that only an edge names is taken in with it.
 //!
 //! The input is read as a stream: no more of it is held than the topology it becomes. Every error says where it is.
 
@@ -24,7 +24,7 @@ use crate::model::{ModelError, Topology};
 /// A place in an imported file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The file, or what was read instead of one.
+    /// The file, or a name for another input.
     pub file: String,
     /// The line, from one, of the text (not of its compressed form).
     pub line: usize,
@@ -34,7 +34,7 @@ pub struct Place {
     pub element: Element,
 }
 
-/// What part of a graph is being read.
+/// The part of a graph that is being read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Element {
     /// Neither a node nor a channel.
@@ -93,7 +93,7 @@ pub enum ImportError {
         /// The parser's words.
         cause: String,
     },
-    /// A value is not what its key calls for.
+    /// A value has another form than its key asks for.
     #[error("{place}: `{key}` must be {expected}, not {value}")]
     Value {
         /// Where.
@@ -102,7 +102,7 @@ pub enum ImportError {
         key: &'static str,
         /// The value, shortened when long.
         value: String,
-        /// What it must be.
+        /// The form it must have.
         expected: &'static str,
     },
     /// A key that cannot be done without is missing.
@@ -124,7 +124,7 @@ pub enum ImportError {
     Model {
         /// The file.
         file: String,
-        /// What does not fit.
+        /// The contradiction.
         source: ModelError,
     },
 }
@@ -138,7 +138,15 @@ pub fn import(path: &Path) -> Result<Topology, ImportError> {
     read(file, &path.display().to_string())
 }
 
-/// Imports what `input` yields; `file` names it in errors.
+/// Imports the bytes of `input`; `file` names it in errors.
+///
+/// ```
+/// let graph = r#"{"nodes": [{"pub_key": "a"}, {"pub_key": "b"}],
+///     "edges": [{"channel_id": "1", "node1_pub": "a", "node2_pub": "b", "capacity": "50000"}]}"#;
+/// let topology = fulmen_topology::read(graph.as_bytes(), "graph.json")?;
+/// assert_eq!((topology.nodes().len(), topology.channels().len()), (2, 1));
+/// # Ok::<(), fulmen_topology::ImportError>(())
+/// ```
 ///
 /// # Errors
 /// When it cannot be read, or is no channel graph.
@@ -152,7 +160,7 @@ pub fn read(input: impl Read, file: &str) -> Result<Topology, ImportError> {
     }
 }
 
-/// What a gzip stream begins with (RFC 1952).
+/// The first bytes of a gzip stream (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 fn read_text(input: impl Read, file: &str) -> Result<Topology, ImportError> {

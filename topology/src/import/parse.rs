@@ -13,7 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use crate::import::{Element, ImportError, Place};
 use crate::model::{Channel, Label, PartialPolicy};
 
-/// What has been read so far.
+/// The nodes and channels read so far.
 #[derive(Default)]
 pub(super) struct Reading {
     pub(super) labels: Vec<Label>,
@@ -24,7 +24,7 @@ pub(super) struct Reading {
     fault: Option<Fault>,
 }
 
-/// What was wrong, set just before the parser is told to stop.
+/// The error, set just before the parser is stopped.
 enum Fault {
     Value { key: &'static str, value: String, expected: &'static str },
     Missing { key: &'static str },
@@ -43,7 +43,7 @@ impl Reading {
         E::custom("missing key")
     }
 
-    /// Puts the parser's error together with what was noted before it.
+    /// Combines the parser's error with the one that stopped it.
     pub(super) fn explain(&mut self, error: serde_json::Error, file: &str) -> ImportError {
         let place = Place {
             file: file.to_owned(),

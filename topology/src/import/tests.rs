@@ -168,7 +168,7 @@ proptest! {
 #[test]
 fn a_real_snapshot_has_its_known_counts() {
     let Some(path) = std::env::var_os("FULMEN_GRAPH") else {
-        // Straight to the descriptor: the test harness would keep to itself what the macros print.
+        // Straight to the descriptor: the test harness captures the output of the macros.
         let note =
             "\nSKIPPED: FULMEN_GRAPH does not name the snapshot of 2026-02-03, so nothing was imported\n";
         std::io::stderr().write_all(note.as_bytes()).expect("written");

@@ -1,11 +1,11 @@
 //! Fulmen's production runtime as the forwarder: its own threads, its own store.
 //!
-//! What counts as its CPU time, by the operating system's accounting: all threads of this process but the one that drives
-//! the comparison (workers, persister, checkpoints, whatever pool they use) with the kernel time they cause, and in the
-//! driving thread every call that feeds the engine. What does not: waiting for it to come to rest, which only lockstep
-//! rounds need, and what the operator does (opening channels).
+//! Its CPU time, as the operating system counts it, is that of all threads of this process but the driving one
+//! (workers, persister, checkpoints, their pools) with the kernel time they cause, and in the driving thread that of
+//! every call which feeds the engine. Left out: waiting for the engine to come to rest, which only lockstep rounds
+//! need, and the operator's calls (opening channels).
 //!
-//! What a peer sent in one round is fed with one call, as a socket that was read once would.
+//! All messages of a peer in one round are fed with one call, as after one read of a socket.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -23,16 +23,17 @@ use super::clock::{process_cpu_ns, thread_cpu_ns};
 use super::fulmen_end::{node_config, node_seed};
 use super::member::{CAPACITY, Forwarder, Member, Usage, funding};
 
-/// How long the driving thread sleeps before it looks again whether the engine rests; it is woken when something leaves.
+/// How long the driving thread sleeps before it looks again whether the engine rests; it is woken when something
+/// leaves.
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
 /// How often it looks before it sleeps.
 const LOOKS: usize = 20;
 
-/// An engine with what it sent and nobody has polled.
+/// An engine with its sent messages that nobody has polled.
 pub(super) struct EngineForwarder {
     engine: Engine,
     connections: HashMap<NodeId, Connection>,
-    /// What came this round, peer by peer.
+    /// The messages of this round, peer by peer.
     received: Vec<(NodeId, Vec<Vec<u8>>)>,
     done: Arc<Mutex<Vec<Effects>>>,
     outbox: Vec<(NodeId, Vec<u8>)>,
@@ -61,7 +62,7 @@ impl EngineForwarder {
         }
     }
 
-    /// Gives the engine what came.
+    /// Gives the engine the messages of this round.
     fn feed(&mut self) {
         for (peer, messages) in std::mem::take(&mut self.received) {
             let connection = self.connections[&peer];
@@ -95,7 +96,7 @@ impl EngineForwarder {
         }
     }
 
-    /// Takes up what the engine wants done.
+    /// Takes the engine's effects.
     fn execute(&mut self, effects: Effects) {
         let Effects { send, disconnect, events, .. } = effects;
         assert_eq!(disconnect, [], "the ends gave the engine a reason to hang up");
@@ -118,7 +119,7 @@ impl EngineForwarder {
     }
 }
 
-/// Keeps what leaves the engine, and wakes `driver`.
+/// Keeps the effects, and wakes `driver`.
 fn waking(driver: Thread, done: Arc<Mutex<Vec<Effects>>>) -> impl Fn(Effects) + Send + Sync + 'static {
     move |effects| {
         done.lock().unwrap_or_else(PoisonError::into_inner).push(effects);

@@ -1,8 +1,8 @@
 //! An LDK node, as the forwarder that Fulmen is compared with and as an end: public API, one thread, bytes in and out.
 //!
-//! What counts as its CPU time: every call into its `ChannelManager`, with the updates of its `ChainMonitor` that the
-//! call makes and the writes of those. What does not: turning messages into bytes and back, `ChannelManager`'s own
-//! persistence, and the calls of the operator (opening, paying).
+//! Its CPU time is that of every call into its `ChannelManager`, with the updates of its `ChainMonitor` that the call
+//! makes and the writes of those. Left out: encoding and decoding of messages, `ChannelManager`'s own persistence,
+//! and the operator's calls (opening, paying).
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ use super::clock::thread_cpu_ns;
 use super::member::{CAPACITY, CLTV_DELTA, Endpoint, FEE_MSAT, Forwarder, Member, Payment, Usage, funding};
 use super::stand_ins::{Disk, Fees, Files, NoBroadcast, NoLog, NoRouter, Nowhere, Written};
 
-/// An LDK node that accepts every channel, funds what it opens and claims what it is paid.
+/// An LDK node that accepts every channel, funds its own and claims every payment.
 pub(super) struct LdkNode {
     id: NodeId,
     manager: Manager,
@@ -125,7 +125,7 @@ impl LdkNode {
         self.charged(|manager| handle(manager, message));
     }
 
-    /// Does what an operator does on each event.
+    /// Reacts to each event as an operator would.
     fn react(&mut self, event: Event) {
         match event {
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => self
@@ -328,7 +328,7 @@ fn with_type<M: Type + Writeable>(message: &M) -> Vec<u8> {
     bytes
 }
 
-/// What one of LDK's events sends, in the order BOLT 2 wants; gossip is left out.
+/// The messages of one of LDK's events, in the order of BOLT 2; gossip is left out.
 fn serialized(event: MessageSendEvent) -> Vec<(NodeId, Vec<u8>)> {
     use MessageSendEvent as E;
     let (to, messages) = match event {

@@ -1,4 +1,4 @@
-//! What the network asks of its members: the forwarder in the middle, and the ends that pay and are paid.
+//! The interface between the network and its members: the forwarder in the middle, and the ends that pay and are paid.
 //!
 //! Everything crosses as the bytes of BOLT 1 messages, whoever speaks, so that the forwarders can be exchanged without
 //! the ends noticing.
@@ -9,9 +9,9 @@ use bitcoin::{
 };
 use fulmen::wire::units::{NodeId, PaymentHash, PaymentSecret, Sat, Scid};
 
-/// What every channel is worth. Half of it starts on either side.
+/// The capacity of every channel. Half of it starts on either side.
 pub(super) const CAPACITY: Sat = Sat(16_000_000);
-/// What the forwarder is paid for each HTLC, more than either implementation asks.
+/// The forwarder's fee for each HTLC, more than either implementation asks.
 pub(super) const FEE_MSAT: u64 = 2_000;
 /// The blocks an HTLC gives the forwarder, and the payee.
 pub(super) const CLTV_DELTA: u32 = 100;
@@ -22,15 +22,15 @@ pub(super) trait Member {
     fn id(&self) -> NodeId;
     /// The `init` it would send.
     fn init(&self) -> Vec<u8>;
-    /// A connection to `peer` stands; `init` is what it sent.
+    /// A connection to `peer` stands; `init` is its first message.
     fn connected(&mut self, peer: NodeId, init: &[u8], inbound: bool);
     /// A block was connected.
     fn block(&mut self, block: &Block, height: u32);
     /// A message came.
     fn receive(&mut self, peer: NodeId, message: &[u8]);
-    /// Does what the messages received ask for. True when there is more to poll or to do.
+    /// Processes the received messages. True when there is more to poll or to process.
     fn work(&mut self) -> bool;
-    /// What it wants sent.
+    /// The messages to send.
     fn poll(&mut self) -> Vec<(NodeId, Vec<u8>)>;
 }
 
@@ -40,7 +40,7 @@ pub(super) trait Forwarder: Member {
     fn open(&mut self, peer: NodeId, user_id: u64);
     /// The funding transactions made since last asked.
     fn fundings(&mut self) -> Vec<Transaction>;
-    /// What it has spent so far.
+    /// Its usage so far.
     fn usage(&self) -> Usage;
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Payment {
     pub(super) height: u32,
 }
 
-/// What a forwarder has spent so far.
+/// The usage of a forwarder so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
     pub(super) cpu_ns: u64,

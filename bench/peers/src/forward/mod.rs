@@ -1,8 +1,8 @@
 //! `forward`: LDK's `ChannelManager` and Fulmen's runtime at the same work, forwarding HTLCs between the same ends.
 //!
 //! Owns the command line, the order of trials and the rows. Both forwarders get a network of their own for each case;
-//! trials alternate between the two, after one unmeasured trial each, and from trial to trial payments run the other way,
-//! so that no channel runs dry.
+//! trials alternate between the two, after one unmeasured trial each, and from trial to trial payments run the other
+//! way, so that no channel runs dry.
 
 mod clock;
 mod engine;
@@ -30,7 +30,7 @@ use ldk::LdkNode;
 use member::{Endpoint, Forwarder};
 use net::{HEIGHT, Load, Net, Trial};
 
-/// What to measure.
+/// The measurement to make.
 #[derive(Args)]
 pub(crate) struct Options {
     /// HTLCs in flight at once.
@@ -163,7 +163,7 @@ impl Options {
         row
     }
 
-    /// The case's name: depth, pattern, then what differs from the command without options.
+    /// The case's name: depth, pattern, then the differences from the command without options.
     fn name(&self, case: Case) -> String {
         let pattern = if case.pattern == Pattern::Waves { "waves" } else { "closed-loop" };
         let mut name = format!("forward/{}/{pattern}", case.in_flight);
@@ -248,7 +248,7 @@ fn row(case: String, ldk: &[Trial], fulmen: &[Trial]) -> Row {
     }
 }
 
-/// What one side did and how long it took on the wall, an HTLC.
+/// One side's counts and time on the wall, by HTLC.
 fn figures(trials: &[Trial]) -> Vec<(&'static str, Value)> {
     let each = |count: fn(&Trial) -> u64| {
         let mut values: Vec<f64> =

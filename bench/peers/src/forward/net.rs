@@ -1,7 +1,7 @@
-//! One forwarder between ends that pay each other over it: delivery, the chain, the load, and what is counted.
+//! One forwarder between ends that pay each other over it: delivery, the chain, the load, and the counters.
 //!
 //! Messages move in lockstep rounds, for every forwarder alike: first everyone who may have something to send is asked
-//! for it, then all of it is delivered, then everyone does what it received asks for. A round's answers travel in the
+//! for it, then all of it is delivered, then everyone processes it. A round's answers travel in the
 //! next round. The order follows from the members' answers alone.
 //!
 //! Signatures and commitments are counted on the wire, so that no forwarder counts for itself.
@@ -52,7 +52,7 @@ pub(super) struct Load {
     pub(super) backwards: bool,
 }
 
-/// What one trial gave; counts are totals.
+/// The result of one trial; counts are totals.
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
     pub(super) payments: usize,
@@ -64,11 +64,11 @@ pub(super) struct Trial {
     /// For each HTLC the forwarder's time from the `revoke_and_ack` that made it irrevocable to offering it on.
     pub(super) offered_ns: Vec<u64>,
     /// For each HTLC the forwarder's time from its `update_add_htlc` to its `update_fulfill_htlc`, all messages between
-    /// included, what the ends took left out.
+    /// included, the ends' time left out.
     pub(super) held_ns: Vec<u64>,
 }
 
-/// What is seen on the forwarder's wires.
+/// Counters of the forwarder's wires.
 #[derive(Default)]
 struct Counts {
     /// The time on the wall spent in calls of the forwarder so far.

@@ -1,5 +1,5 @@
-//! What a restart takes: an engine on a store that another process left, started in a process of its own, so that its
-//! memory is its own too.
+//! The cost of a restart: an engine on a store that another process left, started in a process of its own, so that its
+//! memory can be measured.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +21,7 @@ pub(crate) struct Options {
 /// The name of the command that this file is.
 const COMMAND: &str = "forward-restart";
 
-/// Starts an engine and prints what that took.
+/// Starts an engine and prints the cost.
 pub(crate) fn run(options: &Options) {
     let (memory, start) = (resident_bytes(), wall_ns());
     let storage = Storage::Directory(options.directory.clone());
@@ -41,7 +41,7 @@ pub(super) fn measure(directory: &Path) -> Option<(f64, f64)> {
     Some((told["ms"].as_f64()?, told["bytes"].as_f64()? / channels))
 }
 
-/// What of this process is in memory.
+/// The resident memory of this process.
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);

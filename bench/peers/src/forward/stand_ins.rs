@@ -1,5 +1,5 @@
-//! What LDK asks of its embedder and this comparison has no use for: logs, fees, broadcasts, routes. And what it has:
-//! where its monitors are written.
+//! The services that LDK asks of its embedder: empty ones for logs, fees, broadcasts and routes, and the persister of
+//! its monitors.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Logger for NoLog {
     fn log(&self, _: Record<'_>) {}
 }
 
-/// The lowest fee rate there is, for everything but what bounds it from above.
+/// The lowest fee rate there is, for everything but upper bounds.
 pub(super) struct Fees;
 
 impl FeeEstimator for Fees {
@@ -118,7 +118,7 @@ impl Persist<InMemorySigner> for Nowhere {
     fn archive_persisted_channel(&self, _: MonitorName) {}
 }
 
-/// What was written, and how often.
+/// The bytes written, and the number of writes.
 #[derive(Default)]
 pub(super) struct Written {
     pub(super) writes: AtomicU64,

@@ -1,8 +1,8 @@
 //! One mode through both sides: the same queries, the same updates between them, times and worth of the answers.
 //!
-//! Owns the order of things. The sides take turns in blocks of queries, so that neither always runs on the other's cold
-//! caches; before each query both take in the same updates, which are timed apart. Afterwards the judge goes through the
-//! same updates and judges each answer by the policies of its moment.
+//! Owns the order of things. The sides take turns in blocks of queries, so that neither always runs on the other's
+//! cold caches; before each query both take in the same updates, which are timed apart. Afterwards the judge goes
+//! through the same updates and judges each answer by the policies of its moment.
 
 use serde_json::{Map, Value, json};
 
@@ -16,7 +16,7 @@ use crate::route::{Mode, Options};
 /// How many queries one side does before the other takes its turn.
 const BLOCK: usize = 20;
 
-/// One query and what came of it.
+/// One query and its answers.
 struct Case {
     updates: Vec<Update>,
     ask: Ask,
@@ -26,7 +26,7 @@ struct Case {
     ours: Option<Worth>,
 }
 
-/// What taking updates in cost, in microseconds, and how many there were.
+/// The cost of applying updates, in microseconds, and their number.
 #[derive(Default)]
 pub(crate) struct Updating {
     pub(crate) peer_us: f64,
@@ -155,7 +155,7 @@ fn rows(options: &Options, mode: &Mode, cases: &[Case]) -> Vec<Row> {
         .collect()
 }
 
-/// What the answers are worth, over the queries both found a route for.
+/// The worth of the answers, over the queries both found a route for.
 fn quality(cases: &[Case]) -> Map<String, Value> {
     let both: Vec<(&Worth, &Worth)> =
         cases.iter().filter_map(|case| case.peer.as_ref().zip(case.ours.as_ref())).collect();

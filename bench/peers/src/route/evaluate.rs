@@ -1,20 +1,20 @@
-//! The judge of both sides' answers, written apart from every search: it knows channels, policies and amounts, and walks
-//! finished routes.
+//! The judge of both sides' answers, written apart from every search: it knows channels, policies and amounts, and
+//! walks finished routes.
 //!
-//! What it computes of a part (one path), from the payee back, `a` being the amount an HTLC carries and the payer's own
+//! Of a part (one path) it computes, from the payee back, `a` being the amount an HTLC carries and the payer's own
 //! channel taking no fee and no delta:
 //!
 //! - fee of a hop after the first: `base + a * millionths / 1,000,000`, rounded down (BOLT 7); the HTLC before carries
 //!   `a + fee`;
-//! - blocks: [`FINAL_CLTV_DELTA`] plus every `cltv_expiry_delta` after the first hop (offsets that a sender adds to hide the
-//!   payee's place are not counted, for neither side);
+//! - blocks: [`FINAL_CLTV_DELTA`] plus every `cltv_expiry_delta` after the first hop (offsets that a sender adds to
+//!   hide the payee's place are not counted, for neither side);
 //! - probability of success: the product over all hops of `(c + 1 - a) / (c + 1)`, `c` being the capacity in
 //!   millisatoshi: liquidity is anywhere with equal probability. Two parts over one channel direction count with their
 //!   sum. Of a route in several parts it is the probability that all succeed.
 //!
-//! What it calls a violation: a path that is broken, loops, has more than 20 hops or a channel without an enabled policy; an
-//! amount that is stated wrong, below `htlc_minimum`, above `htlc_maximum` or above the capacity (of all parts together);
-//! parts that do not sum up; a fee above [`fee_limit`] or blocks above [`CLTV_LIMIT`].
+//! Violations are a path that is broken, loops, has more than 20 hops or a channel without an enabled
+//! policy; an amount that is stated wrong, below `htlc_minimum`, above `htlc_maximum` or above the capacity (of all
+//! parts together); parts that do not sum up; a fee above [`fee_limit`] or blocks above [`CLTV_LIMIT`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,7 +35,7 @@ pub(crate) fn fee_limit(amount_msat: u64) -> u64 {
     amount_msat / 100 + 50_000
 }
 
-/// What is asked of both sides.
+/// The query to both sides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask {
     pub(crate) from: NodeId,
@@ -49,7 +49,7 @@ pub(crate) struct Part {
     pub(crate) hops: Vec<PartHop>,
 }
 
-/// One channel of a path, and what its sender would offer over it.
+/// One channel of a path, and the HTLC that its sender would offer over it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartHop {
     pub(crate) scid: Scid,
@@ -65,7 +65,7 @@ pub(crate) struct KnownChannel {
     pub(crate) policies: [Option<Policy>; 2],
 }
 
-/// What an answer is worth.
+/// The worth of an answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Worth {
     pub(crate) fee_msat: u64,
@@ -83,7 +83,7 @@ pub(crate) struct Judge {
     pub(crate) channels: HashMap<Scid, KnownChannel>,
 }
 
-/// What flows over each direction, and the largest HTLC.
+/// The flow over each direction, and the largest HTLC.
 type Flows = HashMap<(Scid, usize), u64>;
 
 impl Judge {

@@ -1,7 +1,8 @@
 //! Growth: Fulmen on generated networks of ten thousand to a million nodes at 4.5 channels a node.
 //!
 //! A preferential-attachment network of five channels a new node, with every tenth channel left out, and policies as
-//! distributed on mainnet. The peer's figures are those Core Lightning has published, where it has; none are measured here.
+//! distributed on mainnet. The peer's figures are those Core Lightning has published, where it has; none are measured
+//! here.
 
 use fulmen_graph::snapshot::Snapshot;
 use fulmen_topology::{Spec, Topology};

@@ -1,7 +1,7 @@
 //! LDK's side of the route comparison: `find_route` over a `NetworkGraph`, public API only.
 //!
-//! As a node of LDK would ask: payer in the graph, no first hops given, default limits (1 % + 50 sat, 1008 blocks), final
-//! delta of 18. Its probabilistic scorer has default parameters and has seen no payment; its fee-only one is
+//! As a node of LDK would ask: payer in the graph, no first hops given, default limits (1 % + 50 sat, 1008 blocks),
+//! final delta of 18. Its probabilistic scorer has default parameters and has seen no payment; its fee-only one is
 //! `FixedPenaltyScorer` with no penalty.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -105,7 +105,7 @@ impl<'a> Ldk<'a> {
         self.graph.update_channel_unsigned(&update).expect("a valid update");
     }
 
-    /// What LDK is asked, ready beforehand.
+    /// LDK's form of the query, prepared beforehand.
     pub(crate) fn question(&self, ask: &Ask, mode: &Mode) -> (PublicKey, RouteParameters) {
         let mut features = Bolt11InvoiceFeatures::empty();
         features.set_variable_length_onion_required();
@@ -140,7 +140,7 @@ impl<'a> Ldk<'a> {
 /// An LDK route in the judge's words.
 pub(crate) fn parts(route: &Route) -> Vec<Part> {
     let part = |path: &lightning::routing::router::Path| {
-        // A hop's `fee_msat` is what the node at its end takes, the last one's the amount that arrives.
+        // A hop's `fee_msat` is the fee of the node at its end, the last one's the amount that arrives.
         let mut amount: u64 = path.hops.iter().map(|hop| hop.fee_msat).sum();
         let hops = path.hops.iter().map(|hop| {
             let offered = amount;

@@ -1,8 +1,8 @@
 //! Finding routes: Fulmen's searches against LDK's `find_route`, over the same network, in one run.
 //!
 //! Owns the command and its modes. [`compare`] runs a mode, [`evaluate`] judges the answers by formulas of its own,
-//! [`network`] draws queries and updates; [`ldk`] and [`ours`] are the sides. A further mode is an entry of [`modes`], and a
-//! way of asking in both sides.
+//! [`network`] draws queries and updates; [`ldk`] and [`ours`] are the sides. A further mode is an entry of
+//! [`modes`], and a way of asking in both sides.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -28,7 +28,7 @@ mod ours;
 mod threads;
 mod weights;
 
-/// What is measured, and over what.
+/// The measurement and its network.
 #[derive(Args)]
 pub(crate) struct Options {
     /// A channel graph: describegraph JSON, plain or gzip.
@@ -49,16 +49,16 @@ pub(crate) struct Options {
     /// Only modes whose name contains this.
     #[arg(long)]
     only: Option<String>,
-    /// What halving the probability of success costs, in msat and in millionths of the amount.
+    /// The price of halving the probability of success, in msat and in millionths of the amount.
     #[arg(long, value_delimiter = ',')]
     halving: Option<Vec<u64>>,
-    /// What a hop costs, in msat and in millionths of the amount.
+    /// The price of a hop, in msat and in millionths of the amount.
     #[arg(long, value_delimiter = ',')]
     hop: Option<Vec<u64>>,
     /// Instead of comparing with LDK: two threads against one, and a writer beside them.
     #[arg(long)]
     threads: bool,
-    /// Instead of comparing times with LDK: what routes are worth under several weights.
+    /// Instead of comparing times with LDK, compare the worth of routes under several weights.
     #[arg(long)]
     weights: bool,
     /// Generated networks of several sizes as well.
@@ -127,7 +127,7 @@ pub(crate) fn run(options: &Options) {
     Report { rows, machine: Machine::this("none".into()) }.print(options.json);
 }
 
-/// Every mode against LDK, and what had to be done beforehand.
+/// Every mode against LDK, and the preparations.
 fn against_ldk(options: &Options, network: &mut Network, modes: &[Mode]) -> Vec<Row> {
     let silence = Silence;
     let graph = ldk::empty(&silence);

@@ -1,8 +1,8 @@
-//! What both sides are given: the network, the queries, and the policy updates that arrive between them.
+//! The input of both sides: the network, the queries, and the policy updates that arrive between them.
 //!
 //! Owns the drawing of queries: endpoints are uniform over the largest strongly connected component over enabled
-//! directions, every query is a fresh pair, and before each some enabled directions change their fee rate by up to half.
-//! The same seed draws the same. A snapshot that has no scids is given ones by the place of each channel.
+//! directions, every query is a fresh pair, and before each some enabled directions change their fee rate by up to
+//! half. The same seed draws the same. A snapshot that has no scids is given ones by the place of each channel.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use fulmen_wire::units::{NodeId, Scid};
 
 use crate::route::evaluate::{Ask, Judge, KnownChannel};
 
-/// A network, and what can be drawn from it.
+/// A network, and the draws from it.
 pub(crate) struct Network {
     pub(crate) graph: ChannelGraph,
     /// The nodes that queries are drawn from.
@@ -31,7 +31,7 @@ pub(crate) struct Update {
 }
 
 impl Network {
-    /// Names what the topology left unnamed.
+    /// Ids for the nodes and channels of a topology.
     pub(crate) fn new(topology: &Topology, seed: u64) -> Network {
         let numbered = |number: u32| {
             let mut id = [0; 33];
@@ -72,14 +72,14 @@ impl Network {
     /// A query between two nodes that no query was between before.
     pub(crate) fn ask(&mut self, amount_msat: u64) -> Ask {
         loop {
-            let [from, to] = [(); 2].map(|()| self.ends[self.draw.below(self.ends.len())]);
+            let [from, to] = std::array::from_fn(|_| self.ends[self.draw.below(self.ends.len())]);
             if from != to && self.drawn.insert((from, to)) {
                 return Ask { from, to, amount_msat };
             }
         }
     }
 
-    /// A policy update of some direction, starting from what the graph said at first.
+    /// A policy update of some direction, starting from the graph's first policy.
     pub(crate) fn update(&mut self) -> Update {
         let directed = self.enabled[self.draw.below(self.enabled.len())];
         let policy = self.graph.channel(directed.scid).and_then(|channel| channel.policy(directed.direction));

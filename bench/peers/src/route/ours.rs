@@ -26,7 +26,7 @@ pub(crate) struct Ours {
     knowledge: Knowledge,
 }
 
-/// What one thread needs.
+/// The state of one thread.
 #[derive(Default)]
 pub(crate) struct Seeker {
     finder: Finder,

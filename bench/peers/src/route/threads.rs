@@ -1,8 +1,8 @@
 //! Threads and a writer: Fulmen against itself.
 //!
-//! `route/threads/2`: queries a second of two threads against one, while a writer applies 10,000 policy updates a second.
-//! `route/threads/writer/p99`: one thread's slowest hundredth, by the clock on the wall, with that writer against without.
-//! Every query is a fresh pair; on a machine with two cores the writer takes its share of them.
+//! `route/threads/2`: queries a second of two threads against one, while a writer applies 10,000 policy updates a
+//! second. `route/threads/writer/p99`: one thread's slowest hundredth, by the clock on the wall, with that writer
+//! against without. Every query is a fresh pair; on a machine with two cores the writer takes its share of them.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -24,12 +24,12 @@ const BATCH: usize = 10;
 /// How often each setting is measured.
 const ROUNDS: usize = 5;
 
-/// What one run showed.
+/// The result of one run.
 struct Run {
     queries_a_second: f64,
     p99_us: f64,
-    /// CPU time of the readers alone, which tells whether they hold each other up even where other work takes processors
-    /// from them.
+    /// CPU time of the readers alone, which tells whether they hold each other up even where other work takes
+    /// processors from them.
     cpu_us_a_query: f64,
     updates_a_second: f64,
 }
@@ -112,8 +112,8 @@ fn one(ours: &Ours, mode: &Mode, asks: &[Ask], threads: usize, updates: &[Update
     }
 }
 
-/// Takes queries as long as there are any; how long one takes differs a thousandfold. Gives the time on the wall of each,
-/// and the CPU time of all.
+/// Takes queries as long as there are any; how long one takes differs a thousandfold. Gives the time on the wall of
+/// each, and the CPU time of all.
 fn read(ours: &Ours, mode: &Mode, asks: &[Ask], next: &AtomicUsize) -> (Vec<f64>, f64) {
     let mut seeker = Seeker::default();
     let mut times = Vec::new();

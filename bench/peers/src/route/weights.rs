@@ -1,8 +1,8 @@
-//! What success is worth: Fulmen's answers under several weights beside LDK's, over the same queries.
+//! The price of success: Fulmen's answers under several weights beside LDK's, over the same queries.
 //!
-//! `route/weights/F`: the mean probability of success where halving it costs `F` times what it does by default, by the
-//! judge's formula, LDK's default scorer beside it; fees and blocks are further figures. Takes no times. Queries and updates
-//! are drawn as for the comparison of one mode; only what both find counts.
+//! `route/weights/F`: the mean probability of success where halving it costs `F` times the default, by
+//! the judge's formula, LDK's default scorer beside it; fees and blocks are further figures. Takes no times. Queries
+//! and updates are drawn as for the comparison of one mode; only routes that both find count.
 
 use fulmen_wire::units::Msat;
 use serde_json::json;

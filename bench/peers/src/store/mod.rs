@@ -1,9 +1,9 @@
 //! Fulmen's log against embedded databases, under the work a routing node gives its store.
 //!
-//! Owns the workload and the rows. Work and figures are those of `fulmen::store::Store`: batches of records of 0.3 to 20 kB
-//! made durable together, a checkpoint that replaces a shard's records by a snapshot, a restart that reads everything.
-//! Candidates take turns; times are on the wall, since the disk is what they share, and CPU time of the whole process
-//! and the bytes it caused to be written stand beside them.
+//! Owns the workload and the rows. Work and figures are those of `fulmen::store::Store`: batches of records of 0.3 to
+//! 20 kB made durable together, a checkpoint that replaces a shard's records by a snapshot, a restart that reads
+//! everything. Candidates take turns; times are on the wall, since they share the disk, and CPU time of the
+//! whole process and the bytes it caused to be written stand beside them.
 
 use std::path::Path;
 
@@ -217,7 +217,7 @@ fn measure(work: impl FnOnce()) -> Used {
     }
 }
 
-/// What this process has caused to be written to disks so far, by the system's account.
+/// Bytes that this process has written to disks so far, as the system counts them.
 fn written_bytes() -> f64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
