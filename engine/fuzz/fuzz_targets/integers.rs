@@ -1,4 +1,4 @@
-//! BigSize and truncated integers on any bytes: what is accepted is minimal, so that it is written as the same bytes.
+//! BigSize and truncated integers on any bytes: an accepted encoding is minimal, so it is written as the same bytes.
 #![no_main]
 
 use fulmen_wire::codec::{Reader, Writer};

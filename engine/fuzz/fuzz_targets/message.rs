@@ -1,4 +1,5 @@
-//! `Message::decode` on any bytes: what it accepts is encoded to the same bytes, and is the same message again.
+//! `Message::decode` on any bytes: an accepted message is encoded to the same bytes, and decodes to the same message
+//! again.
 #![no_main]
 
 use fulmen_wire::message::{Message, signed_region};

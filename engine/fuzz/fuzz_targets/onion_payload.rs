@@ -1,4 +1,4 @@
-//! A hop's payload from any bytes: what is read is written back as the same bytes, in either role.
+//! A hop's payload from any bytes: an accepted payload is written back as the same bytes, in either role.
 #![no_main]
 
 use fulmen_proto::onion::{FailureCode, Payload};

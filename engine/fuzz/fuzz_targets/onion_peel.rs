@@ -1,4 +1,4 @@
-//! Peeling any bytes, as they are and under a valid HMAC: an origin may put what it likes where payloads belong.
+//! Peeling any bytes, as they are and under a valid HMAC: an origin may put any bytes in place of payloads.
 #![no_main]
 
 use fulmen_proto::onion::{PACKET_LENGTH, PeelError, PeelReaction, Peeled, peel};

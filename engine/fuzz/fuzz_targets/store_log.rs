@@ -1,6 +1,6 @@
-//! The log's reader on files that were tampered with: it refuses them, or gives back a beginning of what was written.
+//! The log's reader on files that were tampered with: it refuses them, or returns a prefix of the written records.
 //!
-//! The input is a program: what is appended and checkpointed, then which bytes of which files are changed, cut or put in.
+//! The input is a program: records to append and checkpoints to take, then bytes of files to change, cut or insert.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ fuzz_target!(|program: &[u8]| {
         let all = written.get(shard).map_or(&[][..], Vec::as_slice);
         assert!(all.starts_with(records), "shard {shard} gives back what was never written: {records:?}");
     }
-    // What opens can be gone on with, and opens again.
+    // A log that opens can be appended to, and opens again.
     store.append(&[Entry { shard: 1, record: b"more" }]).expect("a disk without faults");
     drop(store);
     let mut store = LogStore::open_on(Arc::new(disk), NODE, OPTIONS).expect("what was repaired stays so");

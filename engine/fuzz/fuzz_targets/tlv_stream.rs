@@ -1,4 +1,5 @@
-//! `tlv::read_stream` on any bytes, in a namespace with every kind of value: what is read is written as the same bytes.
+//! `tlv::read_stream` on any bytes, in a namespace with every kind of value: an accepted stream is written as the
+//! same bytes.
 #![no_main]
 
 use fulmen_wire::codec::{Reader, Writer};
