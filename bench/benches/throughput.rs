@@ -14,7 +14,8 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use fulmen_bench::measures;
 use fulmen_bench::transcript::{Played, Setup, Transcript};
 use fulmen_proto::commitment::{
-    ChannelType, CommitmentParams, CommitmentSpec, CommitmentTx, Htlc, HtlcDirection, funding_script,
+    ChannelType, CommitmentHtlc, CommitmentParams, CommitmentSpec, CommitmentTx, HtlcDirection,
+    funding_script,
 };
 use fulmen_proto::keys::{CommitmentKeys, CommitmentNumber, sign};
 use fulmen_proto::onion::{PeelJob, peel_batch};
@@ -97,7 +98,7 @@ fn onions(group: &mut BenchmarkGroup<'_, WallTime>) {
             session_key[..8].copy_from_slice(&(number as u64).to_be_bytes());
             let session_key = SecretKey::from_slice(&session_key).expect("a scalar");
             let payment = OutgoingPayment::new(&session_key, hash, &[hop(1), hop(2)], &recipient);
-            payment.expect("two hops fit").packet.into_bytes()
+            payment.expect("two hops fit").packet
         })
         .collect();
     let jobs: Vec<PeelJob<'_>> =
@@ -133,7 +134,7 @@ fn commitments(group: &mut BenchmarkGroup<'_, WallTime>) {
         remote_htlc_pubkey: key(7),
         remote_pubkey: key(8),
     };
-    let htlc = |id: u64| Htlc {
+    let htlc = |id: u64| CommitmentHtlc {
         id,
         direction: HtlcDirection::Offered,
         amount: Msat(1_000_000),

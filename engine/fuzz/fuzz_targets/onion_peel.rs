@@ -1,7 +1,8 @@
 //! Peeling any bytes, as they are and under a valid HMAC: an origin may put any bytes in place of payloads.
 #![no_main]
 
-use fulmen_proto::onion::{PACKET_LENGTH, PeelError, PeelReaction, Peeled, peel};
+use fulmen_proto::onion::{PeelError, PeelReaction, Peeled, peel};
+use fulmen_wire::onion::{OnionPacket, PACKET_LENGTH};
 use hmac::{Hmac, KeyInit, Mac};
 use libfuzzer_sys::fuzz_target;
 use secp256k1::ecdh::SharedSecret;
@@ -18,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     let length = bytes.len().min(PACKET_LENGTH);
     packet[..length].copy_from_slice(&bytes[..length]);
     let node_key = SecretKey::from_slice(&[1; 32]).expect("a scalar");
-    let error = peel(&node_key, &packet, &[]).expect_err("nobody guesses an HMAC");
+    let error = peel(&node_key, &OnionPacket::from_bytes(Box::new(packet)), &[]).expect_err("nobody guesses an HMAC");
     assert!(matches!(error.reaction(), PeelReaction::FailMalformed { .. }));
 
     let session_key = SecretKey::from_slice(&[2; 32]).expect("a scalar");
@@ -30,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     packet[1..34].copy_from_slice(&public_key.serialize());
     let authentic = hmac(&hmac(b"mu", secret.as_ref()), &packet[34..1334]);
     packet[1334..].copy_from_slice(&authentic);
-    match peel(&node_key, &packet, &[]) {
+    match peel(&node_key, &OnionPacket::from_bytes(Box::new(packet)), &[]) {
         Ok(Peeled::Forward { payload, next_packet, .. }) => {
             assert!((2..=1265).contains(&payload.len()));
             assert_eq!(next_packet.version(), 0);

@@ -7,11 +7,12 @@
 //! Invariant: a hop is told the amount and expiry of the HTLC behind it exactly as the route states them; the last one
 //! is told those of its own.
 
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{BlockHeight, Msat, NodeId, PaymentHash, PaymentPreimage, Scid};
 use secp256k1::SecretKey;
 
 use crate::onion::{
-    self, BuildError, FinalPayload, ForwardPayload, Hop, OnionPacket, Payload, PaymentData, ReturnedFailure,
+    self, FinalPayload, ForwardPayload, OnionBuildError, OnionHop, Payload, PaymentData, ReturnedFailure,
     SharedSecrets,
 };
 
@@ -66,8 +67,8 @@ impl OutgoingPayment {
         payment_hash: PaymentHash,
         route: &[RouteHop],
         recipient: &Recipient,
-    ) -> Result<OutgoingPayment, BuildError> {
-        let first = route.first().ok_or(BuildError::NoHops)?;
+    ) -> Result<OutgoingPayment, OnionBuildError> {
+        let first = route.first().ok_or(OnionBuildError::NoHops)?;
         let hops = onion_hops(route, recipient);
         let (packet, secrets) = onion::build(session_key, &hops, &payment_hash.0)?;
         Ok(OutgoingPayment {
@@ -88,13 +89,13 @@ impl OutgoingPayment {
     }
 }
 
-/// What a route takes of the [`onion::HOP_PAYLOADS_LENGTH`] bytes an onion has for payloads.
+/// What a route takes of the [`HOP_PAYLOADS_LENGTH`](fulmen_wire::onion::HOP_PAYLOADS_LENGTH) bytes an onion has for payloads.
 #[must_use]
 pub fn onion_size(route: &[RouteHop], recipient: &Recipient) -> usize {
     onion::payload_size(&onion_hops(route, recipient))
 }
 
-fn onion_hops(route: &[RouteHop], recipient: &Recipient) -> Vec<Hop> {
+fn onion_hops(route: &[RouteHop], recipient: &Recipient) -> Vec<OnionHop> {
     let payload = |index: usize, hop: &RouteHop| match route.get(index + 1) {
         Some(next) => Payload::from(ForwardPayload {
             short_channel_id: next.short_channel_id,
@@ -111,18 +112,20 @@ fn onion_hops(route: &[RouteHop], recipient: &Recipient) -> Vec<Hop> {
         }),
     };
     let hops = route.iter().enumerate();
-    hops.map(|(index, hop)| Hop { node_id: hop.node_id, payload: payload(index, hop).encode() }).collect()
+    hops.map(|(index, hop)| OnionHop { node_id: hop.node_id, payload: payload(index, hop).encode() })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use fulmen_wire::onion::HOP_PAYLOADS_LENGTH;
     use fulmen_wire::units::PaymentSecret;
     use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
     use proptest::test_runner::Config;
 
     use super::*;
     use crate::keys::secp;
-    use crate::onion::{Failure, HOP_PAYLOADS_LENGTH, Peeled, create_failure, peel, wrap_failure};
+    use crate::onion::{Failure, Peeled, create_failure, peel, wrap_failure};
 
     fn secret_key(index: usize) -> SecretKey {
         SecretKey::from_slice(&[index as u8 + 1; 32]).unwrap()
@@ -164,7 +167,7 @@ mod tests {
             let hash = PaymentHash([9; 32]);
             if onion_size(&route, &recipient) > HOP_PAYLOADS_LENGTH {
                 let built = OutgoingPayment::new(&secret_key(99), hash, &route, &recipient);
-                prop_assert!(matches!(built, Err(BuildError::TooLarge { .. })), "{:?}", built);
+                prop_assert!(matches!(built, Err(OnionBuildError::TooLarge { .. })), "{:?}", built);
                 return Ok(());
             }
             let payment = OutgoingPayment::new(&secret_key(99), hash, &route, &recipient).unwrap();
@@ -176,7 +179,7 @@ mod tests {
             let mut packet = payment.packet.clone();
             let mut secrets = Vec::new();
             for index in 0..=erring {
-                match peel(&secret_key(index), packet.as_bytes(), &hash.0).unwrap() {
+                match peel(&secret_key(index), &packet, &hash.0).unwrap() {
                     Peeled::Forward { payload, next_packet, shared_secret } => {
                         let told = Payload::decode(&payload).unwrap().into_forward().unwrap();
                         let next = route[index + 1];
@@ -213,6 +216,6 @@ mod tests {
         let built = OutgoingPayment::new(&secret_key(99), PaymentHash([9; 32]), &route(&htlcs), &recipient());
         assert!(built.is_ok());
         let nothing = OutgoingPayment::new(&secret_key(99), PaymentHash([9; 32]), &[], &recipient());
-        assert_eq!(nothing.unwrap_err(), BuildError::NoHops);
+        assert_eq!(nothing.unwrap_err(), OnionBuildError::NoHops);
     }
 }

@@ -14,9 +14,9 @@ use bitcoin::{
 };
 use fulmen::chain::RefusalKind::{ImmatureCoinbase, Locktime, SequenceLock};
 use fulmen_proto::commitment::{
-    Anchor, ChannelType, ClosingParams, ClosingTx, ClosingVariant, CommitmentParams, CommitmentSpec,
-    CommitmentTx, Htlc, HtlcDirection, HtlcOutput, HtlcTx, Spend, funding_output_script, funding_script,
-    obscure_factor, sweep,
+    Anchor, ChannelType, ClosingParams, ClosingTx, ClosingVariant, CommitmentHtlc, CommitmentParams,
+    CommitmentSpec, CommitmentTx, HtlcDirection, HtlcOutput, HtlcTx, OutputSpend, funding_output_script,
+    funding_script, obscure_factor, sweep,
 };
 use fulmen_proto::keys::{ChannelSecrets, CommitmentKeys, CommitmentNumber, NodeSeed, secp, sign};
 use fulmen_wire::units::{
@@ -82,7 +82,7 @@ impl Channel {
     /// The commitment that is published: one HTLC each way, expiring at `expiry`.
     fn commitment(&self, expiry: u32) -> CommitmentTx {
         let payment_hash = PaymentHash(sha256::Hash::hash(&PREIMAGE.0).to_byte_array());
-        let htlc = |id, direction, amount| Htlc {
+        let htlc = |id, direction, amount| CommitmentHtlc {
             id,
             direction,
             amount: Msat(amount),
@@ -146,7 +146,7 @@ fn to_anyone() -> ScriptBuf {
 
 /// A spend of an output mined at `parent` as a case, with the right key and a wrong one. Wrong as well: a transaction
 /// that demands one block's delay less than the script.
-fn spend_case(name: &'static str, spend: &Spend, [right, wrong]: [SecretKey; 2], parent: u32) -> Case {
+fn spend_case(name: &'static str, spend: &OutputSpend, [right, wrong]: [SecretKey; 2], parent: u32) -> Case {
     // An anchor is worth less than its spend costs.
     let rate = if spend.amount <= Sat(330) { FeeratePerKw(0) } else { RATE };
     let unsigned = sweep(vec![spend.clone()], to_anyone(), rate).unwrap().tx;

@@ -8,6 +8,7 @@
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::features::Features;
+use crate::onion::OnionPacket;
 use crate::units::{
     BlockHeight, ChainHash, ChannelId, CltvDelta, FeeBaseMsat, FeeProportionalMillionths, FeeratePerKw, Msat,
     NodeId, PaymentHash, PaymentPreimage, Point, Sat, Scid, Signature, Txid,
@@ -81,7 +82,7 @@ field! {
     Signature: signature, |value| value, |value, writer| writer.bytes(&value.0);
     [u8; 3]: array, |value| value, |value, writer| writer.bytes(value);
     [u8; 32]: array, |value| value, |value, writer| writer.bytes(value);
-    Box<[u8; 1366]>: array, Box::new, |value, writer| writer.bytes(value.as_slice());
+    OnionPacket: array, |bytes| OnionPacket::from_bytes(Box::new(bytes)), |value, writer| writer.bytes(value.as_bytes());
     Vec<u8>: bytes_u16, |bytes| bytes.to_vec(), |value, writer| writer.bytes_u16(value);
     Features: bytes_u16, Features::from_bytes, |value, writer| writer.bytes_u16(value.as_bytes());
 }

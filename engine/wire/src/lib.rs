@@ -22,6 +22,7 @@ pub mod codec;
 pub mod features;
 mod field;
 pub mod message;
+pub mod onion;
 #[cfg(test)]
 mod sample;
 pub mod tlv;

@@ -10,6 +10,7 @@ use crate::message::{
     ATTRIBUTION_HMACS, ATTRIBUTION_HOPS, AttributionData, ChannelUpdateChecksums, ChannelUpdateTimestamps,
     FeeRange, FundingRetransmission, QueryFlags, QueryOption,
 };
+use crate::onion::OnionPacket;
 use crate::tlv::UnknownTlvs;
 use crate::units::{
     BlockHeight, ChainHash, ChannelId, CltvDelta, FeeBaseMsat, FeeProportionalMillionths, FeeratePerKw, Msat,
@@ -165,6 +166,12 @@ impl<T: Sample> Sample for Vec<T> {
 impl Sample for Features {
     fn sample(sampler: &mut Sampler) -> Features {
         Features::from_bytes(&Vec::sample(sampler))
+    }
+}
+
+impl Sample for OnionPacket {
+    fn sample(sampler: &mut Sampler) -> OnionPacket {
+        OnionPacket::from_bytes(Sample::sample(sampler))
     }
 }
 

@@ -7,7 +7,7 @@
 use super::config::{ChannelConfig, NegotiatedFeatures, PeerLimits};
 use super::delta::Delta;
 use super::error::ChannelError;
-use super::htlc::{Htlc, Removal, Side, Stage};
+use super::htlc::{Htlc, Removal, Side, Stage, UpdateOrder};
 #[cfg(test)]
 use crate::durable::sample::Sampler;
 use crate::durable::{Decoder, Durable, Encoder, RecordError, durable_enum, durable_struct};
@@ -71,6 +71,21 @@ durable_struct! {
     }
 }
 
+impl Durable for UpdateOrder {
+    fn write(&self, out: &mut Encoder<'_>) {
+        self.0.write(out);
+    }
+
+    fn read(input: &mut Decoder<'_>) -> Result<Self, RecordError> {
+        Durable::read(input).map(UpdateOrder)
+    }
+
+    #[cfg(test)]
+    fn sample(sampler: &mut Sampler) -> Self {
+        UpdateOrder(Durable::sample(sampler))
+    }
+}
+
 impl Durable for Htlc {
     fn write(&self, out: &mut Encoder<'_>) {
         self.id.write(out);
@@ -80,7 +95,7 @@ impl Durable for Htlc {
         match &self.onion_routing_packet {
             Some(onion) if !out.omits_onions() => {
                 out.raw().u8(1);
-                out.raw().bytes(&onion[..]);
+                out.raw().bytes(onion.as_bytes());
             }
             _ => out.raw().u8(0),
         }

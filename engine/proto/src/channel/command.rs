@@ -4,6 +4,7 @@
 //! [`Channel::plan_command`](super::Channel::plan_command).
 
 use bitcoin::{Transaction, TxOut};
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{
     BlockHeight, ChannelId, FeeratePerKw, Msat, PaymentHash, PaymentPreimage, Point, Sat, Scid,
 };
@@ -11,6 +12,7 @@ use thiserror::Error;
 
 use super::config::{ChannelConfig, NegotiatedFeatures};
 use super::error::ChannelError;
+use super::removal::RemovalError;
 use crate::keys::ChannelSecrets;
 
 /// How to open a channel.
@@ -71,7 +73,7 @@ pub enum Command {
         /// When it times out.
         cltv_expiry: BlockHeight,
         /// The onion for the peer.
-        onion_routing_packet: Box<[u8; 1366]>,
+        onion_routing_packet: OnionPacket,
         /// The point of a blinded path, if the payment is inside one.
         path_key: Option<Point>,
     },
@@ -231,26 +233,9 @@ pub enum CommandError {
     CltvExpiryNotAHeight(BlockHeight),
 
     // Removing.
-    /// No HTLC of the peer has this id (any more).
-    #[error("no HTLC with id {0}")]
-    UnknownHtlc(u64),
-    /// The HTLC is not yet irrevocably committed.
-    #[error("HTLC {0} is not irrevocably committed")]
-    HtlcNotCommitted(u64),
-    /// The HTLC's removal is already on its way.
-    #[error("HTLC {0} is already being removed")]
-    HtlcAlreadyRemoved(u64),
-    /// The preimage does not hash to the payment hash.
-    #[error("the preimage for HTLC {id} does not hash to {payment_hash}")]
-    WrongPreimage {
-        /// The HTLC.
-        id: u64,
-        /// Its hash.
-        payment_hash: PaymentHash,
-    },
-    /// The failure code lacks the BADONION bit.
-    #[error("failure code {0:#06x} lacks the BADONION bit")]
-    NotBadOnion(u16),
+    /// The removal breaks a rule of BOLT 2.
+    #[error(transparent)]
+    Removal(#[from] RemovalError),
     /// The failure's reason does not fit its message.
     #[error("a reason of {0} bytes does not fit")]
     ReasonTooLong(usize),

@@ -6,11 +6,10 @@
 
 use bitcoin::{OutPoint, ScriptBuf};
 use fulmen_wire::features::Features;
-use fulmen_wire::units::{
-    BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, PaymentHash, Sat,
-};
+use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, Sat};
 use thiserror::Error;
 
+use super::removal::RemovalError;
 use crate::commitment::{ClosingError, CommitmentError};
 use crate::keys::{CommitmentNumber, InvalidPoint, SecretStoreError};
 
@@ -289,31 +288,9 @@ pub enum ChannelError {
     },
 
     // Normal operation: removing.
-    /// No HTLC of ours has this id.
-    #[error("no HTLC with id {0}")]
-    UnknownHtlc(u64),
-    /// The HTLC is not yet irrevocably committed.
-    #[error("HTLC {0} is not irrevocably committed")]
-    HtlcNotCommitted(u64),
-    /// The HTLC's removal is already on its way.
-    #[error("HTLC {0} is already being removed")]
-    HtlcAlreadyRemoved(u64),
-    /// The preimage does not hash to the payment hash.
-    #[error("the preimage for HTLC {id} does not hash to {payment_hash}")]
-    WrongPreimage {
-        /// The HTLC.
-        id: u64,
-        /// Its hash.
-        payment_hash: PaymentHash,
-    },
-    /// The failure code of `update_fail_malformed_htlc` lacks the BADONION bit.
-    #[error("failure code {failure_code:#06x} for HTLC {id} lacks the BADONION bit")]
-    NotBadOnion {
-        /// The HTLC.
-        id: u64,
-        /// The code.
-        failure_code: u16,
-    },
+    /// A removal breaks a rule of BOLT 2.
+    #[error(transparent)]
+    Removal(#[from] RemovalError),
 
     // Normal operation: fees.
     /// The side that did not open the channel sent `update_fee`.

@@ -38,6 +38,9 @@ pub enum ReplayError {
 impl Channel {
     /// Rebuilds a channel from its record and its keys. The channel comes back without a connection. One that is still
     /// [`State::Opening`](super::State::Opening) is of no use any more: both sides forget it.
+    ///
+    /// # Errors
+    /// If the record does not begin with an opening, or holds a point or a secret that no plan would have let pass.
     pub fn replay(
         secrets: ChannelSecrets,
         record: impl IntoIterator<Item = Delta>,
@@ -221,23 +224,23 @@ impl Funded {
             }
             Delta::FeeUpdated { feerate } => self.updates.set_fee(feerate),
             Delta::CommitmentSent => {
-                self.updates.commit(Side::Local);
+                self.updates.commitment_signed(Side::Local);
                 self.remote_number = self.remote_number.next();
                 self.awaiting_revocation = true;
                 self.commitment_sent_last = true;
             }
             Delta::CommitmentReceived { signature, htlc_signatures } => {
-                self.updates.commit(Side::Remote);
+                self.updates.commitment_signed(Side::Remote);
                 self.local_number = self.local_number.next();
                 self.local_signature = signature;
                 self.local_htlc_signatures = htlc_signatures;
                 self.ahead.shift_local();
-                self.updates.revoke(Side::Local, &mut effects.events);
+                self.updates.revoke_and_ack(Side::Local, &mut effects.events);
                 self.commitment_sent_last = false;
             }
             Delta::RevocationReceived { per_commitment_secret, next_per_commitment_point } => {
                 self.fold_revocation(&per_commitment_secret, &next_per_commitment_point)?;
-                self.updates.revoke(Side::Remote, &mut effects.events);
+                self.updates.revoke_and_ack(Side::Remote, &mut effects.events);
             }
             Delta::ShutdownWanted { scriptpubkey } => {
                 self.announce_shutdown(effects);

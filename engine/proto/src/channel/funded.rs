@@ -5,180 +5,17 @@
 //!
 //! Invariant: every commitment is [`Funded::spec`] of a [`View`].
 
-use bitcoin::hashes::Hash;
-use bitcoin::{OutPoint, Transaction};
-use fulmen_wire::units::{ChannelId, CltvDelta, FeeratePerKw, Msat, Sat, Scid, Signature, Txid};
+use bitcoin::Transaction;
+use fulmen_wire::units::{Scid, Signature};
 use secp256k1::PublicKey;
 
 use super::ahead::KeysAhead;
-use super::config::{ChannelConfig, NegotiatedFeatures};
 use super::htlc::{HtlcEntry, Side};
+use super::params::{Params, direction};
 use super::tally::Tallies;
-use super::updates::{Owed, Updates, View};
-use crate::commitment::{
-    ANCHOR_OUTPUT, ChannelType, CommitmentError, CommitmentParams, CommitmentSpec, CommitmentTx, Htlc,
-    HtlcDirection, commitment_fee, funding_script, obscure_factor, trim_threshold,
-};
-use crate::keys::{Basepoints, ChannelSecrets, CommitmentKeys, CommitmentNumber, SecretStore};
-
-/// What one side announced when the channel was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// `dust_limit_satoshis`: for outputs of its own commitment.
-    pub dust_limit: Sat,
-    /// `max_htlc_value_in_flight_msat`: of HTLCs offered to it.
-    pub max_htlc_value_in_flight: Msat,
-    /// `channel_reserve_satoshis`: what the other side has to keep.
-    pub channel_reserve: Sat,
-    /// `htlc_minimum_msat`: of HTLCs offered to it.
-    pub htlc_minimum: Msat,
-    /// `to_self_delay`: of the other side's own outputs.
-    pub to_self_delay: CltvDelta,
-    /// `max_accepted_htlcs`: of HTLCs offered to it.
-    pub max_accepted_htlcs: u16,
-}
-
-/// What never changes once the funding output is known.
-#[derive(Clone, Debug)]
-pub(super) struct Params {
-    pub(super) channel_id: ChannelId,
-    pub(super) opener: Side,
-    pub(super) channel_type: ChannelType,
-    pub(super) funding: Sat,
-    pub(super) outpoint: OutPoint,
-    pub(super) announce: bool,
-    pub(super) minimum_depth: u32,
-    pub(super) config: ChannelConfig,
-    pub(super) features: NegotiatedFeatures,
-    pub(super) local_terms: Terms,
-    pub(super) remote_terms: Terms,
-    pub(super) remote_basepoints: Basepoints,
-    /// The closing script the peer committed to, if it did.
-    pub(super) remote_shutdown_scriptpubkey: Option<Vec<u8>>,
-    /// How our commitments are built.
-    pub(super) local_commitment: CommitmentParams,
-    /// How the peer's commitments are built.
-    pub(super) remote_commitment: CommitmentParams,
-}
-
-/// What both sides agreed on when the channel was opened, and where its funding output stands: all that [`Params`]
-/// follow from, given our keys.
-#[derive(Clone, Debug)]
-pub(super) struct Agreed {
-    pub(super) opener: Side,
-    pub(super) channel_type: ChannelType,
-    pub(super) funding: Sat,
-    pub(super) outpoint: OutPoint,
-    pub(super) announce: bool,
-    pub(super) minimum_depth: u32,
-    pub(super) config: ChannelConfig,
-    pub(super) features: NegotiatedFeatures,
-    pub(super) local_terms: Terms,
-    pub(super) remote_terms: Terms,
-    pub(super) remote_basepoints: Basepoints,
-    pub(super) remote_shutdown_scriptpubkey: Option<Vec<u8>>,
-}
-
-impl Params {
-    /// The parameters of the channel with our keys `local` that `agreed` describes.
-    pub(super) fn new(agreed: Agreed, local: &Basepoints) -> Params {
-        let Agreed { opener, channel_type, funding, outpoint, local_terms, remote_terms, .. } = agreed;
-        let remote = agreed.remote_basepoints;
-        let (openers, acceptors) = match opener {
-            Side::Local => (&local.payment, &remote.payment),
-            Side::Remote => (&remote.payment, &local.payment),
-        };
-        let local_commitment = CommitmentParams {
-            channel_type,
-            funding_outpoint: outpoint,
-            funding_amount: funding,
-            local_funding_pubkey: local.funding,
-            remote_funding_pubkey: remote.funding,
-            local_is_opener: opener == Side::Local,
-            dust_limit: local_terms.dust_limit,
-            to_self_delay: remote_terms.to_self_delay,
-            obscure_factor: obscure_factor(openers, acceptors),
-            funding_script: funding_script(&local.funding, &remote.funding),
-        };
-        let remote_commitment = CommitmentParams {
-            local_funding_pubkey: remote.funding,
-            remote_funding_pubkey: local.funding,
-            local_is_opener: opener == Side::Remote,
-            dust_limit: remote_terms.dust_limit,
-            to_self_delay: local_terms.to_self_delay,
-            ..local_commitment.clone()
-        };
-        // The output index fits: both `funding_created` and our own transaction give it as 16 bits.
-        let output = u16::try_from(outpoint.vout).unwrap_or(u16::MAX);
-        Params {
-            channel_id: ChannelId::from_funding(Txid(outpoint.txid.to_byte_array()), output),
-            opener,
-            channel_type,
-            funding,
-            outpoint,
-            announce: agreed.announce,
-            minimum_depth: agreed.minimum_depth,
-            config: agreed.config,
-            features: agreed.features,
-            local_terms,
-            remote_terms,
-            remote_basepoints: remote,
-            remote_shutdown_scriptpubkey: agreed.remote_shutdown_scriptpubkey,
-            local_commitment,
-            remote_commitment,
-        }
-    }
-
-    /// What the parameters follow from.
-    pub(super) fn agreed(&self) -> Agreed {
-        Agreed {
-            opener: self.opener,
-            channel_type: self.channel_type,
-            funding: self.funding,
-            outpoint: self.outpoint,
-            announce: self.announce,
-            minimum_depth: self.minimum_depth,
-            config: self.config.clone(),
-            features: self.features,
-            local_terms: self.local_terms,
-            remote_terms: self.remote_terms,
-            remote_basepoints: self.remote_basepoints,
-            remote_shutdown_scriptpubkey: self.remote_shutdown_scriptpubkey.clone(),
-        }
-    }
-
-    /// What one side announced.
-    pub(super) fn terms(&self, side: Side) -> &Terms {
-        match side {
-            Side::Local => &self.local_terms,
-            Side::Remote => &self.remote_terms,
-        }
-    }
-
-    /// What one side has to keep.
-    pub(super) fn reserve(&self, side: Side) -> Sat {
-        self.terms(side.other()).channel_reserve
-    }
-
-    /// What both anchors cost the opener.
-    pub(super) fn anchors_cost(&self) -> Sat {
-        match self.channel_type {
-            ChannelType::StaticRemotekey => Sat::ZERO,
-            ChannelType::Anchors => ANCHOR_OUTPUT.saturating_add(ANCHOR_OUTPUT),
-        }
-    }
-
-    /// What a commitment with so many HTLC outputs costs the opener, anchors included.
-    pub(super) fn commitment_cost(&self, feerate: FeeratePerKw, untrimmed: usize) -> Sat {
-        commitment_fee(self.channel_type, feerate, untrimmed).saturating_add(self.anchors_cost())
-    }
-
-    /// The least amount of an HTLC of `offered_by` that gets an output on `owner`'s commitment.
-    pub(super) fn trim_threshold(&self, owner: Side, offered_by: Side, feerate: FeeratePerKw) -> Msat {
-        let direction = direction(owner, offered_by);
-        trim_threshold(self.channel_type, feerate, direction, self.terms(owner).dust_limit).to_msat()
-    }
-}
+use super::updates::{UnsignedUpdates, Updates, View};
+use crate::commitment::{CommitmentError, CommitmentHtlc, CommitmentSpec, CommitmentTx};
+use crate::keys::{ChannelSecrets, CommitmentKeys, CommitmentNumber, SecretStore};
 
 /// How the connection to the peer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,7 +108,7 @@ impl Funded {
     /// What a view's commitment holds, as its owner sees it.
     pub(super) fn spec(&self, owner: Side, view: View) -> CommitmentSpec {
         let balances = self.updates.reduce(view);
-        let htlc = |entry: &&HtlcEntry| Htlc {
+        let htlc = |entry: &&HtlcEntry| CommitmentHtlc {
             id: entry.htlc.id,
             direction: direction(owner, entry.offered_by),
             amount: entry.htlc.amount,
@@ -288,7 +125,7 @@ impl Funded {
 
     /// The keys of our commitment with this point.
     fn derive_local_keys(&self, point: PublicKey) -> CommitmentKeys {
-        CommitmentKeys::derive(self.secrets.basepoints(), &self.params.remote_basepoints, point)
+        CommitmentKeys::derive(self.secrets.basepoints(), &self.params.agreed.remote_basepoints, point)
     }
 
     /// The point of our commitment `number`, derived ahead if it is to come.
@@ -300,7 +137,7 @@ impl Funded {
 
     /// The keys of the peer's commitment with this point.
     fn derive_remote_keys(&self, point: PublicKey) -> CommitmentKeys {
-        CommitmentKeys::derive(&self.params.remote_basepoints, self.secrets.basepoints(), point)
+        CommitmentKeys::derive(&self.params.agreed.remote_basepoints, self.secrets.basepoints(), point)
     }
 
     /// Our next commitment, as the peer would sign it now.
@@ -359,8 +196,8 @@ impl Funded {
     }
 
     /// Whether updates wait to be signed for the peer's commitment.
-    pub(super) fn owes_commitment(&self) -> bool {
-        self.updates.owed() != Owed::default()
+    pub(super) fn has_unsigned_updates(&self) -> bool {
+        self.updates.unsigned() != UnsignedUpdates::default()
     }
 
     /// Whether HTLCs may be offered at all: both sides ready, neither shutting down.
@@ -380,9 +217,4 @@ impl Funded {
             && self.updates.is_empty()
             && !self.awaiting_revocation
     }
-}
-
-/// An HTLC's direction as the owner of a commitment sees it.
-pub(super) fn direction(owner: Side, offered_by: Side) -> HtlcDirection {
-    if owner == offered_by { HtlcDirection::Offered } else { HtlcDirection::Received }
 }

@@ -3,6 +3,7 @@
 //! Owns: what an HTLC is, how it ends, and how far its addition and its removal have come. Does not: move anything
 //! from stage to stage; see [`updates`](super::updates). Invariant: stages only advance, one at a time.
 
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{BlockHeight, Msat, PaymentHash, PaymentPreimage, Point};
 
 /// One of the two ends of a channel, seen from ours.
@@ -42,6 +43,10 @@ pub enum Stage {
     Irrevocable,
 }
 
+/// The position of an update among all updates of its channel, counted from 1 over both sides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpdateOrder(pub u64);
+
 /// An HTLC as its `update_add_htlc` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Htlc {
@@ -55,7 +60,7 @@ pub struct Htlc {
     pub cltv_expiry: BlockHeight,
     /// Its `onion_routing_packet`, opaque to the channel. `None` in an HTLC of ours that the peer has acknowledged, since
     /// it is not sent again, and in a record from which it can be derived.
-    pub onion_routing_packet: Option<Box<[u8; 1366]>>,
+    pub onion_routing_packet: Option<OnionPacket>,
     /// Its `blinded_path` TLV, passed through.
     pub path_key: Option<Point>,
 }
@@ -91,8 +96,8 @@ pub struct PendingRemoval {
     pub removal: Removal,
     /// How far the removal has come.
     pub stage: Stage,
-    /// Where the message stood among its sender's updates.
-    pub(super) order: u64,
+    /// The position of the removal among the channel's updates.
+    pub(super) order: UpdateOrder,
 }
 
 /// An HTLC in the channel, with the progress of its addition and removal.
@@ -109,6 +114,6 @@ pub struct HtlcEntry {
     /// Whether it took the dust exposure over our limit when it arrived; such an HTLC is to be failed, and its
     /// preimage not to be revealed (BOLT 2, "Bounding exposure to trimmed in-flight HTLCs").
     pub over_dust_exposure: bool,
-    /// Where its addition stood among its sender's updates.
-    pub(super) order: u64,
+    /// The position of the addition among the channel's updates.
+    pub(super) order: UpdateOrder,
 }

@@ -14,6 +14,7 @@ use super::command::CommandError;
 use super::error::ChannelError;
 use super::funded::Funded;
 use super::htlc::{HtlcEntry, Side};
+use super::tally::Tally;
 use super::updates::View;
 use crate::commitment::ChannelType;
 
@@ -23,11 +24,42 @@ const FEE_SPIKE_MULTIPLE: u64 = 2;
 const CONCURRENT_HTLCS: usize = 2;
 
 impl Funded {
+    /// What we can count on, at the highest fee rate that a commitment has or may yet have.
+    pub(super) fn prudent(&self) -> &Tally {
+        let fresh = || self.tally(View::PRUDENT, self.highest_feerate());
+        let tally = self.tallies.prudent.get_or_init(fresh);
+        if cfg!(any(test, debug_assertions)) {
+            assert_eq!(*tally, fresh(), "a tally kept is that of the log");
+        }
+        tally
+    }
+
+    /// What the peer knew when it sent an update, at the fee rate it knew.
+    pub(super) fn peer_knew(&self) -> &Tally {
+        let fresh = || self.tally(View::PEER_KNEW, self.updates.feerate(View::PEER_KNEW));
+        let tally = self.tallies.peer_knew.get_or_init(fresh);
+        if cfg!(any(test, debug_assertions)) {
+            assert_eq!(*tally, fresh(), "a tally kept is that of the log");
+        }
+        tally
+    }
+
+    fn tally(&self, view: View, feerate: FeeratePerKw) -> Tally {
+        Tally::of(&self.params, &self.updates, view, feerate)
+    }
+
+    /// The highest fee rate that a commitment has or may yet have.
+    pub(super) fn highest_feerate(&self) -> FeeratePerKw {
+        self.updates.feerates().max().unwrap_or_default()
+    }
+}
+
+impl Funded {
     /// What we may offer in one more HTLC; zero if none.
     pub(super) fn available_out(&self) -> Msat {
         let tally = self.prudent();
         let in_flight = tally.offered(Side::Local);
-        let theirs = &self.params.remote_terms;
+        let theirs = &self.params.agreed.remote_terms;
         if tally.offered_count(Side::Local) >= usize::from(theirs.max_accepted_htlcs) {
             return Msat::ZERO;
         }
@@ -40,7 +72,7 @@ impl Funded {
     pub(super) fn available_in(&self) -> Msat {
         let tally = self.prudent();
         let in_flight = tally.offered(Side::Remote);
-        let ours = &self.params.local_terms;
+        let ours = &self.params.agreed.local_terms;
         if tally.offered_count(Side::Remote) >= usize::from(ours.max_accepted_htlcs) {
             return Msat::ZERO;
         }
@@ -59,7 +91,7 @@ impl Funded {
             let threshold = tally.threshold(owner, side);
             let trimmed_at_most = Msat(threshold.0.saturating_sub(1));
             let untrimmed = tally.untrimmed(owner);
-            if self.params.opener == side {
+            if self.params.agreed.opener == side {
                 // One more HTLC than this one must stay affordable, else the channel is stuck.
                 let with_output = own.saturating_sub(self.buffered_cost(feerate, untrimmed + 2).to_msat());
                 let without = own.saturating_sub(self.buffered_cost(feerate, untrimmed + 1).to_msat());
@@ -77,7 +109,7 @@ impl Funded {
 
     /// Checks an HTLC that we want to offer.
     pub(super) fn check_add_out(&self, amount: Msat) -> Result<(), CommandError> {
-        let theirs = &self.params.remote_terms;
+        let theirs = &self.params.agreed.remote_terms;
         if amount == Msat::ZERO {
             return Err(CommandError::HtlcAmountZero);
         }
@@ -97,8 +129,11 @@ impl Funded {
             return Err(CommandError::InsufficientBalance { amount, available });
         }
         match self.exposure_with(Side::Local, amount) {
-            Some(exposure) if exposure > self.params.config.max_dust_htlc_exposure => {
-                Err(CommandError::DustExposure { exposure, max: self.params.config.max_dust_htlc_exposure })
+            Some(exposure) if exposure > self.params.agreed.config.max_dust_htlc_exposure => {
+                Err(CommandError::DustExposure {
+                    exposure,
+                    max: self.params.agreed.config.max_dust_htlc_exposure,
+                })
             }
             _ => Ok(()),
         }
@@ -106,7 +141,7 @@ impl Funded {
 
     /// Checks an HTLC that the peer offers; says whether it takes the dust exposure over our limit.
     pub(super) fn check_add_in(&self, id: u64, amount: Msat) -> Result<bool, ChannelError> {
-        let ours = &self.params.local_terms;
+        let ours = &self.params.agreed.local_terms;
         if amount == Msat::ZERO {
             return Err(ChannelError::HtlcAmountZero { id });
         }
@@ -122,7 +157,7 @@ impl Funded {
         if total > ours.max_htlc_value_in_flight {
             return Err(ChannelError::TooMuchInFlight { total, max: ours.max_htlc_value_in_flight });
         }
-        let cost = if self.params.opener == Side::Remote {
+        let cost = if self.params.agreed.opener == Side::Remote {
             let has_output = amount >= tally.threshold(Side::Local, Side::Remote);
             let untrimmed = tally.untrimmed(Side::Local) + usize::from(has_output);
             self.params.commitment_cost(tally.feerate(), untrimmed)
@@ -136,15 +171,15 @@ impl Funded {
             return Err(ChannelError::HtlcNotAffordable { amount, available, balance, reserve, cost });
         }
         let exposure = self.exposure_with(Side::Remote, amount);
-        Ok(exposure.is_some_and(|exposure| exposure > self.params.config.max_dust_htlc_exposure))
+        Ok(exposure.is_some_and(|exposure| exposure > self.params.agreed.config.max_dust_htlc_exposure))
     }
 
     /// Checks a fee rate that we want to set.
     pub(super) fn check_fee_out(&self, feerate: FeeratePerKw) -> Result<(), CommandError> {
-        if self.params.opener != Side::Local {
+        if self.params.agreed.opener != Side::Local {
             return Err(CommandError::NotOpener);
         }
-        let limits = &self.params.config.limits;
+        let limits = &self.params.agreed.config.limits;
         if feerate < limits.feerate_min || feerate > limits.feerate_max {
             let (min, max) = (limits.feerate_min, limits.feerate_max);
             return Err(CommandError::FeerateOutOfRange { found: feerate, min, max });
@@ -167,10 +202,10 @@ impl Funded {
 
     /// Checks a fee rate that the peer sets.
     pub(super) fn check_fee_in(&self, feerate: FeeratePerKw) -> Result<(), ChannelError> {
-        if self.params.opener != Side::Remote {
+        if self.params.agreed.opener != Side::Remote {
             return Err(ChannelError::UpdateFeeNotByOpener);
         }
-        let limits = &self.params.config.limits;
+        let limits = &self.params.agreed.config.limits;
         if feerate < limits.feerate_min {
             return Err(ChannelError::FeerateTooLow { found: feerate, min: limits.feerate_min });
         }
@@ -210,10 +245,10 @@ impl Funded {
     /// not matter. Of a peer's rate only what it knew is judged: our own additions under way are not its fault.
     fn exposure_at(&self, feerate: FeeratePerKw, htlcs: &[&HtlcEntry]) -> Option<(Msat, Msat)> {
         let raised = self.updates.feerates().all(|known| known < feerate);
-        if self.params.channel_type == ChannelType::Anchors || !raised {
+        if self.params.agreed.channel_type == ChannelType::Anchors || !raised {
             return None;
         }
-        let max = self.params.config.max_dust_htlc_exposure;
+        let max = self.params.agreed.config.max_dust_htlc_exposure;
         [Side::Local, Side::Remote]
             .into_iter()
             .map(|owner| self.trimmed(owner, feerate, htlcs))
@@ -238,7 +273,7 @@ impl Funded {
 
     fn buffered_cost(&self, feerate: FeeratePerKw, untrimmed: usize) -> Sat {
         let fee = self.params.commitment_cost(feerate, untrimmed).saturating_sub(self.params.anchors_cost());
-        let multiple = match self.params.channel_type {
+        let multiple = match self.params.agreed.channel_type {
             ChannelType::StaticRemotekey => FEE_SPIKE_MULTIPLE,
             ChannelType::Anchors => 1,
         };

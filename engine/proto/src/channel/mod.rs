@@ -16,7 +16,7 @@
 //! 5. Make the plan's deltas durable together with whatever else the turn changes, call [`Channel::apply`] and, after
 //!    both, execute the [`Effects`]: send, broadcast, notify. `apply` itself may run before the record is durable, the
 //!    effects may not.
-//! 6. When a turn's inputs are in: [`Channel::plan_commit`], until it gives `None`. That is where updates are signed,
+//! 6. When a turn's inputs are in: [`Channel::plan_turn_end`], until it gives `None`. That is where updates are signed,
 //!    and `shutdown` and the first `closing_signed` leave.
 //!
 //! A plan is good for the state it was made on: plan, apply, plan again; never two plans of one state.
@@ -35,7 +35,7 @@
 mod ahead;
 mod codec;
 mod command;
-mod commit;
+mod commitment_signed;
 mod config;
 mod delta;
 mod effect;
@@ -43,12 +43,15 @@ mod error;
 mod fold;
 mod funded;
 mod htlc;
+mod key_jobs;
 mod limits;
 mod negotiate;
 mod normal;
 mod opening;
+mod params;
 mod query;
 mod reestablish;
+mod removal;
 mod shutdown;
 mod snapshot;
 mod tally;
@@ -61,7 +64,7 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChannelId, Signature};
 
 pub use command::{AcceptRequest, Command, CommandError, OpenRequest};
-pub use commit::Patience;
+pub use commitment_signed::CommitDelay;
 pub use config::{
     CLTV_EXPIRY_LIMIT, ChannelConfig, Context, DUST_LIMIT_MIN, LARGE_CHANNEL, MAX_ACCEPTED_HTLCS_LIMIT,
     NegotiatedFeatures, PeerLimits, channel_type_features, channel_type_from_features,
@@ -70,8 +73,11 @@ pub use delta::Delta;
 pub use effect::{ChannelEvent, Created, Effects, Plan, SignJob};
 pub use error::{ChannelError, Reaction};
 pub use fold::ReplayError;
-pub use funded::Terms;
-pub use htlc::{Htlc, HtlcEntry, PendingRemoval, Removal, Side, Stage};
+
+pub use htlc::{Htlc, HtlcEntry, PendingRemoval, Removal, Side, Stage, UpdateOrder};
+
+pub use params::Terms;
+pub use removal::RemovalError;
 
 use funded::Funded;
 use negotiate::Negotiating;
@@ -153,6 +159,10 @@ impl State {
 /// Planning and applying.
 impl Channel {
     /// Plans what a message of the peer does. Changes nothing; an error goes to [`Channel::plan_reaction`].
+    ///
+    /// # Errors
+    /// If the peer breaks a rule of BOLT 2, or one of the limits that our configuration sets; [`ChannelError::reaction`]
+    /// says how to respond.
     pub fn plan(&self, message: &Message, context: &Context) -> Result<Plan, ChannelError> {
         match message {
             // Once the closing transaction is signed by both, the peer may have forgotten the channel.
@@ -207,6 +217,10 @@ impl Channel {
     }
 
     /// Plans a command of our own side. Changes nothing; an error concerns the command alone.
+    ///
+    /// # Errors
+    /// If the command has no place in the channel's phase, or BOLT 2 or the peer's terms forbid it. The channel is
+    /// unchanged.
     pub fn plan_command(&self, command: &Command) -> Result<Plan, CommandError> {
         if let Command::Fail { reason } = command {
             return Ok(self.plan_reaction(&ChannelError::OurDecision(reason.clone())));
@@ -233,10 +247,10 @@ impl Channel {
     /// unanswered (never an empty one), `shutdown` once our updates are signed, the opener's first `closing_signed`.
     /// `None` when nothing is due.
     #[must_use]
-    pub fn plan_commit(&self, context: &Context) -> Option<Plan> {
+    pub fn plan_turn_end(&self, context: &Context) -> Option<Plan> {
         match &self.phase {
             Phase::Confirming(funded) | Phase::Normal(funded) => {
-                funded.plan_commitment().or_else(|| funded.plan_shutdown_owed())
+                funded.plan_own_commitment_signed().or_else(|| funded.plan_shutdown_due())
             }
             Phase::Negotiating(negotiating) => negotiating.plan_first_offer(context),
             _ => None,
@@ -247,17 +261,17 @@ impl Channel {
     /// updates. Young are HTLCs whose addition stands at `young_from` or later among the channel's updates. Whoever lets it
     /// wait must plan it after a while all the same.
     #[must_use]
-    pub fn patience(&self, young_from: u64) -> Patience {
+    pub fn commit_delay(&self, young_from: UpdateOrder) -> CommitDelay {
         match &self.phase {
-            Phase::Normal(funded) => funded.patience(young_from),
-            _ => Patience::None,
+            Phase::Normal(funded) => funded.commit_delay(young_from),
+            _ => CommitDelay::None,
         }
     }
 
-    /// The place that the next update, of either side, will have among all of this channel's.
+    /// The position of the latest update, of either side, among all updates of the channel; 0 if there was none.
     #[must_use]
-    pub fn updates_so_far(&self) -> u64 {
-        self.funded().map_or(0, |funded| funded.updates.next_order)
+    pub fn latest_update_order(&self) -> UpdateOrder {
+        self.funded().map_or_else(UpdateOrder::default, |funded| funded.updates.latest_order)
     }
 
     /// Applies a plan made on this very state. `signatures` are those of [`Plan::sign`], in the same order.

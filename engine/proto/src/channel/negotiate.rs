@@ -90,7 +90,7 @@ impl Negotiating {
 
     /// Plans the opener's first `closing_signed` on this connection.
     pub(super) fn plan_first_offer(&self, context: &Context) -> Option<Plan> {
-        let opener = self.funded.params.opener == Side::Local;
+        let opener = self.funded.params.agreed.opener == Side::Local;
         if !opener || self.offered.is_some() || self.funded.link != Link::Up {
             return None;
         }
@@ -115,7 +115,7 @@ impl Negotiating {
             if overlap.0 > overlap.1 {
                 return Err(ChannelError::ClosingFeeRangesDisjoint { ours, theirs });
             }
-            let opener = self.funded.params.opener == Side::Local;
+            let opener = self.funded.params.agreed.opener == Side::Local;
             if within(overlap) && (opener || self.offered.is_none()) {
                 return self.agree(fee, ours, &closing, &message.signature, true);
             }
@@ -196,7 +196,7 @@ impl Negotiating {
     /// The closing transaction with this fee that the peer signed: with its dust limit or ours, with its own output or
     /// without.
     fn check_signature(&self, fee: Sat, signature: &Signature) -> Result<ClosingTx, ChannelError> {
-        let key = &self.funded.params.remote_basepoints.funding;
+        let key = &self.funded.params.agreed.remote_basepoints.funding;
         let variants = [
             (Side::Remote, ClosingVariant::Both),
             (Side::Remote, ClosingVariant::WithoutRemote),
@@ -217,17 +217,17 @@ impl Negotiating {
     fn build(&self, fee: Sat, signer: Side, variant: ClosingVariant) -> Result<ClosingTx, ChannelError> {
         let params = &self.funded.params;
         let balances = self.funded.updates.reduce(View::IRREVOCABLE);
-        let balance = balances.of(params.opener);
+        let balance = balances.of(params.agreed.opener);
         if fee > balance.floor_sat() {
             return Err(ChannelError::ClosingFeeTooLarge { fee, balance });
         }
         let script = |script: &Option<Vec<u8>>| ScriptBuf::from(script.clone().unwrap_or_default());
         let closing = ClosingParams {
-            funding_outpoint: params.outpoint,
-            funding_amount: params.funding,
+            funding_outpoint: params.agreed.outpoint,
+            funding_amount: params.agreed.funding,
             local_funding_pubkey: params.local_commitment.local_funding_pubkey,
             remote_funding_pubkey: params.local_commitment.remote_funding_pubkey,
-            local_is_opener: params.opener == Side::Local,
+            local_is_opener: params.agreed.opener == Side::Local,
             to_local: balances.local,
             to_remote: balances.remote,
             local_script: script(&self.funded.shutdown.sent),
@@ -240,10 +240,10 @@ impl Negotiating {
 
     /// The fees we accept: the least that relays, and, where we pay, a multiple of the estimate.
     fn range(&self, context: &Context) -> (Sat, Sat) {
-        let opener = self.funded.updates.reduce(View::IRREVOCABLE).of(self.funded.params.opener);
+        let opener = self.funded.updates.reduce(View::IRREVOCABLE).of(self.funded.params.agreed.opener);
         let affordable = self.most_affordable(opener);
         let min = self.fee(FeeratePerKw::FLOOR).min(affordable);
-        let max = match self.funded.params.opener {
+        let max = match self.funded.params.agreed.opener {
             Side::Local => Sat(self.fee(context.feerate).0.saturating_mul(FEE_MULTIPLE_MAX)).max(min),
             Side::Remote => affordable,
         };
@@ -253,8 +253,8 @@ impl Negotiating {
     /// What the opener can pay: all it has, unless nothing else would be left.
     fn most_affordable(&self, opener: Msat) -> Sat {
         let params = &self.funded.params;
-        let other = params.funding.to_msat().saturating_sub(opener).floor_sat();
-        let least = params.local_terms.dust_limit.max(params.remote_terms.dust_limit);
+        let other = params.agreed.funding.to_msat().saturating_sub(opener).floor_sat();
+        let least = params.agreed.local_terms.dust_limit.max(params.agreed.remote_terms.dust_limit);
         if other >= least { opener.floor_sat() } else { opener.floor_sat().saturating_sub(least) }
     }
 

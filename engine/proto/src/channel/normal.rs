@@ -1,21 +1,20 @@
 //! Messages and commands of a funded channel (BOLT 2, "Normal Operation"; `channel_ready`).
 //!
-//! Owns: the checks of every `update_` message, received or to be sent. Does not: commitments ([`commit`]), shutdown
+//! Owns: the checks of every `update_` message, received or to be sent. Does not: commitments ([`commitment_signed`]), shutdown
 //! ([`shutdown`]), reconnection ([`reestablish`]), nor the arithmetic of limits ([`limits`]).
 //!
-//! [`commit`]: super::commit
+//! [`commitment_signed`]: super::commitment_signed
 //! [`shutdown`]: super::shutdown
 //! [`reestablish`]: super::reestablish
 //! [`limits`]: super::limits
 
 use bitcoin::TxOut;
-use bitcoin::hashes::{Hash, sha256};
 use fulmen_wire::message::{
     ChannelReady, Message, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFee,
     UpdateFulfillHtlc,
 };
 use fulmen_wire::tlv::UnknownTlvs;
-use fulmen_wire::units::{FeeratePerKw, PaymentHash, PaymentPreimage, Sat, Scid};
+use fulmen_wire::units::{FeeratePerKw, Sat, Scid};
 
 use super::State;
 use super::command::{Command, CommandError};
@@ -24,12 +23,10 @@ use super::delta::Delta;
 use super::effect::Plan;
 use super::error::ChannelError;
 use super::funded::{Funded, Link};
-use super::htlc::{Htlc, Removal, Side, Stage};
+use super::htlc::{Htlc, Removal, Side};
 use crate::commitment::{CommitmentParams, funding_output_script};
 use crate::keys::{parse_point, to_point};
 
-/// The bit that tells failures which the next hop reports for want of a readable onion (BOLT 4).
-const BADONION: u16 = 0x8000;
 /// The longest failure reason that fits its message beside the other fields.
 const REASON_BYTES_MAX: usize = 65_535 - 2 - 32 - 8 - 2;
 
@@ -53,11 +50,16 @@ impl Funded {
         self.check_link(message, State::Normal)?;
         match message {
             Message::UpdateAddHtlc(message) => self.plan_add(message),
-            Message::UpdateFulfillHtlc(message) => self.plan_fulfill(message),
+            Message::UpdateFulfillHtlc(message) => {
+                self.plan_removal(message.id, Removal::Fulfill(message.payment_preimage))
+            }
             Message::UpdateFailHtlc(message) => {
                 self.plan_removal(message.id, Removal::Fail(message.reason.clone()))
             }
-            Message::UpdateFailMalformedHtlc(message) => self.plan_malformed(message),
+            Message::UpdateFailMalformedHtlc(message) => {
+                let UpdateFailMalformedHtlc { id, sha256_of_onion, failure_code, .. } = *message;
+                self.plan_removal(id, Removal::FailMalformed { sha256_of_onion, failure_code })
+            }
             Message::UpdateFee(message) => {
                 self.check_fee_in(message.feerate_per_kw)?;
                 Ok(Plan::of(Delta::FeeUpdated { feerate: message.feerate_per_kw }))
@@ -114,32 +116,8 @@ impl Funded {
         Ok(Plan::of(Delta::Added { by: Side::Remote, htlc, over_dust_exposure }))
     }
 
-    fn plan_fulfill(&self, message: &UpdateFulfillHtlc) -> Result<Plan, ChannelError> {
-        let id = message.id;
-        let entry = self.updates.entry(Side::Local, id).ok_or(ChannelError::UnknownHtlc(id))?;
-        if hash(&message.payment_preimage) != entry.htlc.payment_hash {
-            return Err(ChannelError::WrongPreimage { id, payment_hash: entry.htlc.payment_hash });
-        }
-        self.plan_removal(id, Removal::Fulfill(message.payment_preimage))
-    }
-
-    fn plan_malformed(&self, message: &UpdateFailMalformedHtlc) -> Result<Plan, ChannelError> {
-        let UpdateFailMalformedHtlc { id, sha256_of_onion, failure_code, .. } = *message;
-        if failure_code & BADONION == 0 {
-            return Err(ChannelError::NotBadOnion { id, failure_code });
-        }
-        self.plan_removal(id, Removal::FailMalformed { sha256_of_onion, failure_code })
-    }
-
-    /// The checks that every removal by the peer passes.
     fn plan_removal(&self, id: u64, removal: Removal) -> Result<Plan, ChannelError> {
-        let entry = self.updates.entry(Side::Local, id).ok_or(ChannelError::UnknownHtlc(id))?;
-        if entry.added < Stage::Irrevocable {
-            return Err(ChannelError::HtlcNotCommitted(id));
-        }
-        if entry.removal.is_some() {
-            return Err(ChannelError::HtlcAlreadyRemoved(id));
-        }
+        self.check_removal(Side::Local, id, &removal)?;
         Ok(Plan::of(Delta::Removed { by: Side::Remote, id, removal }))
     }
 }
@@ -161,21 +139,11 @@ impl Funded {
                 };
                 self.plan_offer(htlc, command, state)
             }
-            Command::FulfillHtlc { id, preimage } => {
-                let entry = self.updates.entry(Side::Remote, *id).ok_or(CommandError::UnknownHtlc(*id))?;
-                let payment_hash = entry.htlc.payment_hash;
-                if hash(preimage) != payment_hash {
-                    return Err(CommandError::WrongPreimage { id: *id, payment_hash });
-                }
-                self.plan_remove(*id, Removal::Fulfill(*preimage))
-            }
+            Command::FulfillHtlc { id, preimage } => self.plan_remove(*id, Removal::Fulfill(*preimage)),
             Command::FailHtlc { reason, .. } if reason.len() > REASON_BYTES_MAX => {
                 Err(CommandError::ReasonTooLong(reason.len()))
             }
             Command::FailHtlc { id, reason } => self.plan_remove(*id, Removal::Fail(reason.clone())),
-            Command::FailMalformedHtlc { failure_code, .. } if failure_code & BADONION == 0 => {
-                Err(CommandError::NotBadOnion(*failure_code))
-            }
             Command::FailMalformedHtlc { id, sha256_of_onion, failure_code } => self.plan_remove(
                 *id,
                 Removal::FailMalformed { sha256_of_onion: *sha256_of_onion, failure_code: *failure_code },
@@ -192,7 +160,7 @@ impl Funded {
 
     /// Nothing but the chain shows that the output which `funding_created` named funds this channel.
     pub(super) fn check_funding_output(&self, output: &TxOut) -> Result<(), ChannelError> {
-        let (expected, found) = (self.params.funding, Sat(output.value.to_sat()));
+        let (expected, found) = (self.params.agreed.funding, Sat(output.value.to_sat()));
         let CommitmentParams { local_funding_pubkey, remote_funding_pubkey, .. } =
             &self.params.local_commitment;
         let script = funding_output_script(local_funding_pubkey, remote_funding_pubkey);
@@ -206,7 +174,7 @@ impl Funded {
     fn plan_funding_confirmed(&self, scid: Scid, depth: u32) -> Result<Plan, CommandError> {
         match self.scid {
             Some(known) if known != scid => Err(CommandError::ScidChanged { known, found: scid }),
-            None if depth >= self.params.minimum_depth.max(1) => {
+            None if depth >= self.params.agreed.minimum_depth.max(1) => {
                 let mut plan = Plan::of(Delta::FundingLocked { scid });
                 if self.link == Link::Up {
                     plan.send.push(self.channel_ready());
@@ -257,13 +225,7 @@ impl Funded {
     }
 
     fn plan_remove(&self, id: u64, removal: Removal) -> Result<Plan, CommandError> {
-        let entry = self.updates.entry(Side::Remote, id).ok_or(CommandError::UnknownHtlc(id))?;
-        if entry.added < Stage::Irrevocable {
-            return Err(CommandError::HtlcNotCommitted(id));
-        }
-        if entry.removal.is_some() {
-            return Err(CommandError::HtlcAlreadyRemoved(id));
-        }
+        self.check_removal(Side::Remote, id, &removal)?;
         let mut plan = Plan::default();
         // Without a connection it is sent with the reestablishment.
         if self.link == Link::Up {
@@ -327,11 +289,6 @@ impl Funded {
         let unknown = UnknownTlvs::default();
         UpdateFee { channel_id: self.params.channel_id, feerate_per_kw: feerate, unknown }.into()
     }
-}
-
-/// The hash that locks what this preimage unlocks.
-fn hash(preimage: &PaymentPreimage) -> PaymentHash {
-    PaymentHash(sha256::Hash::hash(&preimage.0).to_byte_array())
 }
 
 /// The error for a message without a place in this state.

@@ -19,8 +19,9 @@ use super::config::{ChannelConfig, NegotiatedFeatures, channel_type_features, ch
 use super::delta::Delta;
 use super::effect::{ChannelEvent, Created, Effects, Plan};
 use super::error::ChannelError;
-use super::funded::{Agreed, Funded, Params};
+use super::funded::Funded;
 use super::htlc::Side;
+use super::params::{Agreed, Params};
 use super::terms::{
     RESERVE_MIN, accept_points, accept_terms, check_open, check_reserve, check_terms, check_upfront_script,
     millionths, open_points, open_terms,
@@ -70,6 +71,9 @@ pub(super) struct AwaitingFundingCreated {
 /// Making channels.
 impl Channel {
     /// Opens a channel: sends `open_channel`.
+    ///
+    /// # Errors
+    /// If our terms break a rule that the peer would refuse them for ([`CommandError::Terms`]).
     pub fn open(request: OpenRequest) -> Result<Created, CommandError> {
         let open = open_channel(&request);
         check_open(&open, &request.config.limits, &request.features).map_err(CommandError::Terms)?;
@@ -80,6 +84,9 @@ impl Channel {
 
     /// Accepts a channel that the peer opens: sends `accept_channel`. For an error, [`Channel::refusal`] is the
     /// answer.
+    ///
+    /// # Errors
+    /// If the peer's `open_channel` breaks a rule of BOLT 2 or one of the limits in [`AcceptRequest::config`].
     pub fn accept(open: &OpenChannel, request: AcceptRequest) -> Result<Created, ChannelError> {
         let AcceptRequest { config, features, secrets } = request;
         if open.chain_hash != config.chain_hash {
@@ -198,7 +205,7 @@ impl AwaitingFunding {
         let funded = self.funded(transaction, output);
         let commitment =
             funded.latest_remote_commitment().map_err(|error| CommandError::Terms(error.into()))?;
-        let outpoint = funded.params.outpoint;
+        let outpoint = funded.params.agreed.outpoint;
         let message = FundingCreated {
             temporary_channel_id: self.id(),
             funding_txid: Txid(outpoint.txid.to_byte_array()),

@@ -7,8 +7,9 @@ use fulmen_wire::units::{ChannelId, FeeratePerKw, Msat, Sat, Scid, Signature};
 use secp256k1::PublicKey;
 
 use super::error::ChannelError;
-use super::funded::{Funded, Link, Terms};
+use super::funded::{Funded, Link};
 use super::htlc::{HtlcEntry, Side};
+use super::params::Terms;
 use super::updates::View;
 use super::{Channel, Phase, State};
 use crate::commitment::{ChannelType, CommitmentTx};
@@ -78,13 +79,13 @@ impl Channel {
     /// The funding output.
     #[must_use]
     pub fn funding_outpoint(&self) -> Option<OutPoint> {
-        self.funded().map(|funded| funded.params.outpoint)
+        self.funded().map(|funded| funded.params.agreed.outpoint)
     }
 
     /// The channel's capacity, once funded.
     #[must_use]
     pub fn capacity(&self) -> Option<Sat> {
-        self.funded().map(|funded| funded.params.funding)
+        self.funded().map(|funded| funded.params.agreed.funding)
     }
 
     /// Who opened the channel, and so pays its fees.
@@ -95,20 +96,20 @@ impl Channel {
                 Side::Local
             }
             Phase::AwaitingFundingCreated(_) => Side::Remote,
-            _ => self.funded().map_or(Side::Remote, |funded| funded.params.opener),
+            _ => self.funded().map_or(Side::Remote, |funded| funded.params.agreed.opener),
         }
     }
 
     /// Whether the opener asked for the channel to be announced.
     #[must_use]
     pub fn is_announced(&self) -> bool {
-        self.funded().is_some_and(|funded| funded.params.announce)
+        self.funded().is_some_and(|funded| funded.params.agreed.announce)
     }
 
     /// The commitment format.
     #[must_use]
     pub fn channel_type(&self) -> Option<ChannelType> {
-        self.funded().map(|funded| funded.params.channel_type)
+        self.funded().map(|funded| funded.params.agreed.channel_type)
     }
 
     /// What one side announced when the channel was opened.
@@ -209,7 +210,7 @@ impl Channel {
     /// Whether updates wait to be signed, or the peer's answer to our `commitment_signed` is still due.
     #[must_use]
     pub fn is_settling(&self) -> bool {
-        self.funded().is_some_and(|funded| funded.owes_commitment() || funded.awaiting_revocation)
+        self.funded().is_some_and(|funded| funded.has_unsigned_updates() || funded.awaiting_revocation)
     }
 
     /// As opener, from `funding_signed` until it is deep enough: the funding transaction, to be broadcast (again).

@@ -22,10 +22,12 @@ impl Funded {
             // Sent again after a reconnection, and only then.
             return if expected == found { Ok(Plan::default()) } else { Err(mismatch(expected, found)) };
         }
-        if !is_allowed(found, &self.params.features) {
+        if !is_allowed(found, &self.params.agreed.features) {
             return Err(ChannelError::ShutdownScriptForm(found.clone()));
         }
-        if let Some(expected) = self.params.remote_shutdown_scriptpubkey.as_ref().filter(|it| *it != found) {
+        if let Some(expected) =
+            self.params.agreed.remote_shutdown_scriptpubkey.as_ref().filter(|it| *it != found)
+        {
             return Err(mismatch(expected, found));
         }
         if self.updates.any_add_at(Side::Remote, Stage::Proposed) {
@@ -33,7 +35,7 @@ impl Funded {
         }
         let mut plan = Plan::of(Delta::Shutdown { by: Side::Remote, scriptpubkey: found.clone() });
         if self.shutdown.wanted.is_none() {
-            let scriptpubkey = self.params.config.shutdown_scriptpubkey.clone();
+            let scriptpubkey = self.params.agreed.config.shutdown_scriptpubkey.clone();
             plan.deltas.push(Delta::ShutdownWanted { scriptpubkey });
         }
         Ok(plan)
@@ -44,9 +46,9 @@ impl Funded {
         if self.shutdown.wanted.is_some() {
             return Err(CommandError::AlreadyShuttingDown);
         }
-        let config = &self.params.config;
+        let config = &self.params.agreed.config;
         let scriptpubkey = scriptpubkey.unwrap_or(&config.shutdown_scriptpubkey);
-        if !is_allowed(scriptpubkey, &self.params.features) {
+        if !is_allowed(scriptpubkey, &self.params.agreed.features) {
             return Err(CommandError::ShutdownScriptForm(scriptpubkey.to_vec()));
         }
         if config.commit_shutdown_script && scriptpubkey != config.shutdown_scriptpubkey {
@@ -56,7 +58,7 @@ impl Funded {
     }
 
     /// Plans the `shutdown` that is wanted, once no update of ours waits to be signed.
-    pub(super) fn plan_shutdown_owed(&self) -> Option<Plan> {
+    pub(super) fn plan_shutdown_due(&self) -> Option<Plan> {
         let scriptpubkey = self.shutdown.wanted.as_ref()?;
         let pending = self.updates.any_at(Side::Local, Stage::Proposed);
         if self.shutdown.sent.is_some() || self.link != Link::Up || pending {

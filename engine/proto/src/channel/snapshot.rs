@@ -14,13 +14,15 @@
 //! read it; the bench `restart` counts.
 
 use fulmen_wire::message::{AcceptChannel, OpenChannel};
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::ChannelId;
 
 use super::config::channel_type_from_features;
-use super::funded::{Agreed, Funded, Link, Params, Shutdown, Terms};
-use super::htlc::{HtlcEntry, PendingRemoval, Side, Stage};
+use super::funded::{Funded, Link, Shutdown};
+use super::htlc::{HtlcEntry, PendingRemoval, Side, Stage, UpdateOrder};
 use super::negotiate::Negotiating;
 use super::opening::{AwaitingAccept, AwaitingFundingCreated, AwaitingFundingSigned};
+use super::params::{Agreed, Params, Terms};
 use super::terms::{accept_points, open_points};
 use super::updates::{FeeUpdate, Updates};
 use super::{Channel, Failed, Phase};
@@ -197,7 +199,7 @@ impl AwaitingAccept {
 impl Funded {
     fn write(&self, out: &mut Encoder<'_>, keeps_onion: &dyn Fn(Side, u64) -> bool) {
         self.secrets.basepoints().write(out);
-        self.params.agreed().write(out);
+        self.params.agreed.write(out);
         self.updates.write(out, keeps_onion);
         self.local_number.write(out);
         self.local_signature.write(out);
@@ -254,7 +256,7 @@ impl Updates {
         out.list(self.fees.iter());
         self.next_offered_id.write(out);
         self.next_received_id.write(out);
-        self.next_order.write(out);
+        self.latest_order.write(out);
         for entries in [&self.offered, &self.received] {
             out.raw().bigsize(entries.len() as u64);
             for entry in entries.values() {
@@ -271,15 +273,15 @@ impl Updates {
 
     fn read(input: &mut Decoder<'_>, params: &Params) -> Result<Updates, RecordError> {
         let mut updates = Updates::new(
-            params.funding.to_msat(),
-            params.opener,
+            params.agreed.funding.to_msat(),
+            params.agreed.opener,
             Durable::read(input)?,
             Durable::read(input)?,
         );
         updates.fees = input.list()?;
         updates.next_offered_id = input.number(ORDER_MAX)?;
         updates.next_received_id = input.number(ORDER_MAX)?;
-        updates.next_order = input.number(ORDER_MAX)?;
+        updates.latest_order = UpdateOrder(input.number(ORDER_MAX)?);
         for (offered_by, entries) in
             [(Side::Local, &mut updates.offered), (Side::Remote, &mut updates.received)]
         {
@@ -337,7 +339,7 @@ impl Channel {
     }
 
     /// Gives the HTLC we offered under an id its onion back.
-    pub(crate) fn supply_onion(&mut self, id: u64, onion: Box<[u8; 1366]>) {
+    pub(crate) fn supply_onion(&mut self, id: u64, onion: OnionPacket) {
         let funded = match &mut self.phase {
             Phase::Confirming(funded) | Phase::Normal(funded) => funded,
             Phase::Negotiating(negotiating) => &mut negotiating.funded,

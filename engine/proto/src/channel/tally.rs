@@ -13,9 +13,9 @@ use std::sync::OnceLock;
 use fulmen_wire::units::{FeeratePerKw, Msat};
 
 use super::delta::Delta;
-use super::funded::{Funded, Params};
 use super::htlc::{HtlcEntry, Side};
-use super::updates::{Moved, View};
+use super::params::Params;
+use super::updates::{Moved, Updates, View};
 
 /// What a view comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,15 +61,18 @@ impl<T> BySide<T> {
 }
 
 impl Tally {
-    fn new(params: &Params, view: View, feerate: FeeratePerKw, settled: Moved) -> Tally {
-        Tally {
+    /// The tally of a view of the log at a fee rate.
+    pub(super) fn of(params: &Params, updates: &Updates, view: View, feerate: FeeratePerKw) -> Tally {
+        let mut tally = Tally {
             view,
-            moved: settled,
+            moved: updates.settled(),
             pending: BySide::default(),
             feerate,
             thresholds: BySide::new(|owner| BySide::new(|by| params.trim_threshold(owner, by, feerate))),
             outputs: BySide::default(),
-        }
+        };
+        updates.entries().for_each(|entry| tally.count(entry));
+        tally
     }
 
     fn count(&mut self, entry: &HtlcEntry) {
@@ -128,8 +131,8 @@ impl Tally {
 /// The tallies of the two views that additions are checked on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tallies {
-    prudent: OnceLock<Tally>,
-    peer_knew: OnceLock<Tally>,
+    pub(super) prudent: OnceLock<Tally>,
+    pub(super) peer_knew: OnceLock<Tally>,
 }
 
 impl Tallies {
@@ -155,38 +158,5 @@ impl Tallies {
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         *self = Tallies::default();
-    }
-}
-
-impl Funded {
-    /// What we can count on, at the highest fee rate that a commitment has or may yet have.
-    pub(super) fn prudent(&self) -> &Tally {
-        let fresh = || self.tally(View::PRUDENT, self.highest_feerate());
-        let tally = self.tallies.prudent.get_or_init(fresh);
-        if cfg!(any(test, debug_assertions)) {
-            assert_eq!(*tally, fresh(), "a tally kept is that of the log");
-        }
-        tally
-    }
-
-    /// What the peer knew when it sent an update, at the fee rate it knew.
-    pub(super) fn peer_knew(&self) -> &Tally {
-        let fresh = || self.tally(View::PEER_KNEW, self.updates.feerate(View::PEER_KNEW));
-        let tally = self.tallies.peer_knew.get_or_init(fresh);
-        if cfg!(any(test, debug_assertions)) {
-            assert_eq!(*tally, fresh(), "a tally kept is that of the log");
-        }
-        tally
-    }
-
-    fn tally(&self, view: View, feerate: FeeratePerKw) -> Tally {
-        let mut tally = Tally::new(&self.params, view, feerate, self.updates.settled());
-        self.updates.entries().for_each(|entry| tally.count(entry));
-        tally
-    }
-
-    /// The highest fee rate that a commitment has or may yet have.
-    pub(super) fn highest_feerate(&self) -> FeeratePerKw {
-        self.updates.feerates().max().unwrap_or_default()
     }
 }

@@ -13,7 +13,7 @@ use super::config::{
     channel_type_from_features,
 };
 use super::error::ChannelError;
-use super::funded::Terms;
+use super::params::Terms;
 use super::shutdown::is_allowed;
 use crate::commitment::{ANCHOR_OUTPUT, ChannelType, commitment_fee};
 use crate::keys::{Basepoints, InvalidPoint, parse_point};

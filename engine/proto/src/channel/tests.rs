@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Amount, ScriptBuf, Transaction, TxOut, absolute, transaction};
 use fulmen_wire::message::Message;
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{
     BlockHeight, ChainHash, ChannelId, FeeratePerKw, Msat, PaymentHash, PaymentPreimage, Sat, Scid,
 };
@@ -96,7 +97,7 @@ fn add(amount: Msat, number: u64) -> Command {
         amount,
         payment_hash: hash_of(&preimage(number)),
         cltv_expiry: BlockHeight(500 + (number % 7) as u32),
-        onion_routing_packet: Box::new([number as u8; 1366]),
+        onion_routing_packet: OnionPacket::from_bytes(Box::new([number as u8; 1366])),
         path_key: None,
     }
 }
@@ -155,7 +156,11 @@ impl Node {
                 (Side::Local, View::PRUDENT),
                 (Side::Local, View::IRREVOCABLE),
             ] {
-                assert_eq!(funded.spec(owner, view).total(), funded.params.funding.to_msat(), "{view:?}");
+                assert_eq!(
+                    funded.spec(owner, view).total(),
+                    funded.params.agreed.funding.to_msat(),
+                    "{view:?}"
+                );
             }
         }
     }
@@ -191,7 +196,7 @@ impl Node {
 
     /// Sends what is due at the end of a turn.
     fn commit(&mut self) {
-        while let Some(plan) = self.channel.plan_commit(&CONTEXT) {
+        while let Some(plan) = self.channel.plan_turn_end(&CONTEXT) {
             self.run(plan).expect("a commitment of ours has nothing to verify");
         }
     }

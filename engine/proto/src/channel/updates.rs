@@ -11,14 +11,14 @@ use std::collections::{BTreeMap, btree_map};
 use fulmen_wire::units::{FeeratePerKw, Msat};
 
 use super::effect::ChannelEvent;
-use super::htlc::{Htlc, HtlcEntry, PendingRemoval, Removal, Side, Stage};
+use super::htlc::{Htlc, HtlcEntry, PendingRemoval, Removal, Side, Stage, UpdateOrder};
 
 /// A change of the fee rate on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FeeUpdate {
     pub(super) feerate: FeeratePerKw,
     pub(super) stage: Stage,
-    pub(super) order: u64,
+    pub(super) order: UpdateOrder,
 }
 
 /// From which stage on updates count, per sender: what defines one commitment, or one way to look at the channel.
@@ -107,7 +107,7 @@ impl Balances<'_> {
 
 /// Updates that our next `commitment_signed` would cover.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Owed {
+pub(super) struct UnsignedUpdates {
     /// Fulfilments: both sides know the preimage already, and nobody waits for them to be committed.
     pub(super) fulfilled: usize,
     /// Additions, failures and fee changes: what comes next waits for them.
@@ -185,7 +185,7 @@ pub(super) struct Updates {
     pub(super) received: BTreeMap<u64, HtlcEntry>,
     pub(super) next_offered_id: u64,
     pub(super) next_received_id: u64,
-    pub(super) next_order: u64,
+    pub(super) latest_order: UpdateOrder,
 }
 
 impl Updates {
@@ -201,7 +201,7 @@ impl Updates {
             received: BTreeMap::new(),
             next_offered_id: 0,
             next_received_id: 0,
-            next_order: 0,
+            latest_order: UpdateOrder::default(),
         }
     }
 
@@ -266,16 +266,17 @@ impl Updates {
     }
 
     /// What waits for our next `commitment_signed`.
-    pub(super) fn owed(&self) -> Owed {
-        let mut owed = Owed::default();
+    pub(super) fn unsigned(&self) -> UnsignedUpdates {
+        let mut unsigned = UnsignedUpdates::default();
         for entry in self.entries() {
             let (adds_at, removals_at) = match entry.offered_by {
                 Side::Local => (Stage::Proposed, Stage::Acknowledged),
                 Side::Remote => (Stage::Acknowledged, Stage::Proposed),
             };
-            owed.others += usize::from(entry.added == adds_at);
+            unsigned.others += usize::from(entry.added == adds_at);
             if let Some(pending) = entry.removal.as_ref().filter(|pending| pending.stage == removals_at) {
-                let kind = if pending.removal.is_fulfill() { &mut owed.fulfilled } else { &mut owed.others };
+                let kind =
+                    if pending.removal.is_fulfill() { &mut unsigned.fulfilled } else { &mut unsigned.others };
                 *kind += 1;
             }
         }
@@ -283,8 +284,8 @@ impl Updates {
             Side::Local => Stage::Proposed,
             Side::Remote => Stage::Acknowledged,
         };
-        owed.others += self.fees.iter().filter(|fee| fee.stage == fees_at).count();
-        owed
+        unsigned.others += self.fees.iter().filter(|fee| fee.stage == fees_at).count();
+        unsigned
     }
 
     /// Whether an addition of `by` stands at this stage.
@@ -321,7 +322,7 @@ impl Updates {
 
     /// Folds an addition.
     pub(super) fn add(&mut self, by: Side, htlc: Htlc, over_dust_exposure: bool) -> &HtlcEntry {
-        let order = self.order();
+        let order = self.next_order();
         let (entries, next_id) = match by {
             Side::Local => (&mut self.offered, &mut self.next_offered_id),
             Side::Remote => (&mut self.received, &mut self.next_received_id),
@@ -346,7 +347,7 @@ impl Updates {
 
     /// Folds a removal by `by`, the HTLC's receiver.
     pub(super) fn remove(&mut self, by: Side, id: u64, removal: Removal) {
-        let order = self.order();
+        let order = self.next_order();
         let entries = match by {
             Side::Local => &mut self.received,
             Side::Remote => &mut self.offered,
@@ -358,7 +359,7 @@ impl Updates {
 
     /// Folds a fee change of the opener.
     pub(super) fn set_fee(&mut self, feerate: FeeratePerKw) {
-        let order = self.order();
+        let order = self.next_order();
         // A change that nobody signed yet is replaced: only the last one before a signature counts.
         self.fees.retain(|fee| fee.stage > Stage::Proposed);
         self.fees.push(FeeUpdate { feerate, stage: Stage::Proposed, order });
@@ -366,13 +367,13 @@ impl Updates {
 
     /// Folds a `commitment_signed` of `signer`: its proposals enter the other side's commitment, and what the other
     /// side acknowledged-proposed enters there too.
-    pub(super) fn commit(&mut self, signer: Side) {
+    pub(super) fn commitment_signed(&mut self, signer: Side) {
         self.advance(signer, Stage::Proposed, Stage::InReceiver);
         self.advance(signer.other(), Stage::Acknowledged, Stage::InSender);
     }
 
     /// Folds a `revoke_and_ack` of `revoker` and reports what became irrevocable by it.
-    pub(super) fn revoke(&mut self, revoker: Side, events: &mut Vec<ChannelEvent>) {
+    pub(super) fn revoke_and_ack(&mut self, revoker: Side, events: &mut Vec<ChannelEvent>) {
         self.advance(revoker.other(), Stage::InReceiver, Stage::Acknowledged);
         for entry in self.received.values() {
             if revoker == Side::Remote && entry.added == Stage::InSender {
@@ -412,9 +413,10 @@ impl Updates {
         events.extend(dropped.into_keys().map(|id| ChannelEvent::AddDropped { id }));
     }
 
-    fn order(&mut self) -> u64 {
-        self.next_order += 1;
-        self.next_order
+    /// The position of one more update.
+    fn next_order(&mut self) -> UpdateOrder {
+        self.latest_order.0 += 1;
+        self.latest_order
     }
 
     /// Moves every update of `by` at `from` to `to`.

@@ -16,10 +16,10 @@ use secp256k1::PublicKey;
 use thiserror::Error;
 
 use super::fee::{ANCHOR_OUTPUT, commitment_fee, untrimmed};
-use super::htlc::second_stage_digest;
 use super::script::{self, HtlcScripts, p2wpkh, p2wsh};
+use super::second_stage::second_stage_digest;
 use super::sighash::{Covers, OnlyInput, digest, encode, outputs_hash, two_of_two};
-use super::{ChannelType, CommitmentParams, CommitmentSpec, Htlc};
+use super::{ChannelType, CommitmentHtlc, CommitmentParams, CommitmentSpec};
 use crate::keys::{CommitmentKeys, CommitmentNumber};
 
 /// The upper byte of a commitment's lock time, and of its input's sequence, beside the obscured number.
@@ -55,7 +55,7 @@ pub enum CommitmentError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HtlcOutput {
     /// The HTLC.
-    pub htlc: Htlc,
+    pub htlc: CommitmentHtlc,
     /// The index of its output.
     pub vout: u32,
     /// What the output holds: the HTLC's amount in whole satoshi.
@@ -106,7 +106,7 @@ enum Purpose<'a> {
     ToRemote,
     LocalAnchor,
     RemoteAnchor,
-    Htlc(&'a Htlc),
+    Htlc(&'a CommitmentHtlc),
 }
 
 /// An output before its place is known.
@@ -135,6 +135,9 @@ impl Draft<'_> {
 
 impl CommitmentParams {
     /// The witness of the funding output: what makes a commitment or closing transaction valid.
+    ///
+    /// # Errors
+    /// If either signature is not a well-formed compact ECDSA signature.
     pub fn funding_witness(
         &self,
         local: &Signature,
@@ -168,6 +171,9 @@ pub(super) fn funding_witness(
 
 impl CommitmentTx {
     /// Builds commitment `number`.
+    ///
+    /// # Errors
+    /// If balances and HTLCs do not add up to the funding amount, or the opener cannot pay for both anchors.
     pub fn build(
         params: &CommitmentParams,
         keys: &CommitmentKeys,
@@ -242,28 +248,25 @@ impl CommitmentTx {
                 Purpose::LocalAnchor => self.local_anchor = Some(vout),
                 Purpose::RemoteAnchor => self.remote_anchor = Some(vout),
                 Purpose::Htlc(htlc) => {
-                    let mut output = HtlcOutput {
-                        htlc: *htlc,
-                        vout,
-                        amount: draft.amount,
-                        witness_script: draft.witness_script,
-                        digest: [0; 32],
-                    };
                     let outpoint = OutPoint { txid: self.txid, vout };
-                    output.digest = second_stage_digest(
+                    let digest = second_stage_digest(
                         self.channel_type,
                         self.feerate,
-                        outpoint,
-                        &output,
+                        htlc,
+                        (outpoint, draft.amount, &draft.witness_script),
                         &second_stage_script,
                     );
-                    self.htlcs.push(output);
+                    let (amount, witness_script) = (draft.amount, draft.witness_script);
+                    self.htlcs.push(HtlcOutput { htlc: *htlc, vout, amount, witness_script, digest });
                 }
             }
         }
     }
 
     /// The transaction with both signatures, ready to broadcast.
+    ///
+    /// # Errors
+    /// If either signature is not a well-formed compact ECDSA signature.
     pub fn signed(
         &self,
         params: &CommitmentParams,

@@ -102,6 +102,10 @@ pub struct ClosingTx {
 
 impl ClosingTx {
     /// Builds the closing transaction.
+    ///
+    /// # Errors
+    /// If the balances do not add up to the funding amount, the opener cannot pay the fee, or no output is above the dust
+    /// limit.
     pub fn build(params: &ClosingParams, variant: ClosingVariant) -> Result<ClosingTx, ClosingError> {
         let (to_local, to_remote) = outputs(params, variant)?;
         let kept = [(to_local, &params.local_script), (to_remote, &params.remote_script)];
@@ -147,6 +151,9 @@ impl ClosingTx {
     }
 
     /// The transaction with both signatures, ready to broadcast.
+    ///
+    /// # Errors
+    /// If either signature is not a well-formed compact ECDSA signature.
     pub fn signed(&self, local: &Signature, remote: &Signature) -> Result<Transaction, MalformedSignature> {
         let mut tx = self.tx.clone();
         tx.input[0].witness = funding_witness(

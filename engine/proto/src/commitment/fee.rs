@@ -6,7 +6,7 @@
 
 use fulmen_wire::units::{FeeratePerKw, Msat, Sat};
 
-use super::{ChannelType, Htlc, HtlcDirection};
+use super::{ChannelType, CommitmentHtlc, HtlcDirection};
 
 /// What each anchor output holds.
 pub const ANCHOR_OUTPUT: Sat = Sat(330);
@@ -75,8 +75,8 @@ pub(super) fn untrimmed(
     channel_type: ChannelType,
     feerate: FeeratePerKw,
     dust_limit: Sat,
-    htlcs: &[Htlc],
-) -> impl Iterator<Item = &Htlc> {
+    htlcs: &[CommitmentHtlc],
+) -> impl Iterator<Item = &CommitmentHtlc> {
     htlcs
         .iter()
         .filter(move |htlc| !is_trimmed(channel_type, feerate, htlc.direction, dust_limit, htlc.amount))

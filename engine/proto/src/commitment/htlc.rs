@@ -1,23 +1,21 @@
 //! HTLC-success and HTLC-timeout transactions (BOLT 3, "HTLC-Timeout and HTLC-Success Transactions").
 //!
-//! Owns: the second-stage transaction of each HTLC output, its digests and witness. The digest that the other side signs
-//! is computed from parts; the transaction itself is built only when it is needed.
+//! Owns: building the second-stage transaction of an HTLC output, its owner's digest and its witness. The digest that
+//! the other side signs is computed without the transaction; see [`second_stage`](super::second_stage).
 //!
-//! Invariant: the digest computed from parts is that of the transaction built.
+//! Invariant: both digests are those of the transaction built here.
 
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::sighash::SighashCache;
 use bitcoin::transaction::Version;
-use bitcoin::{
-    Amount, EcdsaSighashType, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
-};
-use fulmen_wire::units::{FeeratePerKw, PaymentPreimage, Sat, Signature};
+use bitcoin::{Amount, EcdsaSighashType, OutPoint, ScriptBuf, Transaction, TxIn, Txid, Witness};
+use fulmen_wire::units::{PaymentPreimage, Sat, Signature};
 use thiserror::Error;
 
 use super::build::{CommitmentTx, HtlcOutput, MalformedSignature};
-use super::fee::htlc_fee;
 use super::script::p2wsh;
+use super::second_stage::{lock_time, second_stage_output, sequence};
 use super::sighash::{Covers, OnlyInput, digest, encode, outputs_hash, two_of_two};
 use super::{ChannelType, HtlcDirection};
 
@@ -54,51 +52,6 @@ pub struct HtlcTx {
     output: HtlcOutput,
 }
 
-/// The sequence of an HTLC transaction's input.
-const fn sequence(channel_type: ChannelType) -> Sequence {
-    match channel_type {
-        ChannelType::StaticRemotekey => Sequence(0),
-        ChannelType::Anchors => Sequence(1),
-    }
-}
-
-/// The lock time of an HTLC transaction: its expiry if it times out.
-const fn lock_time(output: &HtlcOutput) -> u32 {
-    match output.htlc.direction {
-        HtlcDirection::Offered => output.htlc.cltv_expiry.0,
-        HtlcDirection::Received => 0,
-    }
-}
-
-/// The output of an HTLC transaction.
-fn second_stage_output(
-    channel_type: ChannelType,
-    feerate: FeeratePerKw,
-    output: &HtlcOutput,
-    script: &Script,
-) -> TxOut {
-    let fee = htlc_fee(channel_type, feerate, output.htlc.direction);
-    TxOut { value: Amount::from_sat(output.amount.saturating_sub(fee).0), script_pubkey: script.to_owned() }
-}
-
-/// The digest of an HTLC transaction that the other side signs.
-pub(super) fn second_stage_digest(
-    channel_type: ChannelType,
-    feerate: FeeratePerKw,
-    outpoint: OutPoint,
-    output: &HtlcOutput,
-    second_stage_script: &Script,
-) -> [u8; 32] {
-    let spent = second_stage_output(channel_type, feerate, output, second_stage_script);
-    let input = OnlyInput {
-        outpoint,
-        sequence: sequence(channel_type),
-        amount: output.amount,
-        witness_script: &output.witness_script,
-    };
-    digest(&input, outputs_hash([&spent]), lock_time(output), Covers::of_peer_on_htlc(channel_type))
-}
-
 impl CommitmentTx {
     /// The second-stage transaction of `output`, which must be one of this commitment's: HTLC-timeout for an offered
     /// HTLC, HTLC-success for a received one.
@@ -106,17 +59,17 @@ impl CommitmentTx {
     pub fn htlc_tx(&self, output: &HtlcOutput) -> HtlcTx {
         let outpoint = OutPoint { txid: self.txid, vout: output.vout };
         let script = p2wsh(&self.delayed_script);
-        let spent = second_stage_output(self.channel_type, self.feerate, output, &script);
+        let spent = second_stage_output(self.channel_type, self.feerate, &output.htlc, &script);
         let input = OnlyInput {
             outpoint,
             sequence: sequence(self.channel_type),
             amount: output.amount,
             witness_script: &output.witness_script,
         };
-        let local_digest = digest(&input, outputs_hash([&spent]), lock_time(output), Covers::All);
+        let local_digest = digest(&input, outputs_hash([&spent]), lock_time(&output.htlc), Covers::All);
         let tx = Transaction {
             version: Version::TWO,
-            lock_time: LockTime::from_consensus(lock_time(output)),
+            lock_time: LockTime::from_consensus(lock_time(&output.htlc)),
             input: vec![TxIn {
                 previous_output: outpoint,
                 script_sig: ScriptBuf::new(),
@@ -145,6 +98,9 @@ impl HtlcTx {
 
     /// The witness: the other side's signature of [`HtlcOutput::digest`], the owner's of [`HtlcTx::local_digest`], and
     /// the preimage if the HTLC was received.
+    ///
+    /// # Errors
+    /// If the preimage is missing, superfluous or wrong, or a signature is not well-formed.
     pub fn witness(
         &self,
         remote: &Signature,
@@ -184,6 +140,9 @@ impl HtlcTx {
     }
 
     /// The transaction with its witness, ready to broadcast.
+    ///
+    /// # Errors
+    /// If the preimage is missing, superfluous or wrong, or a signature is not well-formed.
     pub fn signed(
         &self,
         remote: &Signature,

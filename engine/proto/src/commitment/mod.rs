@@ -14,6 +14,7 @@ mod closing;
 mod fee;
 mod htlc;
 mod script;
+mod second_stage;
 mod sighash;
 mod spend;
 #[cfg(test)]
@@ -30,7 +31,7 @@ pub use fee::{
 };
 pub use htlc::{HtlcTx, HtlcWitnessError};
 pub use script::{funding_output_script, funding_script, obscure_factor};
-pub use spend::{Anchor, Spend, Sweep, SweepError, sweep};
+pub use spend::{Anchor, OutputSpend, Sweep, SweepError, sweep};
 
 /// The kind of commitment a channel uses, from its `channel_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,7 +53,7 @@ pub enum HtlcDirection {
 
 /// One HTLC that a commitment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Htlc {
+pub struct CommitmentHtlc {
     /// Its id, unique among the HTLCs of its direction.
     pub id: u64,
     /// Which way it goes.
@@ -75,7 +76,7 @@ pub struct CommitmentSpec {
     /// The fee rate.
     pub feerate: FeeratePerKw,
     /// The HTLCs, in any order.
-    pub htlcs: Vec<Htlc>,
+    pub htlcs: Vec<CommitmentHtlc>,
 }
 
 impl CommitmentSpec {

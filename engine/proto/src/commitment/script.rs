@@ -11,7 +11,7 @@ use bitcoin::{Script, ScriptBuf, WPubkeyHash};
 use fulmen_wire::units::{BlockHeight, CltvDelta, PaymentHash};
 use secp256k1::PublicKey;
 
-use super::{ChannelType, Htlc, HtlcDirection};
+use super::{ChannelType, CommitmentHtlc, HtlcDirection};
 use crate::keys::CommitmentKeys;
 
 /// The longest script here (a received HTLC with anchors), so that none is reallocated as it grows.
@@ -121,7 +121,7 @@ impl HtlcScripts {
     }
 
     /// The witness script of `htlc`'s output.
-    pub(super) fn script(&self, htlc: &Htlc) -> ScriptBuf {
+    pub(super) fn script(&self, htlc: &CommitmentHtlc) -> ScriptBuf {
         match htlc.direction {
             HtlcDirection::Offered => self.offered(&htlc.payment_hash),
             HtlcDirection::Received => self.received(&htlc.payment_hash, htlc.cltv_expiry),

@@ -37,7 +37,7 @@ pub enum Anchor {
 
 /// One input of a sweep: an output, and the way it is spent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spend {
+pub struct OutputSpend {
     /// The output.
     pub outpoint: OutPoint,
     /// What it holds.
@@ -78,7 +78,7 @@ enum Branch {
 /// A sequence that neither delays an input nor finalises its transaction.
 const NO_DELAY: Sequence = Sequence::ENABLE_RBF_NO_LOCKTIME;
 
-impl Spend {
+impl OutputSpend {
     /// Whether a signature is needed: all spends but anyone's of an anchor.
     #[must_use]
     pub fn needs_signature(&self) -> bool {
@@ -116,7 +116,10 @@ impl Spend {
         digest.expect("the input exists and the script is the one it pays to").to_byte_array()
     }
 
-    /// The witness, given the signature of [`Spend::digest`]; it is ignored where none is needed.
+    /// The witness, given the signature of [`OutputSpend::digest`]; it is ignored where none is needed.
+    ///
+    /// # Errors
+    /// If a signature is needed and this one is not well-formed.
     pub fn witness(&self, signature: &Signature) -> Result<Witness, MalformedSignature> {
         let mut witness = Witness::new();
         if self.needs_signature() {
@@ -162,9 +165,9 @@ impl Spend {
 
 impl CommitmentTx {
     /// A spend of output `vout` of this commitment.
-    fn spend(&self, vout: u32, amount: Sat, sequence: Sequence, lock: Lock) -> Spend {
+    fn spend(&self, vout: u32, amount: Sat, sequence: Sequence, lock: Lock) -> OutputSpend {
         let outpoint = OutPoint { txid: self.txid, vout };
-        Spend { outpoint, amount, sequence, lock_time: BlockHeight(0), lock }
+        OutputSpend { outpoint, amount, sequence, lock_time: BlockHeight(0), lock }
     }
 
     /// What output `vout` holds.
@@ -174,7 +177,7 @@ impl CommitmentTx {
 
     /// The owner's spend of `to_local`, after the delay. Signed with the owner's delayed key.
     #[must_use]
-    pub fn to_local_spend(&self, params: &CommitmentParams) -> Option<Spend> {
+    pub fn to_local_spend(&self, params: &CommitmentParams) -> Option<OutputSpend> {
         let vout = self.to_local?;
         let sequence = Sequence::from_height(params.to_self_delay.0);
         let lock =
@@ -184,7 +187,7 @@ impl CommitmentTx {
 
     /// The other side's spend of `to_local` once the commitment is revoked. Signed with the revocation key.
     #[must_use]
-    pub fn to_local_penalty(&self) -> Option<Spend> {
+    pub fn to_local_penalty(&self) -> Option<OutputSpend> {
         let vout = self.to_local?;
         let lock =
             Lock::Script { witness_script: self.delayed_script.clone(), branch: Branch::SignatureAndOne };
@@ -193,7 +196,7 @@ impl CommitmentTx {
 
     /// The other side's spend of `to_remote`; with anchors, one block late. Signed with its plain payment key.
     #[must_use]
-    pub fn to_remote_spend(&self) -> Option<Spend> {
+    pub fn to_remote_spend(&self) -> Option<OutputSpend> {
         let vout = self.to_remote?;
         let (sequence, lock) = match self.channel_type {
             ChannelType::StaticRemotekey => (NO_DELAY, Lock::Key(self.keys.remote_pubkey)),
@@ -216,7 +219,7 @@ impl CommitmentTx {
 
     /// An anchor's spend by the side it belongs to, at once. Signed with that side's funding key.
     #[must_use]
-    pub fn anchor_spend(&self, params: &CommitmentParams, anchor: Anchor) -> Option<Spend> {
+    pub fn anchor_spend(&self, params: &CommitmentParams, anchor: Anchor) -> Option<OutputSpend> {
         let (vout, witness_script) = self.anchor(params, anchor)?;
         let lock = Lock::Script { witness_script, branch: Branch::Signature };
         Some(self.spend(vout, ANCHOR_OUTPUT, NO_DELAY, lock))
@@ -224,7 +227,7 @@ impl CommitmentTx {
 
     /// An anchor's spend by anyone, 16 blocks after the commitment. Needs no signature.
     #[must_use]
-    pub fn anchor_spend_by_anyone(&self, params: &CommitmentParams, anchor: Anchor) -> Option<Spend> {
+    pub fn anchor_spend_by_anyone(&self, params: &CommitmentParams, anchor: Anchor) -> Option<OutputSpend> {
         let (vout, witness_script) = self.anchor(params, anchor)?;
         let lock = Lock::Script { witness_script, branch: Branch::Nothing };
         Some(self.spend(vout, ANCHOR_OUTPUT, Sequence(16), lock))
@@ -232,7 +235,7 @@ impl CommitmentTx {
 
     /// The other side's spend of an HTLC output once the commitment is revoked. Signed with the revocation key.
     #[must_use]
-    pub fn htlc_penalty(&self, output: &HtlcOutput) -> Spend {
+    pub fn htlc_penalty(&self, output: &HtlcOutput) -> OutputSpend {
         let branch = Branch::SignatureAndKey(self.keys.revocation_pubkey);
         let lock = Lock::Script { witness_script: output.witness_script.clone(), branch };
         self.spend(output.vout, output.amount, NO_DELAY, lock)
@@ -246,7 +249,7 @@ impl CommitmentTx {
         &self,
         output: &HtlcOutput,
         preimage: Option<&PaymentPreimage>,
-    ) -> Option<Spend> {
+    ) -> Option<OutputSpend> {
         let (branch, lock_time) = match (output.htlc.direction, preimage) {
             (HtlcDirection::Offered, Some(preimage)) => {
                 (Branch::SignatureAndPreimage(*preimage), BlockHeight(0))
@@ -259,12 +262,12 @@ impl CommitmentTx {
             ChannelType::Anchors => Sequence(1),
         };
         let lock = Lock::Script { witness_script: output.witness_script.clone(), branch };
-        Some(Spend { lock_time, ..self.spend(output.vout, output.amount, sequence, lock) })
+        Some(OutputSpend { lock_time, ..self.spend(output.vout, output.amount, sequence, lock) })
     }
 
     /// The owner's spend of an HTLC transaction's output, after the delay. Signed with the owner's delayed key.
     #[must_use]
-    pub fn second_stage_spend(&self, params: &CommitmentParams, htlc: &HtlcTx) -> Spend {
+    pub fn second_stage_spend(&self, params: &CommitmentParams, htlc: &HtlcTx) -> OutputSpend {
         let sequence = Sequence::from_height(params.to_self_delay.0);
         self.second_stage(
             OutPoint { txid: htlc.txid, vout: 0 },
@@ -279,14 +282,20 @@ impl CommitmentTx {
     /// With anchors an HTLC transaction can be joined with others, so that its output is where the chain shows it: the
     /// output at the index of the input that spends the HTLC.
     #[must_use]
-    pub fn second_stage_penalty(&self, outpoint: OutPoint, amount: Sat) -> Spend {
+    pub fn second_stage_penalty(&self, outpoint: OutPoint, amount: Sat) -> OutputSpend {
         self.second_stage(outpoint, amount, NO_DELAY, Branch::SignatureAndOne)
     }
 
     /// A spend of a second-stage output.
-    fn second_stage(&self, outpoint: OutPoint, amount: Sat, sequence: Sequence, branch: Branch) -> Spend {
+    fn second_stage(
+        &self,
+        outpoint: OutPoint,
+        amount: Sat,
+        sequence: Sequence,
+        branch: Branch,
+    ) -> OutputSpend {
         let lock = Lock::Script { witness_script: self.delayed_script.clone(), branch };
-        Spend { outpoint, amount, sequence, lock_time: BlockHeight(0), lock }
+        OutputSpend { outpoint, amount, sequence, lock_time: BlockHeight(0), lock }
     }
 }
 
@@ -316,11 +325,18 @@ pub struct Sweep {
     pub tx: Transaction,
     /// What it pays.
     pub fee: Sat,
-    spends: Vec<Spend>,
+    spends: Vec<OutputSpend>,
 }
 
 /// Builds the transaction that sweeps `spends` to `destination` at `feerate`.
-pub fn sweep(spends: Vec<Spend>, destination: ScriptBuf, feerate: FeeratePerKw) -> Result<Sweep, SweepError> {
+///
+/// # Errors
+/// If there is nothing to spend, or the fee would leave less than the dust limit of `destination`.
+pub fn sweep(
+    spends: Vec<OutputSpend>,
+    destination: ScriptBuf,
+    feerate: FeeratePerKw,
+) -> Result<Sweep, SweepError> {
     if spends.is_empty() {
         return Err(SweepError::Empty);
     }
@@ -328,7 +344,7 @@ pub fn sweep(spends: Vec<Spend>, destination: ScriptBuf, feerate: FeeratePerKw) 
     let dust_limit = Sat(destination.minimal_non_dust().to_sat());
     // Version, lock time, counts of inputs (at most three bytes) and outputs; then the mark of a segwit transaction.
     let fixed = (4 + 4 + 3 + 1 + 8 + 1 + destination.len() as u64) * 4 + 2;
-    let fee = feerate.fee(fixed + spends.iter().map(Spend::weight).sum::<u64>());
+    let fee = feerate.fee(fixed + spends.iter().map(OutputSpend::weight).sum::<u64>());
     let kept = value.checked_sub(fee).filter(|kept| *kept >= dust_limit && *kept > Sat::ZERO);
     let Some(kept) = kept else {
         return Err(SweepError::Uneconomical { value, fee, dust_limit });
@@ -352,7 +368,7 @@ pub fn sweep(spends: Vec<Spend>, destination: ScriptBuf, feerate: FeeratePerKw) 
 impl Sweep {
     /// What it spends, in the order of its inputs.
     #[must_use]
-    pub fn spends(&self) -> &[Spend] {
+    pub fn spends(&self) -> &[OutputSpend] {
         &self.spends
     }
 
@@ -365,7 +381,7 @@ impl Sweep {
 
     /// Signs each input that needs it with the key `key_of` gives for it, and returns the transaction ready to broadcast.
     #[must_use]
-    pub fn signed(&self, key_of: impl Fn(&Spend) -> SecretKey) -> Transaction {
+    pub fn signed(&self, key_of: impl Fn(&OutputSpend) -> SecretKey) -> Transaction {
         let mut tx = self.tx.clone();
         for ((input, spend), digest) in tx.input.iter_mut().zip(&self.spends).zip(self.digests()) {
             let signature =

@@ -6,6 +6,7 @@
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Transaction};
 use fulmen_wire::message::{AcceptChannel, Message, OpenChannel};
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{
     BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, NodeId, PaymentHash, PaymentPreimage,
     PaymentSecret, Point, Sat, Scid, Signature,
@@ -204,6 +205,21 @@ impl<T: Durable> Durable for Option<T> {
     #[cfg(test)]
     fn sample(sampler: &mut Sampler) -> Self {
         bool::sample(sampler).then(|| T::sample(sampler))
+    }
+}
+
+impl Durable for OnionPacket {
+    fn write(&self, out: &mut Encoder<'_>) {
+        out.raw().bytes(self.as_bytes());
+    }
+
+    fn read(input: &mut Decoder<'_>) -> Result<Self, RecordError> {
+        Durable::read(input).map(OnionPacket::from_bytes)
+    }
+
+    #[cfg(test)]
+    fn sample(sampler: &mut Sampler) -> Self {
+        OnionPacket::from_bytes(Durable::sample(sampler))
     }
 }
 

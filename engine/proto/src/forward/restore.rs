@@ -284,7 +284,7 @@ fn supply_onions(shard: &mut Shard) -> Result<(), RestoreError> {
             return Err(RestoreError::OnionMissing(outgoing));
         };
         if let Some(entry) = state.channels.get_mut(&outgoing.channel_id) {
-            entry.channel.supply_onion(outgoing.htlc_id, next_packet.into_bytes());
+            entry.channel.supply_onion(outgoing.htlc_id, next_packet);
         }
     }
     Ok(())

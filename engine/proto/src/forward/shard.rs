@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fulmen_secp::Verifier;
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{ChannelId, NodeId, Scid};
 use secp256k1::SecretKey;
 
@@ -212,9 +213,9 @@ impl Shard {
     }
 
     /// The onion for the next hop of a received HTLC that is to be forwarded.
-    pub(crate) fn next_onion(&self, incoming: IncomingHtlc) -> Option<Box<[u8; 1366]>> {
+    pub(crate) fn next_onion(&self, incoming: IncomingHtlc) -> Option<OnionPacket> {
         match self.peel_again(incoming)? {
-            Peeled::Forward { next_packet, .. } => Some(next_packet.into_bytes()),
+            Peeled::Forward { next_packet, .. } => Some(next_packet),
             Peeled::Final { .. } => None,
         }
     }

@@ -73,6 +73,9 @@ pub struct Basepoints {
 
 impl Basepoints {
     /// Parses the five points of a peer's message, in the order of the fields there.
+    ///
+    /// # Errors
+    /// If one of the five is not a point of secp256k1; the error names the first.
     pub fn parse(
         funding_pubkey: &Point,
         revocation_basepoint: &Point,

@@ -40,6 +40,9 @@ pub fn secp() -> &'static Secp256k1<All> {
 }
 
 /// Parses a point; `field` names it in the error.
+///
+/// # Errors
+/// If the bytes are not a compressed point of secp256k1.
 pub fn parse_point(field: &'static str, value: &Point) -> Result<PublicKey, InvalidPoint> {
     PublicKey::from_slice(&value.0).map_err(|_| InvalidPoint { field, value: *value })
 }

@@ -173,6 +173,9 @@ impl SecretStore {
     }
 
     /// Checks that `secret` may be taken in as that of commitment `number`, without changing the store.
+    ///
+    /// # Errors
+    /// If the number is not the next one, or an earlier secret does not derive from this one.
     pub fn check(
         &self,
         number: CommitmentNumber,
@@ -193,6 +196,9 @@ impl SecretStore {
     }
 
     /// Takes in the secret of commitment `number`, which must be the next due and derive the earlier ones.
+    ///
+    /// # Errors
+    /// If the number is not the next one, or an earlier secret does not derive from this one. The store is unchanged.
     pub fn insert(
         &mut self,
         number: CommitmentNumber,

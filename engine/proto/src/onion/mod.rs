@@ -20,10 +20,7 @@ mod peel;
 pub use failure::{Failure, FailureCode, NotBadOnion};
 pub use failure_packet::{ReturnedFailure, SharedSecrets, create_failure, wrap_failure};
 pub use keys::{ReplayTag, SharedSecret};
-pub use packet::{
-    BuildError, HMAC_LENGTH, HOP_PAYLOADS_LENGTH, Hop, OnionPacket, PACKET_LENGTH, PAYLOAD_LENGTH_MIN, build,
-    hop_size, payload_size,
-};
+pub use packet::{OnionBuildError, OnionHop, PAYLOAD_LENGTH_MIN, build, hop_size, payload_size};
 pub use payload::{FinalPayload, ForwardPayload, OtherRecord, Payload, PayloadError, PaymentData};
 pub use peel::{PeelError, PeelJob, PeelReaction, Peeled, peel, peel_batch};
 

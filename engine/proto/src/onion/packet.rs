@@ -1,108 +1,27 @@
 //! The onion packet and its construction by the origin (BOLT 4, "Packet Structure", "Packet Construction", "Filler
 //! Generation").
 //!
-//! Owns: the 1366-byte layout, the accounting of hop sizes, and building a packet from opaque payloads. Does not know
-//! what payloads mean.
+//! Owns: the accounting of hop sizes, and building a packet from opaque payloads. Does not parse payloads; the layout
+//! of a packet is [`fulmen_wire::onion`].
 //!
 //! Invariant: a packet is built only if every payload fits whole; the same session key, hops and associated data give
 //! the same bytes. A session key must never be used twice.
 
-use core::fmt;
-
-use fulmen_wire::units::{NodeId, Point};
+use fulmen_wire::onion::{HMAC_LENGTH, HOP_PAYLOADS_LENGTH, OnionPacket};
+use fulmen_wire::units::NodeId;
 use hmac::Mac;
 use secp256k1::{PublicKey, SecretKey};
 
 use super::failure_packet::SharedSecrets;
 use super::keys::{Key, KeyKind, SharedSecret};
-use crate::keys::secp;
+use crate::keys::{secp, to_point};
 
-/// The bytes of a packet on the wire.
-pub const PACKET_LENGTH: usize = 1 + 33 + HOP_PAYLOADS_LENGTH + HMAC_LENGTH;
-/// The bytes all hops' payloads share, with their lengths and HMACs.
-pub const HOP_PAYLOADS_LENGTH: usize = 1300;
-/// The bytes of a packet's HMAC.
-pub const HMAC_LENGTH: usize = 32;
 /// The shortest payload: lengths 0 (the legacy format) and 1 are reserved.
 pub const PAYLOAD_LENGTH_MIN: usize = 2;
 
-/// Where the hop payloads start and end in a packet.
-pub(super) const HOP_PAYLOADS: core::ops::Range<usize> = 34..34 + HOP_PAYLOADS_LENGTH;
-
-/// An onion as `update_add_htlc.onion_routing_packet` carries it. Its parts are not known to be valid.
-#[derive(Clone, PartialEq, Eq)]
-pub struct OnionPacket(Box<[u8; PACKET_LENGTH]>);
-
-impl OnionPacket {
-    /// Takes a packet off the wire; nothing is checked before it is peeled.
-    #[must_use]
-    pub const fn from_bytes(bytes: Box<[u8; PACKET_LENGTH]>) -> OnionPacket {
-        OnionPacket(bytes)
-    }
-
-    /// The packet's bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; PACKET_LENGTH] {
-        &self.0
-    }
-
-    /// The packet's bytes, for `update_add_htlc`.
-    #[must_use]
-    pub fn into_bytes(self) -> Box<[u8; PACKET_LENGTH]> {
-        self.0
-    }
-
-    /// The version byte: zero in all packets we build.
-    #[must_use]
-    pub const fn version(&self) -> u8 {
-        self.0[0]
-    }
-
-    /// The ephemeral key for the hop that receives this packet.
-    #[must_use]
-    pub fn public_key(&self) -> Point {
-        Point(self.0[1..34].try_into().expect("33 bytes"))
-    }
-
-    /// The obfuscated payloads.
-    #[must_use]
-    pub fn hop_payloads(&self) -> &[u8; HOP_PAYLOADS_LENGTH] {
-        self.0[HOP_PAYLOADS].try_into().expect("1300 bytes")
-    }
-
-    /// The HMAC under the receiving hop's key.
-    #[must_use]
-    pub fn hmac(&self) -> &[u8; HMAC_LENGTH] {
-        self.0[HOP_PAYLOADS.end..].try_into().expect("32 bytes")
-    }
-
-    /// Joins the parts of a packet of version 0.
-    pub(super) fn new(public_key: &[u8; 33], hop_payloads: &[u8], hmac: &[u8]) -> OnionPacket {
-        let mut bytes = Box::new([0; PACKET_LENGTH]);
-        bytes[1..34].copy_from_slice(public_key);
-        bytes[HOP_PAYLOADS].copy_from_slice(hop_payloads);
-        bytes[HOP_PAYLOADS.end..].copy_from_slice(hmac);
-        OnionPacket(bytes)
-    }
-
-    /// Gives the packet its ephemeral key.
-    pub(super) fn set_public_key(&mut self, public_key: &PublicKey) {
-        self.0[1..34].copy_from_slice(&public_key.serialize());
-    }
-}
-
-impl fmt::Debug for OnionPacket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnionPacket")
-            .field("version", &self.version())
-            .field("public_key", &self.public_key())
-            .finish_non_exhaustive()
-    }
-}
-
 /// One hop of a packet to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hop {
+pub struct OnionHop {
     /// The node that will peel this layer.
     pub node_id: NodeId,
     /// Its TLV payload, without the length in front.
@@ -112,7 +31,7 @@ pub struct Hop {
 /// Why a packet cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BuildError {
+pub enum OnionBuildError {
     /// A route needs a hop.
     #[error("a route without hops")]
     NoHops,
@@ -151,7 +70,7 @@ pub const fn hop_size(payload_length: usize) -> usize {
 
 /// What these hops take of [`HOP_PAYLOADS_LENGTH`]; a packet can be built when it is not more.
 #[must_use]
-pub fn payload_size(hops: &[Hop]) -> usize {
+pub fn payload_size(hops: &[OnionHop]) -> usize {
     hops.iter().fold(0, |size, hop| size.saturating_add(hop_size(hop.payload.len())))
 }
 
@@ -160,12 +79,12 @@ pub fn payload_size(hops: &[Hop]) -> usize {
 /// `associated_data` is what each hop must present to peel: the payment hash. `session_key` must be fresh and random.
 ///
 /// # Errors
-/// When the hops do not fit or are not valid; see [`BuildError`].
+/// When the hops do not fit or are not valid; see [`OnionBuildError`].
 pub fn build(
     session_key: &SecretKey,
-    hops: &[Hop],
+    hops: &[OnionHop],
     associated_data: &[u8],
-) -> Result<(OnionPacket, SharedSecrets), BuildError> {
+) -> Result<(OnionPacket, SharedSecrets), OnionBuildError> {
     check_sizes(hops)?;
     let secrets = shared_secrets(session_key, hops)?;
     let filler = filler(hops, &secrets);
@@ -184,45 +103,45 @@ pub fn build(
         let mac = secret.derive(KeyKind::Mu).mac();
         hmac = mac.chain_update(hop_payloads).chain_update(associated_data).finalize().into_bytes().into();
     }
-    let packet = OnionPacket::new(&session_key.public_key(secp()).serialize(), &hop_payloads, &hmac);
+    let packet = OnionPacket::from_parts(&to_point(&session_key.public_key(secp())), &hop_payloads, &hmac);
     Ok((packet, SharedSecrets::new(secrets)))
 }
 
-fn check_sizes(hops: &[Hop]) -> Result<(), BuildError> {
+fn check_sizes(hops: &[OnionHop]) -> Result<(), OnionBuildError> {
     if hops.is_empty() {
-        return Err(BuildError::NoHops);
+        return Err(OnionBuildError::NoHops);
     }
     for (hop, length) in hops.iter().map(|hop| hop.payload.len()).enumerate() {
         if length < PAYLOAD_LENGTH_MIN {
-            return Err(BuildError::PayloadTooShort { hop, length });
+            return Err(OnionBuildError::PayloadTooShort { hop, length });
         }
     }
     match payload_size(hops) {
-        size if size > HOP_PAYLOADS_LENGTH => Err(BuildError::TooLarge { size }),
+        size if size > HOP_PAYLOADS_LENGTH => Err(OnionBuildError::TooLarge { size }),
         _ => Ok(()),
     }
 }
 
 /// ECDH with each hop, blinding the ephemeral key in between.
-fn shared_secrets(session_key: &SecretKey, hops: &[Hop]) -> Result<Vec<SharedSecret>, BuildError> {
+fn shared_secrets(session_key: &SecretKey, hops: &[OnionHop]) -> Result<Vec<SharedSecret>, OnionBuildError> {
     let mut secrets = Vec::with_capacity(hops.len());
     let mut ephemeral = *session_key;
     for (index, hop) in hops.iter().enumerate() {
         let node_key = PublicKey::from_slice(&hop.node_id.0)
-            .map_err(|_| BuildError::InvalidNodeId { hop: index, node_id: hop.node_id })?;
+            .map_err(|_| OnionBuildError::InvalidNodeId { hop: index, node_id: hop.node_id })?;
         let secret = SharedSecret::new(&node_key, &ephemeral);
         secrets.push(secret);
         if index + 1 < hops.len() {
             let factor = secret.blinding_factor(&ephemeral.public_key(secp()).serialize());
             let blinded = factor.and_then(|factor| ephemeral.mul_tweak(&factor).ok());
-            ephemeral = blinded.ok_or(BuildError::UnusableSessionKey)?;
+            ephemeral = blinded.ok_or(OnionBuildError::UnusableSessionKey)?;
         }
     }
     Ok(secrets)
 }
 
 /// What the last hop will find at the packet's end: the zeros each hop before appended, as later hops obfuscated them.
-fn filler(hops: &[Hop], secrets: &[SharedSecret]) -> Vec<u8> {
+fn filler(hops: &[OnionHop], secrets: &[SharedSecret]) -> Vec<u8> {
     let mut filler = Vec::with_capacity(HOP_PAYLOADS_LENGTH);
     let mut skipped = [0; HOP_PAYLOADS_LENGTH];
     let forwarding = hops.len().saturating_sub(1);

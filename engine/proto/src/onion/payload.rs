@@ -99,6 +99,7 @@ pub struct FinalPayload {
 
 /// Why a payload is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PayloadError {
     /// The bytes are no TLV stream.
     #[error("not a TLV stream: {error}")]

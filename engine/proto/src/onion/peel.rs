@@ -9,6 +9,7 @@
 //! eight hops at once, which leaves 36 us. `bench/benches/onion.rs` checks it.
 
 use fulmen_secp::{MultiplyJob, multiply_points, parse_keys};
+use fulmen_wire::onion::{HMAC_LENGTH, HOP_PAYLOADS_LENGTH, OnionPacket};
 use fulmen_wire::units::Point;
 use hmac::Mac;
 use secp256k1::{PublicKey, SecretKey};
@@ -16,9 +17,8 @@ use sha2::{Digest, Sha256};
 
 use super::failure::{Failure, FailureCode};
 use super::keys::{KeyKind, SharedSecret};
-use super::packet::{
-    HMAC_LENGTH, HOP_PAYLOADS, HOP_PAYLOADS_LENGTH, OnionPacket, PACKET_LENGTH, PAYLOAD_LENGTH_MIN,
-};
+use super::packet::PAYLOAD_LENGTH_MIN;
+use crate::keys::to_point;
 
 /// What an onion held for this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,7 @@ impl Peeled {
 
 /// Why an onion cannot be peeled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PeelError {
     /// A version we do not know.
     #[error("the onion's version is {version}, not 0")]
@@ -127,7 +128,7 @@ impl PeelError {
 #[derive(Clone, Copy, Debug)]
 pub struct PeelJob<'a> {
     /// The onion as received.
-    pub packet: &'a [u8; PACKET_LENGTH],
+    pub packet: &'a OnionPacket,
     /// What the onion commits to: the HTLC's payment hash.
     pub associated_data: &'a [u8],
 }
@@ -158,7 +159,7 @@ pub fn peel_batch(secret_key: &SecretKey, jobs: &[PeelJob<'_>]) -> Vec<Result<Pe
 /// When the packet is not authentic or not well formed; [`PeelError::reaction`] says what to answer.
 pub fn peel(
     secret_key: &SecretKey,
-    packet: &[u8; PACKET_LENGTH],
+    packet: &OnionPacket,
     associated_data: &[u8],
 ) -> Result<Peeled, PeelError> {
     let jobs = [PeelJob { packet, associated_data }];
@@ -167,7 +168,7 @@ pub fn peel(
 
 impl PeelJob<'_> {
     fn key_bytes(&self) -> [u8; 33] {
-        self.packet[1..34].try_into().expect("33 bytes")
+        self.packet.public_key().0
     }
 
     fn invalid_key(&self) -> PeelError {
@@ -192,32 +193,33 @@ impl Opened {
         public_key: Option<PublicKey>,
     ) -> Result<Opened, PeelError> {
         let packet = job.packet;
-        if packet[0] != 0 {
-            return Err(PeelError::Version { version: packet[0], sha256_of_onion: sha256(packet) });
+        if packet.version() != 0 {
+            return Err(PeelError::Version { version: packet.version(), sha256_of_onion: sha256(packet) });
         }
         let public_key = public_key.ok_or_else(|| job.invalid_key())?;
         let shared_secret = SharedSecret::new(&public_key, secret_key);
 
         let mac = shared_secret.derive(KeyKind::Mu).mac();
-        let mac = mac.chain_update(&packet[HOP_PAYLOADS]).chain_update(job.associated_data);
+        let mac = mac.chain_update(packet.hop_payloads()).chain_update(job.associated_data);
         // The comparison takes the same time wherever the bytes differ.
-        if mac.verify_slice(&packet[HOP_PAYLOADS.end..]).is_err() {
+        if mac.verify_slice(packet.hmac()).is_err() {
             return Err(PeelError::Hmac { sha256_of_onion: sha256(packet) });
         }
 
         let mut plain = [0; 2 * HOP_PAYLOADS_LENGTH];
-        plain[..HOP_PAYLOADS_LENGTH].copy_from_slice(&packet[HOP_PAYLOADS]);
+        plain[..HOP_PAYLOADS_LENGTH].copy_from_slice(packet.hop_payloads());
         let mut stream = shared_secret.derive(KeyKind::Rho).stream();
         stream.apply(&mut plain[..HOP_PAYLOADS_LENGTH]);
         let framed = Framed::read(&plain).ok_or(PeelError::Framing { shared_secret })?;
         let payload = plain[framed.start..framed.end].to_vec();
-        let next_hmac = &plain[framed.end..framed.end + HMAC_LENGTH];
+        let next_hmac: [u8; HMAC_LENGTH] =
+            plain[framed.end..framed.end + HMAC_LENGTH].try_into().expect("32 bytes");
         let next = next_hmac.iter().any(|byte| *byte != 0).then(|| {
             let shift = framed.end + HMAC_LENGTH;
             // Only as much of the stream's second half is drawn as moves into the next packet.
             stream.apply(&mut plain[HOP_PAYLOADS_LENGTH..HOP_PAYLOADS_LENGTH + shift]);
-            let (payloads, hmac) = (shift..shift + HOP_PAYLOADS_LENGTH, framed.end..shift);
-            OnionPacket::new(&[0; 33], &plain[payloads], &plain[hmac])
+            let payloads = &plain[shift..shift + HOP_PAYLOADS_LENGTH];
+            OnionPacket::from_parts(&Point([0; 33]), payloads.try_into().expect("1,300 bytes"), &next_hmac)
         });
         let factor = next.as_ref().and_then(|_| shared_secret.blinding_factor(&job.key_bytes()));
         let blinding = factor.map(|scalar| MultiplyJob { point: public_key, scalar });
@@ -227,7 +229,7 @@ impl Opened {
     fn peeled(self, job: &PeelJob<'_>, next_key: Option<PublicKey>) -> Result<Peeled, PeelError> {
         let Opened { shared_secret, payload, next, .. } = self;
         let Some(mut next_packet) = next else { return Ok(Peeled::Final { payload, shared_secret }) };
-        next_packet.set_public_key(&next_key.ok_or_else(|| job.invalid_key())?);
+        next_packet.set_public_key(&to_point(&next_key.ok_or_else(|| job.invalid_key())?));
         Ok(Peeled::Forward { payload, next_packet, shared_secret })
     }
 }
@@ -251,6 +253,6 @@ impl Framed {
     }
 }
 
-fn sha256(packet: &[u8; PACKET_LENGTH]) -> [u8; 32] {
-    Sha256::digest(packet).into()
+fn sha256(packet: &OnionPacket) -> [u8; 32] {
+    Sha256::digest(packet.as_bytes()).into()
 }

@@ -7,6 +7,7 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::features::Features;
 use crate::field::{Field, TlvValue, message};
+use crate::onion::OnionPacket;
 use crate::units::{
     BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, PaymentHash, PaymentPreimage, Point,
     Sat, Scid, Signature, Txid,
@@ -209,7 +210,7 @@ message! {
         /// The height from which the sender can reclaim the HTLC on chain.
         cltv_expiry: BlockHeight,
         /// The onion with the instructions for the receiver (BOLT 4).
-        onion_routing_packet: Box<[u8; 1366]>,
+        onion_routing_packet: OnionPacket,
     }
     tlvs {
         /// The point that unblinds the receiver's hop of a blinded path.

@@ -186,7 +186,7 @@ fn a_fee_between_both_ranges_is_found() {
     pair.a_to_b();
     pair.b.commit();
     pair.b_to_a();
-    let plan = pair.a.channel.plan_commit(&LOW).expect("the first closing_signed");
+    let plan = pair.a.channel.plan_turn_end(&LOW).expect("the first closing_signed");
     pair.a.run(plan).unwrap();
     pair.settle();
     let (_, fee) = closed(&mut pair);
@@ -222,16 +222,16 @@ fn proposal(node: &Node, fee: Sat, fee_range: Option<(Sat, Sat)>, variant: Closi
     let script = |script: &Option<Vec<u8>>| ScriptBuf::from(script.clone().unwrap());
     let closing = ClosingTx::build(
         &ClosingParams {
-            funding_outpoint: params.outpoint,
-            funding_amount: params.funding,
+            funding_outpoint: params.agreed.outpoint,
+            funding_amount: params.agreed.funding,
             local_funding_pubkey: params.local_commitment.local_funding_pubkey,
             remote_funding_pubkey: params.local_commitment.remote_funding_pubkey,
-            local_is_opener: params.opener == Side::Local,
+            local_is_opener: params.agreed.opener == Side::Local,
             to_local: local,
             to_remote: remote,
             local_script: script(&negotiating.funded.shutdown.sent),
             remote_script: script(&negotiating.funded.shutdown.received),
-            dust_limit: params.local_terms.dust_limit,
+            dust_limit: params.agreed.local_terms.dust_limit,
             fee,
         },
         variant,

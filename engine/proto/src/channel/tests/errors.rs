@@ -8,7 +8,7 @@ use fulmen_wire::message::{
 };
 use fulmen_wire::units::{CltvDelta, Point, Signature};
 
-use crate::channel::{Reaction, Stage};
+use crate::channel::{Reaction, RemovalError, Stage};
 use crate::keys::NodeSeed;
 
 /// A point that has the form of one, its coordinate beyond the field.
@@ -157,7 +157,7 @@ fn add_message(pair: &Pair, amount: Msat) -> UpdateAddHtlc {
         amount_msat: amount,
         payment_hash: hash_of(&preimage(0)),
         cltv_expiry: BlockHeight(500),
-        onion_routing_packet: Box::new([0; 1366]),
+        onion_routing_packet: OnionPacket::from_bytes(Box::new([0; 1366])),
         path_key: None,
         unknown: Default::default(),
     }
@@ -244,24 +244,27 @@ fn unacceptable_removals() {
         attribution_data: None,
         unknown: Default::default(),
     };
-    assert_eq!(refused(&mut pair.a, fulfill(0, 1)), ChannelError::UnknownHtlc(0));
-    assert_eq!(refused(&mut pair.a, fail(0)), ChannelError::UnknownHtlc(0));
+    assert_eq!(refused(&mut pair.a, fulfill(0, 1)), ChannelError::Removal(RemovalError::UnknownHtlc(0)));
+    assert_eq!(refused(&mut pair.a, fail(0)), ChannelError::Removal(RemovalError::UnknownHtlc(0)));
     let unknown = Command::FailHtlc { id: 0, reason: vec![] };
-    assert_eq!(pair.b.command(&unknown), Err(CommandError::UnknownHtlc(0)));
+    assert_eq!(pair.b.command(&unknown), Err(CommandError::Removal(RemovalError::UnknownHtlc(0))));
 
     pair.a.add(Msat(1_000_000), 1);
     pair.a.commit();
     while pair.a_to_b() {}
     assert_eq!(pair.b.channel.htlc(Side::Remote, 0).unwrap().added, Stage::Acknowledged);
-    assert_eq!(refused(&mut pair.a, fulfill(0, 1)), ChannelError::HtlcNotCommitted(0));
+    assert_eq!(refused(&mut pair.a, fulfill(0, 1)), ChannelError::Removal(RemovalError::NotCommitted(0)));
     let early = Command::FulfillHtlc { id: 0, preimage: preimage(1) };
-    assert_eq!(pair.b.command(&early), Err(CommandError::HtlcNotCommitted(0)));
+    assert_eq!(pair.b.command(&early), Err(CommandError::Removal(RemovalError::NotCommitted(0))));
     pair.settle();
 
     let error = refused(&mut pair.a, fulfill(0, 2));
-    assert!(matches!(error, ChannelError::WrongPreimage { id: 0, .. }));
+    assert!(matches!(error, ChannelError::Removal(RemovalError::WrongPreimage { id: 0, .. })));
     let wrong = Command::FulfillHtlc { id: 0, preimage: preimage(2) };
-    assert!(matches!(pair.b.command(&wrong), Err(CommandError::WrongPreimage { id: 0, .. })));
+    assert!(matches!(
+        pair.b.command(&wrong),
+        Err(CommandError::Removal(RemovalError::WrongPreimage { id: 0, .. }))
+    ));
     let malformed = UpdateFailMalformedHtlc {
         channel_id,
         id: 0,
@@ -269,10 +272,13 @@ fn unacceptable_removals() {
         failure_code: 0x4005,
         unknown: Default::default(),
     };
-    let expected = ChannelError::NotBadOnion { id: 0, failure_code: 0x4005 };
+    let expected = ChannelError::Removal(RemovalError::NotBadOnion { id: 0, failure_code: 0x4005 });
     assert_eq!(refused(&mut pair.a, malformed), expected);
     let malformed = Command::FailMalformedHtlc { id: 0, sha256_of_onion: [0; 32], failure_code: 0x4005 };
-    assert_eq!(pair.b.command(&malformed), Err(CommandError::NotBadOnion(0x4005)));
+    assert_eq!(
+        pair.b.command(&malformed),
+        Err(CommandError::Removal(RemovalError::NotBadOnion { id: 0, failure_code: 0x4005 }))
+    );
     let long = Command::FailHtlc { id: 0, reason: vec![0; 65_535] };
     assert_eq!(pair.b.command(&long), Err(CommandError::ReasonTooLong(65_535)));
     let longest = Command::FailHtlc { id: 0, reason: vec![0; 65_535 - 2 - 32 - 8 - 2] };
@@ -280,9 +286,9 @@ fn unacceptable_removals() {
 
     pair.b.fulfill(0, 1);
     let twice = Command::FailHtlc { id: 0, reason: vec![] };
-    assert_eq!(pair.b.command(&twice), Err(CommandError::HtlcAlreadyRemoved(0)));
+    assert_eq!(pair.b.command(&twice), Err(CommandError::Removal(RemovalError::AlreadyRemoved(0))));
     pair.b_to_a();
-    assert_eq!(refused(&mut pair.a, fail(0)), ChannelError::HtlcAlreadyRemoved(0));
+    assert_eq!(refused(&mut pair.a, fail(0)), ChannelError::Removal(RemovalError::AlreadyRemoved(0)));
 }
 
 #[test]
@@ -498,5 +504,5 @@ fn errors_of_the_peer_fail_the_channel_and_warnings_do_not() {
     // A failed channel stays silent.
     let add = add_message(&pair, Msat(1000));
     pair.a.receive(&Message::from(add).encode()).unwrap();
-    assert!(pair.a.sent.is_empty() && pair.a.channel.plan_commit(&CONTEXT).is_none());
+    assert!(pair.a.sent.is_empty() && pair.a.channel.plan_turn_end(&CONTEXT).is_none());
 }

@@ -114,7 +114,7 @@ fn updates_are_batched_while_a_revocation_is_due() {
     pair.settle();
     let (local, remote) = pair.a.channel.commitment_numbers().unwrap();
     assert_eq!((local, remote), (CommitmentNumber(2), CommitmentNumber(2)));
-    assert!(pair.a.channel.plan_commit(&CONTEXT).is_none());
+    assert!(pair.a.channel.plan_turn_end(&CONTEXT).is_none());
     assert!(!pair.a.channel.is_settling());
 }
 
@@ -244,7 +244,7 @@ fn a_peer_may_spend_what_it_claims_at_once() {
         amount_msat: Msat(800_000_000),
         payment_hash: hash_of(&preimage(2)),
         cltv_expiry: BlockHeight(500),
-        onion_routing_packet: Box::new([0; 1366]),
+        onion_routing_packet: OnionPacket::from_bytes(Box::new([0; 1366])),
         path_key: None,
         unknown: Default::default(),
     };

@@ -76,7 +76,7 @@ impl Walk {
             40..43 => self.toggle_connection(),
             43..44 if !self.connected => self.restart(side),
             44..58 => {
-                if let Some(plan) = self.node(side).channel.plan_commit(&CONTEXT) {
+                if let Some(plan) = self.node(side).channel.plan_turn_end(&CONTEXT) {
                     self.node(side).run(plan).expect("nothing to verify");
                 }
             }

@@ -8,7 +8,7 @@ use bitcoin::{OutPoint, Transaction};
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, PaymentHash, Sat};
 use secp256k1::SecretKey;
 
-use super::{ChannelType, CommitmentParams, Htlc, HtlcDirection, funding_script, obscure_factor};
+use super::{ChannelType, CommitmentHtlc, CommitmentParams, HtlcDirection, funding_script, obscure_factor};
 use crate::keys::{ChannelSecrets, CommitmentKeys, CommitmentNumber, NodeSeed};
 
 /// A channel of two sides made up of seeds; local opened it.
@@ -53,8 +53,14 @@ fn empty_tx() -> Transaction {
     }
 }
 
-fn htlc(id: u64, direction: HtlcDirection, amount: Msat) -> Htlc {
-    Htlc { id, direction, amount, payment_hash: PaymentHash([id as u8; 32]), cltv_expiry: BlockHeight(500) }
+fn htlc(id: u64, direction: HtlcDirection, amount: Msat) -> CommitmentHtlc {
+    CommitmentHtlc {
+        id,
+        direction,
+        amount,
+        payment_hash: PaymentHash([id as u8; 32]),
+        cltv_expiry: BlockHeight(500),
+    }
 }
 
 fn secret(hex: &str) -> SecretKey {

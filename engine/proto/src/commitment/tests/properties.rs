@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use super::{Channel, htlc};
 use crate::commitment::{
     ANCHOR_OUTPUT, ChannelType, ClosingError, ClosingParams, ClosingTx, ClosingVariant, CommitmentError,
-    CommitmentSpec, CommitmentTx, Htlc, HtlcDirection, commitment_fee, commitment_number, is_trimmed,
-    trim_threshold,
+    CommitmentHtlc, CommitmentSpec, CommitmentTx, HtlcDirection, commitment_fee, commitment_number,
+    is_trimmed, trim_threshold,
 };
 use crate::keys::CommitmentNumber;
 
@@ -26,11 +26,11 @@ fn any_type() -> impl Strategy<Value = ChannelType> {
 }
 
 /// HTLCs around the dust limits, some of them equal in amount, hash or expiry.
-fn any_htlcs() -> impl Strategy<Value = Vec<Htlc>> {
+fn any_htlcs() -> impl Strategy<Value = Vec<CommitmentHtlc>> {
     let one =
         (any::<bool>(), prop_oneof![0u64..3_000_000, Just(2_000_000), Just(20_000_000)], 0u8..3, 500u32..503);
     prop::collection::vec(one, 0..12).prop_map(|drawn| {
-        let build = |(id, (offered, amount, hash, expiry)): (usize, (bool, u64, u8, u32))| Htlc {
+        let build = |(id, (offered, amount, hash, expiry)): (usize, (bool, u64, u8, u32))| CommitmentHtlc {
             id: id as u64,
             direction: if offered { HtlcDirection::Offered } else { HtlcDirection::Received },
             amount: Msat(amount),
@@ -42,7 +42,7 @@ fn any_htlcs() -> impl Strategy<Value = Vec<Htlc>> {
 }
 
 /// Splits what the HTLCs leave of the channel's capacity.
-fn spec(capacity: Sat, local_share: u64, feerate: u32, htlcs: Vec<Htlc>) -> CommitmentSpec {
+fn spec(capacity: Sat, local_share: u64, feerate: u32, htlcs: Vec<CommitmentHtlc>) -> CommitmentSpec {
     let held: Msat = htlcs.iter().map(|htlc| htlc.amount).sum();
     let left = capacity.to_msat().checked_sub(held).unwrap();
     let to_local = Msat(left.0 / 1000 * local_share + left.0 % 1000);
@@ -301,7 +301,7 @@ fn an_unbalanced_spec_is_refused() {
 fn anchors_need_an_opener_who_can_pay_them() {
     let channel = Channel::new(ChannelType::Anchors);
     let number = CommitmentNumber::FIRST;
-    let build = |to_local: u64, htlcs: Vec<Htlc>| {
+    let build = |to_local: u64, htlcs: Vec<CommitmentHtlc>| {
         let held: Msat = htlcs.iter().map(|htlc| htlc.amount).sum();
         let to_remote = Msat(1_000_000_000 - held.0 - to_local);
         let spec = CommitmentSpec { to_local: Msat(to_local), to_remote, feerate: FeeratePerKw(1000), htlcs };

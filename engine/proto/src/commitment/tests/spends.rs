@@ -9,8 +9,8 @@ use secp256k1::SecretKey;
 
 use super::{Channel, htlc};
 use crate::commitment::{
-    Anchor, ChannelType, CommitmentSpec, CommitmentTx, HtlcDirection, HtlcWitnessError, Spend, SweepError,
-    sweep,
+    Anchor, ChannelType, CommitmentSpec, CommitmentTx, HtlcDirection, HtlcWitnessError, OutputSpend,
+    SweepError, sweep,
 };
 use crate::keys::{CommitmentNumber, sign};
 
@@ -42,7 +42,7 @@ fn destination() -> ScriptBuf {
 
 /// What a spend ought to look like.
 struct Expected {
-    spend: Spend,
+    spend: OutputSpend,
     key: Option<SecretKey>,
     sequence: u32,
     lock_time: u32,
@@ -100,7 +100,7 @@ fn expected(channel: &Channel, commitment: &CommitmentTx) -> Vec<Expected> {
     rows
 }
 
-fn digest_by_bitcoin(tx: &Transaction, index: usize, spend: &Spend, witness: &Witness) -> [u8; 32] {
+fn digest_by_bitcoin(tx: &Transaction, index: usize, spend: &OutputSpend, witness: &Witness) -> [u8; 32] {
     let (amount, all) = (Amount::from_sat(spend.amount.0), EcdsaSighashType::All);
     let mut cache = SighashCache::new(tx);
     let script = spend.script_pubkey();
@@ -136,9 +136,9 @@ fn spends_are_what_their_scripts_demand() {
 
 /// Sweeps all of them at once, as no chain would accept, to look at digests, witnesses and weight.
 fn check_sweep(rows: &[Expected]) {
-    let spends: Vec<Spend> = rows.iter().map(|row| row.spend.clone()).collect();
+    let spends: Vec<OutputSpend> = rows.iter().map(|row| row.spend.clone()).collect();
     let swept = sweep(spends, destination(), FeeratePerKw(1000)).unwrap();
-    let key_of = |spend: &Spend| {
+    let key_of = |spend: &OutputSpend| {
         let row = rows.iter().find(|row| row.spend == *spend).unwrap();
         row.key.expect("no key is asked for where none is needed")
     };

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::{Channel, empty_tx, htlc, secret};
 use crate::commitment::{
-    ChannelType, CommitmentParams, CommitmentSpec, CommitmentTx, Htlc, HtlcDirection, HtlcOutput,
+    ChannelType, CommitmentHtlc, CommitmentParams, CommitmentSpec, CommitmentTx, HtlcDirection, HtlcOutput,
     commitment_number, commitment_weight, funding_output_script, funding_script, htlc_weight, obscure_factor,
 };
 use crate::keys::{
@@ -160,7 +160,7 @@ impl Fixture {
 fn spec(case: &Case, htlcs: &[HtlcVector]) -> CommitmentSpec {
     let chosen = case.htlcs.iter().map(|id| {
         let vector = &htlcs[*id];
-        Htlc {
+        CommitmentHtlc {
             id: vector.id,
             direction: match vector.direction.as_str() {
                 "offered" => HtlcDirection::Offered,

@@ -7,6 +7,7 @@
 //! twice, also after a restart, changes nothing the second time. Its sender can repeat it from its durable state until
 //! it is answered: an `Offer` or a `Part` by `Resolve`, a `Resolve` by `Ack`.
 
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{BlockHeight, Msat, PaymentHash};
 
 use super::circuit::{Offer, Resolution};
@@ -29,7 +30,7 @@ pub enum HandoffStep {
         /// What to offer.
         offer: Offer,
         /// With which onion.
-        onion: Box<[u8; 1366]>,
+        onion: OnionPacket,
     },
     /// To the shard that receives payments under this hash: an HTLC that pays this node.
     Part(PaymentPart),

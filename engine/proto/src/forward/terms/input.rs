@@ -6,6 +6,7 @@
 use bitcoin::{ScriptBuf, Transaction, TxOut};
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{
     BlockHeight, ChannelId, CltvDelta, FeeratePerKw, Msat, NodeId, PaymentHash, PaymentPreimage,
     PaymentSecret, Sat, Scid, Txid,
@@ -183,7 +184,7 @@ pub struct SendHtlc {
     /// What locks it.
     pub payment_hash: PaymentHash,
     /// The onion for the first hop.
-    pub onion: Box<[u8; 1366]>,
+    pub onion: OnionPacket,
 }
 
 impl SendHtlc {
@@ -196,7 +197,7 @@ impl SendHtlc {
             amount: payment.amount,
             cltv_expiry: payment.cltv_expiry,
             payment_hash: payment.payment_hash,
-            onion: payment.packet.clone().into_bytes(),
+            onion: payment.packet.clone(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::config::NodeConfig;
 
 /// A peer that cannot be talked to: the connection is to be closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InitError {
     /// It requires a feature this node does not know.
     #[error("the peer requires feature bit {bit}, which is not known here")]

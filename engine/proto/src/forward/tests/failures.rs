@@ -1,7 +1,7 @@
 //! Every failure code, at every hop that can give it, decrypted by the sender to the right hop.
 
 use super::*;
-use crate::onion::{self, Hop, Payload};
+use crate::onion::{self, OnionHop, Payload};
 
 const AMOUNT: Msat = Msat(20_000_000);
 const NODES: [usize; 5] = [0, 1, 2, 3, 4];
@@ -213,10 +213,10 @@ fn send_payload(net: &mut Net, node: usize, write: impl FnOnce(&mut Payload)) ->
         })
         .collect();
     write(&mut payloads[node - 1]);
-    let hops: Vec<Hop> = payloads
+    let hops: Vec<OnionHop> = payloads
         .iter()
         .zip(&route)
-        .map(|(payload, hop)| Hop { node_id: hop.node_id, payload: payload.encode() })
+        .map(|(payload, hop)| OnionHop { node_id: hop.node_id, payload: payload.encode() })
         .collect();
     let attempt = net.queue(0, hash, &route, &recipient);
     let session_key = SecretKey::from_slice(&[0x22; 32]).expect("a valid key");
@@ -224,7 +224,7 @@ fn send_payload(net: &mut Net, node: usize, write: impl FnOnce(&mut Payload)) ->
     let Some(Input::Command(Command::SendHtlc(send))) = net.inputs[0].last_mut() else {
         panic!("just queued")
     };
-    send.onion = packet.clone().into_bytes();
+    send.onion = packet.clone();
     let payment = net.attempts.get_mut(&attempt).expect("just queued");
     payment.packet = packet;
     payment.secrets = secrets;

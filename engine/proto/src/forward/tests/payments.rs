@@ -117,7 +117,7 @@ fn what_cannot_leave_fails_at_once_and_nothing_panics() {
                 amount,
                 cltv_expiry: BlockHeight(cltv_expiry),
                 payment_hash: PaymentHash([1; 32]),
-                onion: Box::new([0; 1366]),
+                onion: fulmen_wire::onion::OnionPacket::from_bytes(Box::new([0; 1366])),
             }),
         );
         let ended = net.events[0].last().cloned();

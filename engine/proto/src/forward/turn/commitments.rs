@@ -1,6 +1,6 @@
 //! When channels sign: the last step of a turn (BOLT 2, "Committing Updates So Far").
 //!
-//! Owns the batching of commitments. Does not build or sign them; see [`Channel::plan_commit`](crate::channel::Channel::plan_commit).
+//! Owns the batching of commitments. Does not build or sign them; see [`Channel::plan_turn_end`](crate::channel::Channel::plan_turn_end).
 //!
 //! Policy. What a turn brings a channel goes into one `commitment_signed` at the turn's end, after every message, command,
 //! block and decision. An idle channel so signs what others wait for at once; one whose last `commitment_signed` is unanswered gathers updates
@@ -10,7 +10,7 @@
 //!   removal; it rides along with the next addition. For few it leaves after 0.2 s ([`Shard::wake_at`]); while it would sign
 //!   more HTLCs again than it removes, and eight at least, with the first [`Input::Tick`](crate::forward::Input::Tick) that comes a
 //!   second later.
-//! - One that would sign [sixteen](crate::channel::Patience::Brief) HTLCs again for each of its updates, fulfillments aside,
+//! - One that would sign [sixteen](crate::channel::CommitDelay::Brief) HTLCs again for each of its updates, fulfillments aside,
 //!   that are *young*: added in the last 0.2 s, and so likely to be resolved before long. It leaves when so many of them are
 //!   resolved, or have aged, or as much has come beside it that the ratio is met no more; whatever happens, it leaves after
 //!   2 ms for each of the young, 0.2 s at most. A `revoke_and_ack` that is due then waits with it, unless an HTLC of ours is
@@ -42,7 +42,7 @@
 
 use fulmen_wire::units::{ChannelId, Signature};
 
-use crate::channel::{Patience, Plan, Side, SignJob};
+use crate::channel::{CommitDelay, Plan, Side, SignJob};
 
 use super::open_turn::OpenTurn;
 use crate::forward::shard::Shard;
@@ -63,22 +63,22 @@ impl Shard {
                 self.deferred.drop_revocation(*channel_id);
                 return true;
             };
-            let patience = entry.channel.patience(self.deferred.young_from(*channel_id, now));
-            self.deferred.note(*channel_id, now, entry.channel.updates_so_far());
-            match patience {
+            let delay = entry.channel.commit_delay(self.deferred.young_from(*channel_id, now));
+            self.deferred.note(*channel_id, now, entry.channel.latest_update_order());
+            match delay {
                 _ if overdue.contains(channel_id) => {}
-                Patience::Long => self.deferred.defer_until_tick(*channel_id, now),
-                Patience::Brief { ms, answer } => {
+                CommitDelay::Long => self.deferred.defer_until_tick(*channel_id, now),
+                CommitDelay::Brief { ms, answer } => {
                     self.deferred.defer_briefly(*channel_id, now, ms);
                     if answer {
                         self.deferred.hold_revocation(*channel_id, &mut turn.out.send);
                         return false;
                     }
                 }
-                Patience::None => self.deferred.cancel(*channel_id),
+                CommitDelay::None => self.deferred.cancel(*channel_id),
             }
             self.deferred.release_revocation(*channel_id, &mut turn.out.send);
-            patience == Patience::None
+            delay == CommitDelay::None
         });
         turn.touched.extend(overdue);
     }
@@ -93,7 +93,7 @@ impl Shard {
             let planned: Vec<(ChannelId, Plan)> = touched
                 .into_iter()
                 .filter_map(|channel_id| {
-                    let plan = self.state.channels.get(&channel_id)?.channel.plan_commit(&context)?;
+                    let plan = self.state.channels.get(&channel_id)?.channel.plan_turn_end(&context)?;
                     Some((channel_id, plan))
                 })
                 .collect();

@@ -5,6 +5,7 @@
 //!
 //! Invariant: an HTLC goes out only for one irrevocably committed in, and each received HTLC is decided once.
 
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{ChannelId, Msat, PaymentHash};
 use sha2::{Digest, Sha256};
 
@@ -117,7 +118,7 @@ impl Shard {
                 Err(Failure::TemporaryChannelFailure.into())
             }
             Peeled::Forward { payload, next_packet, .. } => {
-                self.decide_forward(turn, &locked_in, secret, &payload, next_packet.into_bytes())
+                self.decide_forward(turn, &locked_in, secret, &payload, next_packet)
             }
             Peeled::Final { payload, .. } => {
                 self.decide_final(turn, &locked_in, secret, payload).map_err(Refusal::from)
@@ -134,7 +135,7 @@ impl Shard {
         locked_in: &LockedIn,
         secret: SharedSecret,
         payload: &[u8],
-        onion: Box<[u8; 1366]>,
+        onion: OnionPacket,
     ) -> Result<(), Refusal> {
         let payload = Payload::decode(payload).and_then(Payload::into_forward).map_err(|e| e.failure())?;
         if locked_in.over_dust_exposure {
@@ -352,10 +353,10 @@ fn decode_final(payload: &[u8]) -> Result<FinalPayload, Failure> {
 }
 
 fn sha256_of_onion(htlc: &Htlc) -> [u8; 32] {
-    Sha256::digest(onion(htlc)).into()
+    Sha256::digest(onion(htlc).as_bytes()).into()
 }
 
 /// The onion of a received HTLC that waits for its decision.
-fn onion(htlc: &Htlc) -> &[u8; 1366] {
+fn onion(htlc: &Htlc) -> &OnionPacket {
     htlc.onion_routing_packet.as_ref().expect("an HTLC keeps its onion at least until it is decided on")
 }

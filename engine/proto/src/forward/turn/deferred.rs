@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChannelId, NodeId};
 
+use crate::channel::UpdateOrder;
 use crate::forward::terms::time::Now;
 
 /// How long an HTLC is young, in milliseconds: likely to be resolved before long.
@@ -23,18 +24,18 @@ const STEP_MS: u64 = YOUNG_MS / 8;
 /// How far a channel's updates had come at a few moments of the recent past.
 #[derive(Debug, Default)]
 struct Pace {
-    /// Time and the place that the next update would have had, oldest first; one of them older than [`YOUNG_MS`] at most.
-    marks: VecDeque<(u64, u64)>,
+    /// Time and position of the latest update then, oldest first; one of them older than [`YOUNG_MS`] at most.
+    marks: VecDeque<(u64, UpdateOrder)>,
 }
 
 impl Pace {
     /// The first place among the channel's updates that a young HTLC can have.
-    fn young_from(&self, now: u64) -> u64 {
+    fn young_from(&self, now: u64) -> UpdateOrder {
         let old = self.marks.iter().rev().find(|(at, _)| at + YOUNG_MS <= now);
-        old.or(self.marks.front()).map_or(u64::MAX, |(_, place)| *place)
+        old.or(self.marks.front()).map_or(UpdateOrder(u64::MAX), |(_, place)| *place)
     }
 
-    fn note(&mut self, now: u64, place: u64) {
+    fn note(&mut self, now: u64, place: UpdateOrder) {
         while self.marks.get(1).is_some_and(|(at, _)| at + YOUNG_MS <= now) {
             self.marks.pop_front();
         }
@@ -62,12 +63,12 @@ pub(crate) struct DeferredCommitments {
 
 impl DeferredCommitments {
     /// The first place among a channel's updates that a young HTLC can have.
-    pub(crate) fn young_from(&self, channel_id: ChannelId, now: Now) -> u64 {
-        self.paces.get(&channel_id).map_or(u64::MAX, |pace| pace.young_from(now.unix_ms))
+    pub(crate) fn young_from(&self, channel_id: ChannelId, now: Now) -> UpdateOrder {
+        self.paces.get(&channel_id).map_or(UpdateOrder(u64::MAX), |pace| pace.young_from(now.unix_ms))
     }
 
     /// Remembers how far a channel's updates have come.
-    pub(crate) fn note(&mut self, channel_id: ChannelId, now: Now, place: u64) {
+    pub(crate) fn note(&mut self, channel_id: ChannelId, now: Now, place: UpdateOrder) {
         self.paces.entry(channel_id).or_default().note(now.unix_ms, place);
     }
 
@@ -155,15 +156,19 @@ mod tests {
     #[test]
     fn what_came_within_the_time_is_young() {
         let mut pace = Pace::default();
-        assert_eq!(pace.young_from(1_000), u64::MAX, "of a channel never seen nothing is known");
+        assert_eq!(pace.young_from(1_000), UpdateOrder(u64::MAX), "of a channel never seen nothing is known");
         for step in 0..100 {
-            pace.note(1_000 + 10 * step, 5 * step);
+            pace.note(1_000 + 10 * step, UpdateOrder(5 * step));
         }
         // The last mark stands at 1,990.
         assert!(pace.marks.len() <= 10, "{}", pace.marks.len());
-        let young_from = pace.young_from(1_990);
+        let UpdateOrder(young_from) = pace.young_from(1_990);
         assert!((5 * 76..=5 * 79).contains(&young_from), "{young_from}: older by no more than a step");
-        assert_eq!(pace.young_from(1_990 + YOUNG_MS), 5 * 99, "nothing that was there then is young");
+        assert_eq!(
+            pace.young_from(1_990 + YOUNG_MS),
+            UpdateOrder(5 * 99),
+            "nothing that was there then is young"
+        );
     }
 
     #[test]

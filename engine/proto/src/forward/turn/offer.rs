@@ -6,6 +6,7 @@
 //! Invariant: an offer satisfies the policy of the channel it names, whichever channel carries it; and that of the one
 //! that does. What another channel lacks never shows in the failure: it is always that of the named one.
 
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{ChannelId, Msat, PaymentHash};
 
 use crate::channel;
@@ -34,7 +35,7 @@ impl Shard {
         incoming: IncomingHtlc,
         circuit: Circuit,
         offer: Offer,
-        onion: Box<[u8; 1366]>,
+        onion: OnionPacket,
     ) -> Result<(), Failure> {
         if !self.state.scids.contains_key(&offer.scid) && self.siblings.contains(&offer.scid) {
             let circuit = Circuit { stage: CircuitStage::HandedOff(offer), ..circuit };
@@ -56,7 +57,7 @@ impl Shard {
         &mut self,
         turn: &mut OpenTurn,
         offer: &Offer,
-        onion: Box<[u8; 1366]>,
+        onion: OnionPacket,
     ) -> Result<OutgoingHtlc, Failure> {
         let named = *self.state.scids.get(&offer.scid).ok_or(Failure::UnknownNextPeer)?;
         let entry = self.state.channels.get(&named).ok_or(Failure::UnknownNextPeer)?;
@@ -155,7 +156,7 @@ fn is_usable(entry: &ChannelEntry) -> bool {
     matches!(entry.channel.state(), channel::State::Normal)
 }
 
-fn add_command(offer: &Offer, onion: Box<[u8; 1366]>) -> channel::Command {
+fn add_command(offer: &Offer, onion: OnionPacket) -> channel::Command {
     channel::Command::AddHtlc {
         amount: offer.amount,
         payment_hash: offer.payment_hash,

@@ -1,5 +1,6 @@
 //! Properties of the onion over random routes, and over bytes nobody vouches for.
 
+use fulmen_wire::onion::{HOP_PAYLOADS_LENGTH, OnionPacket};
 use fulmen_wire::units::{BlockHeight, Msat, NodeId, PaymentPreimage, PaymentSecret, Scid};
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::Config;
@@ -7,10 +8,9 @@ use secp256k1::SecretKey;
 
 use super::node_id;
 use crate::onion::{
-    BuildError, Failure, FailureCode, FinalPayload, ForwardPayload, HOP_PAYLOADS_LENGTH, Hop, OtherRecord,
-    Payload, PayloadError, PaymentData, PeelError, PeelJob, PeelReaction, Peeled, ReturnedFailure,
-    SharedSecret, SharedSecrets, build, create_failure, hop_size, payload_size, peel, peel_batch,
-    wrap_failure,
+    Failure, FailureCode, FinalPayload, ForwardPayload, OnionBuildError, OnionHop, OtherRecord, Payload,
+    PayloadError, PaymentData, PeelError, PeelJob, PeelReaction, Peeled, ReturnedFailure, SharedSecret,
+    SharedSecrets, build, create_failure, hop_size, payload_size, peel, peel_batch, wrap_failure,
 };
 
 fn secret_key() -> impl Strategy<Value = SecretKey> {
@@ -34,8 +34,8 @@ fn route() -> impl Strategy<Value = Vec<(SecretKey, Vec<u8>)>> {
     })
 }
 
-fn hops(route: &[(SecretKey, Vec<u8>)]) -> Vec<Hop> {
-    route.iter().map(|(key, payload)| Hop { node_id: node_id(key), payload: payload.clone() }).collect()
+fn hops(route: &[(SecretKey, Vec<u8>)]) -> Vec<OnionHop> {
+    route.iter().map(|(key, payload)| OnionHop { node_id: node_id(key), payload: payload.clone() }).collect()
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
@@ -120,7 +120,7 @@ proptest! {
     fn peeling_a_built_packet_returns_the_payloads(route in route(), session in secret_key(), data: [u8; 32]) {
         let (mut packet, secrets) = build(&session, &hops(&route), &data).unwrap();
         for (index, (key, expected)) in route.iter().enumerate() {
-            match peel(key, packet.as_bytes(), &data).unwrap() {
+            match peel(key, &packet, &data).unwrap() {
                 Peeled::Forward { payload, next_packet, shared_secret } => {
                     prop_assert!(index + 1 < route.len());
                     prop_assert_eq!(&payload, expected);
@@ -141,9 +141,9 @@ proptest! {
         route in route(), session in secret_key(), data: [u8; 32], position in 0..1366_usize, flip in 1..=255_u8,
     ) {
         let (packet, _) = build(&session, &hops(&route), &data).unwrap();
-        let mut bytes = packet.into_bytes();
+        let mut bytes = Box::new(*packet.as_bytes());
         bytes[position] ^= flip;
-        let error = peel(&route[0].0, &bytes, &data).unwrap_err();
+        let error = peel(&route[0].0, &OnionPacket::from_bytes(bytes.clone()), &data).unwrap_err();
         let expected: &[FailureCode] = match position {
             0 => &[FailureCode::InvalidOnionVersion],
             1..34 => &[FailureCode::InvalidOnionKey, FailureCode::InvalidOnionHmac],
@@ -163,7 +163,7 @@ proptest! {
     ) {
         let (packet, _) = build(&session, &hops(&route), &data).unwrap();
         for (key, associated_data) in [(&route[0].0, &other), (&stranger, &data)] {
-            let refused = peel(key, packet.as_bytes(), associated_data);
+            let refused = peel(key, &packet, associated_data);
             let by_hmac = matches!(refused, Err(PeelError::Hmac { .. }));
             prop_assert!(by_hmac);
         }
@@ -234,21 +234,21 @@ proptest! {
         prop_assert!(failure.encode().len() >= 2);
         let secrets = SharedSecrets::from_secrets(vec![SharedSecret::from_bytes([7; 32])]);
         prop_assert_eq!(secrets.read_failure(&bytes), ReturnedFailure::Unreadable);
-        let mut packet = [0; 1366];
+        let mut packet = Box::new([0; 1366]);
         let length = bytes.len().min(1366);
         packet[..length].copy_from_slice(&bytes[..length]);
-        prop_assert!(peel(&key, &packet, &[]).is_err());
+        prop_assert!(peel(&key, &OnionPacket::from_bytes(packet), &[]).is_err());
     }
 }
 
 /// An origin can frame a payload as it likes: build a packet whose hop payloads begin with these bytes.
-fn packet_beginning_with(key: &SecretKey, session: &SecretKey, plain: &[u8]) -> Box<[u8; 1366]> {
+fn packet_beginning_with(key: &SecretKey, session: &SecretKey, plain: &[u8]) -> OnionPacket {
     use crate::onion::keys::KeyKind;
     use hmac::Mac;
-    let hop = Hop { node_id: node_id(key), payload: vec![0; 2] };
+    let hop = OnionHop { node_id: node_id(key), payload: vec![0; 2] };
     let (packet, secrets) = build(session, &[hop], &[]).unwrap();
     let secret = &secrets.as_slice()[0];
-    let mut bytes = packet.into_bytes();
+    let mut bytes = Box::new(*packet.as_bytes());
     let mut stream = vec![0; plain.len()];
     secret.derive(KeyKind::Rho).stream().apply(&mut stream);
     for (index, (byte, stream)) in plain.iter().zip(stream).enumerate() {
@@ -256,7 +256,7 @@ fn packet_beginning_with(key: &SecretKey, session: &SecretKey, plain: &[u8]) -> 
     }
     let mac = secret.derive(KeyKind::Mu).mac().chain_update(&bytes[34..1334]).finalize();
     bytes[1334..].copy_from_slice(&mac.into_bytes());
-    bytes
+    OnionPacket::from_bytes(bytes)
 }
 
 #[test]
@@ -295,27 +295,23 @@ fn wrongly_framed_payloads_are_answered_to_the_origin() {
 fn a_packet_is_built_up_to_its_last_byte() {
     let session = SecretKey::from_slice(&[2; 32]).unwrap();
     let key = SecretKey::from_slice(&[1; 32]).unwrap();
-    let hop = |length| Hop { node_id: node_id(&key), payload: vec![5; length] };
+    let hop = |length| OnionHop { node_id: node_id(&key), payload: vec![5; length] };
     let full = [hop(100), hop(1300 - 133 - 35)];
     assert_eq!(payload_size(&full), HOP_PAYLOADS_LENGTH);
     let (packet, _) = build(&session, &full, &[]).unwrap();
-    let Peeled::Forward { next_packet, .. } = peel(&key, packet.as_bytes(), &[]).unwrap() else {
-        panic!("last")
-    };
-    let Peeled::Final { payload, .. } = peel(&key, next_packet.as_bytes(), &[]).unwrap() else {
-        panic!("not last")
-    };
+    let Peeled::Forward { next_packet, .. } = peel(&key, &packet, &[]).unwrap() else { panic!("last") };
+    let Peeled::Final { payload, .. } = peel(&key, &next_packet, &[]).unwrap() else { panic!("not last") };
     assert_eq!(payload, full[1].payload);
 
     let size = HOP_PAYLOADS_LENGTH + 1;
     let too_large = build(&session, &[hop(100), hop(1300 - 133 - 34)], &[]);
-    assert_eq!(too_large.unwrap_err(), BuildError::TooLarge { size });
-    assert_eq!(build(&session, &[], &[]).unwrap_err(), BuildError::NoHops);
+    assert_eq!(too_large.unwrap_err(), OnionBuildError::TooLarge { size });
+    assert_eq!(build(&session, &[], &[]).unwrap_err(), OnionBuildError::NoHops);
     let short = build(&session, &[hop(2), hop(1)], &[]);
-    assert_eq!(short.unwrap_err(), BuildError::PayloadTooShort { hop: 1, length: 1 });
+    assert_eq!(short.unwrap_err(), OnionBuildError::PayloadTooShort { hop: 1, length: 1 });
     let node_id = NodeId([5; 33]);
-    let nobody = build(&session, &[hop(2), Hop { node_id, payload: vec![0; 2] }], &[]);
-    assert_eq!(nobody.unwrap_err(), BuildError::InvalidNodeId { hop: 1, node_id });
+    let nobody = build(&session, &[hop(2), OnionHop { node_id, payload: vec![0; 2] }], &[]);
+    assert_eq!(nobody.unwrap_err(), OnionBuildError::InvalidNodeId { hop: 1, node_id });
 }
 
 #[test]
@@ -323,16 +319,13 @@ fn a_batch_keeps_order_and_errors_apart() {
     let session = SecretKey::from_slice(&[2; 32]).unwrap();
     let key = SecretKey::from_slice(&[1; 32]).unwrap();
     let build = |payload: u8| {
-        let hop = Hop { node_id: node_id(&key), payload: vec![payload; 4] };
+        let hop = OnionHop { node_id: node_id(&key), payload: vec![payload; 4] };
         build(&session, &[hop], &[payload]).unwrap().0
     };
     let packets: Vec<_> = (0..4).map(build).collect();
     let hashes = [[0], [1], [77], [3]];
-    let jobs: Vec<PeelJob<'_>> = packets
-        .iter()
-        .zip(&hashes)
-        .map(|(packet, hash)| PeelJob { packet: packet.as_bytes(), associated_data: hash })
-        .collect();
+    let jobs: Vec<PeelJob<'_>> =
+        packets.iter().zip(&hashes).map(|(packet, hash)| PeelJob { packet, associated_data: hash }).collect();
     for (index, result) in peel_batch(&key, &jobs).into_iter().enumerate() {
         match result {
             Ok(Peeled::Final { payload, .. }) if index != 2 => assert_eq!(payload, [index as u8; 4]),

@@ -1,5 +1,6 @@
 //! BOLT 4's vectors, byte for byte. The numbers stand in `engine/tests/vectors/bolt04-onion.json`.
 
+use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{BlockHeight, Msat, NodeId, Scid};
 use secp256k1::SecretKey;
 use serde::Deserialize;
@@ -7,8 +8,8 @@ use serde::Deserialize;
 use crate::onion::failure_packet::{create_failure, seal, unsealed};
 use crate::onion::keys::KeyKind;
 use crate::onion::{
-    Failure, FailureCode, Hop, OnionPacket, Payload, PayloadError, PeelJob, Peeled, ReturnedFailure,
-    SharedSecret, SharedSecrets, build, hop_size, payload_size, peel, peel_batch, wrap_failure,
+    Failure, FailureCode, OnionHop, Payload, PayloadError, PeelJob, Peeled, ReturnedFailure, SharedSecret,
+    SharedSecrets, build, hop_size, payload_size, peel, peel_batch, wrap_failure,
 };
 
 #[derive(Deserialize)]
@@ -98,8 +99,8 @@ impl Hex {
 }
 
 impl Packet {
-    fn hops(&self) -> Vec<Hop> {
-        let hop = |hop: &PacketHop| Hop {
+    fn hops(&self) -> Vec<OnionHop> {
+        let hop = |hop: &PacketHop| OnionHop {
             node_id: NodeId(hop.node_id.array()),
             payload: hop.payload.without_length(),
         };
@@ -143,9 +144,9 @@ fn packet_is_peeled_by_every_hop() {
     let last = vector.hops.len() - 1;
     for (index, hop) in vector.hops.iter().enumerate() {
         let secret_key = hop.secret_key.as_ref().unwrap().secret_key();
-        let job = PeelJob { packet: packet.as_bytes(), associated_data: &vector.associated_data.0 };
+        let job = PeelJob { packet: &packet, associated_data: &vector.associated_data.0 };
         let peeled = peel_batch(&secret_key, &[job]).remove(0).unwrap();
-        assert_eq!(peeled, peel(&secret_key, packet.as_bytes(), &vector.associated_data.0).unwrap());
+        assert_eq!(peeled, peel(&secret_key, &packet, &vector.associated_data.0).unwrap());
         assert_eq!(*peeled.shared_secret(), secrets.as_slice()[index]);
         match peeled {
             Peeled::Forward { payload, next_packet, .. } if index < last => {

@@ -15,8 +15,8 @@ use super::delta::Delta;
 use super::effect::{Plan, SignJob};
 use super::error::ChannelError;
 use super::funded::Funded;
-use super::htlc::{HtlcEntry, Side, Stage};
-use super::updates::{Owed, View};
+use super::htlc::{HtlcEntry, Side, Stage, UpdateOrder};
+use super::updates::{UnsignedUpdates, View};
 use crate::commitment::CommitmentTx;
 use crate::keys::{CommitmentNumber, PerCommitmentSecret, parse_point, to_point};
 
@@ -30,7 +30,7 @@ const BRIEFLY_MAX_MS: u64 = 200;
 
 /// How long a `commitment_signed` that is due had better be put off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum CommitDelay {
     /// Not at all, or none is due.
     None,
     /// For a moment, so many milliseconds at most.
@@ -67,7 +67,7 @@ impl Funded {
             signature: signature.0,
         }));
         plan.verify_by = Some(DeriveJob {
-            basepoint: self.params.remote_basepoints.htlc,
+            basepoint: self.params.agreed.remote_basepoints.htlc,
             per_commitment_point: commitment.keys.per_commitment_point,
         });
         plan.send.push(self.revoke_and_ack(self.local_number));
@@ -77,7 +77,7 @@ impl Funded {
     /// The check of the peer's signature under one of our commitments.
     pub(super) fn commitment_check(&self, commitment: &CommitmentTx, signature: &Signature) -> VerifyJob {
         VerifyJob {
-            key: self.params.remote_basepoints.funding,
+            key: self.params.agreed.remote_basepoints.funding,
             digest: commitment.digest,
             signature: signature.0,
         }
@@ -112,8 +112,8 @@ impl Funded {
     }
 
     /// Plans our `commitment_signed`, if one is due.
-    pub(super) fn plan_commitment(&self) -> Option<Plan> {
-        if !self.commitment_due() {
+    pub(super) fn plan_own_commitment_signed(&self) -> Option<Plan> {
+        if !self.commitment_signed_due() {
             return None;
         }
         // The specification of the peer's commitment always adds up to the capacity: the reducer moves amounts, it
@@ -127,20 +127,20 @@ impl Funded {
     /// How long our due `commitment_signed` had better wait. If it would cover nothing but fulfilments: for long while they
     /// are fewer than the HTLCs it would sign once more for them, for a moment while they are few. If it would sign very
     /// many HTLCs once more that are young, and so about to be resolved: for a moment.
-    pub(super) fn patience(&self, young_from: u64) -> Patience {
-        if !self.commitment_due() || self.is_shutting_down() {
-            return Patience::None;
+    pub(super) fn commit_delay(&self, young_from: UpdateOrder) -> CommitDelay {
+        if !self.commitment_signed_due() || self.is_shutting_down() {
+            return CommitDelay::None;
         }
-        let Owed { fulfilled, others } = self.updates.owed();
+        let UnsignedUpdates { fulfilled, others } = self.updates.unsigned();
         let balances = self.updates.reduce(View::REMOTE_NEXT);
         let signed = |entry: &&&HtlcEntry| !self.is_trimmed(Side::Remote, balances.feerate, entry);
         let signed = balances.htlcs.iter().filter(signed);
         if others == 0 {
             let signatures = signed.count();
             return match fulfilled {
-                _ if signatures >= WORTH_SIGNING && signatures > fulfilled => Patience::Long,
-                ..WORTH_SIGNING => Patience::Brief { ms: BRIEFLY_MAX_MS, answer: false },
-                _ => Patience::None,
+                _ if signatures >= WORTH_SIGNING && signatures > fulfilled => CommitDelay::Long,
+                ..WORTH_SIGNING => CommitDelay::Brief { ms: BRIEFLY_MAX_MS, answer: false },
+                _ => CommitDelay::None,
             };
         }
         let young = |entry: &&&HtlcEntry| entry.order >= young_from && !is_new(entry);
@@ -149,7 +149,7 @@ impl Funded {
         let ms = (young as u64).saturating_mul(BRIEFLY_EACH_MS).min(BRIEFLY_MAX_MS);
         // Until it is answered the peer signs nothing more, and may hold back the preimages it learns.
         let answer = !self.updates.any_offered_unresolved();
-        if young >= YOUNG_EACH * others { Patience::Brief { ms, answer } } else { Patience::None }
+        if young >= YOUNG_EACH * others { CommitDelay::Brief { ms, answer } } else { CommitDelay::None }
     }
 
     /// Adds the `commitment_signed` for a commitment of the peer and the jobs that sign it.
