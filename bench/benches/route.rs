@@ -34,7 +34,7 @@ fn routes(criterion: &mut Criterion) {
     let snapshot = Snapshot::new(&graph);
     let nodes = snapshot.nodes().to_vec();
     let nothing = Knowledge::default();
-    let mut finder = Finder::default();
+    let mut finder = Finder::new();
     let mut group = criterion.benchmark_group("route");
     group.throughput(Throughput::Elements(1));
     for (name, weights, risk_billionths) in

@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use clap::Args;
 use fulmen_graph::path::alternatives::alternatives;
 use fulmen_graph::path::multi::{PartFinder, Parts};
+use fulmen_graph::path::prices::hop_successes;
 use fulmen_graph::path::search::Finder;
 use fulmen_graph::path::{HOPS_MAX, Knowledge, Limits, NoRoute, Query, Route};
-use fulmen_graph::scoring::{Weights, hop_successes};
+use fulmen_graph::scoring::Weights;
 use fulmen_graph::snapshot::Snapshot;
 use fulmen_topology::{ConversionError, ImportError, Label, Topology};
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Sat, Scid};
@@ -136,7 +137,7 @@ pub(crate) fn run(args: &RouteArgs) -> Result<String, RouteError> {
     let answers = if args.max_parts > 1 {
         PartFinder::new().find(&snapshot, &query, args.max_parts).map(|parts| vec![parts])
     } else {
-        let routes = alternatives(&mut Finder::default(), &snapshot, &query, args.k.max(1));
+        let routes = alternatives(&mut Finder::new(), &snapshot, &query, args.k.max(1));
         routes.map(|routes| routes.into_iter().map(Parts::from).collect())
     };
     let answers = answers.map_err(|reason| RouteError::NoRoute(explain(&reason, &query, args)))?;
@@ -182,7 +183,7 @@ fn lay_out(topology: &Topology, keys: &[NodeId]) -> Result<Snapshot, ConversionE
 fn explain(reason: &NoRoute, query: &Query<'_>, args: &RouteArgs) -> String {
     let sat = args.amount_sat;
     match reason {
-        NoRoute::Limited { max_fee, max_cltv_blocks, max_hops, .. } => {
+        NoRoute::OverLimits { max_fee, max_cltv_blocks, max_hops, .. } => {
             let fee = max_fee.map(|fee| format!("--max-fee-sat {}", fee.0.div_ceil(1000)));
             let blocks = max_cltv_blocks.map(|blocks| format!("--max-blocks {blocks}"));
             let hops = max_hops.map(|hops| format!("--max-hops {hops}"));

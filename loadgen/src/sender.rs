@@ -199,7 +199,7 @@ impl Sender {
         Sender {
             node,
             routing,
-            finder: Finder::default(),
+            finder: Finder::new(),
             scorer,
             learned: BTreeMap::new(),
             begun: 0,

@@ -7,6 +7,8 @@
 //! Invariant: every answer is a function of the arguments alone. Visible order comes from ids, never from hash maps or
 //! from the order in which channels arrived.
 
+mod bit_set;
+mod cost;
 pub mod gossip;
 mod graph;
 pub mod live;

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use fulmen_wire::units::{NodeId, Sat, Scid};
 
+use crate::bit_set::BitSet;
 use crate::graph::{ChannelGraph, DirectedChannel, Direction, GraphError, Policy};
 use crate::snapshot::chunks::Chunks;
 pub(crate) use crate::snapshot::edge::{Edge, RoughCapacity};
@@ -269,14 +270,12 @@ impl Snapshot {
         Some(self.shape.edges_of[self.channel_index(scid)? as usize])
     }
 
-    /// Sets the bits of the blocks that an edge is in: inward, outward. The lists are as long as there are blocks, or still
-    /// empty.
-    pub(crate) fn mark_blocks(&self, edge: u32, marks: &mut [Vec<u64>; 2]) {
-        let count = self.shape.blocks[self.node_count()];
-        for (marks, block) in marks.iter_mut().zip(self.shape.blocks_of(edge)) {
-            marks.resize(count.div_ceil(64) as usize, 0);
+    /// Adds the blocks that an edge is in: to the first set the block of edges into its target, to the second that of edges
+    /// out of its source.
+    pub(crate) fn mark_blocks(&self, edge: u32, sets: &mut [BitSet; 2]) {
+        for (set, block) in sets.iter_mut().zip(self.shape.blocks_of(edge)) {
             if let Some(block) = block {
-                marks[block as usize / 64] |= 1 << (block % 64);
+                set.insert_growing(block);
             }
         }
     }

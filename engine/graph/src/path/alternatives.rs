@@ -13,9 +13,10 @@ use fulmen_wire::units::CltvDelta;
 
 use crate::graph::DirectedChannel;
 use crate::path::onion_room::forward_bytes;
+use crate::path::prices::{HopRole, PricedHop, Prices, hop_uncertainties};
 use crate::path::search::{Finder, Start};
 use crate::path::{Cost, Knowledge, NoRoute, Query, Route};
-use crate::scoring::{HopRole, PricedHop, Prices, Uncertainty, hop_uncertainties};
+use crate::scoring::Uncertainty;
 use crate::snapshot::Snapshot;
 
 /// A route that is known, and the hop before which it left the one it was found from: from there on it is that one's end.

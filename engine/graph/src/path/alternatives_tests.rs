@@ -93,7 +93,7 @@ fn figures(
 #[test]
 fn the_order_agrees_with_brute_force() {
     let mut numbers = Numbers(3);
-    let mut finder = Finder::default();
+    let mut finder = Finder::new();
     let mut several = 0;
     for case in 0..4000 {
         let graph = small(&mut numbers, true);
@@ -122,7 +122,7 @@ fn alternatives_of_a_square() {
     let graph = crate::path::multi::tests::square();
     let known = Knowledge::default();
     let query = Query { limits: Limits::default(), ..Query::new(node(0), node(3), Msat(100_000), &known) };
-    let found = alternatives(&mut Finder::default(), &Snapshot::new(&graph), &query, 5).unwrap();
+    let found = alternatives(&mut Finder::new(), &Snapshot::new(&graph), &query, 5).unwrap();
     let fees: Vec<u64> = found.iter().map(|route| route.fee.0).collect();
     assert_eq!(fees, [10, 20]);
     assert!(found.iter().all(|route| route.success < Probability::ONE));

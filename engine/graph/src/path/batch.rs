@@ -13,7 +13,7 @@ use crate::snapshot::Snapshot;
 /// Answers each query with a route.
 #[must_use]
 pub fn find_each(snapshot: &Snapshot, queries: &[Query<'_>]) -> Vec<Result<Route, NoRoute>> {
-    queries.par_iter().map_init(Finder::default, |finder, query| finder.find(snapshot, query)).collect()
+    queries.par_iter().map_init(Finder::new, |finder, query| finder.find(snapshot, query)).collect()
 }
 
 /// Answers each query with at most `parts_max` parts.
@@ -44,7 +44,7 @@ mod tests {
         let routes = find_each(&snapshot, &queries);
         let parts = find_parts_each(&snapshot, &queries, 2);
         for (at, query) in queries.iter().enumerate() {
-            assert_eq!(routes[at], Finder::default().find(&snapshot, query));
+            assert_eq!(routes[at], Finder::new().find(&snapshot, query));
             assert_eq!(parts[at], PartFinder::new().find(&snapshot, query, 2));
         }
         assert!(routes[150].is_err() && parts[150].is_ok());

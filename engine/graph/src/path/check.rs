@@ -10,8 +10,9 @@ use thiserror::Error;
 
 use crate::graph::{ChannelGraph, GraphChannel, Policy};
 use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
+use crate::path::prices::{HopRole, PricedHop, Prices};
 use crate::path::{Cost, PathHop, Query, Route};
-use crate::scoring::{HopRole, PricedHop, Prices, Uncertainty};
+use crate::scoring::Uncertainty;
 
 /// What is wrong with a route.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

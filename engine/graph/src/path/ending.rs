@@ -11,9 +11,10 @@ use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Scid};
 
 use crate::graph::{Direction, Policy};
 use crate::path::onion_room::{forward_bytes, payee_bytes};
+use crate::path::prices::Prices;
 use crate::path::search::{Finder, Start};
 use crate::path::{Knowledge, NoRoute, PathHop, Query, Route};
-use crate::scoring::{Prices, Uncertainty};
+use crate::scoring::Uncertainty;
 use crate::snapshot::Snapshot;
 
 /// A way to the payee from somewhere the payer can reach.
@@ -134,7 +135,7 @@ pub fn find_circular(
         directed,
         snapshot.capacity_of(returning),
         carried.amount,
-        crate::scoring::HopRole::Forward,
+        crate::path::prices::HopRole::Forward,
     );
     prepared.start.cost = prepared.start.cost.saturating_add(prices.own_hop(bits, 0));
     // Every other way out is closed.
@@ -143,7 +144,7 @@ pub fn find_circular(
     knowledge.excluded_directions.extend(others.filter(|other| other.scid != out));
     let own = Query { knowledge: &knowledge, ..own };
     let mut found = finish(finder, snapshot, &own, payer, &[prepared])?;
-    let all = crate::scoring::hop_uncertainties(snapshot, &own, &found.route);
+    let all = crate::path::prices::hop_uncertainties(snapshot, &own, &found.route);
     found.route.success = Uncertainty::sum(all).probability();
     Ok(found.route)
 }

@@ -22,7 +22,7 @@ fn policy(base: u64, delta: u16) -> Policy {
 #[test]
 fn private_channels_lead_where_public_ones_would() {
     let mut numbers = Numbers(5);
-    let mut finder = Finder::default();
+    let mut finder = Finder::new();
     let payee = node(200);
     let (mut found, mut missing) = (0, 0);
     for case in 0..3000 {
@@ -74,8 +74,9 @@ fn private_channels_lead_where_public_ones_would() {
 /// The route with the likelihood that its channels would have if all were public: among several of one cost, the answer
 /// may be another one.
 fn with_success(route: &Route, public: &Snapshot, query: &Query<'_>) -> Route {
-    let success = crate::scoring::Uncertainty::sum(crate::scoring::hop_uncertainties(public, query, route))
-        .probability();
+    let success =
+        crate::scoring::Uncertainty::sum(crate::path::prices::hop_uncertainties(public, query, route))
+            .probability();
     Route { success, ..route.clone() }
 }
 
@@ -85,7 +86,7 @@ fn a_blinded_path_takes_what_its_payinfo_says() {
     let query = Query::new(node(0), node(77), Msat(1_000_000), &known);
     let path = BlindedPath { introduction: node(3), policy: policy(5, 100), onion_bytes: 200 };
     let snapshot = Snapshot::new(&square());
-    let find = |path| find_with_endings(&mut Finder::default(), &snapshot, &query, &[Ending::Blinded(path)]);
+    let find = |path| find_with_endings(&mut Finder::new(), &snapshot, &query, &[Ending::Blinded(path)]);
     let found = find(path).unwrap();
     // 5 + 100 of a million on the blinded path, 10 on the way there.
     assert_eq!((found.ending, found.route.fee), (Some(0), Msat(115)));
@@ -105,8 +106,7 @@ fn a_circle_leaves_and_returns_as_asked() {
     let known = Knowledge::default();
     let query = Query::new(node(0), node(0), Msat(1_000_000), &known);
     let snapshot = Snapshot::new(&graph);
-    let circle =
-        |out, back| find_circular(&mut Finder::default(), &snapshot, &query, (Scid(out), Scid(back)));
+    let circle = |out, back| find_circular(&mut Finder::new(), &snapshot, &query, (Scid(out), Scid(back)));
     let scids = |route: &Route| route.hops.iter().map(|hop| hop.scid.0).collect::<Vec<_>>();
     let route = circle(1, 3).unwrap();
     assert_eq!(scids(&route), [1, 2, 4, 3]);

@@ -156,19 +156,18 @@ impl FlowSolver {
             side.begin(end);
         }
         let mut best: Option<(u64, u32)> = None;
-        let (forward, backward) = loop {
+        let forward = loop {
             let tops = [self.sides[0].nearest(), self.sides[1].nearest()];
             let [Some(forward), Some(backward)] = tops else {
-                // One side has seen all it can reach.
+                // One side has explored all that it can reach.
                 let (total, _) = best?;
-                let reach = |top: Option<u64>| top.map_or(total, |top| top.min(total));
-                break (reach(tops[0]), reach(tops[1]));
+                break tops[0].map_or(total, |top| top.min(total));
             };
             if forward.saturating_add(backward) >= cost_max {
                 return None;
             }
             if best.is_some_and(|(total, _)| forward.saturating_add(backward) >= total) {
-                break (forward, backward);
+                break forward;
             }
             if self.sides[0].work <= self.sides[1].work {
                 self.extend_forward(graph, &mut best);
@@ -178,7 +177,6 @@ impl FlowSolver {
         };
         let (total, meeting) = best?;
         self.work += self.sides[0].work + self.sides[1].work;
-        let _ = backward;
         self.raise_potentials(forward.min(total), total);
         self.trace(meeting);
         Some(total)

@@ -1,90 +1,73 @@
-//! A snapshot as the flow solver and the evaluator of parts see it: what granules and parts cost on each edge, to one payer,
-//! for one payment.
+//! The costs and limits of edges for one payer and one payment, as the flow solver and the evaluator of parts read them.
 //!
-//! Owns the translation of policies, prices and knowledge into [`FlowGraph`] and [`ArcCosts`]. A granule bears its share of
-//! what is asked once for each part (base fees, the price of a hop), as if one part carried everything: so that no split
-//! costs less than its flow. Success is judged by what all parts put on an edge aggregate_max, and by what is in flight there
-//! already.
+//! Owns [`FlowCosts`], which implements [`FlowGraph`] and [`ArcCosts`] over a snapshot, the prices of a query and the
+//! payer's knowledge. A *granule* is an equal share of the payment. A granule bears its share of everything charged once
+//! per part (base fees, the price of a hop) as if a single part carried the payment, so that no split costs less than its
+//! flow. Success depends on the sum that all parts put on an edge, beside the amounts in flight there.
 //!
-//! Invariant: the cost of one more granule never falls, even where what was learned of a channel makes the true one fall.
+//! Invariant: the cost of a further granule never falls, even where learned liquidity would make it fall.
 
-use crate::path::Cost;
-use crate::path::edge_limits::{EdgeLimit, EdgeLimits};
+use crate::cost::Cost;
 use crate::path::flow::FlowGraph;
-use crate::path::parts::{ArcCosts, Bounds, HopCost};
-use crate::scoring::{BANNED, EdgeScore, Prices, ScoreIndex, Uncertainty};
+use crate::path::knowledge::{EdgeLimit, PreparedKnowledge};
+use crate::path::parts::ArcCosts;
+use crate::path::prices::{HopCost, Prices};
+use crate::scoring::{BANNED, EdgeScore, ScoreIndex, Uncertainty};
 use crate::snapshot::{Edge, Snapshot};
 
-/// One payer's view of a snapshot, for one payment.
+/// One payer's view of a snapshot for one payment. Amounts are millisatoshis.
 pub(crate) struct FlowCosts<'a> {
     pub(crate) graph: &'a Snapshot,
     pub(crate) prices: Prices<'a>,
-    pub(crate) index: Option<&'a ScoreIndex>,
-    pub(crate) known: &'a EdgeLimits,
+    pub(crate) scores: Option<&'a ScoreIndex>,
+    pub(crate) knowledge: &'a PreparedKnowledge,
     pub(crate) payer: u32,
-    /// A granule in millisatoshis, and how many make up the payment.
+    /// The size of a granule.
     pub(crate) granule: u64,
+    /// How many granules make up the payment.
     pub(crate) granules: u64,
-    /// What a granule may be larger by at most where fees have been added to it.
+    /// The most by which later fees may enlarge a granule.
     pub(crate) fee_margin: u64,
 }
 
-/// What an edge carries and whether there is uncertainty, after all that is known.
+/// One edge with everything known of it.
 #[derive(Clone, Copy)]
 struct EdgeView<'a> {
     edge: &'a Edge,
-    limits: Limits,
+    limit: EdgeLimit,
     score: Option<&'a EdgeScore>,
-    /// The payer's own, for which nothing is asked.
+    /// Whether it is the payer's own channel, which charges nothing.
     own: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Limits {
-    minimum: u64,
-    maximum: u64,
-    in_flight: u64,
-    certain: bool,
 }
 
 impl<'a> FlowCosts<'a> {
     #[inline]
     fn view(&self, number: u32, edge: &'a Edge) -> EdgeView<'a> {
-        let limits = match self.known.limit(number) {
-            None => Limits { minimum: edge.minimum, maximum: edge.maximum, in_flight: 0, certain: false },
-            Some(EdgeLimit { minimum, maximum, in_flight, certain, .. }) => {
-                Limits { minimum: *minimum, maximum: *maximum, in_flight: *in_flight, certain: *certain }
-            }
-        };
-        let score = self.index.and_then(|index| index.scores.get(index.slots[number as usize] as usize));
-        EdgeView { edge, limits, score, own: edge.source == self.payer }
+        let score = self.scores.and_then(|scores| scores.scores.get(scores.slots[number as usize] as usize));
+        let limit = self.knowledge.limit_or_public(number, edge);
+        EdgeView { edge, limit, score, own: edge.source == self.payer }
     }
 
-    /// How uncertainty it is that `amount` gets through beside what is in flight.
+    /// The uncertainty of `amount` beside the amounts in flight.
     #[inline]
     fn edge_uncertainty(&self, view: &EdgeView<'_>, amount: u64) -> Uncertainty {
-        if view.limits.certain {
+        if view.limit.certain {
             return Uncertainty(0);
         }
-        let all = |amount| match view.score {
+        Uncertainty::beside(view.limit.in_flight, amount, |amount| match view.score {
             None => Prices::prior(amount, view.edge.capacity),
-            Some(score) => self.prices.learned_uncertainty(score, amount, view.edge.capacity),
-        };
-        let in_flight = view.limits.in_flight;
-        if in_flight == 0 {
-            return all(amount);
-        }
-        Uncertainty(all(amount.saturating_add(in_flight)).0.saturating_sub(all(in_flight).0))
+            Some(score) => self.prices.scored_uncertainty(score, amount, view.edge.capacity),
+        })
     }
 
     fn penalty(view: &EdgeView<'_>) -> u64 {
         view.score.map_or(0, |score| if view.own { score.own_penalty } else { score.penalty })
     }
 
-    /// The cost of a granule apart from uncertainty, or `None` where none may go.
+    /// The cost of a granule without its uncertainty, or `None` when the edge takes none.
     #[inline]
     fn granule_cost(&self, view: &EdgeView<'_>) -> Option<u64> {
-        if self.granule < view.limits.minimum || self.granule + self.fee_margin > view.limits.maximum {
+        if self.granule < view.limit.minimum || self.granule + self.fee_margin > view.limit.maximum {
             return None;
         }
         let penalty = FlowCosts::penalty(view);
@@ -112,7 +95,7 @@ impl<'a> FlowCosts<'a> {
         self.prices.forwarded_hop(self.granule, 0, edge.cltv_expiry_delta, Uncertainty(0), 0) - self.hop()
     }
 
-    /// How uncertainty a number of granules is, as a cost.
+    /// The cost of the uncertainty of some granules together.
     #[inline]
     fn granules_uncertainty(&self, view: &EdgeView<'_>, granules: u64) -> u64 {
         if !self.prices.weighs_success() {
@@ -121,11 +104,9 @@ impl<'a> FlowCosts<'a> {
         self.prices.own_hop(self.edge_uncertainty(view, granules * self.granule), 0)
     }
 
-    fn aggregate_max(&self, edge: u32) -> u64 {
-        match self.known.limit(edge) {
-            Some(limit) => limit.aggregate_max,
-            None => self.graph.capacity_of(edge).to_msat().0,
-        }
+    /// The most that all parts together may put on an edge.
+    fn aggregate_max(&self, number: u32, view: &EdgeView<'_>) -> u64 {
+        view.limit.aggregate_max.min(self.graph.capacity_of(number).to_msat().0)
     }
 }
 
@@ -161,10 +142,10 @@ impl FlowGraph for FlowCosts<'_> {
             return Some(cost.saturating_add(self.granules_uncertainty(&view, 1)));
         }
         let granules = u64::from(carried) + 1;
-        if granules * (self.granule + self.fee_margin) > self.aggregate_max(arc) {
+        if granules * (self.granule + self.fee_margin) > self.aggregate_max(arc, &view) {
             return None;
         }
-        // The steepest rise so far, so that a later granule never costs less than an earlier one.
+        // The steepest increase so far, so that a later granule never costs less than an earlier one.
         let (mut before, mut steepest) = (0, 0);
         for granules in 1..=granules {
             let uncertainty = self.granules_uncertainty(&view, granules);
@@ -176,9 +157,9 @@ impl FlowGraph for FlowCosts<'_> {
 }
 
 impl ArcCosts for FlowCosts<'_> {
-    fn bounds(&self, arc: u32) -> Bounds {
-        let limits = self.view(arc, self.graph.edge(arc)).limits;
-        Bounds { minimum: limits.minimum, maximum: limits.maximum, aggregate_max: self.aggregate_max(arc) }
+    fn limit(&self, arc: u32) -> EdgeLimit {
+        let view = self.view(arc, self.graph.edge(arc));
+        EdgeLimit { aggregate_max: self.aggregate_max(arc, &view), ..view.limit }
     }
 
     fn hop_cost(&self, arc: u32, amount: u64) -> HopCost {
@@ -190,18 +171,15 @@ impl ArcCosts for FlowCosts<'_> {
         }
         let fee = edge.fee(amount);
         let delta = edge.cltv_expiry_delta;
-        HopCost {
-            fee,
-            blocks: delta.into(),
-            cost: self.prices.forwarded_hop(amount, fee, delta, Uncertainty(0), penalty),
-        }
+        let cost = self.prices.forwarded_hop(amount, fee, delta, Uncertainty(0), penalty);
+        HopCost { fee, blocks: delta.into(), cost }
     }
 
-    fn uncertainty(&self, arc: u32, aggregate_max: u64) -> Uncertainty {
-        self.edge_uncertainty(&self.view(arc, self.graph.edge(arc)), aggregate_max)
+    fn uncertainty(&self, arc: u32, aggregate: u64) -> Uncertainty {
+        self.edge_uncertainty(&self.view(arc, self.graph.edge(arc)), aggregate)
     }
 
-    fn price(&self, uncertainty: Uncertainty) -> u64 {
+    fn uncertainty_cost(&self, uncertainty: Uncertainty) -> u64 {
         self.prices.own_hop(uncertainty, 0)
     }
 }

@@ -8,16 +8,16 @@ pub mod alternatives;
 pub mod batch;
 pub mod check;
 pub mod check_parts;
-mod edge_limits;
 pub mod ending;
 mod flow;
 mod flow_costs;
-
+mod knowledge;
 pub mod multi;
 pub mod onion_room;
 mod parts;
 pub mod payment;
 pub mod plain;
+pub mod prices;
 pub mod reservations;
 pub mod search;
 pub mod shadow;
@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Scid};
 use thiserror::Error;
 
+pub use crate::cost::Cost;
 use crate::graph::{DirectedChannel, Direction};
 use crate::scoring::{Probability, Scorer, Weights};
 
@@ -190,22 +191,6 @@ impl PathHop {
     }
 }
 
-/// What routes are compared by, in thousandths of a millisatoshi: fees, the price of delay, and what
-/// [`crate::scoring`] adds. Held at `u64::MAX`, which is more than 180,000 bitcoin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cost(pub u64);
-
-impl Cost {
-    /// A millisatoshi.
-    pub const PER_MSAT: u64 = 1000;
-
-    /// The sum, held at `u64::MAX`.
-    #[must_use]
-    pub const fn saturating_add(self, other: Cost) -> Cost {
-        Cost(self.0.saturating_add(other.0))
-    }
-}
-
 /// Why there is no route.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -237,42 +222,35 @@ pub enum NoRoute {
         /// What the payee was to receive.
         amount: Msat,
     },
-    /// Channels lead to the payee, but no route keeps within every limit and HTLC minimum.
-    #[error(
-        "no route carries {amount} within the limits; the cheapest, without them, costs {fee} over {hops} hops and {cltv_blocks} blocks"
-    )]
+    /// Channels lead to the payee, but every route exceeds a limit. Each figure is the least value of one limit with which a
+    /// route exists while the other limits stay as they are. It is `None` when no value of that limit alone suffices, or
+    /// when it was not determined: by [`plain`], or because the search for it reached its limit of comparisons.
+    #[error("no route carries {amount} within the limits{}", would_suffice(*max_fee, *max_cltv_blocks, *max_hops))]
     OverLimits {
-        /// What the payee was to receive.
+        /// The amount that the payee was to receive.
         amount: Msat,
-        /// The fee of the cheapest route without limits.
-        fee: Msat,
-        /// Its hops.
-        hops: usize,
-        /// Its blocks.
-        cltv_blocks: u32,
-    },
-    /// Channels lead to the payee, but every route breaks a limit. Each figure is the least that one limit would have to be
-    /// for a route to be found while the others stay as they are; `None` when no value of that limit alone suffices, or
-    /// the search for it was given up.
-    #[error(
-        "no route carries {amount} within the limits; it would take a fee of {max_fee:?}, {max_cltv_blocks:?} blocks, or {max_hops:?} hops"
-    )]
-    Limited {
-        /// What the payee was to receive.
-        amount: Msat,
-        /// The least [`Limits::max_fee`] that would do.
+        /// The least [`Limits::max_fee`] that suffices.
         max_fee: Option<Msat>,
-        /// The least [`Limits::max_cltv_blocks`] that would do.
+        /// The least [`Limits::max_cltv_blocks`] that suffices.
         max_cltv_blocks: Option<u32>,
-        /// The least [`Limits::max_hops`] that would do.
+        /// The least [`Limits::max_hops`] that suffices.
         max_hops: Option<usize>,
     },
-    /// The search was cut off: whether there is a route, or one better than `best`, is not known.
-    #[error("the search for a route was given up after {comparisons} comparisons of partial routes")]
+    /// The search reached its limit of comparisons. Whether there is a route, or a cheaper one than `best`, is not known.
+    #[error("the search for a route ended after {comparisons} comparisons of partial routes")]
     SearchLimitReached {
-        /// How many partial routes had been compared.
+        /// How many partial routes were compared.
         comparisons: usize,
         /// A route that satisfies the query, though perhaps not the cheapest.
         best: Option<Box<Route>>,
     },
+}
+
+/// The end of [`NoRoute::OverLimits`]'s text: the values that would suffice.
+fn would_suffice(max_fee: Option<Msat>, max_cltv_blocks: Option<u32>, max_hops: Option<usize>) -> String {
+    let fee = max_fee.map(|fee| format!("a fee of {fee}"));
+    let blocks = max_cltv_blocks.map(|blocks| format!("{blocks} blocks"));
+    let hops = max_hops.map(|hops| format!("{hops} hops"));
+    let enough: Vec<String> = [fee, blocks, hops].into_iter().flatten().collect();
+    if enough.is_empty() { String::new() } else { format!("; {} would suffice", enough.join(" or ")) }
 }

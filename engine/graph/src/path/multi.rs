@@ -1,16 +1,17 @@
-//! Payments in parts: the cheapest path to split an amount, success and fees weighed against each other (BOLT 4, "Basic
-//! Multi-Part Payments").
+//! Payments in parts: the cheapest way to split an amount, weighing success against fees (BOLT 4, "Basic Multi-Part
+//! Payments").
 //!
-//! Owns [`PartFinder`]. A part is a [`Route`] like any other, which pays its amount of the whole: the parts' amounts add
-//! up to the payment, and the limits of the query hold, each part by itself for expiry, hops and onion, all together for
-//! the fee, and all together on each channel for what it carries. First one part is tried. Where that costs hardly more
-//! than any split could, it is the answer; otherwise a min-cost flow (`flow`) is taken apart and its parts are
-//! improved with exact figures (`parts`). Where no flow fits, parts are looked for one after the other, the largest first.
-//! For fees alone, the cheapest paths are filled one after the other: a flow would know neither base fees nor limits as a
-//! part meets them, and takes longer.
+//! Owns [`PartFinder`]. A part is an ordinary [`Route`] for its share of the payment. The parts' amounts add up to the
+//! payment, and the query's limits hold: for each part alone its expiry, hops and onion; for all together the fee, and the
+//! sum that they put on each channel.
 //!
-//! Not exact: how to split best into few parts is NP-hard. Whatever is answered keeps every limit; that nothing is found
-//! though a split exists is possible, and measured in the tests.
+//! A single part is tried first. Where it costs hardly more than any split could, it is the answer. Otherwise a min-cost
+//! flow (`flow`) is decomposed into paths whose amounts are improved with exact figures (`parts`). Where no flow fits,
+//! parts are searched one after the other, the largest first. When success has no price, the cheapest paths are filled one
+//! after the other instead: a flow knows neither base fees nor the limits of a part, and takes longer.
+//!
+//! Not exact: the best split into few parts is an NP-hard problem. Every answer keeps all limits; that nothing is found
+//! although a split exists is possible, and the tests measure how often.
 //!
 //! Budget: 2 ms on the mainnet graph, median over connected pairs; `route/multi` in `bench/peers`.
 
@@ -18,41 +19,43 @@ use std::cmp::Reverse;
 
 use fulmen_wire::units::{BlockHeight, Msat};
 
-use crate::path::edge_limits::EdgeLimits;
 use crate::path::flow::FlowSolver;
 use crate::path::flow_costs::FlowCosts;
+use crate::path::knowledge::PreparedKnowledge;
 use crate::path::parts::{ArcCosts, Evaluation, Evaluator, PartPath, PaymentLimits, decompose, fill};
-use crate::path::search::{self, Finder};
+use crate::path::prices::Prices;
+use crate::path::search::{self, Finder, PreparedQuery, Start};
 use crate::path::{Cost, Knowledge, NoRoute, PathHop, Query, Route};
-use crate::scoring::{Prices, Probability, ScoreIndex, Uncertainty, Weights};
+use crate::scoring::{Probability, Uncertainty, Weights};
 use crate::snapshot::Snapshot;
 
 /// A payment in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// At least one, the largest first. Each is the answer to the query for its own amount.
+    /// At least one, the largest first. Each is a route for its share of the payment.
     pub routes: Vec<Route>,
-    /// What the payer sends in all.
+    /// The sum that the payer sends.
     pub total_amount: Msat,
-    /// What all forwarding nodes together take.
+    /// The sum of all fees.
     pub fee: Msat,
-    /// What the finder minimised: the costs of the parts, unlikeliness counted once for each channel.
+    /// The figure that the finder minimised: the costs of the parts, with the uncertainty of a channel counted once for
+    /// all parts that cross it.
     pub cost: Cost,
-    /// How likely the liquidity is thought to be there for all parts at once.
+    /// The probability that the liquidity for all parts is there at once.
     pub success: Probability,
 }
 
-/// Finds parts; keeps its memory from query to query.
+/// Finds payments in parts. Reuses its memory from query to query and keeps nothing else: use one per thread.
 #[derive(Debug, Default)]
 pub struct PartFinder {
     single: Finder,
     solver: FlowSolver,
-    known: EdgeLimits,
+    knowledge: PreparedKnowledge,
     evaluator: Evaluator,
 }
 
 impl PartFinder {
-    /// A finder without memory yet: about a hundred bytes for each node once used.
+    /// A finder that has allocated nothing yet: about a hundred bytes per node once used.
     #[must_use]
     pub fn new() -> PartFinder {
         PartFinder::default()
@@ -61,56 +64,48 @@ impl PartFinder {
     /// Finds how to pay `query` in at most `parts_max` parts.
     ///
     /// # Errors
-    /// See [`NoRoute`]: why no single part can pay. No split was found either, which does not mean that none exists.
+    /// The reason why no single part can pay, when no split was found either; that does not prove that none exists. See
+    /// [`NoRoute`].
     pub fn find(&mut self, graph: &Snapshot, query: &Query<'_>, parts_max: usize) -> Result<Parts, NoRoute> {
         let ends = search::ends(graph, query)?;
-        let one = self.single.attempt(graph, query);
-        if let Some(route) = &one
-            && (parts_max <= 1 || (route.success >= LIKELY_ENOUGH && Prices::new(query).weighs_success()))
-        {
-            return Ok(Parts::from(route.clone()));
-        }
-        if parts_max > 1
-            && let Some(parts) = self.split(graph, query, ends, parts_max, one)
-        {
-            return Ok(parts);
-        }
-        self.single.find(graph, query).map(Parts::from)
+        let mut knowledge = std::mem::take(&mut self.knowledge);
+        knowledge.prepare(graph, query, ends.0);
+        let answer = self.find_prepared(graph, query, ends, &knowledge, parts_max);
+        self.knowledge = knowledge;
+        answer
     }
 
-    /// The better of one part and several.
-    fn split(
+    fn find_prepared(
         &mut self,
         graph: &Snapshot,
         query: &Query<'_>,
-        ends: (u32, u32),
+        (payer, payee): (u32, u32),
+        knowledge: &PreparedKnowledge,
         parts_max: usize,
-        one: Option<Route>,
-    ) -> Option<Parts> {
-        let index =
-            query.scorer.map(|scorer| scorer.index_for(graph).ok_or_else(|| scorer.build_index(graph)));
-        let index = index.as_ref().map(|prepared| match prepared {
-            Ok(prepared) => *prepared,
-            Err(made) => made,
-        });
-        self.known.prepare(graph, query);
-        let mut search = Search { graph, query, index, ends, parts_max, finder: self };
-        let found = if Prices::new(query).weighs_success() {
-            search.by_flow(one.as_ref())
-        } else {
-            let filled = search.by_filling(one.as_ref());
-            filled.or_else(|| match &one {
-                Some(one) => search.halved(one),
-                None => search.by_flow(None),
-            })
+    ) -> Result<Parts, NoRoute> {
+        let starts = [Start::payee(query, payee)];
+        let prepared = PreparedQuery::new(graph, query, payer, &starts, knowledge);
+        let (one, stop) = match self.single.solve_prepared(&prepared) {
+            Ok(route) => (Some(route), None),
+            Err(stop) => (stop.best(), Some(stop)),
         };
-        match (found, one) {
-            (Some(found), _) => Some(search.assemble(&found)),
-            (None, Some(one)) => Some(Parts::from(one)),
-            (None, None) => {
-                let found = search.one_after_the_other()?;
-                Some(search.assemble(&found))
+        if let Some(route) = &one
+            && (parts_max <= 1 || (route.success >= LIKELY_ENOUGH && prepared.prices.weighs_success()))
+        {
+            return Ok(Parts::from(route.clone()));
+        }
+        if parts_max > 1 {
+            let PartFinder { single, solver, evaluator, .. } = &mut *self;
+            let ends = (payer, payee);
+            let mut search = Search { graph, query, knowledge, ends, parts_max, single, solver, evaluator };
+            if let Some(parts) = search.split(one.as_ref()) {
+                return Ok(parts);
             }
+        }
+        match (one, stop) {
+            (Some(route), _) => Ok(Parts::from(route)),
+            (None, Some(stop)) => Err(self.single.explain(prepared, stop)),
+            (None, None) => Err(NoRoute::Unreachable { amount: query.amount }),
         }
     }
 }
@@ -133,32 +128,58 @@ enum FlowResult {
     Unfit,
 }
 
-/// One query being answered.
+/// The search for a split of one payment.
 struct Search<'s, 'a> {
     graph: &'s Snapshot,
     query: &'s Query<'a>,
-    index: Option<&'s ScoreIndex>,
+    knowledge: &'s PreparedKnowledge,
+    /// Payer and payee.
     ends: (u32, u32),
     parts_max: usize,
-    finder: &'s mut PartFinder,
+    single: &'s mut Finder,
+    solver: &'s mut FlowSolver,
+    evaluator: &'s mut Evaluator,
 }
 
-/// The flow_costs for the query's amount in a number of granules.
-fn flow_costs<'m>(
-    graph: &'m Snapshot,
-    query: &'m Query<'_>,
-    index: Option<&'m ScoreIndex>,
-    known: &'m EdgeLimits,
-    payer: u32,
-    granules: u64,
-) -> FlowCosts<'m> {
-    let granule = query.amount.0.div_ceil(granules);
-    let fee_margin =
-        if granules == 1 { 0 } else { (query.limits.max_fee.0 / granules).min(granule / FEE_MARGIN_DIVISOR) };
-    FlowCosts { graph, prices: Prices::new(query), index, known, payer, granule, granules, fee_margin }
-}
+impl<'s, 'a: 's> Search<'s, 'a> {
+    /// The best split found, when it is better than a single part, or when there is none.
+    fn split(&mut self, one: Option<&Route>) -> Option<Parts> {
+        let found = if Prices::new(self.query).weighs_success() {
+            self.by_flow(one)
+        } else {
+            let filled = self.by_filling(one);
+            filled.or_else(|| match one {
+                Some(one) => self.halved(one),
+                None => self.by_flow(None),
+            })
+        };
+        let found = match one {
+            Some(_) => found?,
+            None => found.or_else(|| self.one_after_the_other())?,
+        };
+        Some(self.assemble(&found))
+    }
 
-impl Search<'_, '_> {
+    /// Costs for a query of this payer, its amount cut into a number of granules.
+    fn costs(&self, query: &Query<'a>, granules: u64) -> FlowCosts<'s> {
+        let granule = query.amount.0.div_ceil(granules);
+        let fee_margin = if granules == 1 {
+            0
+        } else {
+            (query.limits.max_fee.0 / granules).min(granule / FEE_MARGIN_DIVISOR)
+        };
+        FlowCosts {
+            graph: self.graph,
+            prices: Prices::new(query),
+            scores: self.knowledge.scores(self.graph, query),
+            knowledge: self.knowledge,
+            payer: self.ends.0,
+            granule,
+            granules,
+            fee_margin,
+        }
+    }
+
     fn limits(&self) -> PaymentLimits {
         let limits = self.query.limits;
         PaymentLimits {
@@ -198,16 +219,17 @@ impl Search<'_, '_> {
 
     /// The split that a flow of so many granules leads to under the prices of `query`, if it keeps the limits and costs
     /// less than `one`.
-    fn flow(&mut self, query: &Query<'_>, granules: u32, one: Option<&Route>) -> FlowResult {
+    fn flow(&mut self, query: &Query<'a>, granules: u32, one: Option<&Route>) -> FlowResult {
         let limits = self.limits();
         let (payer, payee) = self.ends;
         let cost_max = one.map_or(u64::MAX, |one| one.cost.0);
-        let PartFinder { solver, known, evaluator, .. } = &mut *self.finder;
-        let granular = flow_costs(self.graph, query, self.index, known, payer, granules.into());
+        let granular = self.costs(query, granules.into());
         // A split has to save a millisatoshi at least, and each granule its share of that.
         let cost_max = cost_max.saturating_sub(Cost::PER_MSAT - 1);
         let share = cost_max.div_ceil(granules.into());
-        let Some(least) = solver.begin(&granular, (payer, payee), share) else { return FlowResult::Short };
+        let Some(least) = self.solver.begin(&granular, (payer, payee), share) else {
+            return FlowResult::Short;
+        };
         let (mut pushed, mut last) = (0_u64, least);
         for left in (0..granules).rev() {
             // No later granule costs less than the last one.
@@ -216,17 +238,17 @@ impl Search<'_, '_> {
             if cost_max <= bound.saturating_add(close) {
                 return FlowResult::Unfit;
             }
-            let Some(added) = solver.push(&granular) else { return FlowResult::Short };
+            let Some(added) = self.solver.push(&granular) else { return FlowResult::Short };
             last = added;
             pushed = pushed.saturating_add(last);
         }
         let fits = |arc| {
-            let maximum = granular.bounds(arc).maximum;
+            let maximum = granular.limit(arc).maximum;
             u32::try_from(maximum / (granular.granule + granular.fee_margin)).unwrap_or(u32::MAX)
         };
-        let mut paths = fill(decompose(solver.flows(), payer, payee, fits), query.amount.0);
+        let mut paths = fill(decompose(self.solver.flows(), payer, payee, fits), query.amount.0);
         paths.extend(one.and_then(|one| part_path(self.graph, one, Msat(0))));
-        let evaluation = evaluator.improve(&granular, &limits, &mut paths);
+        let evaluation = self.evaluator.improve(&granular, &limits, &mut paths);
         if evaluation.over == 0 && evaluation.cost < cost_max {
             FlowResult::Split(paths)
         } else {
@@ -240,10 +262,8 @@ impl Search<'_, '_> {
         if let Some(one) = one {
             // A split has to save a millisatoshi at least, and some granule its share of that.
             best.cost = one.cost.0.saturating_sub(Cost::PER_MSAT - 1);
-            let PartFinder { solver, known, .. } = &mut *self.finder;
-            let granular =
-                flow_costs(self.graph, self.query, self.index, known, self.ends.0, FEE_GRANULES.into());
-            solver.begin(&granular, self.ends, best.cost.div_ceil(FEE_GRANULES.into()))?;
+            let granular = self.costs(self.query, FEE_GRANULES.into());
+            self.solver.begin(&granular, self.ends, best.cost.div_ceil(FEE_GRANULES.into()))?;
         }
         let mut paths = Vec::new();
         for share in SHARES {
@@ -253,9 +273,8 @@ impl Search<'_, '_> {
             return None;
         }
         let limits = self.limits();
-        let PartFinder { known, evaluator, .. } = &mut *self.finder;
-        let costs = flow_costs(self.graph, self.query, self.index, known, self.ends.0, 1);
-        let evaluation = evaluator.improve(&costs, &limits, &mut paths);
+        let costs = self.costs(self.query, 1);
+        let evaluation = self.evaluator.improve(&costs, &limits, &mut paths);
         self.replace_dearest(&mut paths, evaluation);
         Some(paths)
     }
@@ -264,8 +283,7 @@ impl Search<'_, '_> {
     /// the whole rest may go over one path. Keeps what is cheaper than `least` and within the limits.
     fn fill(&mut self, share: u64, cheapest: &mut Vec<PartPath>, least: &mut Evaluation) {
         let (graph, query, limits) = (self.graph, self.query, self.limits());
-        let PartFinder { single, known, evaluator, .. } = &mut *self.finder;
-        let costs = flow_costs(graph, query, self.index, known, self.ends.0, 1);
+        let costs = self.costs(query, 1);
         let mut knowledge = query.knowledge.clone();
         let (mut paths, mut left, mut spent) = (Vec::new(), query.amount.0, Evaluation::default());
         while left > 0 && spent.cost < least.cost && paths.len() < self.parts_max {
@@ -274,7 +292,7 @@ impl Search<'_, '_> {
                 // No fee is larger than its cost.
                 let fee_max = (least.cost - spent.cost) / Cost::PER_MSAT;
                 own.limits.max_fee.0 = limits.fee_max.saturating_sub(spent.fee).min(fee_max);
-                let found = single.attempt_roughly(graph, &own, TRIAL_COMPARISONS_MAX)?;
+                let found = self.single.attempt_roughly(graph, &own, TRIAL_COMPARISONS_MAX)?;
                 part_path(graph, &found, Msat(amount))
             };
             // That the whole payment does not go over one path, or what that costs, is known.
@@ -287,7 +305,7 @@ impl Search<'_, '_> {
             if let Some(last) = last {
                 let mut all = paths.clone();
                 all.push(last);
-                let evaluation = evaluator.evaluate(&costs, &limits, &all);
+                let evaluation = self.evaluator.evaluate(&costs, &limits, &all);
                 if evaluation < *least {
                     (*least, *cheapest) = (evaluation, all);
                 }
@@ -296,12 +314,12 @@ impl Search<'_, '_> {
             // What is left is like a path without channels.
             let (at, rest) = (paths.len(), PartPath { arcs: Vec::new(), amount: left - next.amount });
             paths.extend([next, rest]);
-            let room = evaluator.room(&costs, &limits, &paths, (at + 1, at));
+            let room = self.evaluator.room(&costs, &limits, &paths, (at + 1, at));
             paths.pop();
             paths[at].amount += room;
             left -= paths[at].amount;
             hold(&mut knowledge, &route(&costs, query, &paths[at]));
-            spent = evaluator.evaluate(&costs, &limits, &paths);
+            spent = self.evaluator.evaluate(&costs, &limits, &paths);
             if left == 0 && spent < *least {
                 (*least, *cheapest) = (spent, paths.clone());
             }
@@ -318,15 +336,14 @@ impl Search<'_, '_> {
         if base >= nodes.len() as u64 {
             return None;
         }
-        let PartFinder { known, evaluator, .. } = &mut *self.finder;
-        let costs = flow_costs(self.graph, self.query, self.index, known, self.ends.0, 1);
+        let costs = self.costs(self.query, 1);
         let mut best = Evaluation { cost: one.cost.0, ..Evaluation::default() };
         let (mut paths, mut larger) = (vec![whole.clone(), whole], None);
         // How far from a half it rounds down most depends on the rates, which are of all sizes.
         let mores = std::iter::successors(Some(1_u64), |more| more.checked_mul(3));
         for more in mores.take_while(|more| *more < amount / 2) {
             (paths[0].amount, paths[1].amount) = (amount.div_ceil(2) + more, amount / 2 - more);
-            let evaluation = evaluator.evaluate(&costs, &limits, &paths);
+            let evaluation = self.evaluator.evaluate(&costs, &limits, &paths);
             if evaluation < best {
                 (best, larger) = (evaluation, Some(paths[0].amount));
             }
@@ -339,8 +356,7 @@ impl Search<'_, '_> {
     /// Sends the dearest part over a cheaper path beside the others, as long as there is one.
     fn replace_dearest(&mut self, paths: &mut Vec<PartPath>, mut best: Evaluation) {
         let (query, limits) = (self.query, self.limits());
-        let PartFinder { single, known, evaluator, .. } = &mut *self.finder;
-        let costs = flow_costs(self.graph, query, self.index, known, self.ends.0, 1);
+        let costs = self.costs(query, 1);
         for _ in 0..REPLACEMENTS_MAX {
             let mut routes: Vec<Route> = paths.iter().map(|path| route(&costs, query, path)).collect();
             let rate = |at: &usize| routes[*at].fee.0 as f64 / paths[*at].amount as f64;
@@ -351,11 +367,11 @@ impl Search<'_, '_> {
             routes.iter().for_each(|route| hold(&mut knowledge, route));
             let amount = Msat(paths[at].amount);
             let own = Query { amount, knowledge: &knowledge, ..query.clone() };
-            let found = single.attempt_roughly(self.graph, &own, TRIAL_COMPARISONS_MAX);
+            let found = self.single.attempt_roughly(self.graph, &own, TRIAL_COMPARISONS_MAX);
             let Some(new) = found.and_then(|found| part_path(self.graph, &found, amount)) else { break };
             let mut others = paths.clone();
             others[at] = new;
-            let evaluation = evaluator.improve(&costs, &limits, &mut others);
+            let evaluation = self.evaluator.improve(&costs, &limits, &mut others);
             if evaluation >= best {
                 break;
             }
@@ -381,9 +397,8 @@ impl Search<'_, '_> {
         // What was left over may find room after all.
         paths.first_mut()?.amount += left;
         let limits = self.limits();
-        let PartFinder { known, evaluator, .. } = &mut *self.finder;
-        let flow_costs = flow_costs(self.graph, self.query, self.index, known, self.ends.0, 1);
-        let evaluation = evaluator.improve(&flow_costs, &limits, &mut paths);
+        let costs = self.costs(self.query, 1);
+        let evaluation = self.evaluator.improve(&costs, &limits, &mut paths);
         (evaluation.over == 0).then_some(paths)
     }
 
@@ -391,7 +406,7 @@ impl Search<'_, '_> {
     fn largest(&mut self, knowledge: &Knowledge, (least, most): (u64, u64), max_fee: Msat) -> Option<Route> {
         let mut query = Query { knowledge, ..self.query.clone() };
         query.limits.max_fee = max_fee;
-        let (graph, single) = (self.graph, &mut self.finder.single);
+        let (graph, single) = (self.graph, &mut *self.single);
         let mut attempt = |amount| single.attempt(graph, &Query { amount: Msat(amount), ..query.clone() });
         // That the whole payment does not go in one part is known.
         if most < self.query.amount.0
@@ -415,17 +430,16 @@ impl Search<'_, '_> {
     fn assemble(&mut self, paths: &[PartPath]) -> Parts {
         let limits = self.limits();
         let mut routes: Vec<Route> = Vec::with_capacity(paths.len());
-        let PartFinder { known, evaluator, .. } = &mut *self.finder;
         for path in paths {
             let own = Query { amount: Msat(path.amount), ..self.query.clone() };
-            routes.push(route(&flow_costs(self.graph, &own, self.index, known, self.ends.0, 1), &own, path));
+            routes.push(route(&self.costs(&own, 1), &own, path));
         }
         routes.sort_by(|one, other| {
             let key = |route: &Route| (Reverse(route.total_amount), route.hops.first().map(|hop| hop.scid));
             key(one).cmp(&key(other))
         });
-        let flow_costs = flow_costs(self.graph, self.query, self.index, known, self.ends.0, 1);
-        let evaluation = evaluator.evaluate(&flow_costs, &limits, paths);
+        let costs = self.costs(self.query, 1);
+        let evaluation = self.evaluator.evaluate(&costs, &limits, paths);
         Parts {
             total_amount: routes.iter().map(|route| route.total_amount).sum(),
             fee: Msat(evaluation.fee),
@@ -457,14 +471,14 @@ fn hold(knowledge: &mut Knowledge, route: &Route) {
 }
 
 /// The route of one path: amounts and expiries as they grow from the payee to the payer.
-fn route(flow_costs: &FlowCosts<'_>, query: &Query<'_>, path: &PartPath) -> Route {
-    let graph = flow_costs.graph;
+fn route(costs: &FlowCosts<'_>, query: &Query<'_>, path: &PartPath) -> Route {
+    let graph = costs.graph;
     let (mut amount, mut blocks) = (path.amount, u32::from(query.final_cltv_delta.0));
     let (mut cost, mut uncertainty) = (Cost::default(), Uncertainty(0));
     let mut hops = Vec::with_capacity(path.arcs.len());
     for edge in path.arcs.iter().rev() {
         let directed = graph.directed(*edge);
-        let hop_cost = flow_costs.hop_cost(*edge, amount);
+        let hop_cost = costs.hop_cost(*edge, amount);
         hops.push(PathHop {
             from: graph.node_id(graph.edge(*edge).source),
             to: graph.node_id(graph.target(*edge)),
@@ -474,9 +488,9 @@ fn route(flow_costs: &FlowCosts<'_>, query: &Query<'_>, path: &PartPath) -> Rout
             cltv_expiry: BlockHeight(query.height.0.saturating_add(blocks)),
             fee: Msat(hop_cost.fee),
         });
-        let bits = flow_costs.uncertainty(*edge, amount);
-        uncertainty.0 = uncertainty.0.saturating_add(bits.0);
-        cost = cost.saturating_add(Cost(hop_cost.cost.saturating_add(flow_costs.price(bits))));
+        let added = costs.uncertainty(*edge, amount);
+        uncertainty.0 = uncertainty.0.saturating_add(added.0);
+        cost = cost.saturating_add(Cost(hop_cost.cost.saturating_add(costs.uncertainty_cost(added))));
         amount = amount.saturating_add(hop_cost.fee);
         blocks = blocks.saturating_add(hop_cost.blocks);
     }

@@ -1,90 +1,75 @@
-//! Parts: a payment spread over several paths, judged and improved with the figures it will really have (BOLT 4,
-//! "Basic Multi-Part Payments"; BOLT 7, "HTLC Fees").
+//! Payments in parts: several paths with amounts, evaluated and improved with exact figures (BOLT 4, "Basic Multi-Part
+//! Payments"; BOLT 7, "HTLC Fees").
 //!
-//! Owns the step from a flow to parts: its paths are taken apart, given amounts that add up to the millisatoshi, and
-//! amounts are moved between paths, whole, as far as there is room or in steps, as long as that mends a broken limit or
-//! lowers the cost. Amounts grow towards the payer by each part's own fees; what several parts put on one arc counts
-//! aggregate_max. Does not find paths ([`super::flow`] and the single-path search do), and knows nothing of the graph but
-//! [`ArcCosts`].
+//! Owns the step from a flow to parts. A flow is decomposed into paths whose amounts add up to the payment to the
+//! millisatoshi; then amounts move between paths, whole, as far as there is room or in steps, as long as that repairs a
+//! broken limit or lowers the cost. Amounts grow towards the payer by the fees of their own part; the amounts that several
+//! parts put on one arc count together. Does not find paths ([`super::flow`] and the single-path search do), and knows
+//! nothing of the network beyond [`ArcCosts`].
 //!
 //! Invariant: the amounts of the paths always add up to the payment.
 
 use fulmen_wire::units::Msat;
 
 use crate::path::flow::Flow;
+use crate::path::knowledge::EdgeLimit;
 use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
+use crate::path::prices::HopCost;
 use crate::scoring::Uncertainty;
 
-/// What a part meets on its path. Arcs are numbered as in [`super::flow::FlowGraph`]; amounts are millisatoshis.
+/// Limits and costs of arcs, which are numbered as in [`super::flow::FlowGraph`]. Amounts are millisatoshis.
 pub(crate) trait ArcCosts {
-    /// What the arc carries.
-    fn bounds(&self, arc: u32) -> Bounds;
+    /// The amounts that the arc carries.
+    fn limit(&self, arc: u32) -> EdgeLimit;
 
-    /// What is asked for offering `amount` on the arc to the node after it; nothing on the payer's own channels.
+    /// The cost of one part that offers `amount` on the arc, without its uncertainty. The payer's own channels charge no
+    /// fee and add no blocks.
     fn hop_cost(&self, arc: u32, amount: u64) -> HopCost;
 
-    /// How uncertainty it is that `together` gets over the arc.
-    fn uncertainty(&self, arc: u32, aggregate_max: u64) -> Uncertainty;
+    /// The uncertainty of the arc when all parts together put `aggregate` on it.
+    fn uncertainty(&self, arc: u32, aggregate: u64) -> Uncertainty;
 
-    /// What unlikeliness costs.
-    fn price(&self, uncertainty: Uncertainty) -> u64;
+    /// The price of an uncertainty.
+    fn uncertainty_cost(&self, uncertainty: Uncertainty) -> u64;
 }
 
-/// Amounts an arc carries.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// The smallest part.
-    pub(crate) minimum: u64,
-    /// The largest part.
-    pub(crate) maximum: u64,
-    /// The most that all parts together may put on it.
-    pub(crate) aggregate_max: u64,
-}
-
-/// What crossing an arc adds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct HopCost {
-    /// To the amount.
-    pub(crate) fee: u64,
-    /// To the blocks until expiry.
-    pub(crate) blocks: u32,
-    /// To the cost: fee and price of delay.
-    pub(crate) cost: u64,
-}
-
-/// A path, and what the payee gets over it.
+/// The path of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PartPath {
     /// From payer to payee.
     pub(crate) arcs: Vec<u32>,
+    /// The amount that the payee receives over it.
     pub(crate) amount: u64,
 }
 
-/// What all parts together must keep.
+/// The limits of a payment, which its parts must keep together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PaymentLimits {
     pub(crate) parts_max: usize,
+    /// In millisatoshi, for all parts together.
     pub(crate) fee_max: u64,
-    /// From the height to the expiry of a first HTLC.
+    /// From the current height to the expiry of a part's first HTLC.
     pub(crate) blocks_max: u32,
     pub(crate) hops_max: usize,
+    /// From the current height to the expiry of the last HTLC.
     pub(crate) final_blocks: u32,
     pub(crate) height: u32,
-    /// The payee's TLVs beyond amount and expiry.
+    /// Bytes of the payee's TLVs beyond amount and expiry.
     pub(crate) payee_extra_bytes: u32,
 }
 
-/// What parts are compared by: first by how far they break limits, then by their cost.
+/// The figures that sets of parts are compared by: first how far they exceed limits, then their cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Evaluation {
-    /// By how many millisatoshis limits are broken; a part that is too long or too slow counts whole.
+    /// By how many millisatoshis limits are exceeded; a part that is too long or too slow counts with its whole amount.
     pub(crate) over: u64,
     pub(crate) cost: u64,
     pub(crate) fee: u64,
     pub(crate) uncertainty: Uncertainty,
 }
 
-/// Takes a flow apart into paths, the widest first. `fits(arc)` is the most granules one part may put on an arc.
+/// Decomposes a flow into paths with granules, the widest first. `fits(arc)` is the most granules that one part may put on
+/// an arc.
 pub(crate) fn decompose(
     flows: &[Flow],
     payer: u32,
@@ -96,7 +81,7 @@ pub(crate) fn decompose(
     let mut paths = Vec::new();
     while let Some((arcs, width)) = widest(&left, payer, payee) {
         let part = arcs.iter().map(|at| fits(left[*at].arc)).fold(width, u32::min).max(1);
-        // Parallel parts on one path, where a part may not be as large as what flows.
+        // Several parts on one path where one part must not be as large as the flow.
         let mut rest = width;
         while rest > 0 {
             let granules = rest.min(part);
@@ -108,9 +93,9 @@ pub(crate) fn decompose(
     paths
 }
 
-/// The path that carries most, as positions in `flows`, and how much.
+/// The path with the largest flow, as positions in `flows`, and that flow in granules.
 fn widest(flows: &[Flow], payer: u32, payee: u32) -> Option<(Vec<usize>, u32)> {
-    // The best width known of each node that flow reaches, and the flow it comes by.
+    // For each node reached: the best width so far and the flow that leads there.
     let mut best: Vec<(u32, u32, usize)> = vec![(payer, u32::MAX, usize::MAX)];
     let width = |best: &[(u32, u32, usize)], node| {
         best.iter().find(|(at, ..)| *at == node).map_or(0, |(_, width, _)| *width)
@@ -142,7 +127,7 @@ fn widest(flows: &[Flow], payer: u32, payee: u32) -> Option<(Vec<usize>, u32)> {
     Some((path, found))
 }
 
-/// Ways with amounts in proportion to their granules, adding up to `amount` exactly.
+/// Gives paths amounts in proportion to their granules, which add up to `amount` exactly.
 pub(crate) fn fill(paths: Vec<(Vec<u32>, u32)>, amount: u64) -> Vec<PartPath> {
     let granules: u64 = paths.iter().map(|(_, granules)| u64::from(*granules)).sum();
     let (mut before, mut given) = (0, 0);
@@ -160,15 +145,15 @@ pub(crate) fn fill(paths: Vec<(Vec<u32>, u32)>, amount: u64) -> Vec<PartPath> {
     filled
 }
 
-/// Judges parts again and again; keeps its memory.
+/// Evaluates sets of parts; its memory is reused.
 #[derive(Debug, Default)]
 pub(crate) struct Evaluator {
-    /// What all parts put on each arc they use.
+    /// The sum that all parts put on each arc they use.
     loads: Vec<(u32, u64)>,
 }
 
 impl Evaluator {
-    /// Judges paths; those without an amount do not count.
+    /// Evaluates paths; those without an amount do not count.
     pub(crate) fn evaluate(
         &mut self,
         costs: &impl ArcCosts,
@@ -183,12 +168,12 @@ impl Evaluator {
             smallest = smallest.min(path.amount);
             self.walk(costs, limits, path, &mut evaluation);
         }
-        for (arc, aggregate_max) in &self.loads {
-            let over = aggregate_max.saturating_sub(costs.bounds(*arc).aggregate_max);
+        for (arc, load) in &self.loads {
+            let over = load.saturating_sub(costs.limit(*arc).aggregate_max);
             evaluation.over = evaluation.over.saturating_add(over);
-            let uncertainty = costs.uncertainty(*arc, *aggregate_max);
+            let uncertainty = costs.uncertainty(*arc, *load);
             evaluation.uncertainty.0 = evaluation.uncertainty.0.saturating_add(uncertainty.0);
-            evaluation.cost = evaluation.cost.saturating_add(costs.price(uncertainty));
+            evaluation.cost = evaluation.cost.saturating_add(costs.uncertainty_cost(uncertainty));
         }
         evaluation.over = evaluation.over.saturating_add(evaluation.fee.saturating_sub(limits.fee_max));
         if parts > limits.parts_max {
@@ -209,8 +194,8 @@ impl Evaluator {
         let expiry = |blocks: u32| limits.height.saturating_add(blocks);
         let mut onion = payee_bytes(Msat(amount), expiry(blocks), limits.payee_extra_bytes);
         for (at, arc) in path.arcs.iter().enumerate().rev() {
-            let bounds = costs.bounds(*arc);
-            let outside = bounds.minimum.saturating_sub(amount).max(amount.saturating_sub(bounds.maximum));
+            let limit = costs.limit(*arc);
+            let outside = limit.minimum.saturating_sub(amount).max(amount.saturating_sub(limit.maximum));
             evaluation.over = evaluation.over.saturating_add(outside);
             match self.loads.iter_mut().find(|(other, _)| other == arc) {
                 Some((_, load)) => *load = load.saturating_add(amount),
@@ -230,7 +215,7 @@ impl Evaluator {
         }
     }
 
-    /// Moves an amount from one path to another if that helps.
+    /// Moves an amount from one path to another if that improves the evaluation; returns whether it did.
     fn shift(
         &mut self,
         costs: &impl ArcCosts,
@@ -252,7 +237,7 @@ impl Evaluator {
         helps
     }
 
-    /// Spreads one path's amount over the room on the others if that helps.
+    /// Spreads one path's amount over the room on the others if that improves the evaluation; returns whether it did.
     fn dissolve(
         &mut self,
         costs: &impl ArcCosts,
@@ -279,7 +264,7 @@ impl Evaluator {
         helps
     }
 
-    /// How much of the amount of one path another has room for.
+    /// How much of the amount of one path fits onto another.
     pub(crate) fn room(
         &mut self,
         costs: &impl ArcCosts,
@@ -296,11 +281,11 @@ impl Evaluator {
         }
         let loads = &self.loads;
         let most = |arc: u32| {
-            let bounds = costs.bounds(arc);
+            let limit = costs.limit(arc);
             let load = loads.iter().find(|(other, _)| *other == arc).map_or(0, |(_, load)| *load);
-            bounds.maximum.min(bounds.aggregate_max.saturating_sub(load))
+            limit.maximum.min(limit.aggregate_max.saturating_sub(load))
         };
-        // What is left over on the narrowest arc, below zero where there is too much on it.
+        // The room left on the narrowest arc; negative where the amount exceeds it.
         let left = |amount: u64| {
             let (mut amount, mut left) = (amount, i64::MAX);
             for arc in paths[to].arcs.iter().rev() {
@@ -314,12 +299,13 @@ impl Evaluator {
         for _ in 0..ROOM_STEPS {
             room = room.saturating_add_signed(left(room));
         }
-        // Fees only grow with the amount: less by what is too much fits.
+        // Fees grow with the amount, so that reducing it by the excess makes it fit.
         let room = room.saturating_add_signed(left(room).min(0));
         room.saturating_sub(paths[to].amount).min(paths[from].amount)
     }
 
-    /// Moves amounts between paths as long as that helps, and drops those that end without one. Gives the last evaluation.
+    /// Moves amounts between paths as long as that improves the evaluation, then drops paths without an amount. Returns the
+    /// last evaluation.
     pub(crate) fn improve(
         &mut self,
         costs: &impl ArcCosts,
@@ -329,7 +315,7 @@ impl Evaluator {
         let mut best = self.evaluate(costs, limits, paths);
         let total: u64 = paths.iter().map(|path| path.amount).sum();
         let mut evaluations = 0;
-        // Whole parts first, which saves base fees, or as much as fits; then ever smaller amounts.
+        // First whole parts, which saves base fees, or as much as fits; then ever smaller amounts.
         let mut step = total;
         while step > 0 {
             let mut moved = false;
@@ -340,7 +326,7 @@ impl Evaluator {
                 }
                 for to in 0..paths.len() {
                     let amount = paths[from].amount.min(step);
-                    // The first step is the whole part, later ones leave something.
+                    // The first step moves whole parts, later ones less than the part.
                     if from == to || amount == 0 || (step < total && amount < step) {
                         continue;
                     }
@@ -358,7 +344,7 @@ impl Evaluator {
                 break;
             }
             if !moved {
-                // Broken limits are mended to the millisatoshi; costs are not worth that.
+                // Exceeded limits are repaired to the millisatoshi; lower costs are not worth that.
                 let least = if best.over > 0 { 1 } else { total / FINENESS };
                 step /= 2;
                 if step < least.max(1) {
@@ -371,10 +357,10 @@ impl Evaluator {
     }
 }
 
-/// How many divisions of parts are tried at most: about a microsecond each.
+/// Bound on the divisions tried: about a microsecond each.
 const EVALUATIONS_MAX: usize = 600;
 
-/// How often the room on a path is narrowed down: each time to what fees make of the rest.
+/// Iterations towards the room on a path: each accounts for the fees of the amount that the last one found.
 const ROOM_STEPS: usize = 4;
 
 /// Amounts below this fraction of the payment are not moved to lower its cost.

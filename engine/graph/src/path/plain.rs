@@ -27,8 +27,9 @@ use fulmen_wire::units::{BlockHeight, CltvDelta, Msat};
 
 use crate::graph::{ChannelGraph, DirectedChannel, Direction, GraphChannel, Policy};
 use crate::path::onion_room::{ONION_ROOM, forward_bytes, payee_bytes};
+use crate::path::prices::{HopRole, PricedHop, Prices};
 use crate::path::{Cost, NoRoute, PathHop, Query, Route};
-use crate::scoring::{HopRole, PricedHop, Prices, Uncertainty};
+use crate::scoring::Uncertainty;
 
 /// After how many comparisons of partial routes a search is given up: a fraction of a second.
 pub const COMPARISONS_MAX: usize = 1 << 22;
@@ -63,12 +64,7 @@ pub fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
         };
     }
     best.ok_or(match unlimited {
-        Some((route, _)) => NoRoute::OverLimits {
-            amount,
-            fee: route.fee,
-            hops: route.hops.len(),
-            cltv_blocks: route.total_cltv_blocks,
-        },
+        Some(_) => NoRoute::OverLimits { amount, max_fee: None, max_cltv_blocks: None, max_hops: None },
         None => NoRoute::Unreachable { amount },
     })
 }

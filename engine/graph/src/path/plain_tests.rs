@@ -114,7 +114,8 @@ fn a_limit_that_binds_leaves_the_best_of_the_rest() {
     assert_eq!(scids(&ask(Limits { max_cltv_blocks: 317, max_hops: 2, ..wide })), [13, 39]);
     assert_eq!(scids(&ask(Limits { max_cltv_blocks: 318, max_hops: 2, max_fee: Msat(10) })), [12, 29]);
     let none = Limits { max_cltv_blocks: 317, max_hops: 2, max_fee: Msat(499) };
-    let over = NoRoute::OverLimits { amount: Msat(1000), fee: Msat(10), hops: 2, cltv_blocks: 318 };
+    let over =
+        NoRoute::OverLimits { amount: Msat(1000), max_fee: None, max_cltv_blocks: None, max_hops: None };
     assert_eq!(ask(none), Err(over));
 }
 

@@ -106,7 +106,7 @@ mod tests {
         let mut knowledge = Knowledge::default();
         let route = |knowledge: &Knowledge| {
             let query = Query::new(node(0), node(3), Msat(600_000_000), knowledge);
-            Finder::default().find(&snapshot, &query)
+            Finder::new().find(&snapshot, &query)
         };
         let first = route(&knowledge).unwrap();
         let held = reservations.reserve(&snapshot, std::slice::from_ref(&first)).unwrap();
@@ -133,7 +133,7 @@ mod tests {
         let reservations = Reservations::new();
         let known = Knowledge::default();
         let query = Query::new(node(0), node(3), Msat(10_000_000), &known);
-        let route = Finder::default().find(&snapshot, &query).unwrap();
+        let route = Finder::new().find(&snapshot, &query).unwrap();
         let got: usize = std::thread::scope(|scope| {
             let take = || {
                 let take = |_| reservations.reserve(&snapshot, std::slice::from_ref(&route));

@@ -29,6 +29,21 @@ impl Uncertainty {
         Uncertainty(log2(whole).saturating_sub(log2(part))).min(Uncertainty::MAX)
     }
 
+    /// The uncertainty of `amount` on a channel that carries `in_flight` already. That amount got through, so only the rest
+    /// is uncertain: the difference of the uncertainties of both together and of `in_flight`.
+    #[inline]
+    pub(crate) fn beside(
+        in_flight: u64,
+        amount: u64,
+        uncertainty: impl Fn(u64) -> Uncertainty,
+    ) -> Uncertainty {
+        if in_flight == 0 {
+            return uncertainty(amount);
+        }
+        let together = uncertainty(amount.saturating_add(in_flight));
+        Uncertainty(together.0.saturating_sub(uncertainty(in_flight).0))
+    }
+
     /// That all of these come true, each by itself.
     pub(crate) fn sum(all: impl Iterator<Item = Uncertainty>) -> Uncertainty {
         Uncertainty(all.fold(0, |sum, bits| sum.saturating_add(bits.0)))

@@ -18,16 +18,17 @@ mod logarithm;
 
 use std::collections::BTreeMap;
 
-use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat, Scid};
+use fulmen_wire::units::{Msat, NodeId, Sat, Scid};
 
 pub use bytes::ScorerError;
 pub use liquidity::Fading;
 pub(crate) use logarithm::Uncertainty;
 
+use crate::bit_set::BitSet;
+use crate::cost::Cost;
 use crate::graph::{DirectedChannel, Direction};
-use crate::path::{Cost, Query, Route};
 use crate::scoring::liquidity::{Liquidity, Observation};
-use crate::snapshot::{RoughCapacity, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// What success and brevity are worth, in money that is compared but never paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +88,7 @@ pub(crate) struct ScoreIndex {
     pub(crate) scores: Vec<EdgeScore>,
     /// For blocks of edges into nodes and out of nodes, one bit each: whether anything is to be minded of one of its edges.
     /// Empty when there is nothing.
-    pub(crate) blocks: [Vec<u64>; 2],
+    pub(crate) blocks: [BitSet; 2],
 }
 
 /// What is to be minded of one edge.
@@ -202,7 +203,7 @@ impl Scorer {
         let score = EdgeScore {
             liquidity: self.slots.get(&directed.scid).copied(),
             direction: directed.direction,
-            own_penalty: penalty_cost(self.penalties.get(&directed)),
+            own_penalty: self.own_penalty(directed),
             penalty: self.penalty(directed, source),
         };
         let slot = &mut index.slots[edge as usize];
@@ -216,10 +217,32 @@ impl Scorer {
         }
     }
 
-    /// What forwarding over a direction costs beyond the rest.
-    fn penalty(&self, directed: DirectedChannel, source: NodeId) -> u64 {
-        let node = penalty_cost(self.node_penalties.get(&source));
-        node.saturating_add(penalty_cost(self.penalties.get(&directed)))
+    /// The penalty for forwarding over a direction: its own and that of the node it leaves; [`BANNED`] for a ban.
+    pub(crate) fn penalty(&self, directed: DirectedChannel, source: NodeId) -> u64 {
+        penalty_cost(self.node_penalties.get(&source)).saturating_add(self.own_penalty(directed))
+    }
+
+    /// The penalty for using a direction as the payer's own channel; [`BANNED`] for a ban.
+    pub(crate) fn own_penalty(&self, directed: DirectedChannel) -> u64 {
+        penalty_cost(self.penalties.get(&directed))
+    }
+
+    /// The uncertainty of `amount` over a scored edge, when something was learned of its channel.
+    #[inline]
+    pub(crate) fn learned(&self, score: &EdgeScore, amount: u64, now_seconds: u64) -> Option<Uncertainty> {
+        let liquidity = self.liquidity.get(score.liquidity? as usize)?;
+        Some(liquidity.uncertainty(score.direction, amount, now_seconds, self.fading))
+    }
+
+    /// The same, looked up by the channel.
+    pub(crate) fn learned_of(
+        &self,
+        directed: DirectedChannel,
+        amount: u64,
+        now_seconds: u64,
+    ) -> Option<Uncertainty> {
+        let liquidity = &self.liquidity[*self.slots.get(&directed.scid)? as usize];
+        Some(liquidity.uncertainty(directed.direction, amount, now_seconds, self.fading))
     }
 
     fn observe(
@@ -261,216 +284,6 @@ fn penalty_cost(penalty: Option<&Penalty>) -> u64 {
         Some(Penalty::Cost(msat)) => msat.0.saturating_mul(Cost::PER_MSAT).min(BANNED - 1),
         Some(Penalty::Ban) => BANNED,
     }
-}
-
-/// What a hop is used for, as far as its price goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HopRole {
-    /// The payer's own channel, of which it knows what it can send: it costs nothing and works.
-    OwnKnown,
-    /// The channel of a payer whose balances are not known.
-    OwnUnknown,
-    /// A hop that somebody forwards over.
-    Forward,
-}
-
-/// The prices of one query.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Prices<'a> {
-    risk_billionths: u64,
-    /// What a bit of unlikeliness costs.
-    halving: u64,
-    hop: u64,
-    scorer: Option<&'a Scorer>,
-    now: u64,
-    /// What other payments have put on each direction.
-    in_flight: &'a BTreeMap<DirectedChannel, Msat>,
-}
-
-/// The most a bit of unlikeliness may cost, so that no product overflows: 274,877,906 msat.
-const HALVING_MAX: u64 = 1 << 38;
-
-impl<'a> Prices<'a> {
-    pub(crate) fn new(query: &Query<'a>) -> Prices<'a> {
-        let share = |millionths: u32| {
-            u128::from(query.amount.0) * u128::from(millionths) * u128::from(Cost::PER_MSAT) / 1_000_000
-        };
-        let price = |fixed: Msat, millionths| {
-            let price = u128::from(fixed.0) * u128::from(Cost::PER_MSAT) + share(millionths);
-            u64::try_from(price).unwrap_or(u64::MAX).min(HALVING_MAX)
-        };
-        let weights = query.weights;
-        Prices {
-            risk_billionths: u64::from(query.risk_billionths),
-            halving: price(weights.halving, weights.halving_millionths),
-            hop: price(weights.hop, weights.hop_millionths),
-            scorer: query.scorer,
-            now: query.now_seconds,
-            in_flight: &query.knowledge.in_flight,
-        }
-    }
-
-    /// Whether unlikeliness has a price; where it has none, it need not be known.
-    #[inline]
-    pub(crate) fn weighs_success(&self) -> bool {
-        self.halving != 0
-    }
-
-    /// Whether a route costs its fee and nothing else.
-    pub(crate) fn are_fees(&self) -> bool {
-        self.halving == 0 && self.hop == 0 && self.risk_billionths == 0 && self.scorer.is_none()
-    }
-
-    /// The cost of a hop that is forwarded over.
-    #[inline]
-    pub(crate) fn forwarded_hop(
-        &self,
-        amount: u64,
-        fee: u64,
-        delta: u16,
-        uncertainty: Uncertainty,
-        penalty: u64,
-    ) -> u64 {
-        let factor = u64::from(delta) * self.risk_billionths;
-        let delay = match amount.checked_mul(factor) {
-            Some(product) => product / (1_000_000_000 / Cost::PER_MSAT),
-            None => {
-                let wide =
-                    u128::from(amount) * u128::from(factor) / u128::from(1_000_000_000 / Cost::PER_MSAT);
-                u64::try_from(wide).unwrap_or(u64::MAX)
-            }
-        };
-        fee.saturating_mul(Cost::PER_MSAT)
-            .saturating_add(delay)
-            .saturating_add(self.hop + self.uncertainty_cost(uncertainty))
-            .saturating_add(penalty)
-    }
-
-    /// The cost of a payer's own channel, of which it does not know what it can send.
-    #[inline]
-    pub(crate) fn own_hop(&self, uncertainty: Uncertainty, penalty: u64) -> u64 {
-        self.uncertainty_cost(uncertainty).saturating_add(penalty)
-    }
-
-    #[inline]
-    fn uncertainty_cost(&self, uncertainty: Uncertainty) -> u64 {
-        (self.halving * u64::from(uncertainty.0)) >> Uncertainty::SHIFT
-    }
-
-    /// How unlikely a hop is while nothing has been learned of it.
-    #[inline]
-    pub(crate) fn prior(amount: u64, capacity: RoughCapacity) -> Uncertainty {
-        let whole = capacity.msat() + 1;
-        Uncertainty::of_ratio(whole.saturating_sub(amount), whole)
-    }
-
-    /// No more than what [`Prices::prior`] says of any smaller capacity.
-    #[inline]
-    pub(crate) fn prior_lower_bound(amount: u64, capacity: RoughCapacity) -> Uncertainty {
-        Uncertainty(Prices::prior(amount, capacity).0.saturating_sub(Uncertainty::SLACK))
-    }
-
-    /// How unlikely a remarked hop is.
-    pub(crate) fn learned_uncertainty(
-        &self,
-        score: &EdgeScore,
-        amount: u64,
-        capacity: RoughCapacity,
-    ) -> Uncertainty {
-        let learned =
-            self.scorer.and_then(|scorer| Some((scorer, scorer.liquidity.get(score.liquidity? as usize)?)));
-        match learned {
-            Some((scorer, liquidity)) => {
-                liquidity.uncertainty(score.direction, amount, self.now, scorer.fading)
-            }
-            None => Prices::prior(amount, capacity),
-        }
-    }
-
-    /// How unlikely a hop is, looked up by its channel.
-    pub(crate) fn uncertainty(
-        &self,
-        directed: DirectedChannel,
-        capacity: Sat,
-        amount: Msat,
-        role: HopRole,
-    ) -> Uncertainty {
-        if role == HopRole::OwnKnown {
-            return Uncertainty(0);
-        }
-        let learned = self.scorer.and_then(|scorer| {
-            let slot = *scorer.slots.get(&directed.scid)?;
-            Some((scorer, &scorer.liquidity[slot as usize]))
-        });
-        let all = |amount: Msat| match learned {
-            Some((scorer, liquidity)) => {
-                liquidity.uncertainty(directed.direction, amount.0, self.now, scorer.fading)
-            }
-            None => Prices::prior(amount.0, RoughCapacity::above(capacity)),
-        };
-        match self.in_flight.get(&directed) {
-            // What is in flight got through: only the rest is in doubt.
-            Some(held) => Uncertainty(all(amount.saturating_add(*held)).0.saturating_sub(all(*held).0)),
-            None => all(amount),
-        }
-    }
-
-    /// The cost of a hop, looked up by its channel, or `None` when it is banned. What the searches over snapshots find
-    /// quicker must agree with this.
-    pub(crate) fn cost(&self, hop: &PricedHop, role: HopRole) -> Option<Cost> {
-        let uncertainty = if self.weighs_success() {
-            self.uncertainty(hop.directed, hop.capacity, hop.amount, role)
-        } else {
-            Uncertainty(0)
-        };
-        let own_penalty = self.scorer.map_or(0, |scorer| penalty_cost(scorer.penalties.get(&hop.directed)));
-        let penalty = match role {
-            HopRole::OwnKnown | HopRole::OwnUnknown => own_penalty,
-            HopRole::Forward => self.scorer.map_or(0, |scorer| scorer.penalty(hop.directed, hop.from)),
-        };
-        if penalty == BANNED {
-            return None;
-        }
-        Some(Cost(match role {
-            HopRole::OwnKnown => 0,
-            HopRole::OwnUnknown => self.own_hop(uncertainty, penalty),
-            HopRole::Forward => {
-                self.forwarded_hop(hop.amount.0, hop.fee.0, hop.delta.0, uncertainty, penalty)
-            }
-        }))
-    }
-}
-
-/// How likely the liquidity is thought to be there on each hop of an answer to `query`.
-#[must_use]
-pub fn hop_successes(snapshot: &Snapshot, query: &Query<'_>, route: &Route) -> Vec<Probability> {
-    hop_uncertainties(snapshot, query, route).map(Uncertainty::probability).collect()
-}
-
-/// The same as unlikeliness.
-pub(crate) fn hop_uncertainties(
-    snapshot: &Snapshot,
-    query: &Query<'_>,
-    route: &Route,
-) -> impl Iterator<Item = Uncertainty> {
-    let prices = Prices::new(query);
-    let own = if query.knowledge.first_hops.is_some() { HopRole::OwnKnown } else { HopRole::OwnUnknown };
-    route.hops.iter().enumerate().map(move |(at, hop)| {
-        let role = if at == 0 { own } else { HopRole::Forward };
-        let capacity = snapshot.capacity(hop.scid).unwrap_or_default();
-        prices.uncertainty(hop.directed(), capacity, hop.amount, role)
-    })
-}
-
-/// What the price of a hop depends on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PricedHop {
-    pub(crate) directed: DirectedChannel,
-    pub(crate) from: NodeId,
-    pub(crate) capacity: Sat,
-    pub(crate) amount: Msat,
-    pub(crate) fee: Msat,
-    pub(crate) delta: CltvDelta,
 }
 
 /// How likely something is, in billionths.

@@ -12,7 +12,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use crate::path::search::lazy::{LazyBlocks, NodeSet};
+use crate::bit_set::BitSet;
+use crate::path::search::lazy::LazyBlocks;
 use crate::path::search::prepared::{BlockSide, PreparedQuery};
 use crate::snapshot::Edge;
 
@@ -25,7 +26,7 @@ pub(super) struct Bounds {
     /// For each node the least found so far, if it is of this search.
     reached: Vec<Reached>,
     search: u32,
-    settled: NodeSet,
+    settled: BitSet,
     /// What every channel is taken to carry.
     amount: u64,
     /// What holds for every node that is not settled.
@@ -253,7 +254,7 @@ impl Bounds {
         let step = prepared.forward(number, edge, self.amount)?;
         Some(match measure {
             Measure::Cost => step.cost,
-            Measure::Blocks => u64::from(step.delta),
+            Measure::Blocks => u64::from(step.blocks),
             Measure::Hops => 1,
         })
     }

@@ -23,9 +23,10 @@ use std::collections::BinaryHeap;
 
 use fulmen_wire::units::Msat;
 
+use crate::bit_set::BitSet;
 use crate::path::onion_room::{ONION_ROOM, forward_bytes};
 use crate::path::search::bounds::{Bounds, Measure};
-use crate::path::search::lazy::{LazyBlocks, NodeSet};
+use crate::path::search::lazy::LazyBlocks;
 use crate::path::search::prepared::{Objective, PreparedQuery};
 use crate::path::{Cost, Limits};
 use crate::snapshot::Edge;
@@ -158,7 +159,7 @@ pub(super) struct Labels {
     /// radius for all, and not counted.
     far: BinaryHeap<Reverse<(u64, u32, u32)>>,
     /// Nodes at which a label has been taken up.
-    expanded: NodeSet,
+    expanded: BitSet,
     /// Labels with blocks put off; numbered as the lists in `lazy`.
     lazy_lists: Vec<u32>,
     lazy: LazyBlocks,
@@ -228,7 +229,7 @@ impl Labels {
         self.block_price_max = self.block_price.saturating_mul(u64::from(rules.blocks_max.unwrap_or(0)));
         self.cost_max = rules.cost_max.saturating_add(self.block_price_max);
         self.payer = prepared.payer;
-        for node in prepared.blocked() {
+        for node in prepared.excluded_nodes() {
             self.fronts[*node as usize] = NodeFront { first: BLOCKED, search: self.search, ..fresh };
         }
         for (at, start) in prepared.starts.iter().enumerate() {
@@ -322,7 +323,7 @@ impl Labels {
         let longer = Label {
             cost: label.cost.saturating_add(step.cost),
             amount,
-            blocks: label.blocks.saturating_add(step.delta),
+            blocks: label.blocks.saturating_add(step.blocks),
             onion: label.onion.saturating_add(forward_bytes(Msat(label.amount), expiry) as u16),
             ..longer
         };

@@ -1,12 +1,12 @@
-//! What searches keep of nodes and of what they have put off.
+//! Blocks of edges whose examination a search defers.
 //!
-//! Owns: [`LazyBlocks`], blocks of edges that are not looked at before what they cost at least makes them worth it, and
-//! [`NodeSet`]. Both keep their memory from query to query. Does not know what a block is.
+//! Owns [`LazyBlocks`]: lists of blocks, each examined only once the search has reached the block's lower bound on cost.
+//! Keeps its memory from query to query. Does not know what a block contains.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Lists of blocks, each with the least that crossing any of its edges costs.
+/// Lists of blocks, each block with a lower bound on the cost of crossing any of its edges.
 #[derive(Debug, Default)]
 pub(super) struct LazyBlocks {
     lists: Vec<BinaryHeap<Reverse<(u64, u32)>>>,
@@ -18,7 +18,8 @@ impl LazyBlocks {
         self.used = 0;
     }
 
-    /// Puts blocks off, and gives the list's number. Lists are numbered in the order in which they come.
+    /// Adds a list of (lower bound, block) and returns its number. Lists are numbered from 0 in the order of their
+    /// addition since the last [`LazyBlocks::clear`].
     pub(super) fn push_list(&mut self, blocks: impl Iterator<Item = (u64, u32)>) -> u32 {
         let number = self.used;
         if number == self.lists.len() {
@@ -32,43 +33,14 @@ impl LazyBlocks {
         number as u32
     }
 
-    /// What the cheapest block of a list costs at least; `None` when nothing is left.
+    /// The lowest bound left in a list; `None` when the list is empty.
     pub(super) fn least_cost(&self, list: u32) -> Option<u64> {
         self.lists[list as usize].peek().map(|Reverse((least, _))| *least)
     }
 
-    /// Takes the cheapest block of a list, unless it costs more than `most`.
+    /// Pops the block with the lowest bound, unless that exceeds `most`.
     pub(super) fn pop_up_to(&mut self, list: u32, most: u64) -> Option<u32> {
         self.least_cost(list).filter(|least| *least <= most)?;
         self.lists[list as usize].pop().map(|Reverse((_, block))| block)
-    }
-}
-
-/// Some of the nodes.
-#[derive(Debug, Default)]
-pub(super) struct NodeSet {
-    bits: Vec<u64>,
-    members: Vec<u32>,
-}
-
-impl NodeSet {
-    /// Empties the set and makes room for so many nodes.
-    pub(super) fn clear(&mut self, node_count: usize) {
-        for node in self.members.drain(..) {
-            self.bits[node as usize / 64] = 0;
-        }
-        self.bits.resize(node_count.div_ceil(64), 0);
-    }
-
-    pub(super) fn insert(&mut self, node: u32) {
-        if !self.contains(node) {
-            self.bits[node as usize / 64] |= 1 << (node % 64);
-            self.members.push(node);
-        }
-    }
-
-    #[inline]
-    pub(super) fn contains(&self, node: u32) -> bool {
-        self.bits[node as usize / 64] >> (node % 64) & 1 == 1
     }
 }

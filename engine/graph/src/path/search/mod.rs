@@ -31,48 +31,101 @@ mod pricing;
 
 use fulmen_wire::units::{BlockHeight, Msat};
 
+use crate::path::knowledge::PreparedKnowledge;
 use crate::path::onion_room::ONION_ROOM;
+use crate::path::prices::HopRole;
 use crate::path::search::labels::{Exhausted, Found, Labels, LowerBounds, Rules};
-use crate::path::search::prepared::{Objective, PreparedKnowledge, PreparedQuery};
-pub(super) use crate::path::search::prepared::{Start, ends};
+use crate::path::search::prepared::Objective;
+pub(super) use crate::path::search::prepared::{PreparedQuery, Start, ends};
 use crate::path::{Cost, HOPS_MAX, Limits, NoRoute, PathHop, Query, Route};
-use crate::scoring::{HopRole, Uncertainty};
+use crate::scoring::Uncertainty;
 use crate::snapshot::Snapshot;
 
 /// After how many comparisons of partial routes a query is given up: a fraction of a second.
 pub const COMPARISONS_MAX: usize = 1 << 22;
 
-/// Finds routes. Keeps its memory between queries, and nothing else: one for each thread.
+/// Finds routes. Reuses its memory from query to query and keeps nothing else: use one per thread.
+///
+/// ```
+/// use fulmen_graph::path::search::Finder;
+/// use fulmen_graph::path::{Knowledge, Query};
+/// use fulmen_graph::snapshot::Snapshot;
+/// use fulmen_graph::{ChannelGraph, Policy};
+/// use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat, Scid};
+///
+/// let [alice, bob, carol] = [2, 3, 4].map(|tag| NodeId([tag; 33]));
+/// let policy = Policy {
+///     fee_base: Msat(1_000),
+///     fee_proportional_millionths: 100,
+///     cltv_expiry_delta: CltvDelta(40),
+///     htlc_minimum: Msat(1),
+///     htlc_maximum: Msat(1_000_000_000),
+///     disabled: false,
+/// };
+/// let mut graph = ChannelGraph::new();
+/// for (scid, from, to) in [(1, alice, bob), (2, bob, carol)] {
+///     graph.add_channel(Scid(scid), [from, to], Sat(1_000_000))?;
+///     graph.set_policy(Scid(scid), from, Some(policy))?;
+/// }
+/// let snapshot = Snapshot::new(&graph);
+///
+/// let knowledge = Knowledge::default();
+/// let query = Query::new(alice, carol, Msat(10_000_000), &knowledge);
+/// let route = Finder::new().find(&snapshot, &query)?;
+/// // bob charges 1,000 msat and 100 millionths of what it forwards; alice pays nothing for its own channel.
+/// assert_eq!((route.hops.len(), route.fee), (2, Msat(2_000)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Finder {
     bounds: LowerBounds,
     labels: Labels,
     knowledge: PreparedKnowledge,
-    /// Which start the last route found leads to.
+    /// The start that the last route found leads to.
     start: usize,
     comparisons_max: usize,
-    /// Whether a route that keeps all limits will do though a cheaper one may be left.
+    /// Whether a route within all limits suffices although a cheaper one may exist.
     is_rough: bool,
 }
 
 impl Default for Finder {
     fn default() -> Finder {
-        Finder::new(COMPARISONS_MAX)
+        Finder::new()
     }
 }
 
 /// Why a search ended without an answer.
-enum Stop {
+pub(in crate::path) enum Stop {
     /// There is none.
     Nothing,
-    /// It was cut off; what had been found keeps all limits, but may not be the cheapest.
-    SearchLimitReached(Option<Box<Route>>),
+    /// The search reached its limit of comparisons.
+    LimitReached {
+        comparisons: usize,
+        /// A route within all limits, though perhaps not the cheapest.
+        best: Option<Box<Route>>,
+    },
+}
+
+impl Stop {
+    /// The best route found before the search reached its limit.
+    pub(in crate::path) fn best(&self) -> Option<Route> {
+        match self {
+            Stop::Nothing => None,
+            Stop::LimitReached { best, .. } => best.as_deref().cloned(),
+        }
+    }
 }
 
 impl Finder {
-    /// A finder that gives a query up after so many comparisons of partial routes.
+    /// A finder that ends a search after [`COMPARISONS_MAX`] comparisons.
     #[must_use]
-    pub fn new(comparisons_max: usize) -> Finder {
+    pub fn new() -> Finder {
+        Finder::with_comparisons_max(COMPARISONS_MAX)
+    }
+
+    /// A finder that ends a search after this many comparisons of partial routes.
+    #[must_use]
+    pub fn with_comparisons_max(comparisons_max: usize) -> Finder {
         Finder {
             bounds: LowerBounds::default(),
             labels: Labels::default(),
@@ -83,37 +136,32 @@ impl Finder {
         }
     }
 
-    /// Finds the cheapest route for `query`, or says why there is none.
+    /// Finds the cheapest route for `query`.
     ///
     /// # Errors
-    /// See [`NoRoute`]; apart from [`NoRoute::SearchLimitReached`], an error means that no simple path satisfies the query.
+    /// The reason why there is none; see [`NoRoute`]. Any error but [`NoRoute::SearchLimitReached`] means that no simple
+    /// path satisfies the query.
     pub fn find(&mut self, snapshot: &Snapshot, query: &Query<'_>) -> Result<Route, NoRoute> {
         let (payer, payee) = prepared::ends(snapshot, query)?;
         let mut knowledge = std::mem::take(&mut self.knowledge);
-        knowledge.set(snapshot, query, payer);
+        knowledge.prepare(snapshot, query, payer);
         let starts = [Start::payee(query, payee)];
         let prepared = PreparedQuery::new(snapshot, query, payer, &starts, &knowledge);
-        self.labels.comparisons = 0;
-        let answer = match self.solve(&prepared, query.limits) {
-            Ok(route) => Ok(route),
-            Err(Stop::SearchLimitReached(best)) => {
-                Err(NoRoute::SearchLimitReached { comparisons: self.labels.comparisons, best })
-            }
-            Err(Stop::Nothing) => Err(self.nearest_misses(prepared)),
-        };
+        let answer = self.solve_prepared(&prepared).map_err(|stop| self.explain(prepared, stop));
         self.knowledge = knowledge;
         answer
     }
 
-    /// Finds the cheapest route for `query`, or the best found when it is given up, without saying why there is none.
+    /// Finds the cheapest route for `query`, or the best found before the search reached its limit. Does not find out why
+    /// there is none.
     pub(crate) fn attempt(&mut self, snapshot: &Snapshot, query: &Query<'_>) -> Option<Route> {
         let (payer, payee) = prepared::ends(snapshot, query).ok()?;
         let starts = [Start::payee(query, payee)];
         Some(self.attempt_from(snapshot, query, payer, &starts)?.0)
     }
 
-    /// Finds a cheap route for `query`, if not always the cheapest: it is given up after so many comparisons of partial
-    /// routes, and where the limit on blocks binds, the cheapest that turns up while a price for them is looked for will do.
+    /// Finds a cheap route for `query`, not always the cheapest: the search ends after `comparisons_max` comparisons, and
+    /// where the limit on blocks binds, the cheapest route found while looking for a price of blocks suffices.
     pub(crate) fn attempt_roughly(
         &mut self,
         snapshot: &Snapshot,
@@ -128,8 +176,8 @@ impl Finder {
         found
     }
 
-    /// Finds the cheapest route to one of several starts, and which one it leads to. What the start says of the rest of
-    /// the way is in the route's figures, its hops are not.
+    /// Finds the cheapest route to one of several starts, and the position of that start. The route's figures include the
+    /// rest of the route from the start; its hops do not.
     pub(in crate::path) fn attempt_from(
         &mut self,
         snapshot: &Snapshot,
@@ -138,16 +186,30 @@ impl Finder {
         starts: &[Start],
     ) -> Option<(Route, usize)> {
         let mut knowledge = std::mem::take(&mut self.knowledge);
-        knowledge.set(snapshot, query, payer);
+        knowledge.prepare(snapshot, query, payer);
         let prepared = PreparedQuery::new(snapshot, query, payer, starts, &knowledge);
-        self.labels.comparisons = 0;
-        let answer = match self.solve(&prepared, query.limits) {
-            Ok(route) => Some(route),
-            Err(Stop::SearchLimitReached(best)) => best.map(|route| *route),
-            Err(Stop::Nothing) => None,
-        };
+        let answer = self.solve_prepared(&prepared);
         self.knowledge = knowledge;
-        answer.map(|route| (route, self.start))
+        let route = answer.map_or_else(|stop| stop.best(), Some)?;
+        Some((route, self.start))
+    }
+
+    /// Finds the cheapest route for a query that was prepared.
+    pub(in crate::path) fn solve_prepared(&mut self, prepared: &PreparedQuery<'_>) -> Result<Route, Stop> {
+        self.labels.comparisons = 0;
+        self.solve(prepared, prepared.query.limits)
+    }
+
+    /// The error for a search that ended without an answer.
+    pub(in crate::path) fn explain(&mut self, prepared: PreparedQuery<'_>, stop: Stop) -> NoRoute {
+        match stop {
+            Stop::LimitReached { comparisons, best } => NoRoute::SearchLimitReached { comparisons, best },
+            Stop::Nothing => self.nearest_misses(prepared),
+        }
+    }
+
+    fn limit_reached(&self, best: Option<Box<Route>>) -> Stop {
+        Stop::LimitReached { comparisons: self.labels.comparisons, best }
     }
 
     /// Finds the cheapest route within the limits.
@@ -160,7 +222,7 @@ impl Finder {
             let found = match self.run(&prepared, &rules) {
                 Ok(Some(found)) => found,
                 Ok(None) => break None,
-                Err(Exhausted) => return Err(Stop::SearchLimitReached(known)),
+                Err(Exhausted) => return Err(self.limit_reached(known)),
             };
             let Some(stricter) = Self::stricter(rules, &found, limits) else {
                 break Some((found.cost, self.route(&prepared, &found)));
@@ -172,7 +234,7 @@ impl Finder {
                 rules = Rules { cost_max: priced.cost_max, ..stricter };
                 known = priced.best.map(Box::new);
                 if self.is_rough && known.is_some() {
-                    return Err(Stop::SearchLimitReached(known));
+                    return Err(self.limit_reached(known));
                 }
             } else {
                 rules = stricter;
@@ -182,7 +244,7 @@ impl Finder {
         match (lifted, best) {
             (Ok(Some(route)), _) => Ok(route),
             (Ok(None), best) => best.map(|(_, route)| route).ok_or(Stop::Nothing),
-            (Err(Exhausted), best) => Err(Stop::SearchLimitReached(best.map(|(_, route)| Box::new(route)))),
+            (Err(Exhausted), best) => Err(self.limit_reached(best.map(|(_, route)| Box::new(route)))),
         }
     }
 
@@ -266,7 +328,7 @@ impl Finder {
         let fee = least(Objective::Fee, Limits { max_fee: wide.max_fee, ..limits });
         let blocks = least(Objective::Blocks, Limits { max_cltv_blocks: wide.max_cltv_blocks, ..limits });
         let hops = least(Objective::Hops, Limits { max_hops: wide.max_hops, ..limits });
-        NoRoute::Limited {
+        NoRoute::OverLimits {
             amount,
             max_fee: fee.ok().map(|route| route.fee),
             max_cltv_blocks: blocks.ok().map(|route| route.total_cltv_blocks),

@@ -1,54 +1,59 @@
-//! One query over one snapshot, with every name turned into a number.
+//! One query over one snapshot with every id resolved to a number.
 //!
-//! Owns what may be used and what it costs: [`PreparedQuery`] resolves ends, own channels, exclusions and learned liquidity once, so
-//! that the searches meet only numbers. Does not search.
+//! Owns [`PreparedQuery`]: which edges the searches may cross and at which cost. Does not search.
 //!
-//! Invariant: says of every edge what [`crate::path::plain`] and [`crate::path::check`] say of its direction.
+//! Invariant: what holds for an edge here is what [`crate::path::plain`] and [`crate::path::check`] compute for its
+//! direction.
 
 use fulmen_wire::units::{Msat, NodeId};
 
+use crate::cost::Cost;
 use crate::graph::DirectedChannel;
+use crate::path::knowledge::{EdgeLimit, PreparedKnowledge};
 use crate::path::onion_room::payee_bytes;
-use crate::path::{Cost, NoRoute, Query};
-use crate::scoring::{BANNED, HopRole, Prices, ScoreIndex, Uncertainty};
+use crate::path::prices::{HopCost, HopRole, Prices};
+use crate::path::{NoRoute, Query};
+use crate::scoring::{BANNED, ScoreIndex, Uncertainty};
 use crate::snapshot::{Edge, Snapshot};
 
-/// One query, ready to be searched for.
+/// One query, ready to be searched for. Amounts are millisatoshis.
 #[derive(Clone, Copy)]
-pub(super) struct PreparedQuery<'a> {
+pub(in crate::path) struct PreparedQuery<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) query: &'a Query<'a>,
-    pub(super) prices: Prices<'a>,
+    pub(in crate::path) prices: Prices<'a>,
     pub(super) payer: u32,
     /// Where the search may begin.
     pub(super) starts: &'a [Start],
-    /// What the payee is to receive.
+    /// The amount that the payee receives.
     pub(super) amount: u64,
-    /// The most the first HTLC may carry, by the limit on the fee.
+    /// The largest amount of the first HTLC, by the limit on the fee.
     pub(super) amount_max: u64,
     pub(super) objective: Objective,
-    /// What each block costs beyond the rest, while a limit on blocks is looked for by its price.
+    /// An extra cost of each block, while the search looks for the price at which routes keep the limit on blocks.
     pub(super) block_price: u64,
     weighs_success: bool,
-    index: Option<&'a ScoreIndex>,
+    scores: Option<&'a ScoreIndex>,
     knowledge: &'a PreparedKnowledge,
-    /// Whether any edge is marked.
-    marked: bool,
+    /// Whether `knowledge` limits any edge.
+    limits_edges: bool,
+    /// Whether the payer states what its own channels can send.
+    knows_own: bool,
 }
 
-/// Where a search may begin: at a node from which the rest of the way to the payee is given.
+/// Where a search may begin: at a node from which the rest of the route to the payee is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::path) struct Start {
     pub(in crate::path) node: u32,
-    /// What must arrive there in millisatoshi.
+    /// The amount that must arrive there, in millisatoshi.
     pub(in crate::path) amount: u64,
-    /// What the rest costs.
+    /// The cost of the rest.
     pub(in crate::path) cost: u64,
-    /// From the height to the expiry there.
+    /// Blocks from the current height to the expiry there.
     pub(in crate::path) blocks: u32,
-    /// What the payloads of the nodes from here on take in the onion.
+    /// Bytes of the payloads from this node on.
     pub(in crate::path) onion: u32,
-    /// The channels of the rest.
+    /// Channels of the rest.
     pub(in crate::path) hops: u32,
 }
 
@@ -62,20 +67,20 @@ impl Start {
     }
 }
 
-/// What a search minimises.
+/// The figure that a search minimises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Objective {
-    /// What the query prices.
+    /// The cost under the query's prices.
     Cost,
     /// The fee alone, in the unit of costs.
     Fee,
     /// The blocks of the first HTLC.
     Blocks,
-    /// The channels.
+    /// The number of channels.
     Hops,
 }
 
-/// Which of a node's edges a head stands for some of.
+/// Which of a node's edges lie in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockSide {
     /// Those that lead into it.
@@ -84,101 +89,12 @@ pub(super) enum BlockSide {
     Outward,
 }
 
-/// What one query forbids, and what its payer knows of its own channels; memory used again from query to query.
-#[derive(Debug, Default)]
-pub(super) struct PreparedKnowledge {
-    /// One bit an edge: whether `bounds` says something of it. It does of every edge in `held`.
-    bits: Vec<u64>,
-    /// The most each marked edge may carry, sorted by edge.
-    bounds: Vec<(u32, u64)>,
-    /// What other payments have in flight, sorted by edge.
-    held: Vec<(u32, u64)>,
-    /// For each [`BlockSide`] one bit a block: whether one of its edges is in `held`. Empty when none is.
-    blocks: [Vec<u64>; 2],
-    /// The payer's usable channels when it has said which: edge, least and most amount, sorted by edge.
-    own: Vec<(u32, u64, u64)>,
-    /// Nodes that may not forward.
-    blocked: Vec<u32>,
-    /// What the scorer knows, looked up for this query alone.
-    index: ScoreIndex,
-}
-
-/// What crossing an edge takes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct HopCost {
-    pub(super) cost: u64,
-    pub(super) fee: u64,
-    pub(super) delta: u32,
-}
-
-impl PreparedKnowledge {
-    /// Forgets the last query and notes what this one forbids.
-    pub(super) fn set(&mut self, snapshot: &Snapshot, query: &Query<'_>, payer: u32) {
-        for (edge, _) in self.bounds.drain(..) {
-            self.bits[edge as usize / 64] = 0;
-        }
-        self.held.clear();
-        self.own.clear();
-        self.blocked.clear();
-        let known = query.knowledge;
-        let channels = known.excluded_channels.iter().filter_map(|scid| snapshot.edges_of(*scid)).flatten();
-        let directions = known.excluded_directions.iter().filter_map(|way| snapshot.edge_index(*way));
-        self.bounds.extend(channels.chain(directions).map(|edge| (edge, 0)));
-        for (directed, failed) in &known.failed_amounts {
-            // With the smallest amount failed, nothing is left: an edge that carries at most zero carries nothing.
-            let edge = snapshot.edge_index(*directed);
-            self.bounds.extend(edge.map(|edge| (edge, failed.0.saturating_sub(1))));
-        }
-        for (directed, held) in &known.in_flight {
-            let Some(edge) = snapshot.edge_index(*directed) else { continue };
-            // What a payer knows to be spendable is so beside what is in flight already.
-            let certain = known.first_hops.is_some() && snapshot.edge(edge).source == payer;
-            let free = snapshot.capacity_of(edge).to_msat().saturating_sub(*held).0;
-            self.bounds.push((edge, if certain { u64::MAX } else { free }));
-            self.held.push((edge, held.0));
-        }
-        self.held.sort_unstable();
-        self.blocks.iter_mut().for_each(Vec::clear);
-        for (edge, _) in &self.held {
-            snapshot.mark_blocks(*edge, &mut self.blocks);
-        }
-        self.bounds.sort_unstable();
-        self.bounds.dedup_by_key(|(edge, _)| *edge);
-        self.bits.resize(snapshot.edge_count().div_ceil(64), 0);
-        for (edge, _) in &self.bounds {
-            self.bits[*edge as usize / 64] |= 1 << (edge % 64);
-        }
-        self.blocked.extend(known.excluded_nodes.iter().filter_map(|node| snapshot.node_index(*node)));
-        for (scid, hop) in known.first_hops.iter().flatten() {
-            let edges = snapshot.edges_of(*scid).into_iter().flatten();
-            let own = edges.filter(|edge| snapshot.edge(*edge).source == payer);
-            self.own.extend(own.map(|edge| {
-                let most = hop.spendable.min(snapshot.capacity_of(edge).to_msat()).min(Msat::MAX_MONEY);
-                (edge, hop.htlc_minimum.0, most.0)
-            }));
-        }
-        self.own.sort_unstable();
-        let unprepared = query.scorer.filter(|scorer| scorer.index_for(snapshot).is_none());
-        if let Some(scorer) = unprepared {
-            self.index = scorer.build_index(snapshot);
-        }
-    }
-
-    /// The most a marked edge may carry.
-    fn bound(&self, edge: u32) -> u64 {
-        match self.bounds.binary_search_by_key(&edge, |(edge, _)| *edge) {
-            Ok(at) => self.bounds[at].1,
-            Err(_) => u64::MAX,
-        }
-    }
-}
-
 /// The most a payer may send.
 fn amount_max(amount: Msat, max_fee: Msat) -> u64 {
     amount.saturating_add(max_fee).min(Msat::MAX_MONEY).0
 }
 
-/// The numbers of payer and payee, when a payment between them makes sense.
+/// The numbers of payer and payee, or why there can be no payment between them.
 pub(in crate::path) fn ends(snapshot: &Snapshot, query: &Query<'_>) -> Result<(u32, u32), NoRoute> {
     let end = |node: NodeId| {
         if query.knowledge.excluded_nodes.contains(&node) {
@@ -197,7 +113,8 @@ pub(in crate::path) fn ends(snapshot: &Snapshot, query: &Query<'_>) -> Result<(u
 }
 
 impl<'a> PreparedQuery<'a> {
-    pub(super) fn new(
+    /// Combines a query with the payer's knowledge, which was prepared for it.
+    pub(in crate::path) fn new(
         snapshot: &'a Snapshot,
         query: &'a Query<'a>,
         payer: u32,
@@ -216,9 +133,10 @@ impl<'a> PreparedQuery<'a> {
             objective: Objective::Cost,
             block_price: 0,
             weighs_success: prices.weighs_success(),
-            index: query.scorer.map(|scorer| scorer.index_for(snapshot).unwrap_or(&knowledge.index)),
+            scores: knowledge.scores(snapshot, query),
             knowledge,
-            marked: !knowledge.bounds.is_empty(),
+            limits_edges: knowledge.limits_edges(),
+            knows_own: query.knowledge.first_hops.is_some(),
         }
     }
 
@@ -232,13 +150,13 @@ impl<'a> PreparedQuery<'a> {
         PreparedQuery { block_price, ..self }
     }
 
-    /// What blocks cost beyond the rest.
+    /// The extra cost of blocks.
     #[inline]
     pub(super) fn price(&self, blocks: u32) -> u64 {
         self.block_price.saturating_mul(u64::from(blocks))
     }
 
-    /// Above what any route within the limit on the fee costs, as far as that limit says anything of costs.
+    /// An exclusive bound on the cost of any route within the limit on the fee, where that limit implies one.
     pub(super) fn cost_max(&self) -> u64 {
         let counts_fees = match self.objective {
             Objective::Cost => self.prices.are_fees(),
@@ -249,40 +167,47 @@ impl<'a> PreparedQuery<'a> {
         fee_max.saturating_mul(Cost::PER_MSAT).saturating_add(1)
     }
 
-    /// What it takes to forward `amount` over an edge that does not leave the payer; `None` when it cannot carry it. The
-    /// edge's minimum is the caller's to check.
+    /// The cost of forwarding `amount` over an edge that does not leave the payer; `None` when the edge cannot carry it.
+    /// The caller checks the edge's minimum.
     #[inline]
     pub(super) fn forward(&self, number: u32, edge: &Edge, amount: u64) -> Option<HopCost> {
-        if amount > edge.maximum || (self.marked && self.forbids(number, amount)) {
+        if amount > edge.maximum {
             return None;
         }
+        let limit = self.limit(number);
+        if limit.is_some_and(|limit| amount > limit.maximum) {
+            return None;
+        }
+        let in_flight = limit.map_or(0, |limit| limit.in_flight);
         let fee = edge.fee(amount);
-        let held = self.held(number);
-        let (mut bits, mut penalty) = (Uncertainty(0), 0);
-        let slot = self.index.map_or(ScoreIndex::NONE, |index| index.slots[number as usize]);
+        let (mut uncertainty, mut penalty) = (Uncertainty(0), 0);
+        let slot = self.scores.map_or(ScoreIndex::NONE, |scores| scores.slots[number as usize]);
         if slot != ScoreIndex::NONE {
-            (bits, penalty) = self.scored_uncertainty(slot, edge, amount, held, HopRole::Forward)?;
+            (uncertainty, penalty) = self.scored(slot, edge, amount, in_flight, HopRole::Forward)?;
         } else if self.weighs_success {
-            bits = beside(held, amount, |amount| Prices::prior(amount, edge.capacity));
+            uncertainty =
+                Uncertainty::beside(in_flight, amount, |amount| Prices::prior(amount, edge.capacity));
         }
         let cost = match self.objective {
-            Objective::Cost => self.prices.forwarded_hop(amount, fee, edge.cltv_expiry_delta, bits, penalty),
+            Objective::Cost => {
+                self.prices.forwarded_hop(amount, fee, edge.cltv_expiry_delta, uncertainty, penalty)
+            }
             Objective::Fee => fee.saturating_mul(Cost::PER_MSAT),
             Objective::Blocks => u64::from(edge.cltv_expiry_delta),
             Objective::Hops => 1,
         };
-        let delta = u32::from(edge.cltv_expiry_delta);
-        Some(HopCost { cost: cost.saturating_add(self.price(delta)), fee, delta })
+        let blocks = u32::from(edge.cltv_expiry_delta);
+        Some(HopCost { cost: cost.saturating_add(self.price(blocks)), fee, blocks })
     }
 
-    /// Whether any edge that a head stands for may carry `amount`, or what fees make of it.
+    /// Whether any edge of a head's block may carry `amount`, or the amount that later fees make of it.
     #[inline]
     pub(super) fn open(&self, head: &Edge, amount: u64) -> bool {
         head.minimum <= self.amount_max && amount <= head.maximum
     }
 
-    /// What it costs at least to forward `amount` over any edge of a block that does not leave the payer; `None` when none
-    /// can carry it.
+    /// A lower bound on the cost of forwarding `amount` over any edge of a block that does not leave the payer; `None`
+    /// when none can carry it.
     #[inline]
     pub(super) fn least(&self, side: BlockSide, block: u32, head: &Edge, amount: u64) -> Option<u64> {
         if !self.open(head, amount) {
@@ -290,10 +215,11 @@ impl<'a> PreparedQuery<'a> {
         }
         let cost = match self.objective {
             Objective::Cost => {
-                let doubted = self.weighs_success && !self.is_scored(side, block);
-                let bits =
-                    if doubted { Prices::prior_lower_bound(amount, head.capacity) } else { Uncertainty(0) };
-                self.prices.forwarded_hop(amount, head.fee(amount), head.cltv_expiry_delta, bits, 0)
+                let is_prior = self.weighs_success && !self.is_scored(side, block);
+                let uncertainty =
+                    if is_prior { Prices::prior_lower_bound(amount, head.capacity) } else { Uncertainty(0) };
+                let fee = head.fee(amount);
+                self.prices.forwarded_hop(amount, fee, head.cltv_expiry_delta, uncertainty, 0)
             }
             Objective::Fee => head.fee(amount).saturating_mul(Cost::PER_MSAT),
             Objective::Blocks => u64::from(head.cltv_expiry_delta),
@@ -302,31 +228,29 @@ impl<'a> PreparedQuery<'a> {
         Some(cost.saturating_add(self.price(head.cltv_expiry_delta.into())))
     }
 
-    /// Whether something is known of an edge of a block that may make it likelier than its capacity does.
+    /// Whether something known of an edge of a block may make it less uncertain than its capacity does.
     #[inline]
     fn is_scored(&self, side: BlockSide, block: u32) -> bool {
-        let holds = |blocks: &[u64]| {
-            blocks.get(block as usize / 64).is_some_and(|bits| bits >> (block % 64) & 1 == 1)
-        };
-        self.index.is_some_and(|index| holds(&index.blocks[side as usize]))
-            || holds(&self.knowledge.blocks[side as usize])
+        self.scores.is_some_and(|scores| scores.blocks[side as usize].contains(block))
+            || self.knowledge.is_in_flight_block(side as usize, block)
     }
 
-    /// What it costs to offer `amount` over one of the payer's own channels; `None` when it cannot carry it.
+    /// The cost of offering `amount` over one of the payer's own channels; `None` when it cannot carry it.
     pub(super) fn first(&self, number: u32, edge: &Edge, amount: u64) -> Option<u64> {
-        if amount > self.own_range(number, edge)?.1 || (self.marked && self.forbids(number, amount)) {
+        if amount > self.own_range(number, edge)?.1 {
             return None;
         }
         let role = self.first_role();
+        let in_flight = self.limit(number).map_or(0, |limit| limit.in_flight);
         let mut cost = 0;
-        let slot = self.index.map_or(ScoreIndex::NONE, |index| index.slots[number as usize]);
+        let slot = self.scores.map_or(ScoreIndex::NONE, |scores| scores.slots[number as usize]);
         if slot != ScoreIndex::NONE {
-            let (bits, penalty) = self.scored_uncertainty(slot, edge, amount, self.held(number), role)?;
-            cost = if role == HopRole::OwnUnknown { self.prices.own_hop(bits, penalty) } else { 0 };
+            let (uncertainty, penalty) = self.scored(slot, edge, amount, in_flight, role)?;
+            cost = if role == HopRole::OwnUnknown { self.prices.own_hop(uncertainty, penalty) } else { 0 };
         } else if self.weighs_success && role == HopRole::OwnUnknown {
-            let held = self.held(number);
-            cost =
-                self.prices.own_hop(beside(held, amount, |amount| Prices::prior(amount, edge.capacity)), 0);
+            let uncertainty =
+                Uncertainty::beside(in_flight, amount, |amount| Prices::prior(amount, edge.capacity));
+            cost = self.prices.own_hop(uncertainty, 0);
         }
         Some(match self.objective {
             Objective::Cost => cost,
@@ -335,7 +259,7 @@ impl<'a> PreparedQuery<'a> {
         })
     }
 
-    /// The least amount an edge out of `node` takes; above all amounts when it is not usable at all.
+    /// The least amount that an edge out of `node` takes; above all amounts when it is not usable.
     #[inline]
     pub(super) fn minimum(&self, number: u32, edge: &Edge, node: u32) -> u64 {
         if node == self.payer {
@@ -345,8 +269,8 @@ impl<'a> PreparedQuery<'a> {
         }
     }
 
-    /// The least a route costs on the way from an edge with this minimum, which is above the payment's amount, to the
-    /// payee: fees must have made up the difference. `u64::MAX` when the limit on the fee forbids it.
+    /// A lower bound on the cost from an edge with this minimum, which is above the payment's amount, to the payee: fees
+    /// must have made up the difference. `u64::MAX` when the limit on the fee forbids it.
     pub(super) fn lifting_cost(&self, minimum: u64) -> u64 {
         if minimum > self.amount_max {
             return u64::MAX;
@@ -357,26 +281,26 @@ impl<'a> PreparedQuery<'a> {
         }
     }
 
-    /// Nodes that may not forward.
-    pub(super) fn blocked(&self) -> &'a [u32] {
-        &self.knowledge.blocked
+    /// Nodes that must not forward.
+    pub(super) fn excluded_nodes(&self) -> &'a [u32] {
+        self.knowledge.excluded_nodes()
     }
 
     /// The highest minimum of any direction that is above the payment's amount and no more than `amount_max`.
     pub(super) fn highest_minimum(&self, amount_max: u64) -> u64 {
         let all = 0..self.snapshot.edge_count() as u32;
         let edges = self.snapshot.runs(all).flat_map(|(_, run)| run.iter().map(|edge| edge.minimum));
-        let own = self.knowledge.own.iter().map(|(_, minimum, _)| *minimum);
-        let above = edges.chain(own).filter(|minimum| *minimum > self.amount && *minimum <= amount_max);
+        let minimums = edges.chain(self.knowledge.own_minimums());
+        let above = minimums.filter(|minimum| *minimum > self.amount && *minimum <= amount_max);
         above.max().unwrap_or(self.amount)
     }
 
-    /// What the payer's own channels are to the price of a route.
+    /// The role of the payer's own channels.
     pub(super) fn first_role(&self) -> HopRole {
-        if self.query.knowledge.first_hops.is_some() { HopRole::OwnKnown } else { HopRole::OwnUnknown }
+        if self.knows_own { HopRole::OwnKnown } else { HopRole::OwnUnknown }
     }
 
-    /// How uncertainty a hop is to work.
+    /// The uncertainty of a hop.
     pub(super) fn uncertainty(
         &self,
         directed: DirectedChannel,
@@ -387,62 +311,42 @@ impl<'a> PreparedQuery<'a> {
         self.prices.uncertainty(directed, self.snapshot.capacity_of(edge), Msat(amount), role)
     }
 
-    /// Least and most amount of one of the payer's own channels.
+    /// The least and the largest amount of one of the payer's own channels; `None` when it must not be used.
     fn own_range(&self, number: u32, edge: &Edge) -> Option<(u64, u64)> {
-        if self.query.knowledge.first_hops.is_none() {
-            return edge.enabled().then_some((edge.minimum, edge.maximum));
+        match self.limit(number) {
+            Some(limit) if self.knows_own || edge.enabled() => Some((limit.minimum, limit.maximum)),
+            None if !self.knows_own && edge.enabled() => Some((edge.minimum, edge.maximum)),
+            _ => None,
         }
-        let at = self.knowledge.own.binary_search_by_key(&number, |(edge, _, _)| *edge).ok()?;
-        let (_, least, most) = self.knowledge.own[at];
-        Some((least, most))
     }
 
-    /// What other payments have in flight on an edge.
+    /// What the payer knows of an edge beyond its policy.
     #[inline]
-    fn held(&self, number: u32) -> u64 {
-        if self.knowledge.held.is_empty()
-            || (self.knowledge.bits[number as usize / 64] >> (number % 64)) & 1 == 0
-        {
-            return 0;
-        }
-        let at = self.knowledge.held.binary_search_by_key(&number, |(edge, _)| *edge);
-        at.map_or(0, |at| self.knowledge.held[at].1)
+    fn limit(&self, number: u32) -> Option<&'a EdgeLimit> {
+        if self.limits_edges { self.knowledge.limit(number) } else { None }
     }
 
-    #[inline]
-    fn forbids(&self, number: u32, amount: u64) -> bool {
-        self.knowledge.bits[number as usize / 64] >> (number % 64) & 1 == 1
-            && amount > self.knowledge.bound(number)
-    }
-
-    /// Unlikeliness and penalty of an edge that the scorer knows something of; `None` when it is banned.
-    fn scored_uncertainty(
+    /// Uncertainty and penalty of an edge that the scorer knows something of; `None` when it is banned.
+    fn scored(
         &self,
         slot: u32,
         edge: &Edge,
         amount: u64,
-        held: u64,
+        in_flight: u64,
         role: HopRole,
     ) -> Option<(Uncertainty, u64)> {
-        let score = &self.index?.scores[slot as usize];
+        let score = &self.scores?.scores[slot as usize];
         let penalty = if role == HopRole::Forward { score.penalty } else { score.own_penalty };
         if penalty == BANNED {
             return None;
         }
-        let bits = if self.weighs_success && role != HopRole::OwnKnown {
-            beside(held, amount, |amount| self.prices.learned_uncertainty(score, amount, edge.capacity))
+        let uncertainty = if self.weighs_success && role != HopRole::OwnKnown {
+            Uncertainty::beside(in_flight, amount, |amount| {
+                self.prices.scored_uncertainty(score, amount, edge.capacity)
+            })
         } else {
             Uncertainty(0)
         };
-        Some((bits, penalty))
+        Some((uncertainty, penalty))
     }
-}
-
-/// How uncertainty `amount` is beside what is held already, which got through: only the rest is in doubt.
-#[inline]
-fn beside(held: u64, amount: u64, uncertainty: impl Fn(u64) -> Uncertainty) -> Uncertainty {
-    if held == 0 {
-        return uncertainty(amount);
-    }
-    Uncertainty(uncertainty(amount.saturating_add(held)).0.saturating_sub(uncertainty(held).0))
 }

@@ -19,7 +19,7 @@ use crate::path::{FirstHop, Knowledge};
 use crate::scoring::{Fading, Penalty, Scorer, Weights};
 
 fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
-    Finder::default().find(&Snapshot::new(graph), query)
+    Finder::new().find(&Snapshot::new(graph), query)
 }
 
 /// What is drawn of a scorer: observations, a penalised direction, a penalised or banned node.
@@ -93,7 +93,7 @@ fn side(
                 _ => "found, limits binding",
             }
         }
-        Err(NoRoute::Limited { .. }) => "limited",
+        Err(NoRoute::OverLimits { .. }) => "limited",
         Err(_) => "unreachable",
     }
 }
@@ -142,7 +142,7 @@ fn agrees(
     let limits = query.limits;
     match &answer {
         Ok(_) => {}
-        Err(NoRoute::Limited { max_fee, max_cltv_blocks, max_hops, .. }) => {
+        Err(NoRoute::OverLimits { max_fee, max_cltv_blocks, max_hops, .. }) => {
             let wide = Limits { max_fee: Msat::MAX_MONEY, ..limits };
             prop_assert_eq!(*max_fee, least(graph, query, wide, |route| route.fee));
             let wide = Limits { max_cltv_blocks: u32::MAX, ..limits };
@@ -165,7 +165,7 @@ fn agrees_with_brute_force_over_thousands_of_small_graphs() {
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let counts = RefCell::new(BTreeMap::new());
     // The finder is the same all along, so that nothing of one query may show in the next.
-    let finder = RefCell::new(Finder::default());
+    let finder = RefCell::new(Finder::new());
     let risks = prop_oneof![Just(0), Just(Query::RISK_BILLIONTHS), Just(2_000_000_u32)];
     let extras = prop_oneof![3 => Just(42_u32), 1 => 900..1260_u32];
     let learned = prop::option::weighted(0.7, learned());
@@ -196,7 +196,7 @@ fn agrees_with_brute_force_over_thousands_of_small_graphs() {
 #[test]
 fn a_limit_on_blocks_leaves_the_cheapest_of_the_rest() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(3000));
-    let (finder, bound, cut_off) = (RefCell::new(Finder::default()), RefCell::new(0), RefCell::new(0));
+    let (finder, bound, cut_off) = (RefCell::new(Finder::new()), RefCell::new(0), RefCell::new(0));
     let inputs = (small_graph(), small_graph(), any::<prop::sample::Index>(), weights(), 1..100_usize);
     let run = runner.run(&inputs, |(mut graph, more, limit, weights, comparisons)| {
         // One after the other, so that there is a choice.
@@ -228,7 +228,7 @@ fn a_limit_on_blocks_leaves_the_cheapest_of_the_rest() {
         }
         let query = Query { limits: Limits { max_cltv_blocks: *limit.get(&quick), ..query.limits }, ..query };
         *bound.borrow_mut() += 1;
-        let cut = Finder::new(comparisons).find(&Snapshot::new(&graph), &query);
+        let cut = Finder::with_comparisons_max(comparisons).find(&Snapshot::new(&graph), &query);
         if let Err(NoRoute::SearchLimitReached { best: Some(route), .. }) = cut {
             *cut_off.borrow_mut() += 1;
             prop_assert_eq!(check(&graph, &route, &query), Ok(()));
@@ -261,7 +261,7 @@ fn says_what_each_limit_would_have_to_be() {
     let limits = Limits { max_cltv_blocks: 317, max_hops: 2, max_fee: Msat(499) };
     assert_eq!(
         ask(limits),
-        Err(NoRoute::Limited {
+        Err(NoRoute::OverLimits {
             amount,
             max_fee: Some(Msat(500)),
             max_cltv_blocks: Some(318),
@@ -270,7 +270,7 @@ fn says_what_each_limit_would_have_to_be() {
     );
     // Here only two limits together could help.
     let limits = Limits { max_cltv_blocks: 37, max_hops: 2, max_fee: Msat(9) };
-    let none = NoRoute::Limited { amount, max_fee: None, max_cltv_blocks: None, max_hops: None };
+    let none = NoRoute::OverLimits { amount, max_fee: None, max_cltv_blocks: None, max_hops: None };
     assert_eq!(ask(limits), Err(none));
     assert_eq!(scids(&ask(Limits { max_cltv_blocks: 318, max_hops: 2, max_fee: Msat(10) })), [12, 29]);
 }
@@ -280,7 +280,7 @@ fn being_cut_off_is_an_answer_of_its_own() {
     let graph = three_ways();
     let nothing = Knowledge::default();
     let query = Query::new(node(1), node(9), Msat(1000), &nothing);
-    let cut = Finder::new(1).find(&Snapshot::new(&graph), &query);
+    let cut = Finder::with_comparisons_max(1).find(&Snapshot::new(&graph), &query);
     assert!(matches!(cut, Err(NoRoute::SearchLimitReached { comparisons: 2.., best: None })), "{cut:?}");
 }
 
