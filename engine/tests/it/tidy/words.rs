@@ -11,8 +11,16 @@ const WHAT_PER_THOUSAND_MAX: usize = 3;
 const COMMENT_COLUMNS_MAX: usize = 120;
 
 /// Packages whose comments are being rewritten.
-const NOT_YET_PLAIN: [&str; 8] =
-    ["engine", "engine/graph", "engine/proto", "engine/regtest", "engine/secp", "engine/sim", "loadgen", "pages"];
+const NOT_YET_PLAIN: [&str; 8] = [
+    "engine",
+    "engine/graph",
+    "engine/proto",
+    "engine/regtest",
+    "engine/secp",
+    "engine/sim",
+    "loadgen",
+    "pages",
+];
 
 /// Packages with comments above the width.
 const NOT_YET_NARROW: [&str; 7] =
