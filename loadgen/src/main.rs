@@ -31,6 +31,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use cli::{Cli, Command, RunArgs, StressArgs};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The exit status of a wrong command line.
 const USAGE: u8 = 2;
@@ -40,15 +43,22 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error),
     };
-    // Logs are for those who ask: RUST_LOG=fulmen=debug loadgen run ...
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    log_to_stderr();
     match cli.command {
         Command::Run(args) => run(&args),
         Command::Stress(args) => stress(&args),
         Command::Forwarder => stress::run_forwarder(),
         Command::Route(args) => show(route::run(&args)),
     }
+}
+
+/// Logs errors, or the levels that `RUST_LOG` names: `RUST_LOG=fulmen=debug loadgen run`.
+fn log_to_stderr() {
+    // `EnvFilter` also matches fields, by a regular-expression engine that nothing else here needs.
+    let levels = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
+    let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::ERROR));
+    let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(stderr).with(levels).init();
 }
 
 /// Prints what a command found, or the one line that says why it found nothing.
