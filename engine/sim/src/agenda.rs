@@ -1,10 +1,10 @@
-//! Virtual time: what is to happen, and when.
+//! Virtual time and the queue of future steps.
 //!
-//! Invariant: time never runs backwards, and what is due at one moment happens in the order it was put down.
+//! Invariant: time never runs backwards, and steps that are due at one moment come in the order of their insertion.
 
 use std::collections::BTreeMap;
 
-/// Things to happen, by time.
+/// Future steps, by time.
 #[derive(Debug)]
 pub(crate) struct Agenda<T> {
     now_ms: u64,
@@ -21,21 +21,21 @@ impl<T> Agenda<T> {
         self.now_ms
     }
 
-    /// Puts something down for `at_ms`, or for now if that is past.
-    pub(crate) fn at(&mut self, at_ms: u64, what: T) {
-        self.due.insert((at_ms.max(self.now_ms), self.next), what);
+    /// Schedules a step for `at_ms`, or for now if that is past.
+    pub(crate) fn at(&mut self, at_ms: u64, step: T) {
+        self.due.insert((at_ms.max(self.now_ms), self.next), step);
         self.next += 1;
     }
 
-    pub(crate) fn after(&mut self, delay_ms: u64, what: T) {
-        self.at(self.now_ms + delay_ms, what);
+    pub(crate) fn after(&mut self, delay_ms: u64, step: T) {
+        self.at(self.now_ms + delay_ms, step);
     }
 
-    /// Takes the next thing, and moves the time to it.
+    /// Removes the next step, and moves the time to it.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let ((at_ms, _), what) = self.due.pop_first()?;
+        let ((at_ms, _), step) = self.due.pop_first()?;
         self.now_ms = at_ms;
-        Some(what)
+        Some(step)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {

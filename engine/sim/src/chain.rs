@@ -1,7 +1,7 @@
-//! A chain without consensus: blocks that hold what was broadcast.
+//! A chain without consensus: blocks of the broadcast transactions.
 //!
-//! Does not judge transactions, except that no output is spent twice: two different closing transactions of one channel
-//! would be such. Real consensus is tested with the engine's chain backends.
+//! Does not validate transactions, except that no output is spent twice, as by two different closing transactions of
+//! one channel. Real consensus is tested with the engine's chain backends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use bitcoin::{
 };
 use fulmen_wire::units::{BlockHeight, Sat};
 
-/// The blocks, and what waits for the next one.
+/// The blocks, and the transactions for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct SimChain {
     blocks: Vec<Arc<Block>>,
@@ -28,7 +28,7 @@ impl SimChain {
         Arc::clone(&self.blocks[height.0 as usize - 1])
     }
 
-    /// Takes a transaction to be mined; gives the id of the one that spends the same output already, if it is another.
+    /// Queues a transaction for the next block; fails with the id of another one that already spends the same output.
     pub(crate) fn broadcast(&mut self, transaction: &Transaction) -> Result<(), Txid> {
         let spent = transaction.input.iter().find_map(|input| self.spends.get(&input.previous_output));
         if let Some(known) = spent {
@@ -42,7 +42,7 @@ impl SimChain {
         Ok(())
     }
 
-    /// What spends an output, mined or waiting.
+    /// The transaction that spends an output, mined or waiting.
     pub(crate) fn spender(&self, outpoint: &OutPoint) -> Option<&Transaction> {
         self.spends.get(outpoint)
     }
@@ -65,7 +65,7 @@ impl SimChain {
     }
 }
 
-/// The transaction that funds a channel; its input is no one's, and different for each `number`.
+/// The transaction that funds a channel; its input belongs to nobody and differs for each `number`.
 pub(crate) fn funding_transaction(number: u64, amount: Sat, script_pubkey: ScriptBuf) -> Transaction {
     let mut previous = [0xfd; 32];
     previous[..8].copy_from_slice(&number.to_le_bytes());

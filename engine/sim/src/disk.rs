@@ -1,9 +1,9 @@
-//! A disk that dies, tears what it writes and forgets what was not synced: the worst that POSIX allows.
+//! A disk that dies, tears writes and loses unsynced data: the worst that POSIX allows.
 //!
-//! Owns [`SimDisk`], which stands in for a directory under the engine's log. Bytes survive a crash for certain only after
-//! their file was synced, names only after the directory was; of the rest any part may survive, in any order. A sync that
-//! failed never makes good what it lost, however often it is repeated. Does not model what a process sees when two of
-//! them share a directory.
+//! Owns [`SimDisk`], which stands in for a directory under the engine's log. Bytes survive a crash for certain only
+//! after their file was synced, names only after the directory was; of the rest any part may survive, in any order. A
+//! sync that failed never makes its bytes durable, however often it is repeated. Does not model two processes in one
+//! directory.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +16,7 @@ use crate::draw::Draw;
 /// The bytes a disk writes as one when it tears a write; real ones write more.
 const SECTOR_BYTES: usize = 64;
 
-/// How much of what was not synced survives a crash.
+/// The part of the unsynced data that survives a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Survival {
     /// Nothing.
@@ -36,14 +36,14 @@ impl Survival {
 
 /// A directory on a simulated disk. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub struct SimDisk(Arc<Mutex<Platters>>);
+pub struct SimDisk(Arc<Mutex<DiskState>>);
 
 #[derive(Debug, Default)]
-struct Platters {
+struct DiskState {
     files: BTreeMap<u64, SimFile>,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
-    /// What changed the names since they were durable.
+    /// Changes of the names since they were durable.
     name_changes: Vec<NameChange>,
     next_file: u64,
     operations: u64,
@@ -51,7 +51,7 @@ struct Platters {
     fault: Option<(u64, Fault)>,
     is_dead: bool,
     /// Syncs succeed and do nothing.
-    lies: bool,
+    ignores_syncs: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -64,7 +64,7 @@ struct SimFile {
     shortest: usize,
     /// How far it was written since then.
     written: usize,
-    /// A sync has failed: what was not durable then never will be.
+    /// A sync has failed: bytes that were not durable then never will be.
     is_broken: bool,
 }
 
@@ -81,11 +81,11 @@ enum Fault {
     Error(io::ErrorKind),
 }
 
-/// What an operation has to do.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Happen,
-    /// Happen, as far as a crash lets it, and be the last.
+enum OperationOutcome {
+    Succeed,
+    /// Succeed, as far as a crash lets it, and be the last.
     Die,
     Fail(io::ErrorKind),
 }
@@ -100,43 +100,43 @@ impl SimDisk {
     /// How many operations there were that change something or make it durable: the points at which it can die.
     #[must_use]
     pub fn operations(&self) -> u64 {
-        self.platters().operations
+        self.state().operations
     }
 
     /// How many syncs there were.
     #[must_use]
     pub fn syncs(&self) -> u64 {
-        self.platters().syncs
+        self.state().syncs
     }
 
     /// Has the disk die in this operation, counted from zero: it and all later ones fail.
     pub fn die_at(&self, operation: u64) {
-        self.platters().fault = Some((operation, Fault::Death));
+        self.state().fault = Some((operation, Fault::Death));
     }
 
     /// Has this operation fail, counted from zero; later ones do not.
     pub fn fail_at(&self, operation: u64, error: io::ErrorKind) {
-        self.platters().fault = Some((operation, Fault::Error(error)));
+        self.state().fault = Some((operation, Fault::Error(error)));
     }
 
-    /// Has syncs succeed from now on without making anything durable: what checks are checked with.
-    pub fn lie(&self) {
-        self.platters().lies = true;
+    /// Lets syncs succeed from now on without making anything durable, to test that checks notice.
+    pub fn ignore_syncs(&self) {
+        self.state().ignores_syncs = true;
     }
 
     /// Whether it has died.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.platters().is_dead
+        self.state().is_dead
     }
 
     /// The disk that a restart finds, whether this one died by itself or its process was killed.
     #[must_use]
     pub fn after_crash(&self, survival: Survival, seed: u64) -> SimDisk {
         let mut draw = Draw::new(seed);
-        let platters = self.platters();
-        let mut names = platters.durable_names.clone();
-        for change in &platters.name_changes {
+        let state = self.state();
+        let mut names = state.durable_names.clone();
+        for change in &state.name_changes {
             let survives = match survival {
                 Survival::None => false,
                 Survival::All => true,
@@ -147,7 +147,7 @@ impl SimDisk {
             }
         }
         let mut files = BTreeMap::new();
-        for (number, file) in &platters.files {
+        for (number, file) in &state.files {
             if names.values().any(|named| named == number) {
                 let bytes = file.after_crash(survival, &mut draw);
                 files.insert(
@@ -163,20 +163,20 @@ impl SimDisk {
                 );
             }
         }
-        SimDisk(Arc::new(Mutex::new(Platters {
+        SimDisk(Arc::new(Mutex::new(DiskState {
             files,
             durable_names: names.clone(),
             names,
-            next_file: platters.next_file,
-            ..Platters::default()
+            next_file: state.next_file,
+            ..DiskState::default()
         })))
     }
 
     /// Flips one bit of a file, as a disk does that rots.
     pub fn flip(&self, name: &str, bit: u64) {
-        let mut platters = self.platters();
-        let Some(number) = platters.names.get(name).copied() else { return };
-        let Some(file) = platters.files.get_mut(&number) else { return };
+        let mut state = self.state();
+        let Some(number) = state.names.get(name).copied() else { return };
+        let Some(file) = state.files.get_mut(&number) else { return };
         for bytes in [&mut file.bytes, &mut file.durable] {
             if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| bytes.get_mut(at)) {
                 *byte ^= 1 << (bit % 8);
@@ -184,15 +184,15 @@ impl SimDisk {
         }
     }
 
-    fn platters(&self) -> MutexGuard<'_, Platters> {
+    fn state(&self) -> MutexGuard<'_, DiskState> {
         // A test that panics elsewhere may still look at the disk.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Platters {
-    /// Counts an operation and says what becomes of it.
-    fn operation(&mut self) -> io::Result<Fate> {
+impl DiskState {
+    /// Counts an operation and decides its outcome.
+    fn operation(&mut self) -> io::Result<OperationOutcome> {
         if self.is_dead {
             return Err(died());
         }
@@ -201,21 +201,21 @@ impl Platters {
         match self.fault {
             Some((at, Fault::Death)) if at == number => {
                 self.is_dead = true;
-                Ok(Fate::Die)
+                Ok(OperationOutcome::Die)
             }
-            Some((at, Fault::Error(kind))) if at == number => Ok(Fate::Fail(kind)),
-            _ => Ok(Fate::Happen),
+            Some((at, Fault::Error(kind))) if at == number => Ok(OperationOutcome::Fail(kind)),
+            _ => Ok(OperationOutcome::Succeed),
         }
     }
 
     fn change_names(&mut self, change: NameChange) -> io::Result<()> {
-        let fate = self.operation()?;
-        if let Fate::Fail(kind) = fate {
+        let outcome = self.operation()?;
+        if let OperationOutcome::Fail(kind) = outcome {
             return Err(kind.into());
         }
         change.apply(&mut self.names);
         self.name_changes.push(change);
-        fate.result()
+        outcome.result()
     }
 
     fn number(&self, name: &str) -> io::Result<u64> {
@@ -227,12 +227,12 @@ impl Platters {
     }
 }
 
-impl Fate {
+impl OperationOutcome {
     fn result(self) -> io::Result<()> {
         match self {
-            Fate::Happen => Ok(()),
-            Fate::Die => Err(died()),
-            Fate::Fail(kind) => Err(kind.into()),
+            OperationOutcome::Succeed => Ok(()),
+            OperationOutcome::Die => Err(died()),
+            OperationOutcome::Fail(kind) => Err(kind.into()),
         }
     }
 }
@@ -269,7 +269,7 @@ impl SimFile {
         }
     }
 
-    /// Writes at a place, over what stands there and past the end.
+    /// Writes at an offset, over existing bytes and past the end.
     fn write(&mut self, at: usize, bytes: &[u8]) {
         self.safe = self.safe.min(at);
         let over = bytes.len().min(self.bytes.len() - at);
@@ -299,7 +299,7 @@ impl SimFile {
                     // The cut did not survive.
                     return self.durable.clone();
                 }
-                // What was not cut is there, be it as it was before it was written over.
+                // Bytes that were not cut are there, perhaps as they were before they were overwritten.
                 let before = &self.durable[..self.durable.len().min(self.shortest)];
                 let end = draw.between(self.safe as u64, self.written.max(self.safe) as u64) as usize;
                 let mut bytes = self.bytes[..end].to_vec();
@@ -323,75 +323,75 @@ impl SimFile {
 
 impl Disk for SimDisk {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
-        let platters = self.platters();
-        let length = |number| platters.files.get(number).map_or(0, |file| file.bytes.len() as u64);
-        Ok(platters.names.iter().map(|(name, number)| (name.clone(), length(number))).collect())
+        let state = self.state();
+        let length = |number| state.files.get(number).map_or(0, |file| file.bytes.len() as u64);
+        Ok(state.names.iter().map(|(name, number)| (name.clone(), length(number))).collect())
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let mut platters = self.platters();
-        if platters.is_dead {
+        let mut state = self.state();
+        if state.is_dead {
             return Err(died());
         }
-        let number = platters.number(name)?;
-        Ok(platters.file(number)?.bytes.clone())
+        let number = state.number(name)?;
+        Ok(state.file(number)?.bytes.clone())
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let mut platters = self.platters();
-        let number = if let Ok(number) = platters.number(name) {
+        let mut state = self.state();
+        let number = if let Ok(number) = state.number(name) {
             // Making a file that exists cuts it, which is as durable as any other write.
-            let fate = platters.operation()?;
-            if !matches!(fate, Fate::Fail(_)) {
-                platters.file(number)?.cut(0);
+            let outcome = state.operation()?;
+            if !matches!(outcome, OperationOutcome::Fail(_)) {
+                state.file(number)?.cut(0);
             }
-            fate.result()?;
+            outcome.result()?;
             number
         } else {
-            let number = platters.next_file;
-            platters.next_file += 1;
-            platters.files.insert(number, SimFile::default());
-            platters.change_names(NameChange::Made { name: name.to_owned(), file: number })?;
+            let number = state.next_file;
+            state.next_file += 1;
+            state.files.insert(number, SimFile::default());
+            state.change_names(NameChange::Made { name: name.to_owned(), file: number })?;
             number
         };
         Ok(Box::new(Handle { disk: self.clone(), number, written: 0 }))
     }
 
     fn truncate(&self, name: &str, bytes: u64) -> io::Result<()> {
-        let mut platters = self.platters();
-        let number = platters.number(name)?;
-        let fate = platters.operation()?;
-        let file = platters.file(number)?;
-        if !matches!(fate, Fate::Fail(_)) {
+        let mut state = self.state();
+        let number = state.number(name)?;
+        let outcome = state.operation()?;
+        let file = state.file(number)?;
+        if !matches!(outcome, OperationOutcome::Fail(_)) {
             file.cut(usize::try_from(bytes).unwrap_or(usize::MAX));
         }
-        if fate == Fate::Happen {
+        if outcome == OperationOutcome::Succeed {
             file.sync();
         }
-        fate.result()
+        outcome.result()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut platters = self.platters();
-        platters.number(from)?;
-        platters.change_names(NameChange::Renamed { from: from.to_owned(), to: to.to_owned() })
+        let mut state = self.state();
+        state.number(from)?;
+        state.change_names(NameChange::Renamed { from: from.to_owned(), to: to.to_owned() })
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut platters = self.platters();
-        platters.number(name)?;
-        platters.change_names(NameChange::Removed { name: name.to_owned() })
+        let mut state = self.state();
+        state.number(name)?;
+        state.change_names(NameChange::Removed { name: name.to_owned() })
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        let mut platters = self.platters();
-        let fate = platters.operation()?;
-        platters.syncs += u64::from(fate == Fate::Happen);
-        if fate == Fate::Happen && !platters.lies {
-            platters.durable_names = platters.names.clone();
-            platters.name_changes.clear();
+        let mut state = self.state();
+        let outcome = state.operation()?;
+        state.syncs += u64::from(outcome == OperationOutcome::Succeed);
+        if outcome == OperationOutcome::Succeed && !state.ignores_syncs {
+            state.durable_names = state.names.clone();
+            state.name_changes.clear();
         }
-        fate.result()
+        outcome.result()
     }
 }
 
@@ -405,47 +405,48 @@ struct Handle {
 
 impl DiskFile for Handle {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut platters = self.disk.platters();
-        let fate = platters.operation()?;
+        let mut state = self.disk.state();
+        let outcome = state.operation()?;
         // A write that fails is short.
-        let written = if matches!(fate, Fate::Fail(_)) { bytes.len() / 2 } else { bytes.len() };
-        platters.file(self.number)?.write(self.written, &bytes[..written]);
+        let written =
+            if matches!(outcome, OperationOutcome::Fail(_)) { bytes.len() / 2 } else { bytes.len() };
+        state.file(self.number)?.write(self.written, &bytes[..written]);
         self.written += written;
-        fate.result()
+        outcome.result()
     }
 
     fn reserve(&mut self, bytes: u64) -> io::Result<()> {
-        let mut platters = self.disk.platters();
-        let fate = platters.operation()?;
-        if !matches!(fate, Fate::Fail(_)) {
-            platters.file(self.number)?.reserve(usize::try_from(bytes).unwrap_or(usize::MAX));
+        let mut state = self.disk.state();
+        let outcome = state.operation()?;
+        if !matches!(outcome, OperationOutcome::Fail(_)) {
+            state.file(self.number)?.reserve(usize::try_from(bytes).unwrap_or(usize::MAX));
         }
-        fate.result()
+        outcome.result()
     }
 
     fn trim(&mut self) -> io::Result<()> {
-        let mut platters = self.disk.platters();
-        let fate = platters.operation()?;
-        if !matches!(fate, Fate::Fail(_)) {
-            platters.file(self.number)?.cut(self.written);
+        let mut state = self.disk.state();
+        let outcome = state.operation()?;
+        if !matches!(outcome, OperationOutcome::Fail(_)) {
+            state.file(self.number)?.cut(self.written);
         }
-        drop(platters);
-        fate.result()?;
+        drop(state);
+        outcome.result()?;
         self.sync()
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut platters = self.disk.platters();
-        let fate = platters.operation()?;
-        platters.syncs += u64::from(fate == Fate::Happen);
-        let lies = platters.lies;
-        let file = platters.file(self.number)?;
-        match fate {
-            Fate::Happen if lies => {}
-            Fate::Happen => file.sync(),
-            Fate::Fail(_) => file.is_broken = true,
-            Fate::Die => {}
+        let mut state = self.disk.state();
+        let outcome = state.operation()?;
+        state.syncs += u64::from(outcome == OperationOutcome::Succeed);
+        let ignores_syncs = state.ignores_syncs;
+        let file = state.file(self.number)?;
+        match outcome {
+            OperationOutcome::Succeed if ignores_syncs => {}
+            OperationOutcome::Succeed => file.sync(),
+            OperationOutcome::Fail(_) => file.is_broken = true,
+            OperationOutcome::Die => {}
         }
-        fate.result()
+        outcome.result()
     }
 }

@@ -1,7 +1,7 @@
 //! Random draws of a run, all from its seed.
 //!
-//! Whole numbers from ChaCha20 only, so that a seed means the same run on every machine. Holds no distribution of its
-//! own: whoever draws decides what to draw.
+//! Whole numbers from ChaCha20 only, so that a seed means the same run on every machine. Knows no distributions;
+//! callers do.
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -17,7 +17,7 @@ impl Draw {
         Draw(ChaCha20Rng::from_seed(key))
     }
 
-    /// A number between both, ends included. The bias of the remainder is far below what a test could notice.
+    /// A number between both, ends included. The bias of the remainder is too small for any test to notice.
     pub(crate) fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.0.next_u64() % (most - least + 1)
     }

@@ -1,7 +1,7 @@
 //! Attempts and their HTLCs, hop by hop, as an observer of all channels follows them (BOLT 2, "Forwarding HTLCs").
 //!
-//! Owns who may offer, fulfil and fail what, and when. An attempt's HTLCs are told apart by hash, channel, direction and
-//! amount; whoever makes attempts keeps those distinct.
+//! Owns the rules of who may offer, fulfill and fail an HTLC, and when. An attempt's HTLCs are told apart by hash,
+//! channel, direction and amount; whoever makes attempts keeps those distinct.
 //!
 //! Checks: no HTLC but those of attempts; one HTLC a hop, offered only when the one before is irrevocably committed;
 //! failed only when the one behind is irrevocably failed or never was; fulfilled only by who knows the preimage; ended
@@ -14,22 +14,22 @@ use fulmen_proto::payment::OutgoingPayment;
 use fulmen_wire::message::UpdateAddHtlc;
 use fulmen_wire::units::{BlockHeight, Msat, PaymentHash, PaymentPreimage, PaymentSecret};
 
-use crate::dance::{Dance, Update};
+use crate::commitments::{CommitmentModel, Update};
 use crate::violation::{Violation, ensure};
 
-/// Something to be paid.
+/// A payment, in one part or several.
 #[derive(Clone, Debug)]
 pub(crate) struct Payment {
     pub(crate) hash: PaymentHash,
     pub(crate) preimage: PaymentPreimage,
     pub(crate) secret: PaymentSecret,
-    /// Who is to be paid.
+    /// The payee.
     pub(crate) to: usize,
     pub(crate) total: Msat,
     /// Whether the payee knows the hash: it has an invoice, or the attempt carries the preimage.
     pub(crate) payable: bool,
     pub(crate) keysend: bool,
-    /// What the payee reported.
+    /// The amount and the number of parts that the payee reported.
     pub(crate) received: Option<(Msat, usize)>,
 }
 
@@ -43,8 +43,8 @@ pub(crate) struct FlowHop {
     pub(crate) cltv_expiry: BlockHeight,
     pub(crate) htlc_id: Option<u64>,
     pub(crate) end: Option<End>,
-    /// Whether the preimage reached the one who offered it.
-    pub(crate) fulfil_delivered: bool,
+    /// Whether the preimage reached the node that offered it.
+    pub(crate) fulfill_delivered: bool,
 }
 
 /// How an HTLC or an attempt ended.
@@ -54,7 +54,7 @@ pub(crate) enum End {
     Failed,
 }
 
-/// What is wrong with a route, on purpose.
+/// A deliberate error in a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flaw {
     /// The hop whose receiver must fail it, at the latest.
@@ -109,8 +109,8 @@ impl Flow {
         Some(id as u64)
     }
 
-    /// Node `from` offers an HTLC on a channel, for the first time. An attempt may name another channel between the same
-    /// two nodes, one of `parallel`: BOLT 4 leaves it to a node which of them carries an HTLC on.
+    /// Node `from` offers an HTLC on a channel, for the first time. An attempt may name another channel between the
+    /// same two nodes, one of `parallel`: BOLT 4 leaves it to a node which of them carries an HTLC on.
     pub(crate) fn added(
         &mut self,
         channel: usize,
@@ -187,10 +187,10 @@ impl Flow {
             ensure!(
                 hash == payment.hash,
                 Forwarding,
-                "node {by} fulfils attempt {index} with a wrong preimage"
+                "node {by} fulfills attempt {index} with a wrong preimage"
             );
-            let knows = behind.map_or(payment.to == by && payment.payable, |behind| behind.fulfil_delivered);
-            ensure!(knows, Forwarding, "node {by} fulfils hop {hop} of attempt {index} without being paid");
+            let knows = behind.map_or(payment.to == by && payment.payable, |behind| behind.fulfill_delivered);
+            ensure!(knows, Forwarding, "node {by} fulfills hop {hop} of attempt {index} without being paid");
             End::Fulfilled
         } else {
             let offered = behind.filter(|behind| behind.htlc_id.is_some());
@@ -207,9 +207,9 @@ impl Flow {
     }
 
     /// The preimage of an HTLC reached the node that offered it.
-    pub(crate) fn fulfil_delivered(&mut self, channel: usize, from: usize, id: u64) {
+    pub(crate) fn fulfill_delivered(&mut self, channel: usize, from: usize, id: u64) {
         if let Some((attempt, hop)) = self.by_htlc.get(&(channel, from, id)) {
-            self.attempts[*attempt].hops[*hop].fulfil_delivered = true;
+            self.attempts[*attempt].hops[*hop].fulfill_delivered = true;
         }
     }
 
@@ -233,11 +233,11 @@ impl Flow {
 }
 
 /// Whether an HTLC offered to end `at` of a channel is irrevocably committed there.
-pub(crate) fn add_committed(dance: &Dance, at: usize, id: u64) -> bool {
-    dance.irrevocable(at, Update::Add(id))
+pub(crate) fn add_committed(model: &CommitmentModel, at: usize, id: u64) -> bool {
+    model.irrevocable(at, Update::Add(id))
 }
 
 /// Whether the removal of an HTLC that end `at` offered is irrevocably committed there.
-pub(crate) fn removal_committed(dance: &Dance, at: usize, id: u64) -> bool {
-    dance.irrevocable(at, Update::Remove(id))
+pub(crate) fn removal_committed(model: &CommitmentModel, at: usize, id: u64) -> bool {
+    model.irrevocable(at, Update::Remove(id))
 }

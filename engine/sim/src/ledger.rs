@@ -1,10 +1,10 @@
-//! What everybody owns, kept beside the engine's own accounts, and compared with them (BOLT 2, BOLT 3).
+//! The balance of every node and channel, computed from settled HTLCs and compared with the engine's (BOLT 2, BOLT 3).
 //!
-//! Owns the facts of channels, the running sums of what settled in each, and each node's books as its events tell them.
+//! Owns the facts of channels, the sums of the HTLCs settled in each, and each node's totals according to its events.
 //!
-//! Checks: a channel's balance is, at every step and on both sides, its first balance and the HTLCs that settled there;
-//! a commitment's outputs, fee and trimmed HTLCs are the capacity; what a node's channels gained is what it received and
-//! earned less what it paid.
+//! Checks: a channel's balance is, at every step and on both sides, its first balance and the HTLCs that settled
+//! there; a commitment's outputs, fee and trimmed HTLCs are the capacity; the gain of a node's channels is the sum
+//! received and earned less the sum paid.
 
 use std::collections::BTreeSet;
 
@@ -28,15 +28,15 @@ pub(crate) struct ChannelFacts {
     pub(crate) funded: [bool; 2],
     pub(crate) ready: [bool; 2],
     pub(crate) closed: [Option<Txid>; 2],
-    /// Whether somebody was told to close it.
+    /// Whether an end was commanded to close it.
     pub(crate) closing: bool,
     sides: [Account; 2],
 }
 
-/// What one end of a channel has, by the messages.
+/// The balance of one end of a channel, according to the messages.
 #[derive(Debug, Default)]
 struct Account {
-    /// What HTLCs changed that are gone from this end.
+    /// The change by HTLCs that are gone from this end.
     settled_msat: i128,
     /// Fulfilled HTLCs that are still there, by who offered them, id and amount.
     settling: BTreeSet<(bool, u64, u64)>,
@@ -44,9 +44,9 @@ struct Account {
     commitment: u64,
 }
 
-/// What a node's events say it gained and lost, in millisatoshi.
+/// A node's gains and losses according to its events, in millisatoshi.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct EventTotals {
     pub(crate) received: u64,
     pub(crate) paid: u64,
     pub(crate) fees: u64,
@@ -74,7 +74,7 @@ impl ChannelFacts {
         usize::from(self.ends[1] == node)
     }
 
-    /// What an end had at first, in millisatoshi.
+    /// The first balance of an end, in millisatoshi.
     pub(crate) fn first(&self, end: usize) -> i128 {
         let pushed = i128::from(self.push.0);
         if end == 0 { i128::from(self.capacity.to_msat().0) - pushed } else { pushed }
@@ -129,7 +129,7 @@ fn check_commitment(channel: &Channel) -> Result<(), Violation> {
     let in_flight = ours.1.saturating_add(theirs.1);
     let in_outputs: Sat = commitment.htlcs.iter().map(|output| output.amount).sum();
     let dust_limit = channel.terms(Side::Local).map_or(Sat::ZERO, |terms| terms.dust_limit);
-    // What a commitment may keep from its owners: trimmed HTLCs, balances and anchors too small for an output, and the
+    // Sums without an output: trimmed HTLCs, balances and anchors too small for an output, and the
     // fractions of a satoshi.
     let trimmed = in_flight.saturating_sub(in_outputs.to_msat()).floor_sat();
     let small = [commitment.to_local, commitment.to_remote].iter().filter(|output| output.is_none()).count();
@@ -151,7 +151,7 @@ fn check_commitment(channel: &Channel) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Checks what a closing transaction pays both ends, whose balances in millisatoshi and scripts are given.
+/// Checks the outputs of a closing transaction against both ends' balances, in millisatoshi, and scripts.
 pub(crate) fn check_closing(
     transaction: &Transaction,
     capacity: Sat,

@@ -1,27 +1,35 @@
-//! A simulator that drives the production code through bad weather, and checkers that watch it.
+//! A simulator that drives the production code through faults, and checkers that watch it.
 //!
 //! Owns: virtual time, links that delay and break, a chain without consensus, random traffic, and the checkers. Drives
-//! [`fulmen::driver::ShardDriver`] and [`fulmen::Engine`] through their public interfaces alone, so that whatever it finds is a fault
-//! of the engine (or of the checkers). Does not replace any part of the engine.
+//! [`fulmen::driver::ShardDriver`] and [`fulmen::Engine`] through their public interfaces alone, so that every
+//! violation is a bug of the engine (or of the checkers). Does not replace any part of the engine.
 //!
-//! [`run`] is one entrance: a seed stands for a whole run, and running it again gives the same run to the byte, so that
-//! a seed and a commit replay any failure. A run opens channels between a few nodes; pays, in one part or several, on
-//! good routes and flawed ones, while links break and lose what is under way, messages and blocks are late, fee rates
-//! change and channels close; heals; and closes what is left. See [`Checker`] for what is watched.
+//! Two entry points:
 //!
-//! [`CrashMatrix`] is the other entrance: a routing node on a [`SimDisk`], killed at every point at which it touches it.
+//! - [`run`] simulates a network drawn from a seed. The same seed gives the same run to the byte, so that a seed and
+//!   a commit replay any failure. A run opens channels between a few nodes; pays, in one part or several, on good
+//!   routes and flawed ones, while links break and lose messages, messages and blocks are late, fee rates change and
+//!   channels close; heals; and closes the rest. See [`Checker`] for the invariants.
+//! - [`CrashMatrix`] kills a routing node on a [`SimDisk`] at every operation of the disk.
+//!
+//! ```
+//! let report = fulmen_sim::run(1, fulmen_sim::Options::default())?;
+//! assert!(report.messages > 0);
+//! # Ok::<(), Box<fulmen_sim::RunFailure>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
 mod agenda;
 mod chain;
+mod commitments;
 mod crash;
-mod dance;
 mod disk;
 mod draw;
 mod events;
 mod flow;
 mod ledger;
+mod machine;
 mod network;
 mod pay;
 mod scenario;
@@ -29,7 +37,7 @@ mod store;
 mod trace;
 mod violation;
 
-pub use crash::{CrashMatrix, CrashPoint, Length, Outcome};
+pub use crash::{CrashMatrix, CrashOutcome, CrashPoint, ScriptLength};
 pub use disk::{SimDisk, Survival};
 pub use scenario::{Options, Report, run};
-pub use violation::{Checker, Failure, Violation};
+pub use violation::{Checker, RunFailure, Violation};

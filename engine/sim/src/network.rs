@@ -1,7 +1,7 @@
 //! The network: nodes, links between them, and the steps that move bytes, blocks and time.
 //!
-//! Owns the execution of a node's [`Outbox`] in its order, the delivery of messages over links that delay and break, and
-//! the feeding of every checker. Does not decide what happens in a run; `scenario` does.
+//! Owns the execution of a node's [`Outbox`] in its order, the delivery of messages over links that delay and break,
+//! and the feeding of every checker. Does not decide the events of a run; `scenario` does.
 //!
 //! Invariant: everything that happens is a [`Step`] of the agenda, and every checker sees it before the next one.
 
@@ -16,26 +16,26 @@ use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, PaymentHash, PaymentPre
 
 use crate::agenda::Agenda;
 use crate::chain::SimChain;
-use crate::dance::{Dance, Said};
+use crate::commitments::{CommitmentModel, Sending};
 use crate::draw::Draw;
 use crate::flow::{Flow, add_committed, removal_committed};
-use crate::ledger::{Books, ChannelFacts};
+use crate::ledger::{ChannelFacts, EventTotals};
 use crate::store::MemoryStore;
 use crate::trace::Trace;
-use crate::violation::{Violation, ensure};
+use crate::violation::{Violation, ensure, violation};
 
 /// One thing that happens.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// A link comes up, if it is down.
     Connect { link: usize },
-    /// A link breaks, if faults are on: what is under way on it is lost.
+    /// A link breaks, if faults are on: its messages under way are lost.
     Sever { link: usize },
     /// One end notices that the connection of this epoch is gone.
-    Notice { link: usize, end: usize, epoch: u64 },
+    NoticeDisconnect { link: usize, end: usize, epoch: u64 },
     /// Bytes arrive at one end; the first of a connection are its `init`.
     Deliver { link: usize, end: usize, epoch: u64, bytes: Vec<u8> },
-    /// A node does what waits.
+    /// A node runs a turn.
     Turn { node: usize },
     /// A second has passed.
     Tick,
@@ -43,34 +43,34 @@ pub(crate) enum Step {
     Mine,
     /// A node hears of a block.
     Block { node: usize, height: BlockHeight },
-    /// Somebody wants something; what, is drawn when the time has come.
-    Act(Act),
+    /// An operator acts; the details are drawn when the step comes.
+    UserAction(UserAction),
 }
 
-/// What somebody wants.
+/// An action of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
+pub(crate) enum UserAction {
     Pay,
     ChangeFee,
     Close,
     Recall,
 }
 
-/// A node and what stands around it.
+/// A node, its store and its bookkeeping.
 #[derive(Debug)]
-pub(crate) struct Place {
-    pub(crate) node: ShardDriver,
+pub(crate) struct SimNode {
+    pub(crate) driver: ShardDriver,
     pub(crate) id: NodeId,
     pub(crate) seed: [u8; 32],
     pub(crate) config: NodeConfig,
     pub(crate) store: MemoryStore,
-    pub(crate) books: Books,
+    pub(crate) totals: EventTotals,
     /// The longest a node lets inputs wait for its turn.
     pub(crate) lag_ms: u64,
     turn_due: bool,
     /// When its last block arrives, so that none overtakes another.
     last_block_ms: u64,
-    /// The refusals it reported, by what they concern, that no sender has heard of yet.
+    /// The refusals it reported that no sender has heard of yet, by payment hash and failure code.
     pub(crate) refusals: BTreeMap<(PaymentHash, u16), usize>,
 }
 
@@ -87,11 +87,11 @@ pub(crate) struct Link {
     last_ms: [u64; 2],
 }
 
-/// How the network treats what it carries.
+/// The faults of links, blocks and nodes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Weather {
+pub(crate) struct LinkFaults {
     /// Whether links break.
-    pub(crate) faults: bool,
+    pub(crate) enabled: bool,
     /// How long a link holds on average.
     pub(crate) uptime_ms: u64,
     /// How long it is down at most.
@@ -104,7 +104,7 @@ pub(crate) struct Weather {
     pub(crate) crash_percent: u64,
 }
 
-/// What is counted for the report.
+/// Counters for the report.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) messages: u64,
@@ -114,16 +114,16 @@ pub(crate) struct Counts {
     pub(crate) forwards: u64,
 }
 
-/// Everything there is in a run.
+/// The whole state of a run.
 pub(crate) struct Network {
     pub(crate) draw: Draw,
     pub(crate) agenda: Agenda<Step>,
-    pub(crate) places: Vec<Place>,
+    pub(crate) nodes: Vec<SimNode>,
     pub(crate) links: Vec<Link>,
-    pub(crate) weather: Weather,
+    pub(crate) faults: LinkFaults,
     pub(crate) chain: SimChain,
     pub(crate) channels: Vec<ChannelFacts>,
-    pub(crate) dances: Vec<Dance>,
+    pub(crate) commitments: Vec<CommitmentModel>,
     pub(crate) by_channel_id: BTreeMap<ChannelId, usize>,
     pub(crate) flow: Flow,
     pub(crate) trace: Trace,
@@ -131,16 +131,16 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    pub(crate) fn new(draw: Draw, weather: Weather, trace: Trace) -> Network {
+    pub(crate) fn new(draw: Draw, faults: LinkFaults, trace: Trace) -> Network {
         Network {
             draw,
             agenda: Agenda::new(),
-            places: Vec::new(),
+            nodes: Vec::new(),
             links: Vec::new(),
-            weather,
+            faults,
             chain: SimChain::default(),
             channels: Vec::new(),
-            dances: Vec::new(),
+            commitments: Vec::new(),
             by_channel_id: BTreeMap::new(),
             flow: Flow::default(),
             trace,
@@ -150,14 +150,14 @@ impl Network {
 
     pub(crate) fn add_node(&mut self, config: NodeConfig, lag_ms: u64) {
         let seed = self.draw.bytes();
-        let node = ShardDriver::new(NodeSeed::new(seed), config.clone());
-        self.places.push(Place {
-            id: node.id(),
-            node,
+        let driver = ShardDriver::new(NodeSeed::new(seed), config.clone());
+        self.nodes.push(SimNode {
+            id: driver.id(),
+            driver,
             seed,
             config,
             store: MemoryStore::default(),
-            books: Books::default(),
+            totals: EventTotals::default(),
             lag_ms,
             turn_due: false,
             last_block_ms: 0,
@@ -178,30 +178,30 @@ impl Network {
     }
 
     pub(crate) fn command(&mut self, node: usize, command: Command) {
-        self.places[node].node.command(command);
+        self.nodes[node].driver.command(command);
         self.wake(node);
     }
 
-    /// Does one step.
+    /// Executes one step.
     pub(crate) fn step(&mut self, step: Step) -> Result<(), Violation> {
         match step {
             Step::Connect { link } => self.connect(link),
             Step::Sever { link } => self.sever(link),
-            Step::Notice { link, end, epoch } => {
+            Step::NoticeDisconnect { link, end, epoch } => {
                 if self.links[link].sessions[end] == Some(epoch) {
-                    self.hang_up(link, end);
+                    self.disconnect_end(link, end);
                 }
             }
             Step::Deliver { link, end, epoch, bytes } => return self.deliver(link, end, epoch, &bytes),
             Step::Turn { node } => return self.turn(node),
-            Step::Tick => (0..self.places.len()).for_each(|node| self.wake(node)),
+            Step::Tick => (0..self.nodes.len()).for_each(|node| self.wake(node)),
             Step::Mine => self.mine(),
             Step::Block { node, height } => {
                 let block = self.chain.block(height);
-                self.places[node].node.chain_event(&ChainEvent::Connected { height, block });
+                self.nodes[node].driver.chain_event(&ChainEvent::Connected { height, block });
                 self.wake(node);
             }
-            Step::Act(act) => return self.act(act),
+            Step::UserAction(act) => return self.act(act),
         }
         Ok(())
     }
@@ -211,9 +211,9 @@ impl Network {
     }
 
     fn wake(&mut self, node: usize) {
-        if !self.places[node].turn_due {
-            self.places[node].turn_due = true;
-            let delay_ms = self.draw.between(0, self.places[node].lag_ms);
+        if !self.nodes[node].turn_due {
+            self.nodes[node].turn_due = true;
+            let delay_ms = self.draw.between(0, self.nodes[node].lag_ms);
             self.agenda.after(delay_ms, Step::Turn { node });
         }
     }
@@ -228,16 +228,16 @@ impl Network {
         let (ends, epoch) = (self.links[link].ends, self.links[link].epoch);
         self.trace.note(self.now_ms(), format_args!("link {ends:?} up, epoch {epoch}"), &[]);
         for end in 0..2 {
-            let init = self.places[ends[1 - end]].node.init();
+            let init = self.nodes[ends[1 - end]].driver.init();
             self.transmit(link, end, init);
         }
-        let (least, most) = (self.weather.uptime_ms / 4, self.weather.uptime_ms * 2);
+        let (least, most) = (self.faults.uptime_ms / 4, self.faults.uptime_ms * 2);
         let uptime_ms = self.draw.between(least, most);
         self.agenda.after(uptime_ms, Step::Sever { link });
     }
 
     fn sever(&mut self, link: usize) {
-        if !self.links[link].up || !self.weather.faults {
+        if !self.links[link].up || !self.faults.enabled {
             return;
         }
         self.links[link].up = false;
@@ -248,24 +248,24 @@ impl Network {
             // Now and then an end learns of it only by the next connection.
             let late_ms = self.draw.pick(&[0, 0, 20, 200, 5_000]);
             let delay_ms = self.draw.between(0, late_ms);
-            self.agenda.after(delay_ms, Step::Notice { link, end, epoch });
+            self.agenda.after(delay_ms, Step::NoticeDisconnect { link, end, epoch });
         }
-        let downtime_ms = self.draw.between(1, self.weather.downtime_ms);
+        let downtime_ms = self.draw.between(1, self.faults.downtime_ms);
         self.agenda.after(downtime_ms, Step::Connect { link });
     }
 
-    fn hang_up(&mut self, link: usize, end: usize) {
+    fn disconnect_end(&mut self, link: usize, end: usize) {
         let node = self.links[link].ends[end];
-        let peer = self.places[self.links[link].ends[1 - end]].id;
+        let peer = self.nodes[self.links[link].ends[1 - end]].id;
         self.trace.note(self.now_ms(), format_args!("node {node} lost {peer}"), &[]);
         self.links[link].sessions[end] = None;
-        self.places[node].node.disconnected(peer);
+        self.nodes[node].driver.disconnected(peer);
         self.wake(node);
     }
 
     /// Puts bytes on their way to one end of a link.
     fn transmit(&mut self, link: usize, end: usize, bytes: Vec<u8>) {
-        let slow = self.draw.percent(self.weather.slow_percent);
+        let slow = self.draw.percent(self.faults.slow_percent);
         let most_ms = if slow { 5_000 } else { self.links[link].latency_ms };
         let delay_ms = self.draw.between(self.links[link].latency_ms.min(most_ms) / 2, most_ms);
         let at_ms = (self.now_ms() + delay_ms).max(self.links[link].last_ms[end]);
@@ -280,25 +280,29 @@ impl Network {
             return Ok(());
         }
         let (node, sender) = (ends[end], ends[1 - end]);
-        let peer = self.places[sender].id;
+        let peer = self.nodes[sender].id;
         if sessions[end] != Some(epoch) {
-            let connected = self.places[node].node.connected(peer, bytes);
-            ensure!(connected.is_ok(), Peace, "node {node} refuses node {sender}: {connected:?}");
+            let connected = self.nodes[node].driver.connected(peer, bytes);
+            ensure!(connected.is_ok(), NoComplaints, "node {node} refuses node {sender}: {connected:?}");
             self.links[link].sessions[end] = Some(epoch);
             self.wake(node);
             return Ok(());
         }
-        let received = self.places[node].node.receive(peer, bytes);
-        ensure!(received.is_ok(), Peace, "node {node} cannot take a message of node {sender}: {received:?}");
+        let received = self.nodes[node].driver.receive(peer, bytes);
+        ensure!(
+            received.is_ok(),
+            NoComplaints,
+            "node {node} cannot take a message of node {sender}: {received:?}"
+        );
         self.wake(node);
         let Ok(message) = Message::decode(bytes) else { return Ok(()) };
         self.trace.note(self.now_ms(), format_args!("{sender} > {node} {}", brief(&message)), bytes);
         let Some(channel) = message.channel_id().and_then(|id| self.by_channel_id.get(&id).copied()) else {
             return Ok(());
         };
-        self.dances[channel].delivered(self.channels[channel].end_of(sender), &message);
-        if let Message::UpdateFulfillHtlc(fulfil) = message {
-            self.flow.fulfil_delivered(channel, node, fulfil.id);
+        self.commitments[channel].delivered(self.channels[channel].end_of(sender), &message);
+        if let Message::UpdateFulfillHtlc(fulfill) = message {
+            self.flow.fulfill_delivered(channel, node, fulfill.id);
         }
         Ok(())
     }
@@ -306,25 +310,25 @@ impl Network {
     fn mine(&mut self) {
         let height = self.chain.mine();
         self.trace.note(self.now_ms(), format_args!("block {}", height.0), &[]);
-        for node in 0..self.places.len() {
-            let late_ms = if self.draw.percent(20) { self.weather.block_delay_ms } else { 300 };
+        for node in 0..self.nodes.len() {
+            let late_ms = if self.draw.percent(20) { self.faults.block_delay_ms } else { 300 };
             let delay_ms = self.draw.between(0, late_ms);
-            let at_ms = (self.now_ms() + delay_ms).max(self.places[node].last_block_ms);
-            self.places[node].last_block_ms = at_ms;
+            let at_ms = (self.now_ms() + delay_ms).max(self.nodes[node].last_block_ms);
+            self.nodes[node].last_block_ms = at_ms;
             self.agenda.at(at_ms, Step::Block { node, height });
         }
     }
 
-    /// Has a node do what waits, and executes what comes out, in its order.
+    /// Runs a node's turn, and executes its outbox in order.
     fn turn(&mut self, node: usize) -> Result<(), Violation> {
-        self.places[node].turn_due = false;
+        self.nodes[node].turn_due = false;
         let now = Now { unix_ms: self.now_ms() };
-        let Outbox { record, send, disconnect, broadcast, events } = self.places[node].node.turn(now);
-        self.places[node].store.persist(&record);
+        let Outbox { record, send, disconnect, broadcast, events } = self.nodes[node].driver.turn(now);
+        self.nodes[node].store.persist(&record);
         for (peer, bytes) in send {
             self.sent(node, peer, bytes)?;
         }
-        ensure!(disconnect.is_empty(), Peace, "node {node} drops {disconnect:?}");
+        ensure!(disconnect.is_empty(), NoComplaints, "node {node} drops {disconnect:?}");
         for transaction in &broadcast {
             let taken = self.chain.broadcast(transaction);
             ensure!(
@@ -335,30 +339,30 @@ impl Network {
             );
         }
         for event in events {
-            self.told(node, event)?;
+            self.emitted(node, event)?;
         }
         self.check_channels(node)?;
-        let Place { store, node: at, .. } = &mut self.places[node];
+        let SimNode { store, driver: at, .. } = &mut self.nodes[node];
         if self.draw.percent(5) {
             store.checkpoint(at.shard());
         }
-        if self.weather.faults && !at.has_work(now) && self.draw.percent(self.weather.crash_percent) {
+        if self.faults.enabled && !at.has_work(now) && self.draw.percent(self.faults.crash_percent) {
             self.crash(node)?;
         }
         Ok(())
     }
 
-    /// Has a node die and start again from what it stored. What was under way to and from it is lost.
+    /// Kills a node and starts it again from its store. Messages to and from it are lost.
     fn crash(&mut self, node: usize) -> Result<(), Violation> {
         self.counts.crashes += 1;
         self.trace.note(self.now_ms(), format_args!("node {node} dies"), &[]);
-        let place = &mut self.places[node];
-        let restored = place.store.restore(place.seed, &place.config)?;
+        let sim_node = &mut self.nodes[node];
+        let restored = sim_node.store.restore(sim_node.seed, &sim_node.config)?;
         let height = restored.shard.occupancy().height;
-        place.node = ShardDriver::restored(restored.shard);
+        sim_node.driver = ShardDriver::restored(restored.shard);
         for height in (1..=height.0).map(BlockHeight) {
             let block = self.chain.block(height);
-            place.node.chain_event(&ChainEvent::Connected { height, block });
+            sim_node.driver.chain_event(&ChainEvent::Connected { height, block });
         }
         for transaction in &restored.broadcast {
             let taken = self.chain.broadcast(transaction);
@@ -376,19 +380,19 @@ impl Network {
 
     fn sent(&mut self, node: usize, peer: NodeId, bytes: Vec<u8>) -> Result<(), Violation> {
         let end_of = |link: &Link| link.ends.iter().position(|end| *end == node);
-        let place_of = |id: NodeId| self.places.iter().position(|place| place.id == id);
-        let receiver = place_of(peer).unwrap_or_default();
+        let node_of = |id: NodeId| self.nodes.iter().position(|sim_node| sim_node.id == id);
+        let receiver = node_of(peer).unwrap_or_default();
         let link =
             self.links.iter().position(|link| link.ends.contains(&node) && link.ends.contains(&receiver));
         let Some((link, end)) = link.and_then(|link| Some((link, end_of(&self.links[link])?))) else {
-            return Err(Violation::new(crate::Checker::Peace, format!("node {node} writes to a stranger")));
+            return violation!(NoComplaints, "node {node} writes to a stranger");
         };
         self.counts.messages += 1;
         let message = Message::decode(&bytes);
-        ensure!(message.is_ok(), Peace, "node {node} sends what does not decode: {message:?}");
+        ensure!(message.is_ok(), NoComplaints, "node {node} sends what does not decode: {message:?}");
         let Ok(message) = message else { return Ok(()) };
         self.trace.note(self.now_ms(), format_args!("{node} : {receiver} {}", brief(&message)), &bytes);
-        // What is written to a connection that is gone in the same turn is as good as never sent.
+        // Messages to a connection that ends in the same turn count as never sent.
         let Some(session) = self.links[link].sessions[end] else { return Ok(()) };
         self.observe(node, session, &message, &bytes)?;
         if self.links[link].up && self.links[link].epoch == session {
@@ -410,22 +414,27 @@ impl Network {
             Message::ErrorMessage(error) => Some(error.text()),
             _ => None,
         };
-        ensure!(complaint.is_none(), Peace, "node {node} complains: {}", complaint.unwrap_or_default());
+        ensure!(
+            complaint.is_none(),
+            NoComplaints,
+            "node {node} complains: {}",
+            complaint.unwrap_or_default()
+        );
         let Some(channel) = message.channel_id().and_then(|id| self.by_channel_id.get(&id).copied()) else {
             return Ok(());
         };
         let end = self.channels[channel].end_of(node);
-        let said = self.dances[channel].sent(end, session, message, bytes)?;
-        if said == Said::Again {
+        let said = self.commitments[channel].sent(end, session, message, bytes)?;
+        if said == Sending::Repeated {
             return Ok(());
         }
-        let dances = &self.dances;
+        let commitments = &self.commitments;
         let channels = &self.channels;
         let failed = |channel: usize, at: usize, id: u64| {
-            removal_committed(&dances[channel], channels[channel].end_of(at), id)
+            removal_committed(&commitments[channel], channels[channel].end_of(at), id)
         };
         let committed = |channel: usize, at: usize, id: u64| {
-            add_committed(&dances[channel], channels[channel].end_of(at), id)
+            add_committed(&commitments[channel], channels[channel].end_of(at), id)
         };
         let (id, preimage): (u64, Option<PaymentPreimage>) = match message {
             Message::UpdateAddHtlc(add) => {
@@ -437,7 +446,7 @@ impl Network {
                 let parallel: Vec<usize> = (0..channels.len()).filter(alike).collect();
                 return self.flow.added(channel, &parallel, node, add, committed);
             }
-            Message::UpdateFulfillHtlc(fulfil) => (fulfil.id, Some(fulfil.payment_preimage)),
+            Message::UpdateFulfillHtlc(fulfill) => (fulfill.id, Some(fulfill.payment_preimage)),
             Message::UpdateFailHtlc(fail) => (fail.id, None),
             Message::UpdateFailMalformedHtlc(fail) => (fail.id, None),
             _ => return Ok(()),
@@ -450,31 +459,31 @@ impl Network {
         Ok(())
     }
 
-    /// Compares all channels of a node with the ledger and with what was said on the wire.
+    /// Compares all channels of a node with the ledger and with the messages on the wire.
     fn check_channels(&mut self, node: usize) -> Result<(), Violation> {
-        let shard = self.places[node].node.shard();
-        for (facts, dance) in self.channels.iter_mut().zip(&self.dances) {
+        let shard = self.nodes[node].driver.shard();
+        for (facts, model) in self.channels.iter_mut().zip(&self.commitments) {
             let Some(channel_id) = facts.channel_id.filter(|_| facts.ends.contains(&node)) else { continue };
             let Some(channel) = shard.channel(ChannelRef::Id(channel_id)) else { continue };
             let end = facts.end_of(node);
             facts.check(end, channel)?;
             let Some((local, remote)) = channel.commitment_numbers() else { continue };
             ensure!(
-                dance.signed(end) == remote.0 && dance.revoked(end) <= local.0,
+                model.signed(end) == remote.0 && model.revoked(end) <= local.0,
                 Commitments,
                 "node {node} counts commitments {local:?} and {remote:?} of {channel_id:?}, it signed {} and revoked {}",
-                dance.signed(end),
-                dance.revoked(end)
+                model.signed(end),
+                model.revoked(end)
             );
         }
         Ok(())
     }
 
-    /// Checks that a node's records bring back what it is.
+    /// Checks that a node's records restore its present state.
     pub(crate) fn check_restart(&self, node: usize) -> Result<(), Violation> {
-        let place = &self.places[node];
-        let shard = place.node.shard();
-        let restored = place.store.restore(place.seed, &place.config)?.shard;
+        let sim_node = &self.nodes[node];
+        let shard = sim_node.driver.shard();
+        let restored = sim_node.store.restore(sim_node.seed, &sim_node.config)?.shard;
         ensure!(
             restored.occupancy() == shard.occupancy(),
             Restart,
@@ -493,7 +502,7 @@ impl Network {
         Ok(())
     }
 
-    fn told(&mut self, node: usize, event: Event) -> Result<(), Violation> {
+    fn emitted(&mut self, node: usize, event: Event) -> Result<(), Violation> {
         self.trace.note(self.now_ms(), format_args!("{node} ! {}", brief_event(&event)), &[]);
         self.event(node, event)
     }
@@ -503,7 +512,7 @@ impl Network {
 fn brief(message: &Message) -> String {
     match message {
         Message::UpdateAddHtlc(add) => format!("update_add_htlc {} of {}", add.id, add.amount_msat),
-        Message::UpdateFulfillHtlc(fulfil) => format!("update_fulfill_htlc {}", fulfil.id),
+        Message::UpdateFulfillHtlc(fulfill) => format!("update_fulfill_htlc {}", fulfill.id),
         Message::UpdateFailHtlc(fail) => format!("update_fail_htlc {}", fail.id),
         Message::UpdateFailMalformedHtlc(fail) => format!("update_fail_malformed_htlc {}", fail.id),
         Message::UpdateFee(fee) => format!("update_fee {}", fee.feerate_per_kw.0),

@@ -1,7 +1,7 @@
 //! Payments: random routes, honest and flawed, in one part or several.
 //!
-//! Owns the drawing of payments and of the other things that operators want. Knows every channel and policy, but no
-//! balance of others: many payments fail for want of one, as they should.
+//! Owns the drawing of payments and of the operators' other actions. Knows every channel and policy, but no balance of
+//! others: many payments fail for lack of one, as they should.
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::SecretKey;
@@ -13,23 +13,23 @@ use fulmen_wire::units::{
 };
 
 use crate::flow::{Attempt, Flaw, FlowHop, Payment};
-use crate::network::{Act, Network};
+use crate::network::{Network, UserAction};
 use crate::violation::Violation;
 
 /// The most channels of a route.
 const HOPS_MAX: u64 = 5;
-/// What the payees ask for.
+/// The `min_final_cltv_expiry_delta` of all payees.
 const FINAL_DELTA: CltvDelta = CltvDelta(18);
 
 impl Network {
-    /// Does what somebody wants.
-    pub(crate) fn act(&mut self, act: Act) -> Result<(), Violation> {
+    /// Executes an operator's action.
+    pub(crate) fn act(&mut self, act: UserAction) -> Result<(), Violation> {
         match act {
-            Act::Pay => self.pay_somebody(),
-            Act::ChangeFee => self.change_fee(),
-            Act::Close => self.close_some_channel(),
-            Act::Recall => {
-                let node = self.draw.index(self.places.len());
+            UserAction::Pay => self.pay_somebody(),
+            UserAction::ChangeFee => self.change_fee(),
+            UserAction::Close => self.close_some_channel(),
+            UserAction::Recall => {
+                let node = self.draw.index(self.nodes.len());
                 return self.check_restart(node);
             }
         }
@@ -66,7 +66,7 @@ impl Network {
     }
 
     fn pay_somebody(&mut self) {
-        let from = self.draw.index(self.places.len());
+        let from = self.draw.index(self.nodes.len());
         let Some(path) = self.walk(from, None) else { return };
         let to = path.last().map_or(from, |(_, node)| *node);
         let amount = self.draw_amount(&path);
@@ -138,7 +138,7 @@ impl Network {
         };
     }
 
-    /// Makes something payable, or only seemingly so.
+    /// Draws a payment, and registers its invoice unless the payee is not to know it.
     pub(crate) fn new_payment(&mut self, to: usize, total: Msat, payable: bool, keysend: bool) -> usize {
         let preimage = PaymentPreimage(self.draw.bytes());
         let hash = PaymentHash(sha256::Hash::hash(&preimage.0).to_byte_array());
@@ -190,7 +190,7 @@ impl Network {
                 cltv_expiry: hop.cltv_expiry,
                 htlc_id: None,
                 end: None,
-                fulfil_delivered: false,
+                fulfill_delivered: false,
             });
             sender = *to;
         }
@@ -200,24 +200,19 @@ impl Network {
         Some(attempt_id)
     }
 
-    /// The HTLCs of a route, from the payee back: amounts and expiries grow by what each forwarder asks.
+    /// The HTLCs of a route, from the payee back: amounts and expiries grow by each forwarder's policy.
     fn route(&mut self, from: usize, path: &[(usize, usize)], amount: Msat) -> Vec<RouteHop> {
         let slack = self.draw.between(0, 12) as u16;
-        let height = self.places[from].node.occupancy().height;
+        let height = self.nodes[from].driver.occupancy().height;
         let mut cltv_expiry = height.saturating_add(FINAL_DELTA).saturating_add(CltvDelta(slack));
         let mut amount = amount;
         let mut route = Vec::new();
         for (index, (channel, to)) in path.iter().enumerate().rev() {
             let scid = self.channels[*channel].scid.unwrap_or(Scid(0));
-            route.push(RouteHop {
-                node_id: self.places[*to].id,
-                short_channel_id: scid,
-                amount,
-                cltv_expiry,
-            });
+            route.push(RouteHop { node_id: self.nodes[*to].id, short_channel_id: scid, amount, cltv_expiry });
             let Some(before) = index.checked_sub(1) else { break };
-            let forwarder = &self.places[path[before].1];
-            let policy = forwarder.node.shard().policy(ChannelRef::Scid(scid));
+            let forwarder = &self.nodes[path[before].1];
+            let policy = forwarder.driver.shard().policy(ChannelRef::Scid(scid));
             let policy = policy.map_or(forwarder.config.policy, |(_, policy)| policy);
             amount = Msat(amount.0 + policy.fee(amount).0);
             cltv_expiry = cltv_expiry.saturating_add(policy.cltv_expiry_delta);
@@ -267,7 +262,7 @@ impl Network {
     }
 
     fn is_usable(&self, number: usize, node: usize) -> bool {
-        let shard = self.places[node].node.shard();
+        let shard = self.nodes[node].driver.shard();
         let channel = self.channels[number].channel_id.and_then(|id| shard.channel(ChannelRef::Id(id)));
         channel.is_some_and(|channel| channel.is_usable())
     }

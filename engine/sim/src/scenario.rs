@@ -1,10 +1,10 @@
 //! A run: a network drawn from the seed, traffic under faults, healing, and the end of every channel.
 //!
-//! Owns what happens in which order, and the checks that need rest. The steps themselves are `network`'s.
+//! Owns the order of events, and the checks at rest. Does not execute the steps; `network` does.
 //!
-//! Checks at rest: nothing is in flight, both ends of a channel agree with the ledger to the millisatoshi, each node's
-//! books balance, every attempt has ended, each payment was received exactly by the attempts that settled, every channel
-//! carries an HTLC again, all close, and the closing transactions pay the ledger's balances.
+//! Checks at rest: nothing is in flight, both ends of a channel agree with the ledger to the millisatoshi, each
+//! node's totals balance, every attempt has ended, each payment was received exactly by the attempts that settled,
+//! every channel carries an HTLC again, all close, and the closing transactions pay the ledger's balances.
 
 use fulmen_proto::channel::{Side, State};
 use fulmen_proto::commitment::ChannelType;
@@ -14,18 +14,18 @@ use fulmen_wire::units::{ChainHash, CltvDelta, FeeratePerKw, Msat, Sat};
 use crate::draw::Draw;
 use crate::flow::End;
 use crate::ledger::{ChannelFacts, check_closing};
-use crate::network::{Act, Network, Step, Weather};
+use crate::network::{LinkFaults, Network, Step, UserAction};
 use crate::trace::Trace;
-use crate::violation::{Checker, Failure, Violation, ensure};
+use crate::violation::{RunFailure, Violation, ensure, violation};
 
 /// How to run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Whether to print what happens while it happens.
+    /// Whether to print the trace during the run.
     pub echo: bool,
 }
 
-/// What a run did, violations found being none.
+/// The counters of a run without violations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// A digest over every step, message and event.
@@ -54,12 +54,12 @@ pub struct Report {
 ///
 /// # Errors
 /// With the first violation a checker finds.
-pub fn run(seed: u64, options: Options) -> Result<Report, Box<Failure>> {
+pub fn run(seed: u64, options: Options) -> Result<Report, Box<RunFailure>> {
     let _guard = SeedOnPanic(seed);
     let mut run = Run::new(seed, options);
-    match run.whole() {
+    match run.run() {
         Ok(()) => Ok(run.report()),
-        Err(violation) => Err(Box::new(Failure {
+        Err(violation) => Err(Box::new(RunFailure {
             seed,
             at_ms: run.network.agenda.now_ms(),
             violation,
@@ -68,7 +68,7 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Box<Failure>> {
     }
 }
 
-/// Tells the seed when the code under test panics.
+/// Prints the seed when the code under test panics.
 struct SeedOnPanic(u64);
 
 impl Drop for SeedOnPanic {
@@ -84,14 +84,14 @@ struct Run {
     /// How long traffic lasts.
     traffic_ms: u64,
     /// Whether everything stays fine, so that faults and their absence are both covered.
-    calm: bool,
+    fault_free: bool,
 }
 
 impl Run {
     fn new(seed: u64, options: Options) -> Run {
         let mut draw = Draw::new(seed);
-        let weather = Weather {
-            faults: false,
+        let faults = LinkFaults {
+            enabled: false,
             uptime_ms: draw.pick(&[500, 3_000, 20_000]),
             downtime_ms: draw.pick(&[20, 400, 4_000]),
             slow_percent: draw.pick(&[0, 2, 10]),
@@ -99,12 +99,12 @@ impl Run {
             crash_percent: draw.pick(&[0, 1, 5]),
         };
         let traffic_ms = draw.between(2_000, 30_000);
-        let calm = draw.percent(10);
-        let network = Network::new(draw, weather, Trace::new(options.echo));
-        Run { network, traffic_ms, calm }
+        let fault_free = draw.percent(10);
+        let network = Network::new(draw, faults, Trace::new(options.echo));
+        Run { network, traffic_ms, fault_free }
     }
 
-    fn whole(&mut self) -> Result<(), Violation> {
+    fn run(&mut self) -> Result<(), Violation> {
         self.draw_nodes();
         self.open_channels()?;
         self.traffic()?;
@@ -121,7 +121,7 @@ impl Run {
         Report {
             digest: network.trace.digest(),
             virtual_ms: network.agenda.now_ms(),
-            nodes: network.places.len(),
+            nodes: network.nodes.len(),
             channels: network.channels.len(),
             attempts: (network.flow.attempts.len(), settled.count()),
             forwards: network.counts.forwards,
@@ -166,7 +166,7 @@ impl Run {
     }
 
     fn open_channels(&mut self) -> Result<(), Violation> {
-        let nodes = self.network.places.len();
+        let nodes = self.network.nodes.len();
         let extra = self.network.draw.between(0, 2) as usize;
         for number in 0..nodes - 1 + extra {
             let network = &mut self.network;
@@ -182,7 +182,7 @@ impl Run {
             let capacity = Sat(network.draw.pick(&[30_000, 200_000, 1_000_000, 10_000_000]));
             let push = Msat(capacity.to_msat().0 / 100 * network.draw.pick(&[0, 5, 50, 50, 80]));
             network.channels.push(ChannelFacts::new(ends, capacity, push));
-            network.dances.push(crate::dance::Dance::default());
+            network.commitments.push(crate::commitments::CommitmentModel::default());
         }
         for link in 0..self.network.links.len() {
             self.network.agenda.after(0, Step::Connect { link });
@@ -191,7 +191,7 @@ impl Run {
         self.until_quiet(10_000)?;
         for number in 0..self.network.channels.len() {
             let ChannelFacts { ends, capacity, push, .. } = self.network.channels[number];
-            let peer = self.network.places[ends[1]].id;
+            let peer = self.network.nodes[ends[1]].id;
             let open = OpenChannel { peer, user_id: number as u64 + 1, capacity, push, policy: None };
             self.network.command(ends[0], Command::OpenChannel(open));
         }
@@ -213,14 +213,14 @@ impl Run {
             let at_ms = start + network.draw.between(0, head_start) + block;
             network.agenda.at(at_ms, Step::Mine);
         }
-        let mut plan = vec![(Act::Pay, payments), (Act::Recall, 3)];
-        plan.push((Act::ChangeFee, network.draw.pick(&[0, 5, 20])));
-        plan.push((Act::Close, network.draw.pick(&[0, 0, 1, 3])));
+        let mut plan = vec![(UserAction::Pay, payments), (UserAction::Recall, 3)];
+        plan.push((UserAction::ChangeFee, network.draw.pick(&[0, 5, 20])));
+        plan.push((UserAction::Close, network.draw.pick(&[0, 0, 1, 3])));
         for (act, count) in plan {
             for _ in 0..count {
-                let from = if act == Act::Close { length / 3 } else { 500 };
+                let from = if act == UserAction::Close { length / 3 } else { 500 };
                 let at_ms = start + network.draw.between(from, length);
-                network.agenda.at(at_ms, Step::Act(act));
+                network.agenda.at(at_ms, Step::UserAction(act));
             }
         }
         for _ in 0..network.draw.between(0, 5) {
@@ -228,9 +228,9 @@ impl Run {
             network.agenda.at(at_ms, Step::Mine);
         }
         self.until(faulty_from)?;
-        self.network.weather.faults = !self.calm;
+        self.network.faults.enabled = !self.fault_free;
         for link in 0..self.network.links.len() {
-            let delay_ms = self.network.draw.between(0, self.network.weather.uptime_ms);
+            let delay_ms = self.network.draw.between(0, self.network.faults.uptime_ms);
             self.network.agenda.after(delay_ms, Step::Sever { link });
         }
         self.until(start + length)
@@ -238,7 +238,7 @@ impl Run {
 
     /// Ends the faults: links come up and stay, blocks arrive, everything comes to rest.
     fn heal(&mut self) -> Result<(), Violation> {
-        self.network.weather.faults = false;
+        self.network.faults.enabled = false;
         for link in 0..self.network.links.len() {
             self.network.agenda.after(0, Step::Connect { link });
         }
@@ -276,7 +276,7 @@ impl Run {
     /// Does one step; says whether it was a tick, before which every turn of the one before is over.
     fn step(&mut self) -> Result<bool, Violation> {
         let Some(step) = self.network.agenda.pop() else {
-            return Err(Violation::new(Checker::Progress, "nothing will ever happen again"));
+            return violation!(Progress, "nothing will ever happen again");
         };
         let tick = matches!(step, Step::Tick);
         if tick {
@@ -291,11 +291,11 @@ impl Run {
         let now = Now { unix_ms: network.agenda.now_ms() };
         let idle = |step: &Step| matches!(step, Step::Tick | Step::Turn { .. } | Step::Sever { .. });
         network.agenda.iter().all(idle)
-            && !network.places.iter().any(|place| place.node.has_work(now))
+            && !network.nodes.iter().any(|sim_node| sim_node.driver.has_work(now))
             && self.unfinished().is_empty()
     }
 
-    /// What has not come to its end.
+    /// Everything that is still in flight.
     fn unfinished(&self) -> Vec<String> {
         let mut left = Vec::new();
         for (id, attempt) in self.network.flow.attempts.iter().enumerate() {
@@ -303,12 +303,12 @@ impl Run {
                 left.push(format!("attempt {id}: {:?}", attempt.hops));
             }
         }
-        for (node, place) in self.network.places.iter().enumerate() {
-            let held = place.node.occupancy();
+        for (node, sim_node) in self.network.nodes.iter().enumerate() {
+            let held = sim_node.driver.occupancy();
             if (held.circuits, held.offered, held.incomplete_sets) != (0, 0, 0) {
                 left.push(format!("node {node}: {held:?}"));
             }
-            for channel in place.node.shard().channels() {
+            for channel in sim_node.driver.shard().channels() {
                 let state = channel.state();
                 if channel.htlcs().next().is_some() || channel.is_settling() {
                     left.push(format!("node {node}: channel {:?} is not at rest ({state:?})", channel.id()));
@@ -327,12 +327,9 @@ impl Run {
             let channel_id = facts.channel_id.map(ChannelRef::Id);
             for end in 0..2 {
                 let node = facts.ends[end];
-                let channel = channel_id.and_then(|id| network.places[node].node.shard().channel(id));
+                let channel = channel_id.and_then(|id| network.nodes[node].driver.shard().channel(id));
                 let Some(channel) = channel else {
-                    return Err(Violation::new(
-                        Checker::Progress,
-                        format!("node {node} lost channel {number}"),
-                    ));
+                    return violation!(Progress, "node {node} lost channel {number}");
                 };
                 let usable = channel.is_usable() && facts.ready[end];
                 let over = facts.closing && facts.closed == [facts.closed[0]; 2] && facts.closed[0].is_some();
@@ -352,9 +349,9 @@ impl Run {
             }
         }
         self.check_payments()?;
-        (0..network.places.len()).try_for_each(|node| {
+        (0..network.nodes.len()).try_for_each(|node| {
             network.check_restart(node)?;
-            self.check_books(node)
+            self.check_totals(node)
         })
     }
 
@@ -377,30 +374,30 @@ impl Run {
             let same = attempt.hops.iter().all(|hop| hop.htlc_id.is_none() || hop.end == attempt.end);
             ensure!(same, Outcomes, "the HTLCs of attempt {id} end differently: {:?}", attempt.hops);
         }
-        for (node, place) in self.network.places.iter().enumerate() {
-            let unheard: usize = place.refusals.values().sum();
+        for (node, sim_node) in self.network.nodes.iter().enumerate() {
+            let unheard: usize = sim_node.refusals.values().sum();
             ensure!(
                 unheard == 0,
                 Outcomes,
                 "node {node} refused HTLCs, and nobody heard: {:?}",
-                place.refusals
+                sim_node.refusals
             );
         }
         Ok(())
     }
 
-    fn check_books(&self, node: usize) -> Result<(), Violation> {
-        let place = &self.network.places[node];
-        let books = place.books;
+    fn check_totals(&self, node: usize) -> Result<(), Violation> {
+        let sim_node = &self.network.nodes[node];
+        let totals = sim_node.totals;
         let mut gained = 0;
         for facts in self.network.channels.iter().filter(|facts| facts.ends.contains(&node)) {
-            let channel = facts.channel_id.and_then(|id| place.node.shard().channel(ChannelRef::Id(id)));
+            let channel = facts.channel_id.and_then(|id| sim_node.driver.shard().channel(ChannelRef::Id(id)));
             let ours =
                 channel.and_then(|channel| channel.balances()).map_or(0, |(ours, _)| i128::from(ours.0));
             gained += ours - facts.first(facts.end_of(node));
         }
-        let told = i128::from(books.received) + i128::from(books.fees) - i128::from(books.paid);
-        ensure!(gained == told, Money, "node {node} gained {gained} msat, its books say {told}: {books:?}");
+        let told = i128::from(totals.received) + i128::from(totals.fees) - i128::from(totals.paid);
+        ensure!(gained == told, Money, "node {node} gained {gained} msat, its totals say {told}: {totals:?}");
         Ok(())
     }
 
@@ -412,7 +409,7 @@ impl Run {
             let Some(channel_id) = channel_id.filter(|_| !closing) else { continue };
             for end in 0..2 {
                 let (from, to) = (ends[end], ends[1 - end]);
-                let shard = self.network.places[from].node.shard();
+                let shard = self.network.nodes[from].driver.shard();
                 let channel = shard.channel(ChannelRef::Id(channel_id));
                 let available = channel.map_or(Msat::ZERO, |channel| channel.available_out());
                 let least = channel.and_then(|channel| channel.terms(Side::Remote));
@@ -446,16 +443,13 @@ impl Run {
         self.until_quiet(120_000)
     }
 
-    /// Compares what the chain says in the end with the ledger.
+    /// Compares the closing transactions with the ledger.
     fn check_ends(&self) -> Result<(), Violation> {
         let network = &self.network;
         for (number, facts) in network.channels.iter().enumerate() {
             let transaction = facts.outpoint.and_then(|outpoint| network.chain.spender(&outpoint));
             let Some(transaction) = transaction else {
-                return Err(Violation::new(
-                    Checker::Closing,
-                    format!("channel {number} is not closed: {facts:?}"),
-                ));
+                return violation!(Closing, "channel {number} is not closed: {facts:?}");
             };
             let txid = Some(transaction.compute_txid());
             ensure!(

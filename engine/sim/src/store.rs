@@ -1,6 +1,6 @@
-//! Where a run keeps its nodes' records: what a restart would find, at any time.
+//! The records of a run's nodes, from which a restart is possible at any time.
 //!
-//! Owns a store that never fails; a disk that does is `disk`. Nothing of a turn leaves its node before
+//! Owns a store that never fails; `disk` has one that does. Nothing of a turn leaves its node before
 //! [`MemoryStore::persist`] returned. Records and checkpoints are kept as bytes, so that every restart reads them.
 
 use fulmen_proto::forward::{NodeConfig, Record, Restored, Restoring, Shard};
@@ -8,13 +8,13 @@ use fulmen_proto::keys::NodeSeed;
 
 use crate::violation::{Violation, ensure};
 
-/// What one node stored.
+/// The records and the latest checkpoint of one node.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
     records: Vec<Vec<u8>>,
     /// The latest checkpoint.
     chunks: Vec<Vec<u8>>,
-    /// How many records it stands for.
+    /// The number of records it includes.
     covered: usize,
 }
 
@@ -34,7 +34,7 @@ impl MemoryStore {
         self.covered = self.records.len();
     }
 
-    /// What a restart finds: from the latest checkpoint, which must give the same as all records do.
+    /// The state at a restart: from the latest checkpoint, which must give the same as all records do.
     pub(crate) fn restore(&self, seed: [u8; 32], config: &NodeConfig) -> Result<Restored, Violation> {
         let all = fold(seed, config, &[], &self.records)?;
         let recent = fold(seed, config, &self.chunks, &self.records[self.covered..])?;

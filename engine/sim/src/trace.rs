@@ -1,4 +1,4 @@
-//! What happened in a run: a digest over all of it, and the last lines in words.
+//! The trace of a run: a digest over all steps, and the last lines as text.
 //!
 //! Invariant: two runs with the same digest delivered the same bytes at the same times.
 

@@ -1,4 +1,4 @@
-//! What a checker found, and how a run ends that found something.
+//! Violations found by checkers, and the failure of a run.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Checker {
-    /// No millisatoshi is made or lost: balances, commitments, books.
+    /// No millisatoshi is made or lost: balances, commitments, totals.
     Money,
     /// No commitment is signed twice, none is revoked before its successor is signed, nothing is sent again wrongly.
     Commitments,
     /// HTLCs move along their route: offered when irrevocable before, removed when irrevocable behind, once.
     Forwarding,
-    /// Each attempt ends once, and payer, payee and forwarders tell the same story.
+    /// Each attempt ends once, and payer, payee and forwarders agree.
     Outcomes,
-    /// Honest nodes do not complain about one another, nor give up a channel.
-    Peace,
+    /// Honest nodes do not refuse, warn or disconnect one another, nor fail a channel.
+    NoComplaints,
     /// Everything ends once the faults do.
     Progress,
-    /// Closing transactions pay what the ledger says.
+    /// Closing transactions pay the ledger's balances.
     Closing,
     /// The records bring the node back.
     Restart,
@@ -27,9 +27,9 @@ pub enum Checker {
 /// Something that must not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Who found it.
+    /// The checker that found it.
     pub checker: Checker,
-    /// What it is, with the values.
+    /// Its description, with the values.
     pub what: String,
 }
 
@@ -41,18 +41,18 @@ impl Violation {
 
 /// A run that found a violation: run the seed again to see it again.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct RunFailure {
     /// The seed of the run.
     pub seed: u64,
     /// The virtual time.
     pub at_ms: u64,
-    /// What was found.
+    /// The violation.
     pub violation: Violation,
     /// The last lines of the trace.
     pub tail: Vec<String>,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RunFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in &self.tail {
             writeln!(f, "  {line}")?;
@@ -62,15 +62,22 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for RunFailure {}
 
 /// Fails with a violation unless a condition holds.
 macro_rules! ensure {
     ($condition:expr, $checker:ident, $($what:tt)+) => {
         if !$condition {
-            return Err($crate::violation::Violation::new($crate::violation::Checker::$checker, format!($($what)+)));
+            return $crate::violation::violation!($checker, $($what)+);
         }
     };
 }
 
-pub(crate) use ensure;
+/// An `Err` with a violation.
+macro_rules! violation {
+    ($checker:ident, $($what:tt)+) => {
+        Err($crate::violation::Violation::new($crate::violation::Checker::$checker, format!($($what)+)))
+    };
+}
+
+pub(crate) use {ensure, violation};

@@ -1,6 +1,6 @@
 //! Seeded runs of the simulator over the whole engine: faults below, checkers above.
 //!
-//! `FULMEN_SIM_SEED=N` replays one seed, printing all that happens; `FULMEN_SIM_RUNS=N` runs that many seeds, the
+//! `FULMEN_SIM_SEED=N` replays one seed and prints its trace; `FULMEN_SIM_RUNS=N` runs that many seeds, the
 //! first being `FULMEN_SIM_FIRST`.
 
 use fulmen_sim::{Options, Report, run};

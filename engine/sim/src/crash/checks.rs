@@ -1,6 +1,6 @@
-//! What must hold when a run has come to rest.
+//! The invariants of a run at rest.
 //!
-//! Owns the money of each machine, and the comparison of what engines hold with what the payments' ends say.
+//! Owns the money of each machine, and the comparison of the engines' balances with the payments' outcomes.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::script::Payment;
 use super::world::{FORWARDER, World};
 use crate::violation::{Violation, ensure};
 
-/// What each machine has in all its channels together.
+/// The sum of each machine's balances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Holdings(Vec<u64>);
 
@@ -34,7 +34,7 @@ fn balances(world: &World, machine: usize) -> BTreeMap<ChannelId, (u64, u64)> {
     found
 }
 
-/// Checks everything, given which payments arrived and what everybody had before.
+/// Checks everything, given which payments arrived and the holdings before them.
 pub(super) fn check_rest(
     world: &World,
     payments: &[Payment],
@@ -109,6 +109,6 @@ fn check_agreement(world: &World) -> Result<(), Violation> {
             seen += 1;
         }
     }
-    ensure!(seen == ours.len(), Peace, "of {} channels the peers have {seen}", ours.len());
+    ensure!(seen == ours.len(), NoComplaints, "of {} channels the peers have {seen}", ours.len());
     Ok(())
 }

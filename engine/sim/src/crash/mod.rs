@@ -1,13 +1,15 @@
-//! The crash matrix: a routing node killed at every point at which it touches its disk, under load, and what its peers see.
+//! The crash matrix: a routing node killed under load at every operation of its disk, and its peers' view of it.
 //!
-//! Owns: the script (a forwarder of two shards between four peers, payments within a shard and across, to be fulfilled and
-//! to fail, links that break), the points, and the checks. Drives [`fulmen::Engine`] with its real log, without threads,
-//! over [`SimDisk`], so that a point always is the same one. The peers are engines too, on disks that hold.
+//! Owns: the script (a forwarder of two shards between four peers, payments within a shard and across, to be
+//! fulfilled and to fail, links that break), the points, and the checks. Drives [`fulmen::Engine`] with its real log,
+//! without threads, over [`SimDisk`], so that a point always is the same one. The peers are engines too, on disks
+//! that hold.
 //!
-//! At each point the forwarder's disk dies; what survives is drawn; the node starts again from that, may die again, goes on
-//! with the script, and comes to rest. Then every HTLC is resolved, each payment ended once and alike at both ends, none
-//! was offered twice, no channel failed, both ends of each channel agree, nobody has a millisatoshi more or less than the
-//! payments made, and each onion the forwarder once took is refused when it comes again.
+//! At each point the forwarder's disk dies; the surviving bytes are drawn; the node starts again from them, may die
+//! again, goes on with the script, and comes to rest. Then every HTLC is resolved, each payment ended once and alike
+//! at both ends, none was offered twice, no channel failed, both ends of each channel agree, nobody has a
+//! millisatoshi more or less than the payments made, and each onion the forwarder once took is refused when it comes
+//! again.
 
 mod checks;
 mod script;
@@ -23,7 +25,7 @@ use world::{Image, World};
 
 /// How long the script is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
+pub enum ScriptLength {
     /// A few payments, for every build.
     Short,
     /// Many, with more at once.
@@ -35,17 +37,17 @@ pub enum Length {
 pub struct CrashPoint {
     /// The operation of its disk that is the last, counted from the start of the script.
     pub operation: u64,
-    /// What survives of what was not synced.
+    /// The part of the unsynced data that survives.
     pub survival: Survival,
-    /// What is drawn: which bytes, which messages were still delivered.
+    /// The seed of the surviving bytes and of the messages that are still delivered.
     pub seed: u64,
     /// The operation, counted from the restart, in which it dies once more.
     pub again: Option<u64>,
 }
 
-/// What became of the script's payments.
+/// The outcome of the script's payments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct CrashOutcome {
     /// Payments that arrived.
     pub settled: usize,
     /// Payments that came to nothing.
@@ -60,14 +62,14 @@ pub struct Outcome {
     pub checkpoints: u64,
 }
 
-/// The script, ready to be killed anywhere.
+/// A script and the state of all disks before it; [`CrashMatrix::run`] runs it with a crash at any point.
 #[derive(Debug)]
 pub struct CrashMatrix {
     script: Script,
     /// All disks, with channels open and invoices known.
     image: Image,
     operations: u64,
-    undisturbed: Outcome,
+    undisturbed: CrashOutcome,
 }
 
 impl CrashMatrix {
@@ -75,11 +77,11 @@ impl CrashMatrix {
     ///
     /// # Errors
     /// When that does not go as it should.
-    pub fn new(length: Length) -> Result<CrashMatrix, Violation> {
+    pub fn new(length: ScriptLength) -> Result<CrashMatrix, Violation> {
         let script = Script::new(length);
         let image = script.open()?;
         let mut world = World::from_image(&image, 0)?;
-        // What it takes to start from the image lies behind when the forwarder is doomed.
+        // The start from the image precedes the crash point.
         let before = world.forwarder_operations();
         let undisturbed = script.run(&mut world)?;
         let operations = world.forwarder_operations() - before;
@@ -93,9 +95,9 @@ impl CrashMatrix {
         self.operations
     }
 
-    /// What becomes of the payments when nobody dies.
+    /// The outcome of the payments without a crash.
     #[must_use]
-    pub const fn undisturbed(&self) -> Outcome {
+    pub const fn undisturbed(&self) -> CrashOutcome {
         self.undisturbed
     }
 
@@ -103,9 +105,9 @@ impl CrashMatrix {
     ///
     /// # Errors
     /// With the first violation found.
-    pub fn run(&self, point: CrashPoint) -> Result<Outcome, Violation> {
+    pub fn run(&self, point: CrashPoint) -> Result<CrashOutcome, Violation> {
         let mut world = World::from_image(&self.image, point.seed)?;
-        world.doom(point);
+        world.crash_at(point);
         self.script.run(&mut world)
     }
 }

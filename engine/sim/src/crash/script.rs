@@ -1,16 +1,15 @@
-//! What happens in a run: channels, payments and broken wires, round by round.
+//! The script of a run: channels, payments and broken links, round by round.
 //!
-//! Owns the script and its drive to the end. Amounts and routes follow from numbers, nothing is drawn, so that an operation
-//! of the disk means the same in every run up to the death.
+//! Owns the script and its drive to the end. Amounts and routes follow from numbers, nothing is drawn, so that an
+//! operation of the disk means the same in every run up to the death.
 
 use std::collections::BTreeMap;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::SecretKey;
 use fulmen_proto::forward::{
-    Command, Event, ExpectedPayment, ForwardingPolicy, NodeConfig, OpenChannel, SendHtlc, Shard,
+    Command, Event, ExpectedPayment, ForwardingPolicy, NodeConfig, OpenChannel, SendHtlc,
 };
-use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::onion::PaymentData;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen_wire::units::{
@@ -18,10 +17,11 @@ use fulmen_wire::units::{
     PaymentSecret, Sat, Scid,
 };
 
-use super::world::{Blueprint, FORWARDER, Image, World};
-use super::{Length, Outcome};
+use super::world::{FORWARDER, Image, World};
+use super::{CrashOutcome, ScriptLength};
 use crate::chain::funding_transaction;
-use crate::violation::{Checker, Violation, ensure};
+use crate::machine::MachineSpec;
+use crate::violation::{Checker, Violation, ensure, violation};
 
 /// How many peers each shard of the forwarder has.
 const PEERS_PER_SHARD: usize = 2;
@@ -29,7 +29,7 @@ const SHARDS: u16 = 2;
 /// The channels, by the peer they lead to: two peers have two of them.
 const CHANNELS: [usize; 6] = [1, 2, 3, 4, 1, 3];
 const CAPACITY: Sat = Sat(1_000_000);
-/// What the payees ask for.
+/// The `min_final_cltv_expiry_delta` of all payees.
 const FINAL_DELTA: CltvDelta = CltvDelta(18);
 /// A payment between two peers, over the forwarder.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub(super) struct Payment {
     pub(super) hash: PaymentHash,
 }
 
-/// A wire that breaks.
+/// A link that breaks.
 #[derive(Clone, Copy, Debug)]
 struct Break {
     peer: usize,
@@ -61,11 +61,11 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub(super) fn new(length: Length) -> Script {
+    pub(super) fn new(length: ScriptLength) -> Script {
         let broken = |(peer, round)| Break { peer, round };
         let (payments, pause, breaks) = match length {
-            Length::Short => (12, 4, [(3, 6)].map(broken).to_vec()),
-            Length::Full => (64, 2, [(1, 5), (4, 12), (2, 19), (3, 26)].map(broken).to_vec()),
+            ScriptLength::Short => (12, 4, [(3, 6)].map(broken).to_vec()),
+            ScriptLength::Full => (64, 2, [(1, 5), (4, 12), (2, 19), (3, 26)].map(broken).to_vec()),
         };
         let payments: Vec<Payment> = (0..payments).map(|number| Payment::new(number, pause)).collect();
         let rounds = payments.last().map_or(0, |payment| payment.round) + 6;
@@ -74,7 +74,7 @@ impl Script {
 
     /// Opens the channels and makes the payments payable.
     pub(super) fn open(&self) -> Result<Image, Violation> {
-        let mut world = World::new(blueprints())?;
+        let mut world = World::new(machine_specs())?;
         for peer in world.peers() {
             world.connect(peer);
         }
@@ -90,7 +90,7 @@ impl Script {
             world.command(payment.to, Command::ExpectPayment(payment.invoice()))?;
         }
         world.rest()?;
-        // What says nothing to anybody becomes durable with time.
+        // Turns that send nothing become durable with time.
         for _ in 0..100 {
             world.round()?;
         }
@@ -100,7 +100,7 @@ impl Script {
     }
 
     /// Runs it all, comes to rest, and checks everything.
-    pub(super) fn run(&self, world: &mut World) -> Result<Outcome, Violation> {
+    pub(super) fn run(&self, world: &mut World) -> Result<CrashOutcome, Violation> {
         for peer in world.peers() {
             world.connect(peer);
         }
@@ -127,7 +127,7 @@ impl Script {
         let refused = self.replay(world)?;
         super::checks::check_rest(world, &self.payments, &ends, &before)?;
         let settled = ends.values().filter(|settled| **settled).count();
-        Ok(Outcome {
+        Ok(CrashOutcome {
             settled,
             failed: ends.len() - settled,
             in_flight: world.seen.in_flight.unwrap_or(0),
@@ -138,7 +138,7 @@ impl Script {
     }
 
     /// Without a death all payments that can arrive do.
-    pub(super) fn expect_undisturbed(&self, outcome: &Outcome) -> Result<(), Violation> {
+    pub(super) fn expect_undisturbed(&self, outcome: &CrashOutcome) -> Result<(), Violation> {
         let payable = self.payments.iter().filter(|payment| payment.payable).count();
         let as_expected = outcome.settled + outcome.failed == self.payments.len()
             && outcome.settled <= payable
@@ -150,7 +150,7 @@ impl Script {
         Ok(())
     }
 
-    /// Comes to rest, with a few seconds for what waits for time to pass.
+    /// Comes to rest, with a few seconds for timers.
     fn settle(&self, world: &mut World) -> Result<(), Violation> {
         for peer in world.peers() {
             world.connect(peer);
@@ -170,8 +170,8 @@ impl Script {
         world.command(payment.from, Command::SendHtlc(send))
     }
 
-    /// Sends every onion again that the forwarder has carried on, with another HTLC of the same hash: none may leave it.
-    /// The number of those refused.
+    /// Sends every onion again that the forwarder has carried on, with another HTLC of the same hash: none may leave
+    /// it. The number of those refused.
     fn replay(&self, world: &mut World) -> Result<usize, Violation> {
         let before = world.seen.events.len();
         let carried: Vec<(u64, &Payment)> = (0..)
@@ -206,10 +206,7 @@ impl Script {
         }
         for (number, payment) in (0..).zip(&self.payments) {
             let Some(settled) = ends.get(&number) else {
-                return Err(Violation::new(
-                    Checker::Progress,
-                    format!("payment {number} never ended: {payment:?}"),
-                ));
+                return violation!(Progress, "payment {number} never ended: {payment:?}");
             };
             ensure!(!settled || payment.payable, Outcomes, "payment {number} was fulfilled by nobody");
         }
@@ -253,7 +250,7 @@ impl Payment {
         }
     }
 
-    /// What the forwarder earns by it.
+    /// The forwarder's fee.
     pub(super) fn fee(&self) -> Msat {
         ForwardingPolicy::default().fee(self.amount)
     }
@@ -282,7 +279,7 @@ impl Payment {
         let recipient =
             Recipient { payment_data: Some(data), payment_metadata: None, keysend_preimage: None };
         let broken = |what: String| Violation::new(Checker::Outcomes, what);
-        // The same key gives the same onion, so that it can be sent again.
+        // The same key gives the same onion, which is sent again to test replay protection.
         let session_key = SecretKey::from_slice(&self.hash.0).map_err(|error| broken(error.to_string()))?;
         OutgoingPayment::new(&session_key, self.hash, &route, &recipient)
             .map_err(|error| broken(error.to_string()))
@@ -290,22 +287,22 @@ impl Payment {
 }
 
 /// The forwarder, and peers by whose ids each of its shards has as many.
-fn blueprints() -> Vec<Blueprint> {
-    let blueprint = |number: u8, shards| {
+fn machine_specs() -> Vec<MachineSpec> {
+    let spec = |number: u8, shards| {
         let mut config = NodeConfig::new(ChainHash::REGTEST, [&[0, 20][..], &[number; 20]].concat());
         config.feerate = FeeratePerKw(253);
         config.channel.minimum_depth = 1;
-        Blueprint { seed: [number; 32], config, shards }
+        MachineSpec { seed: [number; 32], config, shards }
     };
-    let mut peers: [Vec<Blueprint>; SHARDS as usize] = Default::default();
+    let mut peers: [Vec<MachineSpec>; SHARDS as usize] = Default::default();
     for number in 10..=u8::MAX {
-        let blueprint = blueprint(number, 1);
-        let shard = shard_of(Shard::new(NodeSeed::new(blueprint.seed), blueprint.config.clone()).node_id());
+        let spec = spec(number, 1);
+        let shard = shard_of(spec.node_id());
         if peers[shard].len() < PEERS_PER_SHARD {
-            peers[shard].push(blueprint);
+            peers[shard].push(spec);
         }
     }
-    let forwarder = blueprint(1, SHARDS);
+    let forwarder = spec(1, SHARDS);
     std::iter::once(forwarder).chain(peers.into_iter().flatten()).collect()
 }
 
@@ -327,7 +324,7 @@ fn open_channel(world: &mut World, number: u64, peer: usize) -> Result<(), Viola
         _ => None,
     });
     let Some((temporary_channel_id, amount, script)) = needed else {
-        return Err(Violation::new(Checker::Progress, format!("channel {number} is not accepted")));
+        return violation!(Progress, "channel {number} is not accepted");
     };
     let transaction = funding_transaction(number, amount, script);
     world.command(FORWARDER, Command::FundingTransaction { temporary_channel_id, transaction })?;

@@ -1,13 +1,14 @@
 //! The matrix, reduced for every build and in full on request.
 //!
-//! `FULMEN_CRASH_MATRIX=full cargo test --release -p fulmen-sim crash_matrix -- --nocapture` tries every point of the long
-//! script with every kind of survival, and every point of the short one with a second death at each operation after the
-//! restart; with `FULMEN_CRASH_STRIDE=N` as well, each Nth run of these. `FULMEN_CRASH_POINT="full 17 Prefix 3 5"` replays one point: script, operation, survival, seed, second death.
+//! `FULMEN_CRASH_MATRIX=full cargo test --release -p fulmen-sim crash_matrix -- --nocapture` tries every point of the
+//! long script with every kind of survival, and every point of the short one with a second death at each operation
+//! after the restart; with `FULMEN_CRASH_STRIDE=N` as well, each Nth run of these. `FULMEN_CRASH_POINT="full 17
+//! Prefix 3 5"` replays one point: script, operation, survival, seed, second death.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::world::World;
-use super::{CrashMatrix, CrashPoint, Length, Outcome};
+use super::{CrashMatrix, CrashOutcome, CrashPoint, ScriptLength};
 use crate::disk::Survival;
 use crate::violation::Violation;
 
@@ -28,16 +29,16 @@ fn crash_matrix() {
     };
     if std::env::var("FULMEN_CRASH_MATRIX").is_ok_and(|value| value == "full") {
         let every = |operation| (0..4).map(move |seed| survivals(operation, seed));
-        tried(Length::Full, |operations| (0..operations).flat_map(every).collect());
+        tried(ScriptLength::Full, |operations| (0..operations).flat_map(every).collect());
         let twice = move |operation| {
             (0..4 * AGAIN_OPERATIONS).map(move |number| {
                 let (seed, again) = (number % 4, Some(number / 4));
                 CrashPoint { again, ..survivals(operation, seed) }
             })
         };
-        tried(Length::Short, |operations| (0..operations).flat_map(twice).collect());
+        tried(ScriptLength::Short, |operations| (0..operations).flat_map(twice).collect());
     } else {
-        tried(Length::Short, |operations| {
+        tried(ScriptLength::Short, |operations| {
             let again =
                 |operation: u64| operation.is_multiple_of(3).then_some(operation / 3 % AGAIN_OPERATIONS);
             let point = |operation| CrashPoint { again: again(operation), ..survivals(operation, 0) };
@@ -46,11 +47,11 @@ fn crash_matrix() {
     }
 }
 
-fn matrix(length: Length) -> CrashMatrix {
+fn matrix(length: ScriptLength) -> CrashMatrix {
     CrashMatrix::new(length).unwrap_or_else(|violation| panic!("undisturbed: {violation:?}"))
 }
 
-fn tried(length: Length, points: impl FnOnce(u64) -> Vec<CrashPoint>) {
+fn tried(length: ScriptLength, points: impl FnOnce(u64) -> Vec<CrashPoint>) {
     let matrix = matrix(length);
     let stride = std::env::var("FULMEN_CRASH_STRIDE").map_or(1, |stride| stride.parse().expect("a number"));
     let points: Vec<CrashPoint> = points(matrix.operations()).into_iter().step_by(stride).collect();
@@ -63,11 +64,11 @@ fn tried(length: Length, points: impl FnOnce(u64) -> Vec<CrashPoint>) {
         }
         found
     };
-    let found: Vec<(CrashPoint, Result<Outcome, Violation>)> = std::thread::scope(|scope| {
+    let found: Vec<(CrashPoint, Result<CrashOutcome, Violation>)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("no run panics")).collect()
     });
-    let mut total = Outcome::default();
+    let mut total = CrashOutcome::default();
     let mut violations: Vec<(CrashPoint, Violation)> = Vec::new();
     for (point, result) in found {
         match result {
@@ -95,23 +96,23 @@ fn tried(length: Length, points: impl FnOnce(u64) -> Vec<CrashPoint>) {
     );
 }
 
-/// The checks find something: a disk that forgets what it was told to sync costs the forwarder what it has told its peers.
+/// The checks are effective: they notice a disk that does not make synced bytes durable.
 #[test]
 fn forgotten_syncs_are_noticed() {
-    let matrix = matrix(Length::Short);
+    let matrix = matrix(ScriptLength::Short);
     let noticed = (matrix.operations() / 4..matrix.operations()).step_by(7).filter(|operation| {
         let mut world = World::from_image(&matrix.image, 0).expect("the image starts");
-        world.lie();
-        world.doom(CrashPoint { operation: *operation, survival: Survival::None, seed: 0, again: None });
+        world.ignore_syncs();
+        world.crash_at(CrashPoint { operation: *operation, survival: Survival::None, seed: 0, again: None });
         matrix.script.run(&mut world).is_err()
     });
     let (noticed, tried) = (noticed.count(), matrix.operations() * 3 / 4 / 7);
     assert!(noticed as u64 >= tried / 2, "{noticed} of {tried}");
 }
 
-fn parse(text: &str) -> Option<(Length, CrashPoint)> {
+fn parse(text: &str) -> Option<(ScriptLength, CrashPoint)> {
     let mut words = text.split_whitespace();
-    let length = if words.next()? == "full" { Length::Full } else { Length::Short };
+    let length = if words.next()? == "full" { ScriptLength::Full } else { ScriptLength::Short };
     let operation = words.next()?.parse().ok()?;
     let survival = words.next()?;
     let survival = Survival::EACH.into_iter().find(|kind| format!("{kind:?}") == survival)?;

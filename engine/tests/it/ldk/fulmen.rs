@@ -1,4 +1,4 @@
-//! Our node as a member of the net: it funds what it opens, and keeps the events for the test to read.
+//! Our node as a member of the net: it funds its channels, and keeps the events for the test to read.
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, Block, Transaction};
@@ -14,7 +14,7 @@ use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, CltvDelta, Msat, Nod
 
 use super::net::{Member, funding};
 
-/// What our node asks for carrying a payment on.
+/// Our node's forwarding policy.
 pub(super) const POLICY: ForwardingPolicy = ForwardingPolicy {
     fee_base: Msat(1_000),
     fee_proportional_millionths: 500,
@@ -94,7 +94,7 @@ impl FulmenNode {
 }
 
 impl FulmenNode {
-    /// Does what an operator does on each event.
+    /// Reacts to each event as an operator would.
     fn react(&mut self, event: &Event) {
         match event {
             Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {

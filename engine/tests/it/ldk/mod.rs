@@ -126,7 +126,7 @@ impl Line {
         self.pay(from, amount, POLICY.fee(amount), u32::from(POLICY.cltv_expiry_delta.0));
     }
 
-    /// What LDK holds in each channel, in its word and in ours.
+    /// LDK's balance in each channel, according to LDK and according to us.
     fn assert_balances_agree(&self) {
         for end in [&self.a, &self.c] {
             let theirs = end.channel();
@@ -134,7 +134,7 @@ impl Line {
             assert!(theirs.pending_inbound_htlcs.is_empty() && theirs.pending_outbound_htlcs.is_empty());
             assert!(!ours.is_settling() && ours.htlcs().count() == 0);
             let (_, balance) = ours.balances().expect("an open channel has balances");
-            // LDK names what it could still send: its balance without the reserve and the anchors it pays for.
+            // LDK reports the amount it could still send: its balance without the reserve and the anchors it pays for.
             let reserve = theirs.unspendable_punishment_reserve.expect("set once open") * 1000;
             let anchors = ours.channel_type() == Some(ChannelType::Anchors) && theirs.is_outbound;
             let kept = reserve + if anchors { 2 * 330_000 } else { 0 };
@@ -377,7 +377,7 @@ fn we_are_paid_and_pay() {
     line.assert_balances_agree();
 }
 
-/// What LDK says it can send, we take, and what we say we can carry on, LDK takes: to the last balance of either.
+/// We accept the largest amount that LDK says it can send, and LDK the largest that we say we can forward.
 #[test]
 fn what_either_side_can_send_the_other_takes() {
     for opener in [Opener::Ldk, Opener::Fulmen] {

@@ -1,6 +1,6 @@
 //! Three nodes in a line over in-process links that carry serialized messages, and the blocks they all see.
 //!
-//! Owns delivery (one message at a time, in order per link), disconnection with loss of what is under way, and the
+//! Owns delivery (one message at a time, in order per link), disconnection with loss of messages under way, and the
 //! chain. The order of deliveries follows from the nodes' outputs alone.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,7 +20,7 @@ pub(crate) trait Member {
     fn id(&self) -> PublicKey;
     /// The `init` it would send.
     fn init(&self) -> Vec<u8>;
-    /// A connection to `peer` stands; `init` is what it sent.
+    /// A connection to `peer` stands; `init` is its first message.
     fn connected(&mut self, peer: PublicKey, init: &[u8], inbound: bool);
     /// The connection to `peer` broke.
     fn disconnected(&mut self, peer: PublicKey);
@@ -28,7 +28,7 @@ pub(crate) trait Member {
     fn receive(&mut self, peer: PublicKey, message: &[u8]);
     /// A block was connected.
     fn block(&mut self, block: &Block, height: u32);
-    /// Lets it do what it has to do; gives the messages it wants sent and the transactions it broadcasts.
+    /// Lets it work; returns the messages to send and the transactions to broadcast.
     fn work(&mut self) -> (Vec<(PublicKey, Vec<u8>)>, Vec<Transaction>);
     /// Lets time pass until it wants to do something, if it waits for that.
     fn pass_time(&mut self) -> bool {
@@ -40,7 +40,7 @@ pub(crate) trait Member {
 pub(crate) struct Net {
     tip: BlockHash,
     height: u32,
-    /// What is under way, by sender and receiver (indices of members).
+    /// Messages under way, by sender and receiver (indices of members).
     links: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     /// Transactions broadcast and not yet in a block, each once.
     mempool: Vec<Transaction>,
@@ -68,7 +68,7 @@ impl Net {
         members[b].connected(id_a, &init_a, true);
     }
 
-    /// Breaks the connection of two members; what is under way between them is lost.
+    /// Breaks the connection of two members; messages under way between them are lost.
     pub(crate) fn disconnect(&mut self, members: &mut [&mut dyn Member], a: usize, b: usize) {
         self.collect(members);
         self.links.remove(&(a, b));
@@ -100,7 +100,7 @@ impl Net {
         panic!("the members never come to rest");
     }
 
-    /// Mines what was broadcast, then `more` empty blocks, letting the members settle after each.
+    /// Mines the broadcast transactions, then `more` empty blocks, letting the members settle after each.
     pub(crate) fn mine(&mut self, members: &mut [&mut dyn Member], more: usize) {
         self.settle(members);
         let mut transactions = vec![coinbase(self.height)];
@@ -139,7 +139,7 @@ impl Net {
         self.settle(members);
     }
 
-    /// Lets every member work and puts what it sends under way.
+    /// Lets every member work and puts its messages under way.
     fn collect(&mut self, members: &mut [&mut dyn Member]) {
         let ids: Vec<PublicKey> = members.iter().map(|member| member.id()).collect();
         for (from, member) in members.iter_mut().enumerate() {

@@ -31,7 +31,7 @@ use lightning::util::ser::{LengthReadable, Writeable};
 
 use super::net::{Member, funding};
 
-/// An LDK node that accepts every channel, funds what it opens and claims what it is paid.
+/// An LDK node that accepts every channel, funds its own and claims every payment.
 pub(crate) struct LdkNode {
     id: PublicKey,
     pub(crate) manager: Manager,
@@ -145,7 +145,7 @@ impl LdkNode {
         self.manager.close_channel(&channel.channel_id, &peer).expect("LDK closes the channel");
     }
 
-    /// Sets what LDK's fee estimator answers and lets it react, as its timer would.
+    /// Sets the rate of LDK's fee estimator and lets LDK react, as its timer would.
     pub(crate) fn set_feerate(&self, sat_per_kw: u32) {
         self.fees.0.store(sat_per_kw, Ordering::Relaxed);
         self.manager.timer_tick_occurred();
@@ -158,7 +158,7 @@ impl LdkNode {
         channels.remove(0)
     }
 
-    /// Does what an operator does on each event.
+    /// Reacts to each event as an operator would.
     fn react(&self, event: &Event) {
         match event {
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => self
@@ -271,7 +271,7 @@ fn with_type<M: Type + Writeable>(message: &M) -> Vec<u8> {
     bytes
 }
 
-/// What one of LDK's events sends, in the order BOLT 2 wants; gossip for everybody is left out.
+/// The messages of one of LDK's events, in the order of BOLT 2; gossip broadcasts are left out.
 fn serialized(event: MessageSendEvent) -> Vec<(PublicKey, Vec<u8>)> {
     use MessageSendEvent as E;
     let (to, messages) = match event {

@@ -1,12 +1,14 @@
-//! The dance of one channel, as an observer of both ends' messages understands it (BOLT 2, "Normal Operation",
+//! The commitments of one channel, as an observer of both ends' messages follows them (BOLT 2, "Normal Operation",
 //! "Message Retransmission").
 //!
-//! Owns a model that follows from messages alone, sent and delivered: which updates a `commitment_signed` covers, what
-//! is irrevocably committed for whom, what may be sent again. Shares no code with the channel that it judges.
+//! Owns a model that follows from sent and delivered messages alone: which updates a `commitment_signed` covers,
+//! which are irrevocably committed for whom, which messages may be sent again. Shares no code with the channel under
+//! test.
 //!
-//! Checks: one unanswered `commitment_signed` at a time, none empty; a second one for a number only on a new connection,
-//! only when the first was lost, and byte for byte the same, its updates too; `revoke_and_ack` only for a commitment
-//! that has a successor, and likewise; ids of HTLCs without gaps, each added and removed by one message for good.
+//! Checks: one unanswered `commitment_signed` at a time, none empty; a second one for a number only on a new
+//! connection, only when the first was lost, and byte for byte the same, its updates too; `revoke_and_ack` only for a
+//! commitment that has a successor, and likewise; ids of HTLCs without gaps, each added and removed by one message
+//! for good.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +16,16 @@ use fulmen_wire::message::Message;
 
 use crate::violation::{Violation, ensure};
 
-/// What a message means to those who follow HTLCs.
+/// Whether an update is new to those who follow HTLCs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// Something said for the first time, or nothing about HTLCs.
-    New,
-    /// An update said before, on a connection that is gone.
-    Again,
+pub(crate) enum Sending {
+    /// An update sent for the first time, or no update.
+    First,
+    /// An update sent before, on an earlier connection.
+    Repeated,
 }
 
-/// An update, by what it concerns.
+/// An update, identified by its HTLC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Update {
     /// An `update_add_htlc`.
@@ -36,17 +38,17 @@ pub(crate) enum Update {
 
 /// Both ends' messages of one channel; ends are 0 and 1.
 #[derive(Debug, Default)]
-pub(crate) struct Dance {
-    lanes: [Lane; 2],
+pub(crate) struct CommitmentModel {
+    ends: [EndModel; 2],
     /// Counts commitments and revocations of both ends in the order they were first sent.
     order: u64,
 }
 
-/// What one end said.
+/// The messages of one end.
 #[derive(Debug, Default)]
-struct Lane {
+struct EndModel {
     session: u64,
-    /// The order of what was sent again last on this connection.
+    /// The order of the last message that was repeated on this connection.
     resent: u64,
     /// Updates sent on this connection that no commitment covers yet.
     uncovered: Vec<(Update, Vec<u8>)>,
@@ -55,8 +57,8 @@ struct Lane {
     /// How many commitments and revocations reached the other end.
     signed_delivered: usize,
     revoked_delivered: usize,
-    /// HTLCs added and removed, by id, as first said.
-    said: BTreeMap<Update, Vec<u8>>,
+    /// HTLCs added and removed, by id, as first sent.
+    updates: BTreeMap<Update, Vec<u8>>,
     /// The commitment that first covered an update.
     covered: BTreeMap<Update, usize>,
     next_id: u64,
@@ -76,7 +78,7 @@ struct Sent {
     order: u64,
 }
 
-impl Dance {
+impl CommitmentModel {
     /// End `by` sent a message on the connection `session`.
     pub(crate) fn sent(
         &mut self,
@@ -84,55 +86,55 @@ impl Dance {
         session: u64,
         message: &Message,
         bytes: &[u8],
-    ) -> Result<Said, Violation> {
-        let lane = &mut self.lanes[by];
-        if lane.session != session {
-            lane.session = session;
-            lane.uncovered.clear();
-            lane.resent = 0;
+    ) -> Result<Sending, Violation> {
+        let end = &mut self.ends[by];
+        if end.session != session {
+            end.session = session;
+            end.uncovered.clear();
+            end.resent = 0;
         }
         match message {
             Message::UpdateAddHtlc(add) => self.update(by, Update::Add(add.id), bytes),
-            Message::UpdateFulfillHtlc(fulfil) => self.update(by, Update::Remove(fulfil.id), bytes),
+            Message::UpdateFulfillHtlc(fulfill) => self.update(by, Update::Remove(fulfill.id), bytes),
             Message::UpdateFailHtlc(fail) => self.update(by, Update::Remove(fail.id), bytes),
             Message::UpdateFailMalformedHtlc(fail) => self.update(by, Update::Remove(fail.id), bytes),
             Message::UpdateFee(_) => self.update(by, Update::Fee, bytes),
             Message::CommitmentSigned(_) => self.commitment(by, bytes),
             Message::RevokeAndAck(_) => self.revocation(by, bytes),
-            _ => Ok(Said::New),
+            _ => Ok(Sending::First),
         }
     }
 
     /// A message of end `by` reached the other end.
     pub(crate) fn delivered(&mut self, by: usize, message: &Message) {
-        let lane = &mut self.lanes[by];
+        let end = &mut self.ends[by];
         match message {
-            Message::CommitmentSigned(_) => lane.signed_delivered += 1,
-            Message::RevokeAndAck(_) => lane.revoked_delivered += 1,
+            Message::CommitmentSigned(_) => end.signed_delivered += 1,
+            Message::RevokeAndAck(_) => end.revoked_delivered += 1,
             _ => {}
         }
     }
 
     /// Whether an update of the other end is irrevocably committed as far as end `at` can know.
     pub(crate) fn irrevocable(&self, at: usize, update: Update) -> bool {
-        let other = &self.lanes[1 - at];
+        let other = &self.ends[1 - at];
         let Some(covered) = other.covered.get(&update) else { return false };
         let answered = other.revoked_delivered;
-        let acknowledged = answered.checked_sub(1).map_or(0, |last| self.lanes[at].signed[last].acknowledged);
+        let acknowledged = answered.checked_sub(1).map_or(0, |last| self.ends[at].signed[last].acknowledged);
         acknowledged >= *covered
     }
 
     /// The number of commitments that end `by` signed for the other.
     pub(crate) fn signed(&self, by: usize) -> u64 {
-        self.lanes[by].signed.len() as u64
+        self.ends[by].signed.len() as u64
     }
 
     /// The number of its own commitments that end `by` revoked.
     pub(crate) fn revoked(&self, by: usize) -> u64 {
-        self.lanes[by].revoked.len() as u64
+        self.ends[by].revoked.len() as u64
     }
 
-    fn update(&mut self, by: usize, update: Update, bytes: &[u8]) -> Result<Said, Violation> {
+    fn update(&mut self, by: usize, update: Update, bytes: &[u8]) -> Result<Sending, Violation> {
         if let Update::Remove(id) = update {
             ensure!(
                 self.irrevocable(by, Update::Add(id)),
@@ -140,107 +142,107 @@ impl Dance {
                 "end {by} removes HTLC {id}, which is not irrevocably committed"
             );
         }
-        let lane = &mut self.lanes[by];
-        let twice = update != Update::Fee && lane.uncovered.iter().any(|(known, _)| *known == update);
+        let end = &mut self.ends[by];
+        let twice = update != Update::Fee && end.uncovered.iter().any(|(known, _)| *known == update);
         ensure!(!twice, Commitments, "end {by} sent {update:?} twice on one connection");
         // Of several fee rates before a signature only the last counts, so that only it need be sent again.
-        lane.uncovered.retain(|(known, _)| *known != Update::Fee || update != Update::Fee);
-        lane.uncovered.push((update, bytes.to_vec()));
+        end.uncovered.retain(|(known, _)| *known != Update::Fee || update != Update::Fee);
+        end.uncovered.push((update, bytes.to_vec()));
         if update == Update::Fee {
-            return Ok(Said::New);
+            return Ok(Sending::First);
         }
-        if let Some(first) = lane.said.get(&update) {
+        if let Some(first) = end.updates.get(&update) {
             ensure!(first == bytes, Commitments, "end {by} sent another {update:?} than before");
-            return Ok(Said::Again);
+            return Ok(Sending::Repeated);
         }
         if let Update::Add(id) = update {
-            ensure!(id == lane.next_id, Commitments, "end {by} added HTLC {id}, {} is next", lane.next_id);
-            lane.next_id += 1;
+            ensure!(id == end.next_id, Commitments, "end {by} added HTLC {id}, {} is next", end.next_id);
+            end.next_id += 1;
         }
-        lane.said.insert(update, bytes.to_vec());
-        Ok(Said::New)
+        end.updates.insert(update, bytes.to_vec());
+        Ok(Sending::First)
     }
 
-    fn commitment(&mut self, by: usize, bytes: &[u8]) -> Result<Said, Violation> {
-        let acknowledged = self.lanes[by].revoked.len();
-        let answered = self.lanes[1 - by].revoked_delivered;
-        let number = self.lanes[by].signed.len();
+    fn commitment(&mut self, by: usize, bytes: &[u8]) -> Result<Sending, Violation> {
+        let acknowledged = self.ends[by].revoked.len();
+        let answered = self.ends[1 - by].revoked_delivered;
+        let number = self.ends[by].signed.len();
         if number > answered {
             return self.commitment_again(by, bytes);
         }
-        let before = self.lanes[by].signed.last().map_or(0, |last| last.acknowledged);
-        let theirs = &self.lanes[1 - by].signed[before..acknowledged];
+        let before = self.ends[by].signed.last().map_or(0, |last| last.acknowledged);
+        let theirs = &self.ends[1 - by].signed[before..acknowledged];
         let changes = theirs.iter().any(|signed| !signed.updates.is_empty());
-        let lane = &mut self.lanes[by];
+        let end = &mut self.ends[by];
         ensure!(
-            changes || !lane.uncovered.is_empty(),
+            changes || !end.uncovered.is_empty(),
             Commitments,
             "end {by} signed commitment {} without changes",
             number + 1
         );
-        let updates = std::mem::take(&mut lane.uncovered);
+        let updates = std::mem::take(&mut end.uncovered);
         for (update, _) in &updates {
-            lane.covered.entry(*update).or_insert(number + 1);
+            end.covered.entry(*update).or_insert(number + 1);
         }
         self.order += 1;
         let sent = Sent { bytes: bytes.to_vec(), order: self.order };
-        lane.signed.push(Signed { sent, updates, acknowledged });
-        Ok(Said::New)
+        end.signed.push(Signed { sent, updates, acknowledged });
+        Ok(Sending::First)
     }
 
-    fn commitment_again(&mut self, by: usize, bytes: &[u8]) -> Result<Said, Violation> {
-        let lane = &mut self.lanes[by];
-        let number = lane.signed.len();
+    fn commitment_again(&mut self, by: usize, bytes: &[u8]) -> Result<Sending, Violation> {
+        let end = &mut self.ends[by];
+        let number = end.signed.len();
         ensure!(
-            lane.signed_delivered < number,
+            end.signed_delivered < number,
             Commitments,
             "end {by} signed again while commitment {number}, which arrived, is unanswered"
         );
-        let last = &lane.signed[number - 1];
+        let last = &end.signed[number - 1];
         ensure!(
             last.sent.bytes == bytes,
             Commitments,
             "end {by} signed commitment {number} twice, differently"
         );
         ensure!(
-            last.updates == lane.uncovered,
+            last.updates == end.uncovered,
             Commitments,
             "end {by} sent commitment {number} again with other updates: {:?}, then {:?}",
             names(&last.updates),
-            names(&lane.uncovered)
+            names(&end.uncovered)
         );
-        lane.uncovered.clear();
+        end.uncovered.clear();
         let order = last.sent.order;
-        lane.resend(by, order)
+        end.resend(by, order)
     }
 
-    fn revocation(&mut self, by: usize, bytes: &[u8]) -> Result<Said, Violation> {
-        let received = self.lanes[1 - by].signed_delivered;
-        let lane = &mut self.lanes[by];
-        let number = lane.revoked.len();
+    fn revocation(&mut self, by: usize, bytes: &[u8]) -> Result<Sending, Violation> {
+        let received = self.ends[1 - by].signed_delivered;
+        let end = &mut self.ends[by];
+        let number = end.revoked.len();
         if received > number {
             self.order += 1;
-            lane.revoked.push(Sent { bytes: bytes.to_vec(), order: self.order });
-            return Ok(Said::New);
+            end.revoked.push(Sent { bytes: bytes.to_vec(), order: self.order });
+            return Ok(Sending::First);
         }
         ensure!(
-            lane.revoked_delivered < number,
+            end.revoked_delivered < number,
             Commitments,
             "end {by} revoked commitment {number}, which has no successor"
         );
-        let last = &lane.revoked[number - 1];
+        let last = &end.revoked[number - 1];
         ensure!(last.bytes == bytes, Commitments, "end {by} revoked twice, differently");
         let order = last.order;
-        lane.resend(by, order)
+        end.resend(by, order)
     }
 }
 
-impl Lane {
-    /// What is sent again stands in its first order, and once on a connection.
-    fn resend(&mut self, by: usize, order: u64) -> Result<Said, Violation> {
+impl EndModel {
+    /// Messages are repeated in their first order, and once on a connection.
+    fn resend(&mut self, by: usize, order: u64) -> Result<Sending, Violation> {
         ensure!(order > self.resent, Commitments, "end {by} sent again out of order, or twice");
         self.resent = order;
-        Ok(Said::Again)
+        Ok(Sending::Repeated)
     }
 }
 
