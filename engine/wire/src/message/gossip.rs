@@ -122,8 +122,8 @@ impl NodeAnnouncement {
     }
 }
 
-/// One of the two directions of a channel, as bit 0 of `channel_flags` in a `channel_update` distinguishes them. A policy
-/// applies to the HTLCs that cross the channel in its direction.
+/// One of the two directions of a channel, as bit 0 of `channel_flags` in a `channel_update` distinguishes them. A
+/// policy applies to the HTLCs that cross the channel in its direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// From `node_id_1`, the lower id, to `node_id_2`.
