@@ -1,14 +1,14 @@
 //! Rewriting the store when too much of it is dead.
 //!
 //! Invariant: what is alive keeps its order, so that an announcement still stands before what depends on it, and whoever
-//! was told everything up to a place in the old log knows where to go on in the new one.
+//! was told everything up to a location in the old log knows where to go on in the new one.
 
 use std::io;
 
 use fulmen_wire::message::Message;
 
 use super::index::Update;
-use super::store::{FILE_HEADER, Kind, Place, Record, file_header, place_of, write_record};
+use super::store::{FILE_HEADER, Location, Record, RecordKind, file_header, location_of, write_record};
 use super::{Gossip, Log};
 use crate::Direction;
 
@@ -19,16 +19,18 @@ const WINDOW_BYTES: usize = 1 << 20;
 
 /// A message that moves.
 enum Moved {
-    Announcement(usize, Place),
-    Update(usize, Direction, Place),
-    Node(u32, Place),
+    Announcement(usize, Location),
+    Update(usize, Direction, Location),
+    Node(u32, Location),
 }
 
 impl Moved {
     /// Where to.
-    const fn place(&self) -> Place {
+    const fn location(&self) -> Location {
         match self {
-            Moved::Announcement(_, place) | Moved::Update(_, _, place) | Moved::Node(_, place) => *place,
+            Moved::Announcement(_, location) | Moved::Update(_, _, location) | Moved::Node(_, location) => {
+                *location
+            }
         }
     }
 }
@@ -51,7 +53,7 @@ impl<L: Log> Gossip<L> {
     pub(super) fn rewrite(&mut self) -> io::Result<()> {
         let mut contents = file_header(self.store.chain_hash()).to_vec();
         for node in &self.banned {
-            write_record(&mut contents, Record { kind: Kind::Banned, at: 0, payload: &node.0 });
+            write_record(&mut contents, Record { kind: RecordKind::Banned, at: 0, payload: &node.0 });
         }
         let mut moves = Vec::new();
         let mut offset = FILE_HEADER as u64;
@@ -71,9 +73,9 @@ impl<L: Log> Gossip<L> {
             offset = window.offset();
         }
         self.store.replace(&contents)?;
-        for cursor in self.peers.values_mut().filter_map(|peer| peer.asked.cursor_mut()) {
+        for cursor in self.peers.values_mut().filter_map(|peer| peer.open_queries.cursor_mut()) {
             let next = moves.partition_point(|(from, _)| from < cursor);
-            *cursor = moves.get(next).map_or(self.store.end(), |(_, moved)| moved.place().offset());
+            *cursor = moves.get(next).map_or(self.store.end(), |(_, moved)| moved.location().offset());
         }
         for (_, moved) in moves {
             self.follow(moved);
@@ -81,17 +83,17 @@ impl<L: Log> Gossip<L> {
         for position in 0..self.index.channel_count() {
             // The first update that is left; a peer between it and the one that was first hears of the channel twice.
             let channel = self.index.channel_at_mut(position);
-            channel.public_at = channel.updates.iter().flatten().map(|update| update.place.offset()).min();
+            channel.public_at = channel.updates.iter().flatten().map(|update| update.location.offset()).min();
         }
         Ok(())
     }
 
     /// Where a record goes, if it is a message that is alive.
     fn alive(&self, offset: u64, record: Record<'_>, to: u64) -> Option<Moved> {
-        if record.kind != Kind::Message {
+        if record.kind != RecordKind::Message {
             return None;
         }
-        let (from, to) = (place_of(offset, record.payload), place_of(to, record.payload));
+        let (from, to) = (location_of(offset, record.payload), location_of(to, record.payload));
         match Message::decode(record.payload).ok()? {
             Message::ChannelAnnouncement(message) => {
                 let position = self.index.position(message.short_channel_id)?;
@@ -102,7 +104,7 @@ impl<L: Log> Gossip<L> {
                 let position = self.index.position(message.short_channel_id)?;
                 let direction = message.direction();
                 let update = self.index.channel_at(position).updates[direction.origin()]?;
-                (update.place == from).then_some(Moved::Update(position, direction, to))
+                (update.location == from).then_some(Moved::Update(position, direction, to))
             }
             Message::NodeAnnouncement(message) => {
                 let position = self.index.node_position(message.node_id)?;
@@ -121,23 +123,23 @@ impl<L: Log> Gossip<L> {
             let mut payload = [0; 16];
             payload[..8].copy_from_slice(&scid);
             payload[8..].copy_from_slice(&value.0.to_le_bytes());
-            write_record(contents, Record { kind: Kind::Funded, at: 0, payload: &payload });
+            write_record(contents, Record { kind: RecordKind::Funded, at: 0, payload: &payload });
         }
         if let Some(at) = channel.spent_at {
-            write_record(contents, Record { kind: Kind::Spent, at: at.0, payload: &scid });
+            write_record(contents, Record { kind: RecordKind::Spent, at: at.0, payload: &scid });
         }
     }
 
     fn follow(&mut self, moved: Moved) {
         match moved {
-            Moved::Announcement(position, place) => {
-                self.index.channel_at_mut(position).announcement = place;
+            Moved::Announcement(position, location) => {
+                self.index.channel_at_mut(position).announcement = location;
             }
-            Moved::Update(position, direction, place) => {
+            Moved::Update(position, direction, location) => {
                 let update = &mut self.index.channel_at_mut(position).updates[direction.origin()];
-                *update = update.map(|update| Update { place, ..update });
+                *update = update.map(|update| Update { location, ..update });
             }
-            Moved::Node(position, place) => self.index.node_at_mut(position).announcement = Some(place),
+            Moved::Node(position, location) => self.index.node_at_mut(position).announcement = Some(location),
         }
     }
 }

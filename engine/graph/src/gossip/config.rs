@@ -5,7 +5,8 @@
 
 use fulmen_wire::units::{BlockHeight, ChainHash};
 
-use super::serve::RANGE_SCIDS_MAX;
+/// The most channels in one `reply_channel_range`, so that it fits into a message.
+pub(super) const RANGE_SCIDS_MAX: usize = 8_000;
 
 /// Whether channels are believed before their funding outputs have been looked up (BOLT 7, `channel_announcement`). Who
 /// looks them up is the caller's affair.

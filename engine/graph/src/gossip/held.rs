@@ -28,7 +28,7 @@ struct Message {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldMessages {
     messages: BTreeMap<(Topic, Source), Message>,
     /// The same, each source's in the order in which they came.
     order: BTreeMap<(Source, u64), Topic>,
@@ -36,7 +36,7 @@ pub(super) struct Held {
     sequence: u64,
 }
 
-impl Held {
+impl HeldMessages {
     pub(super) fn len(&self) -> usize {
         self.messages.len()
     }
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_newest_of_each_source_is_kept() {
-        let mut held = Held::default();
+        let mut held = HeldMessages::default();
         for (tag, timestamp) in [(1, 5), (1, 4), (2, 3), (2, 9)] {
             held.put((topic(7), source(tag)), timestamp, &[timestamp as u8], 0, LIMITS);
         }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn whoever_has_most_makes_room() {
-        let mut held = Held::default();
+        let mut held = HeldMessages::default();
         for scid in 1..=5 {
             held.put((topic(scid), source(1)), 1, &[], 0, LIMITS);
         }

@@ -11,13 +11,13 @@ use std::collections::HashMap;
 use fulmen_wire::units::{BlockHeight, NodeId, Sat, Scid};
 use secp256k1::PublicKey;
 
-use super::store::Place;
+use super::store::Location;
 use crate::Direction;
 
 /// The last update of a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Update {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) timestamp: u32,
     /// CRC32C of the message without signature and timestamp.
     pub(super) checksum: u32,
@@ -27,11 +27,11 @@ pub(super) struct Update {
 
 /// An announced channel.
 #[derive(Clone, Debug)]
-pub(super) struct Channel {
+pub(super) struct ChannelEntry {
     pub(super) scid: Scid,
     /// Positions of the nodes, the lower id first.
     pub(super) nodes: [u32; 2],
-    pub(super) announcement: Place,
+    pub(super) announcement: Location,
     pub(super) updates: [Option<Update>; 2],
     /// Where in the log the record is with which the channel became fit to be told to others: its first update's.
     pub(super) public_at: Option<u64>,
@@ -46,7 +46,7 @@ pub(super) struct Channel {
     pub(super) policy_set: [bool; 2],
 }
 
-impl Channel {
+impl ChannelEntry {
     /// The funding output's value if it was looked up, else what the last updates speak for.
     pub(super) fn capacity(&self) -> Sat {
         let announced = self.updates.iter().flatten().map(|update| update.capacity).max();
@@ -63,7 +63,7 @@ pub(super) struct Node {
     channels: u32,
     /// How many of its channels are fit to be told to others.
     pub(super) public_channels: u32,
-    pub(super) announcement: Option<Place>,
+    pub(super) announcement: Option<Location>,
     pub(super) timestamp: u32,
     /// Whether routes may lead through it.
     pub(super) routable: bool,
@@ -71,7 +71,7 @@ pub(super) struct Node {
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    channels: Vec<Channel>,
+    channels: Vec<ChannelEntry>,
     positions: HashMap<Scid, u32>,
     nodes: Vec<Node>,
     node_positions: HashMap<NodeId, u32>,
@@ -83,7 +83,7 @@ pub(super) struct Index {
 
 /// A channel that was removed, and the nodes that went with it.
 pub(super) struct Removed {
-    pub(super) channel: Channel,
+    pub(super) channel: ChannelEntry,
     pub(super) position: usize,
     pub(super) nodes: Vec<Node>,
 }
@@ -109,20 +109,20 @@ impl Index {
         self.positions.get(&scid).map(|position| *position as usize)
     }
 
-    pub(super) fn channel(&self, scid: Scid) -> Option<&Channel> {
+    pub(super) fn channel(&self, scid: Scid) -> Option<&ChannelEntry> {
         self.position(scid).map(|position| &self.channels[position])
     }
 
-    pub(super) fn channel_at(&self, position: usize) -> &Channel {
+    pub(super) fn channel_at(&self, position: usize) -> &ChannelEntry {
         &self.channels[position]
     }
 
-    pub(super) fn channel_at_mut(&mut self, position: usize) -> &mut Channel {
+    pub(super) fn channel_at_mut(&mut self, position: usize) -> &mut ChannelEntry {
         &mut self.channels[position]
     }
 
     /// The channels, in no order that means anything but is the same for the same history.
-    pub(super) fn channels(&self) -> &[Channel] {
+    pub(super) fn channels(&self) -> &[ChannelEntry] {
         &self.channels
     }
 
@@ -143,12 +143,12 @@ impl Index {
     }
 
     /// The two nodes of a channel.
-    pub(super) fn ends(&self, channel: &Channel) -> [NodeId; 2] {
+    pub(super) fn ends(&self, channel: &ChannelEntry) -> [NodeId; 2] {
         channel.nodes.map(|node| self.node_at(node).id)
     }
 
     /// The node a direction of the channel leaves.
-    pub(super) fn origin(&self, channel: &Channel, direction: Direction) -> &Node {
+    pub(super) fn origin(&self, channel: &ChannelEntry, direction: Direction) -> &Node {
         self.node_at(channel.nodes[direction.origin()])
     }
 
@@ -167,14 +167,14 @@ impl Index {
         &mut self,
         scid: Scid,
         ends: [NodeId; 2],
-        announcement: Place,
+        announcement: Location,
         announced_at: u32,
     ) -> usize {
         let position = self.channels.len();
         let previous = self.positions.insert(scid, position as u32);
         assert!(previous.is_none(), "channel {scid} is added once");
         let nodes = ends.map(|id| self.intern(id));
-        self.channels.push(Channel {
+        self.channels.push(ChannelEntry {
             scid,
             nodes,
             announcement,

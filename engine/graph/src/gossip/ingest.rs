@@ -22,23 +22,16 @@ use super::index::Update;
 use super::outcome::{
     FundingLookup, GossipOutcome, GossipReaction, IncomingGossip, Refusal, Refused, Source,
 };
+use super::peer::{Peer, PeerQueries};
+use super::pending::PendingAnnouncement;
 use super::policy::capacity_for;
-use super::serve::Asked;
-use super::store::{Kind, Place, Record};
-use super::{FundingCheck, Gossip, GossipTime, GraphChange, Log, Peer};
+use super::store::{Location, Record, RecordKind};
+use super::{FundingCheck, Gossip, GossipTime, GraphChange, Log};
 use crate::gossip::limits::Bucket;
 use crate::{Direction, Policy};
 
 /// How many nodes are remembered as banned.
 const BANNED_MAX: usize = 10_000;
-
-/// A valid announcement that waits for its funding output to be looked up.
-#[derive(Debug)]
-pub(super) struct Parked {
-    bytes: Vec<u8>,
-    keys: [PublicKey; 2],
-    pub(super) since_seconds: u64,
-}
 
 /// A message that is not refused yet.
 #[derive(Clone, Debug)]
@@ -50,7 +43,7 @@ struct Candidate<'a, M> {
 }
 
 /// A batch on its way.
-pub(super) struct Turn<'a> {
+pub(super) struct Batch<'a> {
     pub(super) now: GossipTime,
     pub(super) outcome: GossipOutcome,
     announcements: Vec<Candidate<'a, Box<ChannelAnnouncement>>>,
@@ -64,9 +57,9 @@ struct Keyed<'a> {
     keys: [PublicKey; 4],
 }
 
-impl Turn<'_> {
+impl Batch<'_> {
     pub(super) fn new(now: GossipTime) -> Self {
-        Turn {
+        Batch {
             now,
             outcome: GossipOutcome::default(),
             announcements: Vec::new(),
@@ -84,7 +77,7 @@ impl Turn<'_> {
 impl<L: Log> Gossip<L> {
     /// Takes in a batch of messages. Larger batches verify faster, up to some hundred.
     pub fn ingest(&mut self, messages: &[IncomingGossip<'_>], now: GossipTime) -> GossipOutcome {
-        let mut turn = Turn::new(now);
+        let mut batch = Batch::new(now);
         // By their first signatures, for each of which the last message is remembered.
         let mut seen: HashMap<&[u8], &[u8]> = HashMap::with_capacity(messages.len());
         for (index, incoming) in messages.iter().enumerate() {
@@ -92,23 +85,23 @@ impl<L: Log> Gossip<L> {
             let known = seen.get(key).is_some_and(|known| *known == incoming.message);
             let judged = match self.admit(incoming, now) {
                 Ok(()) if known => Err(Refusal::Known),
-                Ok(()) => self.sort(&mut turn, index, incoming),
+                Ok(()) => self.classify(&mut batch, index, incoming),
                 Err(why) => Err(why),
             };
             match judged {
                 Ok(()) => drop(seen.insert(key, incoming.message)),
-                Err(why) => self.refuse(&mut turn, Some(index), incoming.from, why),
+                Err(why) => self.refuse(&mut batch, Some(index), incoming.from, why),
             }
         }
-        self.finish(turn)
+        self.finish(batch)
     }
 
     /// Everything behind the sorting.
-    pub(super) fn finish(&mut self, mut turn: Turn<'_>) -> GossipOutcome {
-        self.take_announcements(&mut turn);
-        self.take_updates(&mut turn);
-        self.take_nodes(&mut turn);
-        turn.outcome
+    pub(super) fn finish(&mut self, mut batch: Batch<'_>) -> GossipOutcome {
+        self.take_announcements(&mut batch);
+        self.take_updates(&mut batch);
+        self.take_nodes(&mut batch);
+        batch.outcome
     }
 
     /// Whether a message may be looked at.
@@ -132,8 +125,8 @@ impl<L: Log> Gossip<L> {
             let messages = Bucket::full(self.config.messages, now.unix_seconds);
             let faults = Bucket::full(self.config.faults, now.unix_seconds);
             let queries = Bucket::full(self.config.queries, now.unix_seconds);
-            let asked = Asked::default();
-            self.peers.insert(id, Peer { connected: true, messages, faults, queries, asked });
+            let open_queries = PeerQueries::default();
+            self.peers.insert(id, Peer { connected: true, messages, faults, queries, open_queries });
         }
         let peer = self.peers.get_mut(&id)?;
         peer.connected = true;
@@ -141,22 +134,22 @@ impl<L: Log> Gossip<L> {
     }
 
     /// Decodes a message and checks what it says of itself.
-    fn sort<'a>(
+    fn classify<'a>(
         &mut self,
-        turn: &mut Turn<'a>,
+        batch: &mut Batch<'a>,
         index: usize,
         incoming: &IncomingGossip<'a>,
     ) -> Result<(), Refusal> {
         let (index, from, bytes) = (Some(index), incoming.from, Cow::Borrowed(incoming.message));
         match Message::decode(incoming.message)? {
             Message::ChannelAnnouncement(message) => {
-                self.check_announcement(&message, turn.now)?;
-                turn.announcements.push(Candidate { index, from, bytes, message: Box::new(message) });
+                self.check_announcement(&message, batch.now)?;
+                batch.announcements.push(Candidate { index, from, bytes, message: Box::new(message) });
             }
             Message::ChannelUpdate(message) => {
                 self.check_chain(message.chain_hash)?;
-                self.check_timestamp(message.timestamp, turn.now)?;
-                let now_seconds = turn.now.unix_seconds;
+                self.check_timestamp(message.timestamp, batch.now)?;
+                let now_seconds = batch.now.unix_seconds;
                 let stale_at = u64::from(message.timestamp) + u64::from(self.config.stale_after_seconds);
                 if stale_at < now_seconds {
                     return Err(Refusal::Stale { timestamp: message.timestamp, now_seconds });
@@ -164,12 +157,12 @@ impl<L: Log> Gossip<L> {
                 if message.dont_forward() {
                     return Err(Refusal::DontForward { scid: message.short_channel_id });
                 }
-                turn.updates.push(Candidate { index, from, bytes, message });
+                batch.updates.push(Candidate { index, from, bytes, message });
             }
             Message::NodeAnnouncement(message) => {
-                self.check_timestamp(message.timestamp, turn.now)?;
+                self.check_timestamp(message.timestamp, batch.now)?;
                 self.check_not_banned(message.node_id)?;
-                turn.nodes.push(Candidate { index, from, bytes, message: Box::new(message) });
+                batch.nodes.push(Candidate { index, from, bytes, message: Box::new(message) });
             }
             other => return Err(Refusal::NotGossip { message_type: other.type_number() }),
         }
@@ -211,7 +204,7 @@ impl<L: Log> Gossip<L> {
                 return Err(Refusal::Unconfirmed { scid, tip });
             }
         }
-        if self.parked.contains_key(&lookup_of(message)) {
+        if self.pending.contains_key(&lookup_of(message)) {
             return Err(Refusal::Known);
         }
         match self.compare(message) {
@@ -236,9 +229,9 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    fn take_announcements(&mut self, turn: &mut Turn<'_>) {
-        let candidates = std::mem::take(&mut turn.announcements);
-        let keyed = self.parse_announcement_keys(turn, candidates);
+    fn take_announcements(&mut self, batch: &mut Batch<'_>) {
+        let candidates = std::mem::take(&mut batch.announcements);
+        let keyed = self.parse_announcement_keys(batch, candidates);
         let mut jobs = Vec::with_capacity(4 * keyed.len());
         for Keyed { candidate, keys } in &keyed {
             let digest = digest(&candidate.bytes);
@@ -256,12 +249,12 @@ impl<L: Log> Gossip<L> {
         for (number, Keyed { candidate, keys }) in keyed.into_iter().enumerate() {
             let (index, from) = (candidate.index, candidate.from);
             let judged = if verdicts.are_valid(4 * number..4 * number + 4) {
-                self.accept_announcement(turn, candidate, [keys[0], keys[1]])
+                self.accept_announcement(batch, candidate, [keys[0], keys[1]])
             } else {
                 Err(Refusal::InvalidSignature)
             };
             if let Err(why) = judged {
-                self.refuse(turn, index, from, why);
+                self.refuse(batch, index, from, why);
             }
         }
     }
@@ -269,7 +262,7 @@ impl<L: Log> Gossip<L> {
     /// Parses the keys of announcements at once, those of known nodes excepted; refuses what has a bad one.
     fn parse_announcement_keys<'a>(
         &mut self,
-        turn: &mut Turn<'_>,
+        batch: &mut Batch<'_>,
         candidates: Vec<Candidate<'a, Box<ChannelAnnouncement>>>,
     ) -> Vec<Keyed<'a>> {
         let mut unparsed = Vec::with_capacity(4 * candidates.len());
@@ -302,7 +295,7 @@ impl<L: Log> Gossip<L> {
                 }
                 keys => {
                     let bad = keys.into_iter().find_map(Result::err).expect("one key at least is bad");
-                    self.refuse(turn, candidate.index, candidate.from, Refusal::Key(bad));
+                    self.refuse(batch, candidate.index, candidate.from, Refusal::Key(bad));
                 }
             }
         }
@@ -312,7 +305,7 @@ impl<L: Log> Gossip<L> {
     /// Believes an announcement with valid signatures, unless its batch has brought something against it.
     fn accept_announcement(
         &mut self,
-        turn: &mut Turn<'_>,
+        batch: &mut Batch<'_>,
         candidate: Candidate<'_, Box<ChannelAnnouncement>>,
         keys: [PublicKey; 2],
     ) -> Result<(), Refusal> {
@@ -324,7 +317,7 @@ impl<L: Log> Gossip<L> {
             Some(Known::Same) => return Err(Refusal::Known),
             Some(Known::OtherKeys) => return Err(Refusal::Contradiction { scid }),
             Some(Known::OtherNodes) => {
-                self.ban(turn, scid, nodes);
+                self.ban(batch, scid, nodes);
                 return Err(Refusal::ConflictingAnnouncements { scid });
             }
             None => {}
@@ -332,47 +325,53 @@ impl<L: Log> Gossip<L> {
         let lookup = lookup_of(&message);
         match self.config.funding_check {
             FundingCheck::Off => {}
-            FundingCheck::Later => turn.outcome.lookups.push(lookup),
+            FundingCheck::Later => batch.outcome.lookups.push(lookup),
             FundingCheck::First => {
-                if self.parked.contains_key(&lookup) {
+                if self.pending.contains_key(&lookup) {
                     return Err(Refusal::Known);
                 }
-                let waiting = self.parked.len();
+                let waiting = self.pending.len();
                 if waiting >= self.config.lookups_max {
                     return Err(Refusal::TooManyLookups { waiting });
                 }
-                let since_seconds = turn.now.unix_seconds;
-                self.parked.insert(lookup, Parked { bytes: bytes.into_owned(), keys, since_seconds });
-                turn.outcome.lookups.push(lookup);
+                let since_seconds = batch.now.unix_seconds;
+                self.pending
+                    .insert(lookup, PendingAnnouncement { bytes: bytes.into_owned(), keys, since_seconds });
+                batch.outcome.lookups.push(lookup);
                 return Ok(());
             }
         }
-        self.insert_channel(turn, &bytes, &message, keys, None);
+        self.insert_channel(batch, &bytes, &message, keys, None);
         Ok(())
     }
 
     /// Believes a parked announcement, whose output was found.
-    pub(super) fn accept_parked(&mut self, turn: &mut Turn<'_>, parked: Parked, value: Sat) {
-        let message = Message::decode(&parked.bytes);
+    pub(super) fn accept_pending(
+        &mut self,
+        batch: &mut Batch<'_>,
+        announcement: PendingAnnouncement,
+        value: Sat,
+    ) {
+        let message = Message::decode(&announcement.bytes);
         let Ok(Message::ChannelAnnouncement(message)) = message else { return };
         let banned = [message.node_id_1, message.node_id_2].map(|node| self.banned.contains(&node));
         if banned == [false; 2] && self.index.channel(message.short_channel_id).is_none() {
-            self.insert_channel(turn, &parked.bytes, &message, parked.keys, Some(value));
+            self.insert_channel(batch, &announcement.bytes, &message, announcement.keys, Some(value));
         }
     }
 
-    /// Adds a channel to store, index and graph, and lets what was held about it take part in the turn.
+    /// Adds a channel to store, index and graph, and lets what was held about it take part in the batch.
     fn insert_channel(
         &mut self,
-        turn: &mut Turn<'_>,
+        batch: &mut Batch<'_>,
         bytes: &[u8],
         message: &ChannelAnnouncement,
         keys: [PublicKey; 2],
         value: Option<Sat>,
     ) {
         let (scid, nodes) = (message.short_channel_id, [message.node_id_1, message.node_id_2]);
-        let place = self.store.append_message(turn.timestamp(), bytes);
-        let position = self.index.add(scid, nodes, place, turn.timestamp());
+        let location = self.store.append_message(batch.timestamp(), bytes);
+        let position = self.index.add(scid, nodes, location, batch.timestamp());
         let channel = self.index.channel_at_mut(position);
         channel.routable = message.features.unknown_required().is_none();
         let (routable, ends) = (channel.routable, channel.nodes);
@@ -384,12 +383,12 @@ impl<L: Log> Gossip<L> {
         }
         if routable {
             let capacity = value.unwrap_or_default();
-            turn.outcome.changes.push(GraphChange::ChannelAdded { scid, nodes, capacity });
+            batch.outcome.changes.push(GraphChange::ChannelAdded { scid, nodes, capacity });
         }
-        turn.outcome.accepted += 1;
+        batch.outcome.accepted += 1;
         for (from, bytes) in self.held.take_channel(scid) {
             if let Ok(Message::ChannelUpdate(message)) = Message::decode(&bytes) {
-                turn.updates.push(Candidate { index: None, from, bytes: Cow::Owned(bytes), message });
+                batch.updates.push(Candidate { index: None, from, bytes: Cow::Owned(bytes), message });
             }
         }
     }
@@ -401,38 +400,42 @@ impl<L: Log> Gossip<L> {
         let mut payload = [0; 16];
         payload[..8].copy_from_slice(&channel.scid.0.to_le_bytes());
         payload[8..].copy_from_slice(&value.0.to_le_bytes());
-        self.store.append(Record { kind: Kind::Funded, at: 0, payload: &payload });
+        self.store.append(Record { kind: RecordKind::Funded, at: 0, payload: &payload });
     }
 
     /// Believes nobody any more who signed one of two announcements of one channel, and forgets their channels.
-    fn ban(&mut self, turn: &mut Turn<'_>, scid: Scid, others: [NodeId; 2]) {
+    fn ban(&mut self, batch: &mut Batch<'_>, scid: Scid, others: [NodeId; 2]) {
         let known = self.index.channel(scid).map(|channel| self.index.ends(channel));
         let mut positions = Vec::new();
         for node in known.into_iter().flatten().chain(others) {
             positions.extend(self.index.node_position(node));
             if self.banned.len() < BANNED_MAX && self.banned.insert(node) {
-                self.store.append(Record { kind: Kind::Banned, at: turn.timestamp(), payload: &node.0 });
+                self.store.append(Record {
+                    kind: RecordKind::Banned,
+                    at: batch.timestamp(),
+                    payload: &node.0,
+                });
             }
         }
         let channels = self.index.channels().iter();
         let theirs = channels.filter(|channel| channel.nodes.iter().any(|node| positions.contains(node)));
         let mut scids: Vec<Scid> = theirs.map(|channel| channel.scid).collect();
         scids.sort_unstable();
-        scids.into_iter().for_each(|scid| self.remove_channel(&mut turn.outcome, scid));
+        scids.into_iter().for_each(|scid| self.remove_channel(&mut batch.outcome, scid));
     }
 
-    fn take_updates(&mut self, turn: &mut Turn<'_>) {
-        let mut candidates = std::mem::take(&mut turn.updates);
+    fn take_updates(&mut self, batch: &mut Batch<'_>) {
+        let mut candidates = std::mem::take(&mut batch.updates);
         candidates.retain(|candidate| match self.check_update(&candidate.message) {
             Ok(true) => true,
             Ok(false) => {
                 let Candidate { from, bytes, message, .. } = candidate;
                 let topic = Topic::Channel(message.short_channel_id, message.direction());
-                self.hold(turn, (topic, *from), message.timestamp, bytes);
+                self.hold(batch, (topic, *from), message.timestamp, bytes);
                 false
             }
             Err(why) => {
-                self.refuse(turn, candidate.index, candidate.from, why);
+                self.refuse(batch, candidate.index, candidate.from, why);
                 false
             }
         });
@@ -443,8 +446,8 @@ impl<L: Log> Gossip<L> {
             // An earlier one of the batch may have been newer.
             let judged = valid.and_then(|()| self.check_update(&candidate.message).map(|_| ()));
             match judged {
-                Ok(()) => self.accept_update(turn, &candidate.bytes, &candidate.message),
-                Err(why) => self.refuse(turn, candidate.index, candidate.from, why),
+                Ok(()) => self.accept_update(batch, &candidate.bytes, &candidate.message),
+                Err(why) => self.refuse(batch, candidate.index, candidate.from, why),
             }
         }
     }
@@ -470,41 +473,41 @@ impl<L: Log> Gossip<L> {
         channel.nodes[message.direction().origin()]
     }
 
-    fn accept_update(&mut self, turn: &mut Turn<'_>, bytes: &[u8], message: &ChannelUpdate) {
+    fn accept_update(&mut self, batch: &mut Batch<'_>, bytes: &[u8], message: &ChannelUpdate) {
         let (scid, direction) = (message.short_channel_id, message.direction());
         let position = self.index.position(scid).expect("the channel was found just now");
-        let place = self.store.append_message(turn.timestamp(), bytes);
+        let location = self.store.append_message(batch.timestamp(), bytes);
         let channel = self.index.channel_at_mut(position);
         let before = channel.capacity();
-        let old = channel.updates[direction.origin()].replace(update_of(message, bytes, place));
+        let old = channel.updates[direction.origin()].replace(update_of(message, bytes, location));
         let (capacity, routable) = (channel.capacity(), channel.routable);
-        old.into_iter().for_each(|old| self.store.bury(old.place));
-        turn.outcome.accepted += 1;
+        old.into_iter().for_each(|old| self.store.mark_dead(old.location));
+        batch.outcome.accepted += 1;
         if routable && capacity != before {
-            turn.outcome.changes.push(GraphChange::CapacityChanged { scid, capacity });
+            batch.outcome.changes.push(GraphChange::CapacityChanged { scid, capacity });
         }
-        self.set_policy(&mut turn.outcome, position, direction, Policy::of(message));
-        for node in self.index.publish(position, place.offset()) {
+        self.set_policy(&mut batch.outcome, position, direction, Policy::of(message));
+        for node in self.index.publish(position, location.offset()) {
             for (from, bytes) in self.held.take_node(node) {
                 if let Ok(Message::NodeAnnouncement(message)) = Message::decode(&bytes) {
                     let (bytes, message) = (Cow::Owned(bytes), Box::new(message));
-                    turn.nodes.push(Candidate { index: None, from, bytes, message });
+                    batch.nodes.push(Candidate { index: None, from, bytes, message });
                 }
             }
         }
     }
 
-    fn take_nodes(&mut self, turn: &mut Turn<'_>) {
-        let mut candidates = std::mem::take(&mut turn.nodes);
+    fn take_nodes(&mut self, batch: &mut Batch<'_>) {
+        let mut candidates = std::mem::take(&mut batch.nodes);
         candidates.retain(|candidate| match self.check_node(&candidate.message) {
             Ok(true) => true,
             Ok(false) => {
                 let Candidate { from, bytes, message, .. } = candidate;
-                self.hold(turn, (Topic::Node(message.node_id), *from), message.timestamp, bytes);
+                self.hold(batch, (Topic::Node(message.node_id), *from), message.timestamp, bytes);
                 false
             }
             Err(why) => {
-                self.refuse(turn, candidate.index, candidate.from, why);
+                self.refuse(batch, candidate.index, candidate.from, why);
                 false
             }
         });
@@ -514,8 +517,8 @@ impl<L: Log> Gossip<L> {
         let valid = self.verify(&signers, signatures);
         for (candidate, valid) in candidates.into_iter().zip(valid) {
             match valid.and_then(|()| self.check_node(&candidate.message).map(|_| ())) {
-                Ok(()) => self.accept_node(turn, &candidate.bytes, &candidate.message),
-                Err(why) => self.refuse(turn, candidate.index, candidate.from, why),
+                Ok(()) => self.accept_node(batch, &candidate.bytes, &candidate.message),
+                Err(why) => self.refuse(batch, candidate.index, candidate.from, why),
             }
         }
     }
@@ -531,22 +534,22 @@ impl<L: Log> Gossip<L> {
         Ok(true)
     }
 
-    fn accept_node(&mut self, turn: &mut Turn<'_>, bytes: &[u8], message: &NodeAnnouncement) {
+    fn accept_node(&mut self, batch: &mut Batch<'_>, bytes: &[u8], message: &NodeAnnouncement) {
         let position = self.index.node_position(message.node_id).expect("the node was found just now");
         // More than one hostname must not be passed on, so it is not kept.
         let hostnames = message.addresses.iter().filter(|address| address.descriptor_type() == 5).count();
-        let place = (hostnames <= 1).then(|| self.store.append_message(turn.timestamp(), bytes));
+        let location = (hostnames <= 1).then(|| self.store.append_message(batch.timestamp(), bytes));
         let node = self.index.node_at_mut(position);
-        let old = std::mem::replace(&mut node.announcement, place);
+        let old = std::mem::replace(&mut node.announcement, location);
         node.timestamp = message.timestamp;
         let routable = message.features.unknown_required().is_none();
         let turned = std::mem::replace(&mut node.routable, routable) != routable;
-        old.into_iter().for_each(|place| self.store.bury(place));
-        turn.outcome.accepted += 1;
+        old.into_iter().for_each(|location| self.store.mark_dead(location));
+        batch.outcome.accepted += 1;
         let features = message.features.clone();
-        turn.outcome.changes.push(GraphChange::NodeAnnounced { node: message.node_id, features });
+        batch.outcome.changes.push(GraphChange::NodeAnnounced { node: message.node_id, features });
         if turned {
-            self.review_node(&mut turn.outcome, position);
+            self.review_node(&mut batch.outcome, position);
         }
     }
 
@@ -603,23 +606,23 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    fn hold(&mut self, turn: &mut Turn<'_>, key: (Topic, Source), timestamp: u32, bytes: &[u8]) {
+    fn hold(&mut self, batch: &mut Batch<'_>, key: (Topic, Source), timestamp: u32, bytes: &[u8]) {
         let limits = (self.config.held_messages_max, self.config.held_messages_per_peer_max);
-        self.held.put(key, timestamp, bytes, turn.now.unix_seconds, limits);
-        turn.outcome.held += 1;
+        self.held.put(key, timestamp, bytes, batch.now.unix_seconds, limits);
+        batch.outcome.held += 1;
     }
 
     /// Refuses a message, and counts it against who sent it if no honest peer would have.
-    fn refuse(&mut self, turn: &mut Turn<'_>, index: Option<usize>, from: Source, why: Refusal) {
+    fn refuse(&mut self, batch: &mut Batch<'_>, index: Option<usize>, from: Source, why: Refusal) {
         let blame = why.reaction() == GossipReaction::CountFault;
-        turn.outcome.refused.push(Refused { index, from, why });
+        batch.outcome.refused.push(Refused { index, from, why });
         if let Source::Peer(id) = from
             && blame
             && let Some(peer) = self.peers.get_mut(&id)
-            && !peer.faults.take(self.config.faults, turn.now.unix_seconds)
-            && !turn.outcome.disconnect.contains(&id)
+            && !peer.faults.take(self.config.faults, batch.now.unix_seconds)
+            && !batch.outcome.disconnect.contains(&id)
         {
-            turn.outcome.disconnect.push(id);
+            batch.outcome.disconnect.push(id);
         }
     }
 }
@@ -645,9 +648,9 @@ fn digest(message: &[u8]) -> [u8; 32] {
 }
 
 /// What is remembered of an update.
-pub(super) fn update_of(message: &ChannelUpdate, bytes: &[u8], place: Place) -> Update {
+pub(super) fn update_of(message: &ChannelUpdate, bytes: &[u8], location: Location) -> Update {
     let capacity = capacity_for(message.htlc_maximum_msat);
-    Update { place, timestamp: message.timestamp, checksum: checksum(bytes), capacity }
+    Update { location, timestamp: message.timestamp, checksum: checksum(bytes), capacity }
 }
 
 /// CRC32C of an update without type, signature and timestamp (BOLT 7, `reply_channel_range`).

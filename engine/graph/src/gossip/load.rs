@@ -12,11 +12,11 @@ use fulmen_wire::features::Features;
 use fulmen_wire::message::{ChannelAnnouncement, ChannelUpdate, Message, NodeAnnouncement};
 use fulmen_wire::units::{BlockHeight, NodeId, Sat, Scid};
 
-use super::held::Held;
+use super::held::HeldMessages;
 use super::index::Index;
 use super::ingest::update_of;
 use super::policy::is_usable;
-use super::store::{FILE_HEADER, Kind, OpenError, Place, Record, Store, place_of};
+use super::store::{FILE_HEADER, Location, OpenError, Record, RecordKind, Store, location_of};
 use super::{Gossip, GossipConfig, GraphChange, Log};
 use crate::{Direction, Policy};
 
@@ -40,14 +40,14 @@ impl<L: Log> Gossip<L> {
         let mut store = store;
         let dead = (store.end() - FILE_HEADER as u64).saturating_sub(loading.live_bytes());
         store.set_dead_bytes(dead);
-        loading.tell(&mut apply);
+        loading.emit_changes(&mut apply);
         Ok(Gossip {
             config,
             verifier,
             index: loading.index,
             store,
-            held: Held::default(),
-            parked: BTreeMap::new(),
+            held: HeldMessages::default(),
+            pending: BTreeMap::new(),
             banned: loading.banned,
             peers: BTreeMap::new(),
         })
@@ -68,17 +68,17 @@ impl Loading {
     fn take(&mut self, offset: u64, record: Record<'_>) {
         let scid = || record.payload.first_chunk().map(|bytes| Scid(u64::from_le_bytes(*bytes)));
         match record.kind {
-            Kind::Message => match Message::decode(record.payload) {
+            RecordKind::Message => match Message::decode(record.payload) {
                 Ok(Message::ChannelAnnouncement(message)) => {
-                    self.announcement(&message, place_of(offset, record.payload), record.at);
+                    self.announcement(&message, location_of(offset, record.payload), record.at);
                 }
                 Ok(Message::ChannelUpdate(message)) => self.update(&message, offset, record.payload),
                 Ok(Message::NodeAnnouncement(message)) => {
-                    self.node(message, place_of(offset, record.payload));
+                    self.node(message, location_of(offset, record.payload));
                 }
                 _ => {}
             },
-            Kind::Funded => {
+            RecordKind::Funded => {
                 let value = record.payload.last_chunk().map(|bytes| Sat(u64::from_le_bytes(*bytes)));
                 if let (Some(position), Some(value)) =
                     (scid().and_then(|scid| self.index.position(scid)), value)
@@ -86,30 +86,30 @@ impl Loading {
                     self.index.channel_at_mut(position).funding = Some(value);
                 }
             }
-            Kind::Spent | Kind::Unspent => {
+            RecordKind::Spent | RecordKind::Unspent => {
                 if let Some(position) = scid().and_then(|scid| self.index.position(scid)) {
-                    let spent_at = (record.kind == Kind::Spent).then_some(BlockHeight(record.at));
+                    let spent_at = (record.kind == RecordKind::Spent).then_some(BlockHeight(record.at));
                     self.index.channel_at_mut(position).spent_at = spent_at;
                 }
             }
-            Kind::Removed => {
+            RecordKind::Removed => {
                 if let Some(removed) = scid().and_then(|scid| self.index.remove(scid)) {
                     self.policies.swap_remove(removed.position);
                     removed.nodes.iter().for_each(|node| drop(self.features.remove(&node.id)));
                 }
             }
-            Kind::Banned => {
+            RecordKind::Banned => {
                 self.banned.extend(record.payload.first_chunk().map(|bytes| NodeId(*bytes)));
             }
         }
     }
 
-    fn announcement(&mut self, message: &ChannelAnnouncement, place: Place, at: u32) {
+    fn announcement(&mut self, message: &ChannelAnnouncement, location: Location, at: u32) {
         let nodes = [message.node_id_1, message.node_id_2];
         if self.index.channel(message.short_channel_id).is_some() || nodes[0] >= nodes[1] {
             return;
         }
-        let position = self.index.add(message.short_channel_id, nodes, place, at);
+        let position = self.index.add(message.short_channel_id, nodes, location, at);
         self.index.channel_at_mut(position).routable = message.features.unknown_required().is_none();
         self.policies.push([None; 2]);
     }
@@ -118,16 +118,16 @@ impl Loading {
         let Some(position) = self.index.position(message.short_channel_id) else { return };
         let direction = message.direction();
         let channel = self.index.channel_at_mut(position);
-        let place = place_of(offset, bytes);
-        channel.updates[direction.origin()] = Some(update_of(message, bytes, place));
+        let location = location_of(offset, bytes);
+        channel.updates[direction.origin()] = Some(update_of(message, bytes, location));
         self.policies[position][direction.origin()] = Some(Policy::of(message));
         self.index.publish(position, offset);
     }
 
-    fn node(&mut self, message: NodeAnnouncement, place: Place) {
+    fn node(&mut self, message: NodeAnnouncement, location: Location) {
         let Some(position) = self.index.node_position(message.node_id) else { return };
         let node = self.index.node_at_mut(position);
-        node.announcement = Some(place);
+        node.announcement = Some(location);
         node.timestamp = message.timestamp;
         node.routable = message.features.unknown_required().is_none();
         self.features.insert(message.node_id, message.features);
@@ -137,15 +137,15 @@ impl Loading {
     fn live_bytes(&self) -> u64 {
         let channels = self.index.channels().iter().map(|channel| {
             let updates: u64 =
-                channel.updates.iter().flatten().map(|update| update.place.record_length()).sum();
+                channel.updates.iter().flatten().map(|update| update.location.record_length()).sum();
             channel.announcement.record_length() + updates + 28 * u64::from(channel.funding.is_some())
         });
         let nodes = self.features.keys().filter_map(|node| self.index.node(*node)?.announcement);
-        channels.sum::<u64>() + nodes.map(Place::record_length).sum::<u64>()
+        channels.sum::<u64>() + nodes.map(Location::record_length).sum::<u64>()
     }
 
     /// Tells the whole graph.
-    fn tell(&mut self, apply: &mut impl FnMut(GraphChange)) {
+    fn emit_changes(&mut self, apply: &mut impl FnMut(GraphChange)) {
         let scids = self.index.sorted().to_vec();
         for scid in scids {
             let position = self.index.position(scid).expect("the list is of known channels");

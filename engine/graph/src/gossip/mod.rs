@@ -24,6 +24,8 @@ mod ingest;
 mod limits;
 mod load;
 mod outcome;
+mod peer;
+mod pending;
 mod policy;
 mod prune;
 mod serve;
@@ -44,11 +46,10 @@ pub use serve::QueryRefusal;
 pub use store::{Log, OpenError, StoreWriter};
 
 use crate::Direction;
-use held::Held;
+use held::HeldMessages;
 use index::Index;
-use ingest::Parked;
-use limits::Bucket;
-use serve::Asked;
+use peer::{Peer, PeerQueries};
+use pending::PendingAnnouncement;
 use store::Store;
 
 /// Keeps gossip: takes it in, stores it, prunes it, tells it to others.
@@ -66,21 +67,11 @@ pub struct Gossip<L> {
     verifier: Verifier,
     index: Index,
     store: Store<L>,
-    held: Held,
+    held: HeldMessages,
     /// Announcements that are valid and wait for their funding outputs to be looked up.
-    parked: BTreeMap<FundingLookup, Parked>,
+    pending: BTreeMap<FundingLookup, PendingAnnouncement>,
     banned: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Peer>,
-}
-
-/// What is known of a peer.
-#[derive(Debug)]
-struct Peer {
-    connected: bool,
-    messages: Bucket,
-    faults: Bucket,
-    queries: Bucket,
-    asked: Asked,
 }
 
 /// What is known of a channel.
@@ -135,7 +126,7 @@ impl<L: Log> Gossip<L> {
     /// When the store cannot be read.
     pub fn channel_update(&self, scid: Scid, direction: Direction) -> io::Result<Option<Vec<u8>>> {
         let update = self.index.channel(scid).and_then(|channel| channel.updates[direction.origin()]);
-        update.map(|update| self.store.message(update.place)).transpose()
+        update.map(|update| self.store.message(update.location)).transpose()
     }
 
     /// The last `node_announcement` of a node.
@@ -143,8 +134,8 @@ impl<L: Log> Gossip<L> {
     /// # Errors
     /// When the store cannot be read.
     pub fn node_announcement(&self, node: NodeId) -> io::Result<Option<Vec<u8>>> {
-        let place = self.index.node(node).and_then(|node| node.announcement);
-        place.map(|place| self.store.message(place)).transpose()
+        let location = self.index.node(node).and_then(|node| node.announcement);
+        location.map(|location| self.store.message(location)).transpose()
     }
 
     /// Writes to the log what came since the last time.
@@ -159,7 +150,7 @@ impl<L: Log> Gossip<L> {
     pub fn peer_disconnected(&mut self, peer: NodeId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.connected = false;
-            peer.asked = Asked::default();
+            peer.open_queries = PeerQueries::default();
         }
     }
 

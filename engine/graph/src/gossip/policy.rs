@@ -5,7 +5,7 @@
 use fulmen_wire::message::{ChannelUpdate, Message};
 use fulmen_wire::units::{Msat, Sat};
 
-use super::index::{Channel, Index};
+use super::index::{ChannelEntry, Index};
 use super::outcome::GossipOutcome;
 use super::{Gossip, GraphChange, Log};
 use crate::{Direction, Policy};
@@ -25,7 +25,12 @@ impl Policy {
 }
 
 /// Whether routes may use a direction under this policy.
-pub(super) fn is_usable(index: &Index, channel: &Channel, direction: Direction, policy: &Policy) -> bool {
+pub(super) fn is_usable(
+    index: &Index,
+    channel: &ChannelEntry,
+    direction: Direction,
+    policy: &Policy,
+) -> bool {
     let limit = channel.funding.map_or(Msat::MAX_MONEY, Sat::to_msat);
     channel.routable
         && index.origin(channel, direction).routable
@@ -70,7 +75,7 @@ impl<L: Log> Gossip<L> {
         let channel = self.index.channel_at(position);
         let scid = channel.scid;
         let Some(update) = channel.updates[direction.origin()] else { return };
-        let message = self.store.message(update.place).ok().and_then(|bytes| Message::decode(&bytes).ok());
+        let message = self.store.message(update.location).ok().and_then(|bytes| Message::decode(&bytes).ok());
         if let Some(Message::ChannelUpdate(update)) = message {
             return self.set_policy(outcome, position, direction, Policy::of(&update));
         }

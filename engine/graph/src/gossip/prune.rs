@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use fulmen_wire::units::{BlockHeight, Sat, Scid};
 
-use super::ingest::Turn;
+use super::ingest::Batch;
 use super::outcome::{FundingAnswer, FundingLookup, GossipOutcome};
-use super::store::{Kind, Record};
+use super::store::{Record, RecordKind};
 use super::{Gossip, GossipTime, GraphChange, Log};
 use crate::Direction;
 
@@ -34,7 +34,7 @@ impl<L: Log> Gossip<L> {
         scids.into_iter().for_each(|scid| self.remove_channel(&mut outcome, scid));
         let held_since = now.unix_seconds.saturating_sub(u64::from(self.config.held_seconds_max));
         self.held.expire(held_since);
-        self.parked.retain(|_, parked| parked.since_seconds >= held_since);
+        self.pending.retain(|_, announcement| announcement.since_seconds >= held_since);
         let (messages, faults, queries) = (self.config.messages, self.config.faults, self.config.queries);
         self.peers.retain(|_, peer| {
             peer.connected
@@ -52,29 +52,29 @@ impl<L: Log> Gossip<L> {
         answer: FundingAnswer,
         now: GossipTime,
     ) -> GossipOutcome {
-        let mut turn = Turn::new(now);
-        if let Some(parked) = self.parked.remove(&lookup) {
+        let mut batch = Batch::new(now);
+        if let Some(announcement) = self.pending.remove(&lookup) {
             if let FundingAnswer::Unspent { value } = answer {
-                self.accept_parked(&mut turn, parked, value);
+                self.accept_pending(&mut batch, announcement, value);
             }
-            return self.finish(turn);
+            return self.finish(batch);
         }
-        let Some(position) = self.index.position(lookup.scid) else { return turn.outcome };
+        let Some(position) = self.index.position(lookup.scid) else { return batch.outcome };
         if self.index.channel_at(position).funding.is_some() {
-            return turn.outcome;
+            return batch.outcome;
         }
         match answer {
-            FundingAnswer::Missing => self.remove_channel(&mut turn.outcome, lookup.scid),
-            FundingAnswer::Unspent { value } => self.set_funded(&mut turn.outcome, position, value),
+            FundingAnswer::Missing => self.remove_channel(&mut batch.outcome, lookup.scid),
+            FundingAnswer::Unspent { value } => self.set_funded(&mut batch.outcome, position, value),
         }
-        turn.outcome
+        batch.outcome
     }
 
     /// The channel's funding output was spent in this block: closed, or spliced.
     pub fn funding_spent(&mut self, scid: Scid, at: BlockHeight) {
         if let Some(position) = self.index.position(scid) {
             self.index.channel_at_mut(position).spent_at = Some(at);
-            self.store.append(Record { kind: Kind::Spent, at: at.0, payload: &scid.0.to_le_bytes() });
+            self.store.append(Record { kind: RecordKind::Spent, at: at.0, payload: &scid.0.to_le_bytes() });
         }
     }
 
@@ -82,7 +82,7 @@ impl<L: Log> Gossip<L> {
     pub fn funding_restored(&mut self, scid: Scid) {
         if let Some(position) = self.index.position(scid) {
             self.index.channel_at_mut(position).spent_at = None;
-            self.store.append(Record { kind: Kind::Unspent, at: 0, payload: &scid.0.to_le_bytes() });
+            self.store.append(Record { kind: RecordKind::Unspent, at: 0, payload: &scid.0.to_le_bytes() });
         }
     }
 
@@ -100,15 +100,15 @@ impl<L: Log> Gossip<L> {
     /// Forgets a channel.
     pub(super) fn remove_channel(&mut self, outcome: &mut GossipOutcome, scid: Scid) {
         let Some(removed) = self.index.remove(scid) else { return };
-        self.store.append(Record { kind: Kind::Removed, at: 0, payload: &scid.0.to_le_bytes() });
+        self.store.append(Record { kind: RecordKind::Removed, at: 0, payload: &scid.0.to_le_bytes() });
         let channel = removed.channel;
-        self.store.bury(channel.announcement);
-        channel.updates.into_iter().flatten().for_each(|update| self.store.bury(update.place));
+        self.store.mark_dead(channel.announcement);
+        channel.updates.into_iter().flatten().for_each(|update| self.store.mark_dead(update.location));
         if channel.routable {
             outcome.changes.push(GraphChange::ChannelRemoved { scid });
         }
         for node in removed.nodes {
-            node.announcement.into_iter().for_each(|place| self.store.bury(place));
+            node.announcement.into_iter().for_each(|location| self.store.mark_dead(location));
             if node.timestamp != 0 {
                 outcome.changes.push(GraphChange::NodeRemoved { node: node.id });
             }

@@ -110,7 +110,7 @@ pub enum OpenError {
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RecordKind {
     /// A gossip message was accepted, at the time of the record.
     Message = 1,
     /// A funding output was found: scid and value.
@@ -125,27 +125,33 @@ pub(super) enum Kind {
     Banned = 6,
 }
 
-impl Kind {
-    const ALL: [Kind; 6] =
-        [Kind::Message, Kind::Funded, Kind::Spent, Kind::Unspent, Kind::Removed, Kind::Banned];
+impl RecordKind {
+    const ALL: [RecordKind; 6] = [
+        RecordKind::Message,
+        RecordKind::Funded,
+        RecordKind::Spent,
+        RecordKind::Unspent,
+        RecordKind::Removed,
+        RecordKind::Banned,
+    ];
 }
 
 /// A record and where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: RecordKind,
     pub(super) at: u32,
     pub(super) payload: &'a [u8],
 }
 
 /// Where a message is: its record's offset above its length, in 48 and 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(NonZeroU64);
+pub(super) struct Location(NonZeroU64);
 
-impl Place {
-    fn new(offset: u64, length: u16) -> Place {
+impl Location {
+    fn new(offset: u64, length: u16) -> Location {
         assert!(offset >> 48 == 0, "no store has 256 TiB");
-        Place(
+        Location(
             NonZeroU64::new(offset << 16 | u64::from(length)).expect("no record stands in the file's header"),
         )
     }
@@ -215,7 +221,10 @@ impl StoreWriter {
 
     /// Adds an announcement; a channel's comes before its updates, and its updates before those of its nodes.
     pub fn message(&mut self, message: &Message) {
-        write_record(&mut self.bytes, Record { kind: Kind::Message, at: 0, payload: &message.encode() });
+        write_record(
+            &mut self.bytes,
+            Record { kind: RecordKind::Message, at: 0, payload: &message.encode() },
+        );
     }
 
     /// Adds the value of a channel's funding output, behind its announcement.
@@ -223,7 +232,7 @@ impl StoreWriter {
         let mut payload = [0; 16];
         payload[..8].copy_from_slice(&scid.0.to_le_bytes());
         payload[8..].copy_from_slice(&value.0.to_le_bytes());
-        write_record(&mut self.bytes, Record { kind: Kind::Funded, at: 0, payload: &payload });
+        write_record(&mut self.bytes, Record { kind: RecordKind::Funded, at: 0, payload: &payload });
     }
 
     /// The store's bytes.
@@ -237,7 +246,7 @@ impl StoreWriter {
 fn read_record(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     let (header, rest) = bytes.split_first_chunk::<RECORD_HEADER>()?;
     let [c0, c1, c2, c3, kind, zero, l0, l1, a0, a1, a2, a3] = *header;
-    let kind = *Kind::ALL.get(usize::from(kind).checked_sub(1)?)?;
+    let kind = *RecordKind::ALL.get(usize::from(kind).checked_sub(1)?)?;
     let payload = rest.get(..usize::from(u16::from_le_bytes([l0, l1])))?;
     let crc = crc32c_append(crc32c(&header[4..]), payload);
     let sound = zero == 0 && crc == u32::from_le_bytes([c0, c1, c2, c3]);
@@ -245,9 +254,9 @@ fn read_record(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     sound.then_some((record, RECORD_HEADER + payload.len()))
 }
 
-/// The place of a message whose record starts at `offset`.
-pub(super) fn place_of(offset: u64, message: &[u8]) -> Place {
-    Place::new(offset, u16::try_from(message.len()).expect("no message is longer than 65,535 bytes"))
+/// The location of a message whose record starts at `offset`.
+pub(super) fn location_of(offset: u64, message: &[u8]) -> Location {
+    Location::new(offset, u16::try_from(message.len()).expect("no message is longer than 65,535 bytes"))
 }
 
 /// The log with what is not written yet behind it.
@@ -331,20 +340,20 @@ impl<L: Log> Store<L> {
     }
 
     /// Appends a message.
-    pub(super) fn append_message(&mut self, at: u32, message: &[u8]) -> Place {
-        let offset = self.append(Record { kind: Kind::Message, at, payload: message });
-        place_of(offset, message)
+    pub(super) fn append_message(&mut self, at: u32, message: &[u8]) -> Location {
+        let offset = self.append(Record { kind: RecordKind::Message, at, payload: message });
+        location_of(offset, message)
     }
 
     /// Notes that a message counts no more.
-    pub(super) fn bury(&mut self, place: Place) {
-        self.dead_bytes += place.record_length();
+    pub(super) fn mark_dead(&mut self, location: Location) {
+        self.dead_bytes += location.record_length();
     }
 
-    /// The message at a place.
-    pub(super) fn message(&self, place: Place) -> io::Result<Vec<u8>> {
-        let mut message = vec![0; usize::from(place.length())];
-        self.read_bytes(place.offset() + RECORD_HEADER as u64, &mut message)?;
+    /// The message at a location.
+    pub(super) fn message(&self, location: Location) -> io::Result<Vec<u8>> {
+        let mut message = vec![0; usize::from(location.length())];
+        self.read_bytes(location.offset() + RECORD_HEADER as u64, &mut message)?;
         Ok(message)
     }
 

@@ -3,7 +3,20 @@
 //! Owns [`Uncertainty`], in which unlikeliness is counted: a probability of one half is one bit. Off by less than four
 //! millionths of a bit.
 
-use crate::scoring::Probability;
+/// A probability in billionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Probability(pub u32);
+
+impl Probability {
+    /// Certainty.
+    pub const ONE: Probability = Probability(1_000_000_000);
+
+    /// As a fraction of one.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / 1e9
+    }
+}
 
 /// How unlikely something is: minus the binary logarithm of its probability, in [`Uncertainty::ONE`]ths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

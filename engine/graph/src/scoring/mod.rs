@@ -22,6 +22,7 @@ use fulmen_wire::units::{Msat, NodeId, Sat, Scid};
 
 pub use bytes::ScorerError;
 pub use liquidity::Fading;
+pub use logarithm::Probability;
 pub(crate) use logarithm::Uncertainty;
 
 use crate::bit_set::BitSet;
@@ -283,20 +284,5 @@ fn penalty_cost(penalty: Option<&Penalty>) -> u64 {
         None => 0,
         Some(Penalty::Cost(msat)) => msat.0.saturating_mul(Cost::PER_MSAT).min(BANNED - 1),
         Some(Penalty::Ban) => BANNED,
-    }
-}
-
-/// How likely something is, in billionths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Probability(pub u32);
-
-impl Probability {
-    /// Certainty.
-    pub const ONE: Probability = Probability(1_000_000_000);
-
-    /// As a fraction of one.
-    #[must_use]
-    pub fn as_f64(self) -> f64 {
-        f64::from(self.0) / 1e9
     }
 }

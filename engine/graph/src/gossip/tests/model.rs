@@ -158,7 +158,7 @@ proptest! {
     fn any_order_converges_to_the_model(
         said in prop::collection::vec(said(), 1..24).prop_map(consistent),
         repeats in prop::collection::vec(any::<Index>(), 0..12),
-        places in prop::collection::vec(any::<Index>(), 36),
+        locations in prop::collection::vec(any::<Index>(), 36),
         cuts in prop::collection::vec(1..12_usize, 36),
         reopen in any::<bool>(), rewrite in any::<bool>(),
     ) {
@@ -168,8 +168,8 @@ proptest! {
         let mut messages: Vec<(Source, Vec<u8>)> = said.iter().map(sent).collect();
         let repeated: Vec<(Source, Vec<u8>)> = repeats.iter().map(|index| index.get(&messages).clone()).collect();
         messages.extend(repeated);
-        for (from, place) in places.iter().enumerate().take(messages.len()) {
-            let to = place.index(messages.len());
+        for (from, location) in locations.iter().enumerate().take(messages.len()) {
+            let to = location.index(messages.len());
             messages.swap(from, to);
         }
         let mut keeper = Keeper::plain();

@@ -13,7 +13,7 @@ use std::path::Path;
 use flate2::read::GzDecoder;
 
 use super::*;
-use crate::gossip::store::{Kind, Record, file_header, write_record};
+use crate::gossip::store::{Record, RecordKind, file_header, write_record};
 
 /// Rounds in which no channel, direction or node has two messages: whatever else is in a round does not make it old news.
 fn rounds(messages: &[Recorded]) -> Vec<Vec<usize>> {
@@ -71,12 +71,12 @@ fn bases(messages: &[Recorded]) -> [Vec<u8>; 2] {
             bytes.push(Message::from(unsigned_update(id, Direction::OneToTwo, 1)).encode());
         }
         for payload in bytes {
-            write_record(&mut log, Record { kind: Kind::Message, at: 0, payload: &payload });
+            write_record(&mut log, Record { kind: RecordKind::Message, at: 0, payload: &payload });
         }
     }
     let mut after = log.clone();
     for payload in announced.into_values() {
-        write_record(&mut after, Record { kind: Kind::Message, at: 0, payload });
+        write_record(&mut after, Record { kind: RecordKind::Message, at: 0, payload });
     }
     [log, after]
 }

@@ -78,7 +78,7 @@ fn version_one_is_read_for_ever() {
     assert_eq!(hex.len(), 88);
     let mut record = Vec::new();
     let removed = crate::gossip::store::Record {
-        kind: crate::gossip::store::Kind::Removed,
+        kind: crate::gossip::store::RecordKind::Removed,
         at: 0x0102_0304,
         payload: &[1, 2, 3, 4, 5, 6, 7, 8],
     };
