@@ -1,16 +1,17 @@
-//! Gossip at work: a thread that believes what peers relay, keeps the graph up to date and tells others.
+//! The gossip service: a thread that takes in the gossip of peers, keeps the graph up to date and answers peers.
 //!
-//! Owns: the thread, the queue in front of it, and when what is done (believed in batches as they come, relayed once a
-//! minute, pruned once an hour). The rules are `fulmen_graph::gossip`'s. Does not talk to sockets or the chain: [`Peers`]
-//! does.
+//! Owns: the thread, its bounded queue ([`queue`]), and its schedule: gossip is processed in batches as it arrives, relayed
+//! once a minute, pruned once an hour. The rules are those of `fulmen_graph::gossip`. Does not use sockets or the chain;
+//! [`Peers`] does.
 //!
-//! An embedder hands on each [`Event::Gossip`](fulmen_proto::forward::Event::Gossip) of the engine, and says who comes and
-//! goes and what the chain's height is. Whoever finds routes does so on the [`LiveGraph`] given here.
+//! An embedder passes on each [`Event::Gossip`](fulmen_proto::forward::Event::Gossip) of the engine, and reports peers that
+//! connect and disconnect, and the chain's height. Routes are searched on the [`LiveGraph`] given here.
 //!
-//! Invariant: the queue is bounded; what does not fit is dropped, since gossip comes again. Channels are laid out anew at
-//! most once a second.
+//! Invariant: the queue is bounded in bytes, for each peer and in all. Gossip that does not fit is dropped, since it can be
+//! fetched again. Channels are laid out anew at most once a second.
 
 mod file;
+mod queue;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam::channel::RecvTimeoutError;
 use fulmen_graph::gossip::{
     FundingAnswer, FundingLookup, Gossip, GossipOutcome, GossipTime, GraphChange, IncomingGossip, Log,
     QueryRefusal, Source,
@@ -30,54 +31,55 @@ use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, NodeId, Scid};
 
 pub use file::FileLog;
 
+use self::queue::{Queue, QueueReader, Queued};
 use crate::runtime::Clock;
 
-/// Does what comes of gossip. Called on the service's thread; it must not wait for a peer.
+/// Carries out what the service decides. Called on the service's thread; it must not wait for a peer.
 pub trait Peers: Send + 'static {
-    /// How many more bytes may be sent to a peer now.
+    /// How many more bytes may be sent to the peer now.
     fn room(&self, peer: NodeId) -> usize;
 
     /// Sends a message to a peer, if it is connected.
     fn send(&self, peer: NodeId, message: Vec<u8>);
 
-    /// Disconnects a peer, once what was sent has gone out.
+    /// Disconnects a peer after the messages sent to it have gone out.
     fn disconnect(&self, peer: NodeId);
 
-    /// Looks a funding output up, to be answered with [`GossipInput::Funding`].
+    /// Looks up a funding output; [`GossipInput::Funding`] is the answer.
     fn look_up(&self, lookup: FundingLookup);
 }
 
-/// What the service is told.
+/// An input of the service.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum GossipInput {
-    /// A peer is connected, its `init` received.
+    /// A peer has connected and sent its `init`.
     Connected(NodeId),
-    /// A peer is gone.
+    /// A peer has disconnected.
     Disconnected(NodeId),
     /// A peer sent gossip or a query.
     Message {
         /// The peer.
         peer: NodeId,
-        /// What it sent.
+        /// The message.
         message: Box<Message>,
     },
-    /// An announcement of our own.
+    /// An announcement by this node.
     Own(Box<Message>),
     /// The chain's height.
     Tip(BlockHeight),
-    /// What was found of a funding output.
+    /// The answer to a lookup of a funding output.
     Funding(FundingLookup, FundingAnswer),
-    /// A channel's funding output was spent in this block.
+    /// The funding output of a channel was spent in the block of this height.
     Spent(Scid, BlockHeight),
-    /// That block is no longer of the chain.
+    /// The block with that spend was disconnected from the chain.
     SpendReverted(Scid),
 }
 
-/// A running service. Dropping it ends its thread; what it believed is in the store.
+/// A running service. Dropping it ends its thread, after the queued inputs were processed and the store was written.
 #[derive(Debug)]
 pub struct GossipService {
-    queue: Option<Sender<GossipInput>>,
+    queue: Option<Queue>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -93,7 +95,7 @@ impl GossipService {
         peers: impl Peers,
         clock: impl Clock,
     ) -> io::Result<GossipService> {
-        let (queue, inputs) = bounded(QUEUE_MAX);
+        let (queue, inputs) = queue::bounded();
         let state = ServiceState::new(gossip, chain_hash, graph, peers);
         let thread = std::thread::Builder::new()
             .name("fulmen-gossip".into())
@@ -101,9 +103,10 @@ impl GossipService {
         Ok(GossipService { queue: Some(queue), thread: Some(thread) })
     }
 
-    /// Tells the service something; says whether there was room for it.
+    /// Queues an input; returns whether there was room for it. Messages of peers are refused when the peer or all peers
+    /// together have too many bytes in the queue: 8 MiB and 32 MiB. Other inputs are refused only when 4,096 of them wait.
     pub fn offer(&self, input: GossipInput) -> bool {
-        self.queue.as_ref().is_some_and(|queue| queue.try_send(input).is_ok())
+        self.queue.as_ref().is_some_and(|queue| queue.offer(input))
     }
 }
 
@@ -117,25 +120,22 @@ impl Drop for GossipService {
     }
 }
 
-/// How much may wait.
-const QUEUE_MAX: usize = 16_384;
-/// How much is taken at once.
+/// How many inputs are processed at once.
 const BATCH_MAX: usize = 1_024;
 const IDLE: Duration = Duration::from_millis(250);
 const REBUILD_MS: u64 = 1_000;
 const RELAY_MS: u64 = 60_000;
 const PRUNE_MS: u64 = 3_600_000;
-/// How many peers are asked for all they know, and not only for news.
+/// How many peers are asked for all their gossip; further ones for new gossip only.
 const SYNC_PEERS_MAX: usize = 3;
 
-fn run<L: Log, P: Peers>(mut state: ServiceState<L, P>, inputs: &Receiver<GossipInput>, clock: &impl Clock) {
+fn run<L: Log, P: Peers>(mut state: ServiceState<L, P>, inputs: &QueueReader, clock: &impl Clock) {
     loop {
-        let first = inputs.recv_timeout(IDLE);
-        if matches!(first, Err(RecvTimeoutError::Disconnected)) {
-            break;
+        match inputs.next_batch(BATCH_MAX, IDLE) {
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => state.work(Vec::new(), clock.now().unix_ms),
+            Ok(batch) => state.work(batch, clock.now().unix_ms),
         }
-        let batch: Vec<GossipInput> = first.into_iter().chain(inputs.try_iter().take(BATCH_MAX)).collect();
-        state.work(batch, clock.now().unix_ms);
     }
     state.flush();
 }
@@ -149,7 +149,7 @@ struct ServiceState<L, P> {
     peers: P,
     connected: BTreeSet<NodeId>,
     tip: Option<BlockHeight>,
-    /// What the graph was not told yet.
+    /// Changes not yet applied to the graph.
     changes: Vec<GraphChange>,
     rebuilt_ms: u64,
     relayed_ms: u64,
@@ -172,32 +172,27 @@ impl<L: Log, P: Peers> ServiceState<L, P> {
         }
     }
 
-    fn work(&mut self, inputs: Vec<GossipInput>, now_ms: u64) {
+    fn work(&mut self, inputs: Vec<Queued>, now_ms: u64) {
         let mut announcements: Vec<(Source, Vec<u8>)> = Vec::new();
         for input in inputs {
             let now = GossipTime { unix_seconds: now_ms / 1_000, tip: self.tip };
             match input {
-                GossipInput::Connected(peer) => self.request_gossip(peer, now),
-                GossipInput::Disconnected(peer) => {
+                Queued::Announcement { from, message } => announcements.push((from, message)),
+                Queued::Query { peer, message, .. } => self.query(peer, &message, now),
+                Queued::Control(GossipInput::Connected(peer)) => self.request_gossip(peer, now),
+                Queued::Control(GossipInput::Disconnected(peer)) => {
                     self.connected.remove(&peer);
                     self.gossip.peer_disconnected(peer);
                 }
-                GossipInput::Own(message) => announcements.push((Source::Own, message.encode())),
-                GossipInput::Message { peer, message } => match *message {
-                    Message::ChannelAnnouncement(_)
-                    | Message::ChannelUpdate(_)
-                    | Message::NodeAnnouncement(_) => {
-                        announcements.push((Source::Peer(peer), message.encode()));
-                    }
-                    message => self.query(peer, &message, now),
-                },
-                GossipInput::Tip(tip) => self.tip = Some(tip),
-                GossipInput::Funding(lookup, answer) => {
+                Queued::Control(GossipInput::Tip(tip)) => self.tip = Some(tip),
+                Queued::Control(GossipInput::Funding(lookup, answer)) => {
                     let outcome = self.gossip.funding_answered(lookup, answer, now);
                     self.apply_outcome(outcome);
                 }
-                GossipInput::Spent(scid, at) => self.gossip.funding_spent(scid, at),
-                GossipInput::SpendReverted(scid) => self.gossip.funding_restored(scid),
+                Queued::Control(GossipInput::Spent(scid, at)) => self.gossip.funding_spent(scid, at),
+                Queued::Control(GossipInput::SpendReverted(scid)) => self.gossip.funding_restored(scid),
+                // The queue turns these into announcements and queries.
+                Queued::Control(GossipInput::Message { .. } | GossipInput::Own(_)) => {}
             }
         }
         let now = GossipTime { unix_seconds: now_ms / 1_000, tip: self.tip };
@@ -210,7 +205,7 @@ impl<L: Log, P: Peers> ServiceState<L, P> {
         self.run_timers(now, now_ms);
     }
 
-    /// What is done when its time has come.
+    /// Does periodic work that is due.
     fn run_timers(&mut self, now: GossipTime, now_ms: u64) {
         if now_ms.saturating_sub(self.pruned_ms) >= PRUNE_MS {
             self.pruned_ms = now_ms;
@@ -231,7 +226,7 @@ impl<L: Log, P: Peers> ServiceState<L, P> {
         }
     }
 
-    /// Asks a peer for what it will hear of, and the first few for all they know.
+    /// Asks a peer for new gossip, and the first few peers for all their gossip.
     fn request_gossip(&mut self, peer: NodeId, now: GossipTime) {
         let everything = self.connected.len() < SYNC_PEERS_MAX;
         self.connected.insert(peer);
@@ -249,13 +244,13 @@ impl<L: Log, P: Peers> ServiceState<L, P> {
     fn query(&mut self, peer: NodeId, message: &Message, now: GossipTime) {
         match self.gossip.query(peer, message, now) {
             Ok(()) => {}
-            // Replies to what we do not ask, and what is too much: the peer has to live without an answer.
+            // Replies to queries that we never send, and queries above the rate limit, go unanswered.
             Err(QueryRefusal::NotAQuery { .. } | QueryRefusal::RateLimited) => {}
             Err(refusal) => self.disconnect(peer, &refusal.to_string()),
         }
     }
 
-    /// Sends what a peer has asked for and may be told, as far as there is room.
+    /// Sends answers to a peer's queries, and new gossip that passes its filter, as far as there is room.
     fn send_pending(&mut self, peer: NodeId, relay: bool) {
         let room = self.peers.room(peer);
         let drawn = self.gossip.answer(peer, room).and_then(|answers| {
@@ -273,7 +268,7 @@ impl<L: Log, P: Peers> ServiceState<L, P> {
         }
     }
 
-    /// Whether a peer is being told what was believed long ago: that does not wait for the minute.
+    /// Whether a peer is being sent old gossip, which does not wait for the next minute.
     fn catches_up(&self, peer: NodeId) -> bool {
         self.gossip.backlog_bytes(peer) > CATCH_UP_BYTES
     }
@@ -297,7 +292,7 @@ impl<L: Log, P: Peers> ServiceState<L, P> {
         self.peers.disconnect(peer);
     }
 
-    /// Brings the graph up to date; changes of channels wait until a second's worth of them has gathered.
+    /// Applies changes to the graph. Changes of channels are collected for a second, since they need a new layout.
     fn publish_changes(&mut self, now_ms: u64) {
         let policies_only = self.changes.iter().all(|change| {
             matches!(change, GraphChange::PolicySet { .. } | GraphChange::PolicyRemoved { .. })
@@ -310,7 +305,7 @@ impl<L: Log, P: Peers> ServiceState<L, P> {
         }
         let changes = std::mem::take(&mut self.changes);
         if let Err(error) = self.graph.apply(&changes) {
-            tracing::error!(%error, "the graph and gossip have come apart");
+            tracing::error!(%error, "the graph does not match the gossip store");
         }
     }
 
@@ -321,7 +316,7 @@ impl<L: Log, P: Peers> ServiceState<L, P> {
     }
 }
 
-/// With more than this untold, a peer does not wait for the next minute.
+/// A peer with a longer backlog does not wait for the next minute.
 const CATCH_UP_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]

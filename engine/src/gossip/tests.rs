@@ -137,22 +137,29 @@ fn messages() -> Vec<Message> {
     vec![Message::from(announcement), first, second]
 }
 
-fn from(peer: NodeId, message: &[u8]) -> GossipInput {
-    GossipInput::Message { peer, message: Box::new(Message::decode(message).unwrap()) }
+fn from(peer: NodeId, message: &[u8]) -> Queued {
+    Queued::from(GossipInput::Message { peer, message: Box::new(Message::decode(message).unwrap()) })
+}
+
+fn control(input: GossipInput) -> Queued {
+    Queued::from(input)
 }
 
 #[test]
 fn what_one_believes_the_other_hears_and_believes() {
     let (mut alice, alice_peers, graph) = state(FundingCheck::Off);
     let (mut bob, bob_peers, theirs) = state(FundingCheck::First);
-    alice.work(messages().into_iter().map(|message| GossipInput::Own(Box::new(message))).collect(), NOW_MS);
+    alice.work(
+        messages().into_iter().map(|message| control(GossipInput::Own(Box::new(message)))).collect(),
+        NOW_MS,
+    );
     assert_eq!(
         graph.snapshot().channel_count(),
         1,
         "what is new is shown at once when there was rest before"
     );
-    alice.work(vec![GossipInput::Connected(BOB)], NOW_MS);
-    bob.work(vec![GossipInput::Connected(ALICE)], NOW_MS);
+    alice.work(vec![control(GossipInput::Connected(BOB))], NOW_MS);
+    bob.work(vec![control(GossipInput::Connected(ALICE))], NOW_MS);
     let greetings = bob_peers.take().sent;
     assert_eq!(greetings.len(), 1, "a filter");
     alice_peers.take();
@@ -163,7 +170,7 @@ fn what_one_believes_the_other_hears_and_believes() {
     let [lookup] = bob_peers.take().lookups[..] else { panic!("one lookup") };
     assert_eq!(theirs.snapshot().channel_count(), 0);
     let answer = FundingAnswer::Unspent { value: Sat(5_000) };
-    bob.work(vec![GossipInput::Funding(lookup, answer)], NOW_MS + RELAY_MS + REBUILD_MS);
+    bob.work(vec![control(GossipInput::Funding(lookup, answer))], NOW_MS + RELAY_MS + REBUILD_MS);
     let snapshot = theirs.snapshot();
     assert_eq!((snapshot.channel_count(), snapshot.capacity(SCID)), (1, Some(Sat(5_000))));
     // Asked by id, it answers at once.
@@ -182,7 +189,7 @@ fn a_forger_is_warned_and_disconnected() {
     let (mut alice, alice_peers, graph) = state(FundingCheck::Off);
     let mut forged = messages()[0].encode();
     forged[100] ^= 1;
-    alice.work(vec![GossipInput::Connected(BOB), from(BOB, &forged)], NOW_MS);
+    alice.work(vec![control(GossipInput::Connected(BOB)), from(BOB, &forged)], NOW_MS);
     let done = alice_peers.take();
     assert_eq!(done.disconnected, [BOB]);
     assert!(matches!(Message::decode(done.sent.last().unwrap()), Ok(Message::Warning(_))));

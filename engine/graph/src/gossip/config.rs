@@ -5,6 +5,8 @@
 
 use fulmen_wire::units::{BlockHeight, ChainHash};
 
+use super::budget::ByteLimit;
+
 /// The most channels in one `reply_channel_range`, so that it fits into a message.
 pub(super) const RANGE_SCIDS_MAX: usize = 8_000;
 
@@ -56,14 +58,12 @@ pub struct GossipConfig {
     pub forget_spent_after_blocks: u32,
     /// How many confirmations a channel needs to be announced; one less is allowed for a block not yet seen.
     pub confirmations_min: u32,
-    /// How many messages are held, of all peers together, until the channel they are about is announced.
-    pub held_messages_max: usize,
-    /// How many of them a single peer may have.
-    pub held_messages_per_peer_max: usize,
+    /// Bytes of messages that are held, unverified, until the channel they refer to is announced.
+    pub held_bytes: ByteLimit,
     /// How long a message is held.
     pub held_seconds_max: u32,
-    /// How many announcements wait for their funding outputs to be looked up.
-    pub lookups_max: usize,
+    /// Bytes of announcements whose funding outputs are being looked up.
+    pub pending_bytes: ByteLimit,
     /// How many peers are known at a time; messages of further ones are refused.
     pub peers_max: usize,
     /// Messages of one peer.
@@ -89,10 +89,9 @@ impl GossipConfig {
             stale_after_seconds: 14 * 24 * 60 * 60,
             forget_spent_after_blocks: 72,
             confirmations_min: 6,
-            held_messages_max: 20_000,
-            held_messages_per_peer_max: 5_000,
+            held_bytes: ByteLimit { total: 16 << 20, per_peer: 4 << 20 },
             held_seconds_max: 60 * 60,
-            lookups_max: 20_000,
+            pending_bytes: ByteLimit { total: 32 << 20, per_peer: 16 << 20 },
             peers_max: 10_000,
             messages: Rate { burst: 500_000, per_hour: 1_000_000 },
             faults: Rate { burst: 3, per_hour: 1 },

@@ -1,18 +1,23 @@
-//! Updates and node announcements that came before the channel they are about (BOLT 7 allows any order of arrival).
+//! Updates and node announcements that arrived before the channel they refer to (BOLT 7 allows any order of arrival).
 //!
-//! Nothing here was verified: the signer is not known yet. Each peer's messages are kept apart, so that what one invents
-//! does not stand in the way of what another relays.
+//! None of these messages is verified, since their signer is not known yet. The messages of each peer are kept apart, so
+//! that a peer's forgeries do not displace the messages that another relays.
 //!
-//! Invariant: no more messages than the limits say; whoever has most makes room, oldest first.
+//! Invariant: the bytes held never exceed [`super::GossipConfig::held_bytes`]. The source with the most bytes loses its
+//! oldest messages first.
 
 use std::collections::BTreeMap;
 
 use fulmen_wire::units::{NodeId, Scid};
 
+use super::budget::{ByteBudget, ByteLimit};
 use super::outcome::Source;
 use crate::Direction;
 
-/// What a message is about.
+/// What an entry takes beside the message: its keys and the nodes of two maps, rounded up.
+const ENTRY_BYTES: usize = 256;
+
+/// The subject of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
     Channel(Scid, Direction),
@@ -20,7 +25,7 @@ pub(super) enum Topic {
 }
 
 #[derive(Debug)]
-struct Message {
+struct HeldMessage {
     bytes: Vec<u8>,
     timestamp: u32,
     sequence: u64,
@@ -29,10 +34,10 @@ struct Message {
 
 #[derive(Debug, Default)]
 pub(super) struct HeldMessages {
-    messages: BTreeMap<(Topic, Source), Message>,
-    /// The same, each source's in the order in which they came.
+    messages: BTreeMap<(Topic, Source), HeldMessage>,
+    /// The topics of each source in the order of arrival.
     order: BTreeMap<(Source, u64), Topic>,
-    counts: BTreeMap<Source, usize>,
+    budget: ByteBudget,
     sequence: u64,
 }
 
@@ -41,39 +46,45 @@ impl HeldMessages {
         self.messages.len()
     }
 
-    /// Holds a message unless the same source has sent a newer one on the topic.
+    /// The bytes in use.
+    pub(super) fn bytes(&self) -> usize {
+        self.budget.total()
+    }
+
+    /// Holds a message unless the same source has sent a newer one on the topic, or the message alone exceeds a limit.
+    /// Returns whether it is held.
     pub(super) fn put(
         &mut self,
         (topic, source): (Topic, Source),
         timestamp: u32,
         bytes: &[u8],
         now_seconds: u64,
-        (all_max, source_max): (usize, usize),
-    ) {
-        let key = (topic, source);
-        match self.messages.get(&key) {
-            Some(known) if known.timestamp >= timestamp => return,
-            Some(_) => drop(self.take(key)),
-            None => {}
+        limit: ByteLimit,
+    ) -> bool {
+        let (key, cost) = ((topic, source), bytes.len() + ENTRY_BYTES);
+        if self.messages.get(&key).is_some_and(|known| known.timestamp >= timestamp) {
+            return false;
         }
-        if all_max == 0 || source_max == 0 {
-            return;
+        if cost > limit.total.min(limit.per_peer) {
+            return false;
         }
-        if self.counts.get(&source).is_some_and(|count| *count >= source_max) {
+        self.take(key);
+        while self.budget.of(source) + cost > limit.per_peer {
             self.drop_oldest(source);
-        } else if self.messages.len() >= all_max {
-            let greediest = self.counts.iter().max_by_key(|(_, count)| **count).map(|(source, _)| *source);
-            self.drop_oldest(greediest.expect("whatever is held has a source"));
+        }
+        while self.budget.total() + cost > limit.total {
+            self.drop_oldest(self.budget.largest().expect("held bytes have a source"));
         }
         self.sequence += 1;
         let sequence = self.sequence;
         self.order.insert((source, sequence), topic);
-        *self.counts.entry(source).or_default() += 1;
+        self.budget.add(source, cost);
         let bytes = bytes.to_vec();
-        self.messages.insert(key, Message { bytes, timestamp, sequence, since_seconds: now_seconds });
+        self.messages.insert(key, HeldMessage { bytes, timestamp, sequence, since_seconds: now_seconds });
+        true
     }
 
-    /// Gives out what is held about a channel, in an order that content alone decides.
+    /// Takes out the messages about a channel, in an order that depends on their content alone.
     pub(super) fn take_channel(&mut self, scid: Scid) -> Vec<(Source, Vec<u8>)> {
         let mut taken = Vec::new();
         for direction in Direction::BOTH {
@@ -82,14 +93,14 @@ impl HeldMessages {
         taken
     }
 
-    /// Gives out what is held about a node.
+    /// Takes out the messages about a node.
     pub(super) fn take_node(&mut self, id: NodeId) -> Vec<(Source, Vec<u8>)> {
         let mut taken = Vec::new();
         self.take_topic(Topic::Node(id), &mut taken);
         taken
     }
 
-    /// Drops what came before `since_seconds`.
+    /// Drops messages that arrived before `since_seconds`.
     pub(super) fn expire(&mut self, since_seconds: u64) {
         let old = self.messages.iter().filter(|(_, message)| message.since_seconds < since_seconds);
         let keys: Vec<(Topic, Source)> = old.map(|(key, _)| *key).collect();
@@ -104,21 +115,17 @@ impl HeldMessages {
         }
     }
 
-    fn take(&mut self, key: (Topic, Source)) -> Option<Message> {
+    fn take(&mut self, key: (Topic, Source)) -> Option<HeldMessage> {
         let message = self.messages.remove(&key)?;
         self.order.remove(&(key.1, message.sequence));
-        if let Some(count) = self.counts.get_mut(&key.1) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&key.1);
-            }
-        }
+        self.budget.remove(key.1, message.bytes.len() + ENTRY_BYTES);
         Some(message)
     }
 
     fn drop_oldest(&mut self, source: Source) {
         let oldest = self.order.range((source, 0)..).next().map(|(_, topic)| *topic);
-        oldest.map(|topic| self.take((topic, source)));
+        let oldest = oldest.expect("a source with bytes has messages");
+        self.take((oldest, source));
     }
 }
 
@@ -126,7 +133,8 @@ impl HeldMessages {
 mod tests {
     use super::*;
 
-    const LIMITS: (usize, usize) = (4, 3);
+    /// Room for four messages without content, three of one source.
+    const LIMIT: ByteLimit = ByteLimit { total: 4 * ENTRY_BYTES + 40, per_peer: 3 * ENTRY_BYTES + 20 };
 
     fn source(tag: u8) -> Source {
         Source::Peer(NodeId([tag; 33]))
@@ -140,29 +148,48 @@ mod tests {
     fn the_newest_of_each_source_is_kept() {
         let mut held = HeldMessages::default();
         for (tag, timestamp) in [(1, 5), (1, 4), (2, 3), (2, 9)] {
-            held.put((topic(7), source(tag)), timestamp, &[timestamp as u8], 0, LIMITS);
+            held.put((topic(7), source(tag)), timestamp, &[timestamp as u8], 0, LIMIT);
         }
         assert_eq!(held.take_channel(Scid(7)), [(source(1), vec![5]), (source(2), vec![9])]);
-        assert_eq!((held.len(), held.counts.len(), held.order.len()), (0, 0, 0));
+        assert_eq!((held.len(), held.bytes(), held.order.len()), (0, 0, 0));
     }
 
     #[test]
-    fn whoever_has_most_makes_room() {
+    fn the_source_with_the_most_bytes_makes_room() {
         let mut held = HeldMessages::default();
         for scid in 1..=5 {
-            held.put((topic(scid), source(1)), 1, &[], 0, LIMITS);
+            assert!(held.put((topic(scid), source(1)), 1, &[], 0, LIMIT));
         }
         assert_eq!(held.len(), 3, "no more than its share");
-        held.put((topic(8), source(2)), 1, &[], 10, LIMITS);
-        held.put((topic(9), source(3)), 1, &[], 10, LIMITS);
+        held.put((topic(8), source(2)), 1, &[], 10, LIMIT);
+        held.put((topic(9), source(3)), 1, &[], 10, LIMIT);
         assert_eq!(held.len(), 4);
-        assert!(held.take_channel(Scid(3)).is_empty(), "the oldest of the greediest went");
+        assert!(held.take_channel(Scid(3)).is_empty(), "the oldest of the largest source went");
         assert_eq!(held.take_channel(Scid(4)).len(), 1);
         held.expire(10);
         assert_eq!(held.len(), 2);
-        held.put((Topic::Node(NodeId([4; 33])), Source::Own), 1, &[1], 10, LIMITS);
+        held.put((Topic::Node(NodeId([4; 33])), Source::Own), 1, &[1], 10, LIMIT);
         assert_eq!(held.take_node(NodeId([4; 33])), [(Source::Own, vec![1])]);
-        held.put((topic(1), source(1)), 1, &[], 0, (0, 0));
+        assert!(!held.put((topic(1), source(1)), 1, &[], 0, ByteLimit { total: 0, per_peer: 0 }));
         assert!(held.take_channel(Scid(1)).is_empty());
+    }
+
+    #[test]
+    fn padded_messages_count_with_their_bytes() {
+        let limit = ByteLimit { total: 200_000, per_peer: 100_000 };
+        let mut held = HeldMessages::default();
+        for scid in 0..100 {
+            for tag in 1..5 {
+                held.put((topic(scid), source(tag)), 1, &[0; 40_000], 0, limit);
+                assert!(held.bytes() <= limit.total);
+            }
+        }
+        assert_eq!(held.len(), 4);
+        assert!(!held.put((topic(7), source(5)), 1, &[0; 100_000], 0, limit), "larger than a peer's share");
+        // A message that replaces a smaller one of its topic is counted with its new size.
+        let mut held = HeldMessages::default();
+        held.put((topic(1), source(1)), 1, &[0; 10], 0, limit);
+        held.put((topic(1), source(1)), 2, &[0; 90_000], 0, limit);
+        assert_eq!(held.bytes(), 90_000 + ENTRY_BYTES);
     }
 }

@@ -204,7 +204,7 @@ impl<L: Log> Gossip<L> {
                 return Err(Refusal::Unconfirmed { scid, tip });
             }
         }
-        if self.pending.contains_key(&lookup_of(message)) {
+        if self.pending.contains(lookup_of(message)) {
             return Err(Refusal::Known);
         }
         match self.compare(message) {
@@ -309,7 +309,7 @@ impl<L: Log> Gossip<L> {
         candidate: Candidate<'_, Box<ChannelAnnouncement>>,
         keys: [PublicKey; 2],
     ) -> Result<(), Refusal> {
-        let Candidate { bytes, message, .. } = candidate;
+        let Candidate { from, bytes, message, .. } = candidate;
         let scid = message.short_channel_id;
         let nodes = [message.node_id_1, message.node_id_2];
         nodes.into_iter().try_for_each(|node| self.check_not_banned(node))?;
@@ -327,16 +327,13 @@ impl<L: Log> Gossip<L> {
             FundingCheck::Off => {}
             FundingCheck::Later => batch.outcome.lookups.push(lookup),
             FundingCheck::First => {
-                if self.pending.contains_key(&lookup) {
+                if self.pending.contains(lookup) {
                     return Err(Refusal::Known);
                 }
-                let waiting = self.pending.len();
-                if waiting >= self.config.lookups_max {
-                    return Err(Refusal::TooManyLookups { waiting });
-                }
                 let since_seconds = batch.now.unix_seconds;
-                self.pending
-                    .insert(lookup, PendingAnnouncement { bytes: bytes.into_owned(), keys, since_seconds });
+                let announcement =
+                    PendingAnnouncement { bytes: bytes.into_owned(), keys, from, since_seconds };
+                self.pending.insert(lookup, announcement, self.config.pending_bytes)?;
                 batch.outcome.lookups.push(lookup);
                 return Ok(());
             }
@@ -607,8 +604,7 @@ impl<L: Log> Gossip<L> {
     }
 
     fn hold(&mut self, batch: &mut Batch<'_>, key: (Topic, Source), timestamp: u32, bytes: &[u8]) {
-        let limits = (self.config.held_messages_max, self.config.held_messages_per_peer_max);
-        self.held.put(key, timestamp, bytes, batch.now.unix_seconds, limits);
+        self.held.put(key, timestamp, bytes, batch.now.unix_seconds, self.config.held_bytes);
         batch.outcome.held += 1;
     }
 

@@ -15,6 +15,7 @@ use fulmen_wire::units::{BlockHeight, NodeId, Sat, Scid};
 use super::held::HeldMessages;
 use super::index::Index;
 use super::ingest::update_of;
+use super::pending::PendingAnnouncements;
 use super::policy::is_usable;
 use super::store::{FILE_HEADER, Location, OpenError, Record, RecordKind, Store, location_of};
 use super::{Gossip, GossipConfig, GraphChange, Log};
@@ -47,7 +48,7 @@ impl<L: Log> Gossip<L> {
             index: loading.index,
             store,
             held: HeldMessages::default(),
-            pending: BTreeMap::new(),
+            pending: PendingAnnouncements::default(),
             banned: loading.banned,
             peers: BTreeMap::new(),
         })

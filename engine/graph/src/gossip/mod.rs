@@ -15,6 +15,7 @@
 //! Budget: a `channel_announcement` in 15 us and a `channel_update` in 3 us of one core in batches of 64 and more, at most
 //! 300 bytes of memory a channel; `cargo bench --bench gossip` and `bench/peers -- gossip` check the times.
 
+mod budget;
 mod change;
 mod compact;
 mod config;
@@ -37,6 +38,7 @@ use std::io;
 use fulmen_secp::Verifier;
 use fulmen_wire::units::{NodeId, Sat, Scid};
 
+pub use budget::ByteLimit;
 pub use change::GraphChange;
 pub use config::{FundingCheck, GossipConfig, GossipTime, Rate};
 pub use outcome::{
@@ -49,7 +51,7 @@ use crate::Direction;
 use held::HeldMessages;
 use index::Index;
 use peer::{Peer, PeerQueries};
-use pending::PendingAnnouncement;
+use pending::PendingAnnouncements;
 use store::Store;
 
 /// Keeps gossip: takes it in, stores it, prunes it, tells it to others.
@@ -69,7 +71,7 @@ pub struct Gossip<L> {
     store: Store<L>,
     held: HeldMessages,
     /// Announcements that are valid and wait for their funding outputs to be looked up.
-    pending: BTreeMap<FundingLookup, PendingAnnouncement>,
+    pending: PendingAnnouncements,
     banned: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Peer>,
 }
@@ -98,10 +100,22 @@ impl<L: Log> Gossip<L> {
         self.index.node_count()
     }
 
-    /// How many messages wait for the channel they are about.
+    /// How many messages are held until the channel they refer to is announced.
     #[must_use]
     pub fn held_count(&self) -> usize {
         self.held.len()
+    }
+
+    /// The bytes that these messages take; bounded by [`GossipConfig::held_bytes`].
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
+    /// The bytes of announcements whose funding outputs are being looked up; bounded by [`GossipConfig::pending_bytes`].
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.bytes()
     }
 
     /// What is known of a channel.

@@ -152,11 +152,11 @@ pub enum Refusal {
     /// The peer has sent more than it may.
     #[error("too many messages")]
     RateLimited,
-    /// Too many announcements wait for their funding outputs to be looked up.
-    #[error("{waiting} announcements wait for their funding outputs already")]
+    /// Too many bytes of announcements wait for their funding outputs to be looked up, of this peer or of all.
+    #[error("{bytes} bytes of announcements wait for their funding outputs already")]
     TooManyLookups {
-        /// How many.
-        waiting: usize,
+        /// The bytes of all sources.
+        bytes: usize,
     },
     /// Too much waits to be written to the store.
     #[error("{bytes} bytes wait to be written already")]

@@ -34,7 +34,7 @@ impl<L: Log> Gossip<L> {
         scids.into_iter().for_each(|scid| self.remove_channel(&mut outcome, scid));
         let held_since = now.unix_seconds.saturating_sub(u64::from(self.config.held_seconds_max));
         self.held.expire(held_since);
-        self.pending.retain(|_, announcement| announcement.since_seconds >= held_since);
+        self.pending.expire(held_since);
         let (messages, faults, queries) = (self.config.messages, self.config.faults, self.config.queries);
         self.peers.retain(|_, peer| {
             peer.connected
@@ -53,7 +53,7 @@ impl<L: Log> Gossip<L> {
         now: GossipTime,
     ) -> GossipOutcome {
         let mut batch = Batch::new(now);
-        if let Some(announcement) = self.pending.remove(&lookup) {
+        if let Some(announcement) = self.pending.remove(lookup) {
             if let FundingAnswer::Unspent { value } = answer {
                 self.accept_pending(&mut batch, announcement, value);
             }

@@ -1,15 +1,16 @@
 //! What a peer cannot do: flood, forge without being noticed, fill memory.
 
 use super::*;
-use crate::gossip::Rate;
+use crate::gossip::{ByteLimit, Rate};
 
 fn config() -> GossipConfig {
     GossipConfig {
         messages: Rate { burst: 10, per_hour: 3_600 },
         faults: Rate { burst: 2, per_hour: 1 },
-        held_messages_max: 6,
-        held_messages_per_peer_max: 4,
-        lookups_max: 2,
+        // Six updates, four of one peer: each has 138 bytes and 256 of overhead.
+        held_bytes: ByteLimit { total: 6 * 394, per_peer: 4 * 394 },
+        // Two announcements of 432 bytes and 512 of overhead.
+        pending_bytes: ByteLimit { total: 2 * 944, per_peer: 2 * 944 },
         peers_max: 2,
         ..plain_config()
     }
@@ -84,11 +85,43 @@ fn held_messages_are_bounded_and_one_peer_cannot_displace_anothers() {
 }
 
 #[test]
+fn padded_gossip_about_unknown_channels_is_bounded_in_bytes() {
+    let limit = ByteLimit { total: 400_000, per_peer: 150_000 };
+    let rate = Rate { burst: 1_000, per_hour: 0 };
+    let config = GossipConfig {
+        held_bytes: limit,
+        pending_bytes: limit,
+        messages: rate,
+        peers_max: 10,
+        funding_check: FundingCheck::First,
+        ..config()
+    };
+    let mut keeper = Keeper::new(config);
+    let padding = vec![0x80; 60_000];
+    let mut refused = 0;
+    for number in 1..20 {
+        let mut update = unsigned_update(scid(number), Direction::OneToTwo, TIMESTAMP);
+        update.extension.clone_from(&padding);
+        let mut channel = unsigned_announcement(scid(100 + number), ends(1, 2));
+        channel.extension.clone_from(&padding);
+        let messages = [signed_update(update, 9), signed_announcement(channel, ends(1, 2))];
+        for tag in 1..7 {
+            let outcome = keeper.ingest_from(peer(tag), &messages, NOW);
+            refused += outcome.refused.len();
+            assert!(keeper.gossip.held_bytes() <= limit.total, "{} bytes held", keeper.gossip.held_bytes());
+            assert!(keeper.gossip.pending_bytes() <= limit.total);
+        }
+    }
+    assert_eq!(keeper.gossip.held_count(), 6, "each of 60 kB");
+    assert!(keeper.gossip.pending_bytes() > 300_000 && refused > 50);
+}
+
+#[test]
 fn lookups_and_unwritten_bytes_are_bounded() {
     let mut keeper = Keeper::new(GossipConfig { funding_check: FundingCheck::First, ..config() });
     let messages: Vec<Vec<u8>> = (1..5).map(|number| announcement(scid(number), ends(1, 2))).collect();
     let outcome = keeper.ingest(&messages);
-    assert_eq!((outcome.lookups.len(), count(&outcome, &Refusal::TooManyLookups { waiting: 2 })), (2, 2));
+    assert_eq!((outcome.lookups.len(), count(&outcome, &Refusal::TooManyLookups { bytes: 2 * 944 })), (2, 2));
     let later = GossipTime { unix_seconds: NOW.unix_seconds + 3_601, ..NOW };
     let _ = keeper.gossip.prune(later);
     assert_eq!(
