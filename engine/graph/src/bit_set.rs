@@ -1,7 +1,7 @@
 //! A set of dense numbers (nodes, edges, blocks) that is emptied in time proportional to its members.
 //!
-//! Owns [`BitSet`], the only place that does arithmetic on words of bits. Searches keep one and reuse it from query to
-//! query, so that a query costs no pass over the whole graph.
+//! Owns [`BitSet`], the only place that does arithmetic on words of bits. Searches keep one and reuse it from query
+//! to query, so that a query costs no pass over the whole graph.
 
 /// Bits in a word.
 const WORD: u32 = u64::BITS;

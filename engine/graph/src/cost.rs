@@ -1,7 +1,7 @@
 //! The unit in which routes are compared.
 
-/// A cost in thousandths of a millisatoshi: fees, the price of delay, and the terms that [`crate::scoring`] adds. It is
-/// compared and never paid. Saturates at `u64::MAX`, more than 180,000 bitcoin.
+/// A cost in thousandths of a millisatoshi: fees, the price of delay, and the terms that [`crate::scoring`] adds. It
+/// is compared and never paid. Saturates at `u64::MAX`, more than 180,000 bitcoin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cost(pub u64);
 

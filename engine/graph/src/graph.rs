@@ -1,11 +1,11 @@
-//! The public channel graph in memory: nodes, channels, and each direction's policy (BOLT 7 `channel_announcement` and
-//! `channel_update`).
+//! The public channel graph in memory: nodes, channels, and each direction's policy (BOLT 7 `channel_announcement`
+//! and `channel_update`).
 //!
-//! Does not check signatures or funding outputs: what is added here has been believed by the caller. A direction whose
-//! policy is not known stays absent; nothing fills it in.
+//! Does not check signatures or funding outputs: the caller has accepted everything added here. A direction with an
+//! unknown policy has none.
 //!
-//! Invariant: `nodes` of a channel are in ascending order of their ids, as BOLT 7 orders them, and each node's list of
-//! channels is sorted by scid, so that the graph's content alone decides every order it shows.
+//! Invariant: the `nodes` of a channel are in ascending order of their ids, as BOLT 7 orders them, and each node's
+//! list of channels is sorted by scid, so that every visible order depends on the graph's content alone.
 
 use std::collections::BTreeMap;
 
@@ -16,26 +16,26 @@ use thiserror::Error;
 /// One direction of one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DirectedChannel {
-    /// Which channel.
+    /// The channel.
     pub scid: Scid,
-    /// Which way.
+    /// Its direction.
     pub direction: Direction,
 }
 
-/// What a node asks for forwarding over one of its channels (BOLT 7 `channel_update`).
+/// A node's policy for forwarding over one of its channels (BOLT 7 `channel_update`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The fixed part of the fee, `fee_base_msat`.
     pub fee_base: Msat,
-    /// The part of the fee that grows with the amount, in millionths of it.
+    /// The proportional part of the fee, in millionths of the forwarded amount.
     pub fee_proportional_millionths: u32,
-    /// By how much the incoming HTLC must expire after the outgoing one.
+    /// The number of blocks by which the incoming HTLC must expire after the outgoing one.
     pub cltv_expiry_delta: CltvDelta,
-    /// The smallest HTLC the channel takes.
+    /// The smallest HTLC that the channel takes.
     pub htlc_minimum: Msat,
-    /// The largest HTLC the channel takes.
+    /// The largest HTLC that the channel takes.
     pub htlc_maximum: Msat,
-    /// Whether the direction is switched off for now.
+    /// Whether the direction is disabled for now.
     pub disabled: bool,
 }
 
@@ -48,7 +48,7 @@ impl Policy {
     }
 }
 
-/// A channel as the public knows it.
+/// A channel of the public graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GraphChannel {
     scid: Scid,
@@ -72,7 +72,7 @@ impl GraphChannel {
         self.nodes
     }
 
-    /// The value of the funding output.
+    /// The value of the funding output, as far as is known.
     #[must_use]
     pub const fn capacity(&self) -> Sat {
         self.capacity
@@ -84,7 +84,7 @@ impl GraphChannel {
         self.policies[direction.origin()].as_ref()
     }
 
-    /// The node one direction leaves.
+    /// The node that a direction leaves.
     #[must_use]
     pub const fn origin(&self, direction: Direction) -> NodeId {
         self.nodes[direction.origin()]
@@ -96,13 +96,13 @@ impl GraphChannel {
         Direction::BOTH.into_iter().find(|direction| self.origin(*direction) == from)
     }
 
-    /// The dense index of the node one direction leaves.
+    /// The dense index of the node that a direction leaves.
     pub(crate) const fn origin_index(&self, direction: Direction) -> u32 {
         self.ends[direction.origin()]
     }
 }
 
-/// Why a change to the graph was refused; the graph is as it was.
+/// The reason why a change was refused. The graph is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum GraphError {
@@ -134,14 +134,14 @@ pub enum GraphError {
         /// The node.
         node: NodeId,
     },
-    /// The graph holds as many nodes or channels as a 32-bit index can tell apart.
+    /// The graph holds as many nodes or channels as 32-bit indices allow.
     #[error("the graph is full")]
     Full,
 }
 
 /// The public channel graph.
 ///
-/// Nodes come into being with their first channel and stay when their last is removed. All iteration is in ascending
+/// Nodes are added with their first channel and stay when their last one is removed. All iteration is in ascending
 /// order of ids.
 #[derive(Clone, Debug, Default)]
 pub struct ChannelGraph {
@@ -160,10 +160,10 @@ impl ChannelGraph {
         ChannelGraph::default()
     }
 
-    /// Adds a channel between two nodes, in either order, with no policy known yet.
+    /// Adds a channel between two nodes, given in either order, with unknown policies.
     ///
     /// # Errors
-    /// When the ends are one node, the scid is taken, or the graph is full.
+    /// When both ends are the same node, the scid is taken, or the graph is full.
     pub fn add_channel(&mut self, scid: Scid, ends: [NodeId; 2], capacity: Sat) -> Result<(), GraphError> {
         let nodes = if ends[0] < ends[1] { ends } else { [ends[1], ends[0]] };
         if nodes[0] == nodes[1] {
@@ -215,7 +215,7 @@ impl ChannelGraph {
         Ok(())
     }
 
-    /// Sets what is known of the funding output's value.
+    /// Sets the capacity of a channel.
     ///
     /// # Errors
     /// When there is no such channel.
@@ -225,7 +225,7 @@ impl ChannelGraph {
         Ok(())
     }
 
-    /// Removes a channel and gives it back.
+    /// Removes a channel and returns it.
     ///
     /// # Errors
     /// When there is no such channel.
@@ -235,8 +235,8 @@ impl ChannelGraph {
             self.adjacency[end as usize].retain(|other| *other != position);
         }
         let removed = self.channels.swap_remove(position as usize);
-        // The last channel has moved into the gap; those who point at it follow. Its scid, and so its place in the
-        // sorted lists, is unchanged.
+        // The last channel has moved into the gap, and references to its position follow. Its scid, and so its place
+        // in the sorted lists, is unchanged.
         if let Some(moved) = self.channels.get(position as usize) {
             let old = self.channels.len() as u32;
             self.channel_positions.insert(moved.scid, position);
@@ -261,7 +261,7 @@ impl ChannelGraph {
         self.channels.len()
     }
 
-    /// Whether the node has ever had a channel here.
+    /// Whether the node has, or has had, a channel here.
     #[must_use]
     pub fn contains_node(&self, node: NodeId) -> bool {
         self.node_indices.contains_key(&node)

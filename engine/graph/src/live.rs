@@ -1,8 +1,8 @@
-//! The graph as it changes: one writer's book, and the snapshot that readers take.
+//! A graph that changes while it is searched: one writer's graph, and the snapshot that readers take.
 //!
-//! Owns: [`LiveGraph`]. Readers take the current [`Snapshot`] without waiting for writers and keep it as long as they
-//! like; writers never wait for readers. A batch of changes is seen whole or not at all. Does no I/O and starts no threads:
-//! who calls it decides how often changes become visible.
+//! Owns [`LiveGraph`]. Readers take the current [`Snapshot`] without waiting for writers and keep it as long as they
+//! need; writers never wait for readers. A batch of changes becomes visible as a whole. Does no I/O and starts no
+//! threads; the caller decides how often changes become visible.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,47 +12,48 @@ use crate::gossip::GraphChange;
 use crate::graph::{ChannelGraph, DirectedChannel, GraphError, Policy};
 use crate::snapshot::Snapshot;
 
-/// A channel graph that is searched while it changes.
+/// A channel graph that can be searched while it changes.
 #[derive(Debug)]
 pub struct LiveGraph {
-    /// What the next snapshot is made from; held by one writer at a time.
-    book: Mutex<ChannelGraph>,
+    /// The graph that the next snapshot is made from; one writer at a time holds the lock.
+    graph: Mutex<ChannelGraph>,
     current: ArcSwap<Snapshot>,
 }
 
 impl LiveGraph {
-    /// Starts from a graph.
+    /// Starts with a graph.
     #[must_use]
     pub fn new(graph: ChannelGraph) -> LiveGraph {
         let current = ArcSwap::from_pointee(Snapshot::new(&graph));
-        LiveGraph { book: Mutex::new(graph), current }
+        LiveGraph { graph: Mutex::new(graph), current }
     }
 
-    /// The graph as of now. It does not change any more.
+    /// The current graph. The snapshot does not change any more.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
-    /// Sets policies (`None`: not known any more) and shows them to whoever takes a snapshot from now on.
+    /// Sets policies (`None` for unknown ones) and publishes a snapshot with them.
     ///
     /// # Errors
-    /// When a channel is not in the graph; then nothing has changed.
+    /// When a channel is not in the graph; then nothing is changed.
     pub fn set_policies(&self, policies: &[(DirectedChannel, Option<Policy>)]) -> Result<(), GraphError> {
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
         let next = self.current.load().with_policies(policies.iter().copied())?;
         for (directed, policy) in policies {
-            book.set_policy_of(directed.scid, directed.direction, *policy)?;
+            graph.set_policy_of(directed.scid, directed.direction, *policy)?;
         }
         self.current.store(Arc::new(next));
         Ok(())
     }
 
-    /// Applies what gossip changed, in order, and shows it to whoever takes a snapshot from now on. As long as no channel
-    /// comes, goes or changes its capacity, that costs as little as [`LiveGraph::set_policies`].
+    /// Applies changes by gossip in order and publishes a snapshot with them. Unless a channel is added, removed or
+    /// changes its capacity, that costs as little as [`LiveGraph::set_policies`].
     ///
     /// # Errors
-    /// When a change does not fit the graph: the stream was not applied whole and in order. Some of it may have been.
+    /// When a change does not fit the graph, because the stream was not applied completely and in order. Some of the
+    /// changes may have been applied.
     pub fn apply(&self, changes: &[GraphChange]) -> Result<(), GraphError> {
         let mut policies = Vec::new();
         for change in changes {
@@ -74,13 +75,13 @@ impl LiveGraph {
         self.set_policies(&policies)
     }
 
-    /// Changes the graph in any way, lays it out anew and shows it to whoever takes a snapshot from now on.
+    /// Changes the graph in any way, lays it out anew and publishes the snapshot.
     ///
-    /// Costs some milliseconds for each ten thousand channels: changes of channels are best gathered.
+    /// Costs some milliseconds per ten thousand channels, so changes of channels should be collected.
     pub fn rebuild<T>(&self, change: impl FnOnce(&mut ChannelGraph) -> T) -> T {
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = change(&mut book);
-        self.current.store(Arc::new(Snapshot::new(&book)));
+        let mut graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = change(&mut graph);
+        self.current.store(Arc::new(Snapshot::new(&graph)));
         outcome
     }
 }
@@ -112,7 +113,7 @@ mod tests {
         live.set_policies(&[(one, Some(policy)), (two, Some(policy))]).unwrap();
         assert_eq!(live.snapshot().policy(one), Some(policy));
         assert_eq!(before.policy(one), None);
-        // A layout made later knows of the updates that came before it.
+        // A later layout includes earlier updates.
         live.rebuild(|graph| graph.add_channel(Scid(2), [NodeId([3; 33]), NodeId([2; 33])], Sat(10)))
             .unwrap();
         assert_eq!(live.snapshot().policy(two), Some(policy));

@@ -1,19 +1,20 @@
-//! The channel graph laid out for searching: nodes, channels and directions as dense numbers, and what a search reads of
-//! a direction packed into 32 bytes (BOLT 7 `channel_update`).
+//! The channel graph laid out for searching: nodes, channels and directions as dense numbers, and the data of a
+//! direction packed into 32 bytes (BOLT 7 `channel_update`).
 //!
-//! Owns: [`Snapshot`], which never changes. Whoever holds one sees the whole graph as it was at one moment, however long
-//! the search takes. A policy update makes a new snapshot that shares all but some kilobytes with the old one; a change
-//! of channels lays the graph out anew. Does not know how the current snapshot is handed around ([`crate::live`]), nor
-//! what is thought of channels beyond their policies ([`crate::scoring`]).
+//! Owns [`Snapshot`], which never changes: it shows the whole graph as of one moment, however long a search takes. A
+//! policy update makes a new snapshot that shares all but some kilobytes with the old one; a change of channels lays
+//! the graph out anew. Does not know how the current snapshot is published ([`crate::live`]), nor scores of channels
+//! ([`crate::scoring`]).
 //!
-//! Layout: nodes are numbered in ascending order of their ids, channels in that of their scids. An *edge* is one direction
-//! of a channel. Edges are numbered by the node they lead into, then by how dear they are when the graph is laid out, so
-//! that what a backward search looks at is contiguous and what it can leave out comes last. They lie in chunks (`chunks`),
-//! all of one size, which snapshots share until one of them is written to. Of large nodes, `heads` says in a few bytes what
-//! each block of edges costs at least.
+//! Layout: nodes are numbered in ascending order of their ids, channels in that of their scids. An *edge* is one
+//! direction of a channel. Edges are numbered by the node they lead into, then by their cost at the time of the
+//! layout: the edges that a backward search reads are contiguous, and those that it can skip come last. They lie in
+//! chunks of equal size (`chunks`), which snapshots share until one of them writes to a chunk. At large nodes,
+//! `heads` gives a lower bound on the cost of each block of edges.
 //!
-//! Invariant: numbers follow from the graph's content at the time of the layout. Every channel has both its edges; one
-//! without a usable policy takes no amount (`Edge::minimum`). Budget: 32 bytes an edge, about 150 bytes a channel in all.
+//! Invariant: numbers follow from the graph's content at the time of the layout. Every channel has two edges; one
+//! without a usable policy takes no amount (`Edge::minimum`). Budget: 32 bytes per edge, about 150 bytes per channel
+//! in all.
 
 mod chunks;
 mod edge;
@@ -30,43 +31,66 @@ use crate::snapshot::chunks::Chunks;
 pub(crate) use crate::snapshot::edge::{Edge, RoughCapacity};
 use crate::snapshot::heads::{BLOCK_EDGES, Heads, block_count};
 
-/// The whole public graph at one moment, laid out for searching.
+/// The public graph as of one moment, laid out for searching. Cloning shares all data.
+///
+/// ```
+/// use fulmen_graph::snapshot::Snapshot;
+/// use fulmen_graph::{ChannelGraph, DirectedChannel, Direction, Policy};
+/// use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat, Scid};
+///
+/// let mut graph = ChannelGraph::new();
+/// graph.add_channel(Scid(1), [NodeId([2; 33]), NodeId([3; 33])], Sat(100_000))?;
+/// let before = Snapshot::new(&graph);
+///
+/// let directed = DirectedChannel { scid: Scid(1), direction: Direction::OneToTwo };
+/// let policy = Policy {
+///     fee_base: Msat(1_000),
+///     fee_proportional_millionths: 100,
+///     cltv_expiry_delta: CltvDelta(40),
+///     htlc_minimum: Msat(1),
+///     htlc_maximum: Msat(100_000_000),
+///     disabled: false,
+/// };
+/// let after = before.with_policies([(directed, Some(policy))])?;
+/// assert_eq!((before.policy(directed), after.policy(directed)), (None, Some(policy)));
+/// # Ok::<(), fulmen_graph::GraphError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     shape: Arc<Shape>,
     edges: Chunks,
-    /// Of the edges into each node, in the order of their numbers.
+    /// The heads of the edges into each node, in the order of their numbers.
     inward: Heads,
-    /// Of the edges out of each node, in the order of [`Shape::outgoing`].
+    /// The heads of the edges out of each node, in the order of [`Shape::outgoing`].
     outward: Heads,
 }
 
-/// What policy updates do not change.
+/// The part of a snapshot that policy updates do not change.
 #[derive(Debug)]
 pub(crate) struct Shape {
     /// In ascending order.
     node_ids: Vec<NodeId>,
-    /// Where each node's incoming edges start; one more than there are nodes.
+    /// For each node the number of its first incoming edge, and the number of all edges at the end.
     incoming: Vec<u32>,
-    /// For each node where its heads start; one more than there are nodes.
+    /// For each node the number of its first block, and the number of all blocks at the end.
     blocks: Vec<u32>,
-    /// For each edge, the node it leaves.
+    /// For each edge the node it leaves.
     sources: Vec<u32>,
-    /// For each edge, the other direction of its channel.
+    /// For each edge the other direction of its channel.
     reverse: Vec<u32>,
-    /// The edges into each node once more, in the order of what it costs to leave the node by their reverse.
+    /// For each node its incoming edges, ordered by the cost of leaving the node over their reverse.
     outgoing: Vec<u32>,
-    /// For each edge, its channel.
+    /// For each edge its channel.
     channel_of: Vec<u32>,
     /// In ascending order.
     scids: Vec<Scid>,
     capacities: Vec<Sat>,
-    /// For each channel, its two edges in the order of [`Direction::BOTH`].
+    /// For each channel its two edges in the order of [`Direction::BOTH`].
     edges_of: Vec<[u32; 2]>,
 }
 
 impl Snapshot {
-    /// Lays a graph out.
+    /// Lays out a graph.
     #[must_use]
     pub fn new(graph: &ChannelGraph) -> Snapshot {
         let (shape, edges) = Shape::new(graph);
@@ -76,9 +100,9 @@ impl Snapshot {
         Snapshot { edges: Chunks::new(&edges), inward, outward, shape: Arc::new(shape) }
     }
 
-    /// This graph with other policies: `None` makes one unknown. Of several for one direction the last counts. Costs a few
-    /// microseconds and some kilobytes for each part of the graph that is written to, so that many at once are cheaper
-    /// than each for itself.
+    /// This graph with other policies; `None` makes a policy unknown. The last of several policies for one direction
+    /// counts. Costs a few microseconds and some kilobytes for each chunk that is written to, so that many updates at
+    /// once are cheaper than each alone.
     ///
     /// # Errors
     /// When a channel is not in the graph.
@@ -127,19 +151,19 @@ impl Snapshot {
         &self.shape.node_ids
     }
 
-    /// The policy of one direction; its maximum is bounded by the capacity. `None` when there is none.
+    /// The policy of one direction, with its maximum limited to the capacity; `None` when it is unknown.
     #[must_use]
     pub fn policy(&self, directed: DirectedChannel) -> Option<Policy> {
         self.edge(self.edge_index(directed)?).policy()
     }
 
-    /// The value of a channel's funding output.
+    /// The value of a channel's funding output; `None` for an unknown channel.
     #[must_use]
     pub fn capacity(&self, scid: Scid) -> Option<Sat> {
         Some(self.shape.capacities[self.channel_index(scid)? as usize])
     }
 
-    /// The bytes it takes, shared ones included.
+    /// The size in bytes, including data shared with other snapshots.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let shape = &*self.shape;
@@ -168,18 +192,18 @@ impl Snapshot {
         self.shape.node_ids[node as usize]
     }
 
-    /// The number of edges: numbers of edges are below it.
+    /// The number of edges, an exclusive upper bound on their numbers.
     pub(crate) fn edge_count(&self) -> usize {
         self.shape.reverse.len()
     }
 
-    /// The numbers of the edges that lead into a node.
+    /// The numbers of the edges into a node.
     #[inline]
     pub(crate) fn incoming(&self, node: u32) -> Range<u32> {
         self.shape.incoming(node)
     }
 
-    /// The edges of consecutive numbers, in runs: the number of a run's first edge, and the run.
+    /// Edges of consecutive numbers in runs: the number of the run's first edge, and the run.
     #[inline]
     pub(crate) fn runs(&self, edges: Range<u32>) -> impl Iterator<Item = (u32, &[Edge])> {
         self.edges.runs(edges)
@@ -191,7 +215,7 @@ impl Snapshot {
         self.edges.at(edge)
     }
 
-    /// The node an edge leaves.
+    /// The node that an edge leaves.
     #[inline]
     pub(crate) fn source(&self, edge: u32) -> u32 {
         self.shape.sources[edge as usize]
@@ -203,19 +227,20 @@ impl Snapshot {
         &self.shape.sources[edges.start as usize..edges.end as usize]
     }
 
-    /// Places in the order of edges out of a node, as the edges into it that they are the reverse of.
+    /// A range of positions in the order of edges out of a node, as the incoming edges that they are the reverse of.
     #[inline]
     pub(crate) fn outgoing(&self, places: Range<u32>) -> &[u32] {
         &self.shape.outgoing[places.start as usize..places.end as usize]
     }
 
-    /// The blocks of a node's edges; none when there is but one.
+    /// The blocks of a node's edges; empty when they fit into one.
     #[inline]
     pub(crate) fn blocks(&self, node: u32) -> Range<u32> {
         self.shape.blocks[node as usize]..self.shape.blocks[node as usize + 1]
     }
 
-    /// The numbers of the edges into a node that make up one of its blocks; or places in the order of those out of it.
+    /// The numbers of the edges into a node that form one of its blocks; also the positions of the corresponding
+    /// block of edges out of it.
     #[inline]
     pub(crate) fn block(&self, node: u32, block: u32) -> Range<u32> {
         let edges = self.incoming(node);
@@ -223,7 +248,7 @@ impl Snapshot {
         start..edges.end.min(start + BLOCK_EDGES)
     }
 
-    /// For blocks of edges into a node, in runs, one edge that is as good as each open one of its block.
+    /// The heads of blocks of edges into a node, in runs: each covers the enabled edges of its block.
     #[inline]
     pub(crate) fn inward_heads(&self, blocks: Range<u32>) -> impl Iterator<Item = (u32, &[Edge])> {
         self.inward.runs(blocks)
@@ -235,13 +260,13 @@ impl Snapshot {
         self.outward.runs(blocks)
     }
 
-    /// The other direction of an edge's channel: it leads into the edge's source.
+    /// The other direction of an edge's channel.
     #[inline]
     pub(crate) fn reverse(&self, edge: u32) -> u32 {
         self.shape.reverse[edge as usize]
     }
 
-    /// The node an edge leads into.
+    /// The node that an edge leads into.
     #[inline]
     pub(crate) fn target(&self, edge: u32) -> u32 {
         self.shape.sources[self.reverse(edge) as usize]
@@ -260,7 +285,7 @@ impl Snapshot {
         self.shape.capacities[self.shape.channel_of[edge as usize] as usize]
     }
 
-    /// The number of a channel's edge.
+    /// The number of a direction's edge.
     pub(crate) fn edge_index(&self, directed: DirectedChannel) -> Option<u32> {
         Some(self.edge_of(self.channel_index(directed.scid)?, directed.direction))
     }
@@ -270,8 +295,8 @@ impl Snapshot {
         Some(self.shape.edges_of[self.channel_index(scid)? as usize])
     }
 
-    /// Adds the blocks that an edge is in: to the first set the block of edges into its target, to the second that of edges
-    /// out of its source.
+    /// Adds the blocks of an edge: to the first set the block of edges into its target, to the second the block of
+    /// edges out of its source.
     pub(crate) fn mark_blocks(&self, edge: u32, sets: &mut [BitSet; 2]) {
         for (set, block) in sets.iter_mut().zip(self.shape.blocks_of(edge)) {
             if let Some(block) = block {
@@ -280,7 +305,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether edges have the same numbers in both: only policies lie between them.
+    /// Whether edges have the same numbers in both, so that they differ by policies only.
     pub(crate) fn same_shape(&self, other: &Snapshot) -> bool {
         Arc::ptr_eq(&self.shape, &other.shape)
     }
@@ -295,7 +320,7 @@ impl Snapshot {
 }
 
 impl Shape {
-    /// Numbers everything, and gives the edges in the order of their numbers.
+    /// Numbers everything, and returns the edges in the order of their numbers.
     fn new(graph: &ChannelGraph) -> (Shape, Vec<Edge>) {
         let node_ids: Vec<NodeId> = graph.nodes().collect();
         let mut rank = vec![0_u32; node_ids.len()];
@@ -370,7 +395,7 @@ impl Shape {
         self.incoming[node as usize]..self.incoming[node as usize + 1]
     }
 
-    /// The blocks that an edge is in: among those into its target, and among those out of its source.
+    /// The block of an edge among those into its target, and among those out of its source.
     fn blocks_of(&self, edge: u32) -> [Option<u32>; 2] {
         let opposite = self.reverse[edge as usize];
         let [target, source] = [opposite, edge].map(|edge| self.sources[edge as usize]);
@@ -383,7 +408,7 @@ impl Shape {
         [inward, outward]
     }
 
-    /// The block of a place among a node's edges, if the node has blocks.
+    /// The block of a position among a node's edges, if the node has blocks.
     fn block(&self, node: u32, place: impl FnOnce(Range<u32>) -> u32) -> Option<u32> {
         let edges = self.incoming(node);
         let start = edges.start;
@@ -391,7 +416,7 @@ impl Shape {
     }
 }
 
-/// The places of each node's edges by rank; of one rank, as they were.
+/// The positions of each node's edges in ascending order of rank, ties in their original order.
 fn ranked(nodes: &[u32], rank: impl Fn(u32) -> u64) -> Vec<u32> {
     let mut order: Vec<(u64, u32)> = (0..nodes[nodes.len() - 1]).map(|at| (rank(at), at)).collect();
     for pair in nodes.windows(2) {
@@ -400,7 +425,7 @@ fn ranked(nodes: &[u32], rank: impl Fn(u32) -> u64) -> Vec<u32> {
     order.into_iter().map(|(_, at)| at).collect()
 }
 
-/// Where each node's blocks start, and one more.
+/// For each node the number of its first block, and the number of all blocks at the end.
 fn blocks(nodes: &[u32]) -> Vec<u32> {
     let mut blocks = vec![0];
     let mut count = 0;

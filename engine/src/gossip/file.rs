@@ -1,7 +1,7 @@
-//! The gossip store's file (see `fulmen_graph::gossip` for what is in it).
+//! The file of the gossip store; `fulmen_graph::gossip` describes its contents.
 //!
-//! Nothing here is synced to the disk: what a crash tears off the end will come by gossip again. Only a rewritten file is,
-//! before it takes the old one's place, so that a crash leaves one of the two.
+//! Writes are not synced: gossip that a crash tears off is fetched again. Only a rewritten file is synced, before it
+//! replaces the old one, so that a crash leaves one of the two.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use fulmen_graph::gossip::Log;
 
-/// A gossip store on a disk.
+/// A gossip store in a file.
 #[derive(Debug)]
 pub struct FileLog {
     path: PathBuf,
@@ -17,10 +17,10 @@ pub struct FileLog {
 }
 
 impl FileLog {
-    /// Opens the file, or makes an empty one.
+    /// Opens the file, or creates an empty one.
     ///
     /// # Errors
-    /// What the system says.
+    /// When the operating system cannot open or create the file.
     pub fn open(path: &Path) -> io::Result<FileLog> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         Ok(FileLog { path: path.to_owned(), file })

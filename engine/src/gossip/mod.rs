@@ -1,14 +1,14 @@
 //! The gossip service: a thread that takes in the gossip of peers, keeps the graph up to date and answers peers.
 //!
-//! Owns: the thread, its bounded queue ([`queue`]), and its schedule: gossip is processed in batches as it arrives, relayed
-//! once a minute, pruned once an hour. The rules are those of `fulmen_graph::gossip`. Does not use sockets or the chain;
-//! [`Peers`] does.
+//! Owns: the thread, its bounded queue ([`queue`]), and its schedule: gossip is processed in batches as it arrives,
+//! relayed once a minute, pruned once an hour. The rules are those of `fulmen_graph::gossip`. Does not use sockets or
+//! the chain; [`Peers`] does.
 //!
-//! An embedder passes on each [`Event::Gossip`](fulmen_proto::forward::Event::Gossip) of the engine, and reports peers that
-//! connect and disconnect, and the chain's height. Routes are searched on the [`LiveGraph`] given here.
+//! An embedder passes on each [`Event::Gossip`](fulmen_proto::forward::Event::Gossip) of the engine, and reports
+//! peers that connect and disconnect, and the chain's height. Routes are searched on the [`LiveGraph`] given here.
 //!
-//! Invariant: the queue is bounded in bytes, for each peer and in all. Gossip that does not fit is dropped, since it can be
-//! fetched again. Channels are laid out anew at most once a second.
+//! Invariant: the queue is bounded in bytes, for each peer and in all. Gossip that does not fit is dropped, since it
+//! can be fetched again. Channels are laid out anew at most once a second.
 
 mod file;
 mod queue;
@@ -34,7 +34,7 @@ pub use file::FileLog;
 use self::queue::{Queue, QueueReader, Queued};
 use crate::runtime::Clock;
 
-/// Carries out what the service decides. Called on the service's thread; it must not wait for a peer.
+/// Carries out the service's decisions. Called on the service's thread; it must not wait for a peer.
 pub trait Peers: Send + 'static {
     /// How many more bytes may be sent to the peer now.
     fn room(&self, peer: NodeId) -> usize;
@@ -103,8 +103,9 @@ impl GossipService {
         Ok(GossipService { queue: Some(queue), thread: Some(thread) })
     }
 
-    /// Queues an input; returns whether there was room for it. Messages of peers are refused when the peer or all peers
-    /// together have too many bytes in the queue: 8 MiB and 32 MiB. Other inputs are refused only when 4,096 of them wait.
+    /// Queues an input; returns whether there was room for it. Messages of peers are refused when the peer or all
+    /// peers together have too many bytes in the queue: 8 MiB and 32 MiB. Other inputs are refused only when 4,096 of
+    /// them wait.
     pub fn offer(&self, input: GossipInput) -> bool {
         self.queue.as_ref().is_some_and(|queue| queue.offer(input))
     }

@@ -1,10 +1,10 @@
 //! The queue in front of the gossip thread, bounded in bytes for each peer and in all.
 //!
-//! Owns the accounting. Announcements are encoded once, when they are queued, and counted with their encoded size; any
-//! thread may queue.
+//! Owns the accounting. Announcements are encoded once, when they are queued, and counted with their encoded size;
+//! any thread may queue.
 //!
-//! Invariant: the bytes counted for a peer are those of its messages in the queue, so that a peer that floods the queue
-//! delays only its own gossip, and control inputs always find room while fewer than [`CONTROL_MAX`] wait.
+//! Invariant: the bytes counted for a peer are those of its messages in the queue, so that a peer that floods the
+//! queue delays only its own gossip, and control inputs always find room while fewer than [`CONTROL_MAX`] wait.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Two services talk, without threads: what one believes the other comes to believe, and forgers are shown the door.
+//! Two services exchange gossip without threads: one accepts the messages of the other, and a forger is disconnected.
 
 use std::sync::Mutex;
 
@@ -19,7 +19,7 @@ const SCID: Scid = Scid(800_000 << 40);
 const ALICE: NodeId = NodeId([2; 33]);
 const BOB: NodeId = NodeId([3; 33]);
 
-/// Collects what is to be done.
+/// Records the calls.
 #[derive(Clone, Debug, Default)]
 struct RecordingPeers(Arc<Mutex<Collected>>);
 
@@ -173,7 +173,7 @@ fn what_one_believes_the_other_hears_and_believes() {
     bob.work(vec![control(GossipInput::Funding(lookup, answer))], NOW_MS + RELAY_MS + REBUILD_MS);
     let snapshot = theirs.snapshot();
     assert_eq!((snapshot.channel_count(), snapshot.capacity(SCID)), (1, Some(Sat(5_000))));
-    // Asked by id, it answers at once.
+    // A query by id is answered at once.
     let query = QueryShortChannelIds {
         chain_hash: ChainHash::REGTEST,
         short_channel_ids: vec![SCID],

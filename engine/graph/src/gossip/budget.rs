@@ -1,6 +1,6 @@
 //! Bytes of memory by source, so that every store of unverified or unconfirmed gossip is bounded in bytes.
 //!
-//! Owns the sums. Does not decide what is dropped when a limit is reached.
+//! Owns the sums. Does not decide which entry is dropped when a limit is reached.
 //!
 //! Invariant: the total is the sum over the sources, and no source is listed with zero bytes.
 

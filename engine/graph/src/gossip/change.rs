@@ -1,11 +1,9 @@
-//! What accepted gossip changes in the channel graph (BOLT 7), as values in the order in which they are to be applied.
+//! Changes of the channel graph by accepted gossip (BOLT 7), in the order in which they must be applied.
 //!
-//! Owns: the changes, and how [`ChannelGraph`] takes them. Whatever else holds a graph (a snapshot for path-finding) takes
-//! the same stream.
+//! Owns the changes, and their application to [`ChannelGraph`]. Every other graph takes the same stream.
 //!
-//! Invariant: the stream is sound by itself. A channel is added before anything is said of it and not added twice; a
-//! policy is set only where routes may use it, so that whoever applies the stream need not look at features, limits or
-//! node announcements again.
+//! Invariant: the stream is consistent by itself. A channel is added once, before any other change of it; a policy is
+//! set only where routes may use it, so that no consumer has to look at features, limits or node announcements again.
 
 use fulmen_wire::features::Features;
 use fulmen_wire::units::{NodeId, Sat, Scid};
@@ -16,53 +14,53 @@ use crate::{ChannelGraph, Direction, GraphError, Policy};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GraphChange {
-    /// A channel was announced; no policy of it is known yet.
+    /// A channel was announced; its policies are unknown.
     ChannelAdded {
         /// The channel.
         scid: Scid,
         /// Its two nodes, the lower id first.
         nodes: [NodeId; 2],
-        /// The value of its funding output where that was looked up; else the larger `htlc_maximum_msat` of its last
+        /// The value of its funding output if that was looked up; else the larger `htlc_maximum_msat` of its last
         /// updates, which is zero before the first.
         capacity: Sat,
     },
-    /// The funding output was looked up later, or an update speaks for more or less than was thought to be there.
+    /// The funding output was looked up, or an update implies another capacity.
     CapacityChanged {
         /// The channel.
         scid: Scid,
-        /// What `capacity` of [`GraphChange::ChannelAdded`] is from now on.
+        /// The new `capacity`, as in [`GraphChange::ChannelAdded`].
         capacity: Sat,
     },
-    /// A direction has this policy from now on; it may be disabled by it.
+    /// A direction has a new policy, which may disable it.
     PolicySet {
         /// The channel.
         scid: Scid,
-        /// Which way.
+        /// The direction.
         direction: Direction,
-        /// Under which conditions.
+        /// The policy.
         policy: Policy,
     },
-    /// A direction is not to be used until a policy is set again: its limits contradict each other, or the node it leaves
-    /// requires what is not known here.
+    /// A direction must not be used until a policy is set again: its limits contradict each other, or the node it
+    /// leaves requires unknown features.
     PolicyRemoved {
         /// The channel.
         scid: Scid,
-        /// Which way.
+        /// The direction.
         direction: Direction,
     },
-    /// A channel is gone: spent, stale or disbelieved.
+    /// A channel was removed: spent, stale, or signed by a banned node.
     ChannelRemoved {
         /// The channel.
         scid: Scid,
     },
-    /// A node described itself.
+    /// A node was announced.
     NodeAnnounced {
         /// The node.
         node: NodeId,
-        /// What it supports and requires.
+        /// The features it supports and requires.
         features: Features,
     },
-    /// A node's last channel is gone, and what it said of itself with it.
+    /// A node and its announcement were removed with its last channel.
     NodeRemoved {
         /// The node.
         node: NodeId,
@@ -70,10 +68,10 @@ pub enum GraphChange {
 }
 
 impl ChannelGraph {
-    /// Applies one change. What nodes say of themselves is not held here and changes nothing.
+    /// Applies one change. Node announcements change nothing.
     ///
     /// # Errors
-    /// When the change does not fit the graph: the stream it comes from was not applied whole and in order.
+    /// When the change does not fit the graph, because the stream was not applied completely and in order.
     pub fn apply(&mut self, change: &GraphChange) -> Result<(), GraphError> {
         match change {
             GraphChange::ChannelAdded { scid, nodes, capacity } => self.add_channel(*scid, *nodes, *capacity),

@@ -1,7 +1,7 @@
-//! Rewriting the store when too much of it is dead.
+//! Rewriting the store when too much of it is dead, that is, superseded or removed.
 //!
-//! Invariant: what is alive keeps its order, so that an announcement still stands before what depends on it, and whoever
-//! was told everything up to a location in the old log knows where to go on in the new one.
+//! Invariant: live records keep their order, so that an announcement still precedes the records that depend on it,
+//! and a peer's position in the old log has an equivalent in the new one.
 
 use std::io;
 
@@ -12,12 +12,12 @@ use super::store::{FILE_HEADER, Location, Record, RecordKind, file_header, locat
 use super::{Gossip, Log};
 use crate::Direction;
 
-/// A store with less dead than this is left alone.
+/// A store with fewer dead bytes is not rewritten.
 const DEAD_BYTES_MIN: u64 = 4 << 20;
-/// How much is read at a time.
+/// Bytes read at a time.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// A message that moves.
+/// A message that is moved.
 enum Moved {
     Announcement(usize, Location),
     Update(usize, Direction, Location),
@@ -25,7 +25,7 @@ enum Moved {
 }
 
 impl Moved {
-    /// Where to.
+    /// Its new location.
     const fn location(&self) -> Location {
         match self {
             Moved::Announcement(_, location) | Moved::Update(_, _, location) | Moved::Node(_, location) => {
@@ -36,10 +36,10 @@ impl Moved {
 }
 
 impl<L: Log> Gossip<L> {
-    /// Rewrites the store if more than a third of it is dead; says whether it was.
+    /// Rewrites the store if more than a third of it is dead; returns whether it was rewritten.
     ///
     /// # Errors
-    /// When the log cannot be read or replaced; all is as it was then.
+    /// When the log cannot be read or replaced; nothing is changed then.
     pub fn compact(&mut self) -> io::Result<bool> {
         let dead = self.store.dead_bytes();
         if dead < DEAD_BYTES_MIN || dead * 3 < self.store.end() {
@@ -49,7 +49,7 @@ impl<L: Log> Gossip<L> {
         Ok(true)
     }
 
-    /// Rewrites the store with what is alive.
+    /// Rewrites the store with its live records.
     pub(super) fn rewrite(&mut self) -> io::Result<()> {
         let mut contents = file_header(self.store.chain_hash()).to_vec();
         for node in &self.banned {
@@ -81,14 +81,15 @@ impl<L: Log> Gossip<L> {
             self.follow(moved);
         }
         for position in 0..self.index.channel_count() {
-            // The first update that is left; a peer between it and the one that was first hears of the channel twice.
+            // The first update that is left. A peer whose position lies between it and the former first one receives
+            // the channel twice.
             let channel = self.index.channel_at_mut(position);
             channel.public_at = channel.updates.iter().flatten().map(|update| update.location.offset()).min();
         }
         Ok(())
     }
 
-    /// Where a record goes, if it is a message that is alive.
+    /// The new location of a record, if it is a live message.
     fn alive(&self, offset: u64, record: Record<'_>, to: u64) -> Option<Moved> {
         if record.kind != RecordKind::Message {
             return None;
@@ -115,7 +116,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// What is known of a channel beside its messages.
+    /// Writes the state of a channel beside its messages.
     fn write_channel_state(&self, contents: &mut Vec<u8>, position: usize) {
         let channel = self.index.channel_at(position);
         let scid = channel.scid.0.to_le_bytes();

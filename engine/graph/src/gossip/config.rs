@@ -1,7 +1,7 @@
-//! What the keeper of gossip can be told to do, and the time it is told.
+//! The configuration of the gossip store, and the time that is passed to its calls.
 //!
-//! Owns: limits, all of which have defaults that suit a node on the main network, and whether funding outputs are looked
-//! up. Reads no clock: [`GossipTime`] comes with each call.
+//! Owns the limits, whose defaults suit a node on the main network, and the choice whether funding outputs are looked
+//! up. Reads no clock: [`GossipTime`] is passed to each call.
 
 use fulmen_wire::units::{BlockHeight, ChainHash};
 
@@ -10,39 +10,39 @@ use super::budget::ByteLimit;
 /// The most channels in one `reply_channel_range`, so that it fits into a message.
 pub(super) const RANGE_SCIDS_MAX: usize = 8_000;
 
-/// Whether channels are believed before their funding outputs have been looked up (BOLT 7, `channel_announcement`). Who
-/// looks them up is the caller's affair.
+/// Whether channels are accepted before their funding outputs were looked up (BOLT 7, `channel_announcement`). The
+/// caller looks them up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FundingCheck {
-    /// Signatures are enough. Anybody can then announce channels that do not exist.
+    /// Never look up. Anybody can then announce channels that do not exist.
     Off,
-    /// Channels are used at once and dropped when their output turns out to be missing. Until then an invented channel can
-    /// stand in a real one's place.
+    /// Use channels at once and remove them when the output turns out to be missing. Until then an invented channel
+    /// can occupy the id of a real one.
     Later,
-    /// No channel is used before its output was found.
+    /// Use no channel before its output was found.
     First,
 }
 
-/// How often something may happen: `burst` times at once, and `per_hour` times an hour in the long run.
+/// A rate limit: at most `burst` events at once, and `per_hour` events per hour in the long run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many times at once.
+    /// Events at once.
     pub burst: u32,
-    /// How many times an hour.
+    /// Events per hour.
     pub per_hour: u32,
 }
 
-/// What time it is, to the caller's knowledge.
+/// The current time and height.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GossipTime {
     /// Seconds since 1970.
     pub unix_seconds: u64,
-    /// The chain's height; without it the age of funding outputs is not checked and none are forgotten.
+    /// The chain's height. Without it the age of funding outputs is not checked, and no spent channel is removed.
     pub tip: Option<BlockHeight>,
 }
 
-/// The rules gossip is kept by.
+/// The configuration of a gossip store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GossipConfig {
@@ -50,31 +50,32 @@ pub struct GossipConfig {
     pub chain_hash: ChainHash,
     /// Whether funding outputs are looked up.
     pub funding_check: FundingCheck,
-    /// How far ahead of our clock a timestamp may be.
+    /// How many seconds a timestamp may lie ahead of the current time.
     pub future_max_seconds: u32,
-    /// How old the last update of either direction may be before the channel is forgotten.
+    /// The age in seconds of the last update of either direction at which a channel is removed.
     pub stale_after_seconds: u32,
-    /// How many blocks after its funding output was spent a channel is forgotten.
+    /// The number of blocks after the spend of its funding output at which a channel is removed.
     pub forget_spent_after_blocks: u32,
-    /// How many confirmations a channel needs to be announced; one less is allowed for a block not yet seen.
+    /// The confirmations that a channel needs to be announced; one less is accepted for a block not seen yet.
     pub confirmations_min: u32,
-    /// Bytes of messages that are held, unverified, until the channel they refer to is announced.
+    /// Limit on the bytes of messages that are held, unverified, until the channel they refer to is announced.
     pub held_bytes: ByteLimit,
-    /// How long a message is held.
+    /// For how many seconds a message is held, and a lookup may be unanswered.
     pub held_seconds_max: u32,
-    /// Bytes of announcements whose funding outputs are being looked up.
+    /// Limit on the bytes of announcements whose funding outputs are being looked up.
     pub pending_bytes: ByteLimit,
-    /// How many peers are known at a time; messages of further ones are refused.
+    /// Limit on the peers whose state is kept; messages of further peers are refused.
     pub peers_max: usize,
-    /// Messages of one peer.
+    /// The rate of messages of one peer.
     pub messages: Rate,
-    /// Messages of one peer that are malformed or wrongly signed; one more, and it should be disconnected.
+    /// The rate of malformed or wrongly signed messages of one peer; it should be disconnected when it exceeds the
+    /// rate.
     pub faults: Rate,
-    /// Queries of one peer.
+    /// The rate of queries of one peer.
     pub queries: Rate,
-    /// How many channels one `reply_channel_range` tells at most; what fits into a message bounds it too.
+    /// Limit on the channels in one `reply_channel_range`; the size of a message limits them as well.
     pub reply_scids_max: usize,
-    /// How many bytes may wait to be written to the store; beyond, messages are refused.
+    /// Limit on the bytes that wait to be written to the store; beyond it, messages are refused.
     pub unwritten_bytes_max: usize,
 }
 

@@ -1,10 +1,10 @@
 //! Updates and node announcements that arrived before the channel they refer to (BOLT 7 allows any order of arrival).
 //!
-//! None of these messages is verified, since their signer is not known yet. The messages of each peer are kept apart, so
-//! that a peer's forgeries do not displace the messages that another relays.
+//! None of these messages is verified, since their signer is not known yet. The messages of each peer are kept apart,
+//! so that a peer's forgeries do not displace the messages that another relays.
 //!
-//! Invariant: the bytes held never exceed [`super::GossipConfig::held_bytes`]. The source with the most bytes loses its
-//! oldest messages first.
+//! Invariant: the bytes held never exceed [`super::GossipConfig::held_bytes`]. The source with the most bytes loses
+//! its oldest messages first.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::budget::{ByteBudget, ByteLimit};
 use super::outcome::Source;
 use crate::Direction;
 
-/// What an entry takes beside the message: its keys and the nodes of two maps, rounded up.
+/// The size of an entry beside the message: its keys and the nodes of two maps, rounded up.
 const ENTRY_BYTES: usize = 256;
 
 /// The subject of a message.
@@ -51,8 +51,8 @@ impl HeldMessages {
         self.budget.total()
     }
 
-    /// Holds a message unless the same source has sent a newer one on the topic, or the message alone exceeds a limit.
-    /// Returns whether it is held.
+    /// Holds a message unless the same source has sent a newer one on the topic, or the message alone exceeds a
+    /// limit. Returns whether it is held.
     pub(super) fn put(
         &mut self,
         (topic, source): (Topic, Source),

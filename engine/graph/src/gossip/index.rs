@@ -1,10 +1,10 @@
-//! What is known, without the messages it is known from: channels and nodes, and where their messages are in the store.
+//! The index: channels and nodes, and the locations of their messages in the store.
 //!
-//! Owns: the relation between channels and nodes, and the counts that say when a node is gone. Policies are not here but
-//! with whoever applies the changes.
+//! Owns the relation between channels and nodes, and the counts that decide when a node is removed. Does not hold
+//! policies; the consumers of the changes do.
 //!
-//! Invariant: a node is present exactly while it has a channel. Hash maps are only looked up, never walked.
-//! Budget: 112 bytes a channel and 128 a node, beside 12 and 37 bytes, plus slack, in the maps.
+//! Invariant: a node is present exactly while it has a channel. Hash maps are only looked up, never iterated. Budget:
+//! 112 bytes per channel and 128 per node, beside 12 and 37 bytes, plus slack, in the maps.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ pub(super) struct Update {
     pub(super) timestamp: u32,
     /// CRC32C of the message without signature and timestamp.
     pub(super) checksum: u32,
-    /// What the channel must have at least for its `htlc_maximum_msat`.
+    /// The capacity that `htlc_maximum_msat` implies.
     pub(super) capacity: Sat,
 }
 
@@ -33,21 +33,21 @@ pub(super) struct ChannelEntry {
     pub(super) nodes: [u32; 2],
     pub(super) announcement: Location,
     pub(super) updates: [Option<Update>; 2],
-    /// Where in the log the record is with which the channel became fit to be told to others: its first update's.
+    /// The offset of the record that made the channel public: its first update's.
     pub(super) public_at: Option<u64>,
-    /// The funding output's value, once it was looked up.
+    /// The value of the funding output, once it was looked up.
     pub(super) funding: Option<Sat>,
     /// When the announcement was accepted, in seconds since 1970.
     pub(super) announced_at: u32,
     pub(super) spent_at: Option<BlockHeight>,
-    /// Whether routes may use it: it has no feature they would have to understand.
+    /// Whether routes may use it: it requires no unknown feature.
     pub(super) routable: bool,
     /// Which directions have a policy in the graph.
     pub(super) policy_set: [bool; 2],
 }
 
 impl ChannelEntry {
-    /// The funding output's value if it was looked up, else what the last updates speak for.
+    /// The value of the funding output if it was looked up, else the capacity that the last updates imply.
     pub(super) fn capacity(&self) -> Sat {
         let announced = self.updates.iter().flatten().map(|update| update.capacity).max();
         self.funding.or(announced).unwrap_or_default()
@@ -58,10 +58,10 @@ impl ChannelEntry {
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) id: NodeId,
-    /// Its key, once it was needed.
+    /// Its key, once it was parsed.
     pub(super) key: Option<PublicKey>,
     channels: u32,
-    /// How many of its channels are fit to be told to others.
+    /// The number of its channels with an update.
     pub(super) public_channels: u32,
     pub(super) announcement: Option<Location>,
     pub(super) timestamp: u32,
@@ -75,13 +75,13 @@ pub(super) struct Index {
     positions: HashMap<Scid, u32>,
     nodes: Vec<Node>,
     node_positions: HashMap<NodeId, u32>,
-    /// Positions in `nodes` that are free.
+    /// Free positions in `nodes`.
     free: Vec<u32>,
-    /// All scids in order, when they have not changed since they were last asked for.
+    /// All scids in order, if they have not changed since the last sort.
     sorted: Option<Vec<Scid>>,
 }
 
-/// A channel that was removed, and the nodes that went with it.
+/// A removed channel, and the nodes removed with it.
 pub(super) struct Removed {
     pub(super) channel: ChannelEntry,
     pub(super) position: usize,
@@ -121,7 +121,7 @@ impl Index {
         &mut self.channels[position]
     }
 
-    /// The channels, in no order that means anything but is the same for the same history.
+    /// The channels, in an order that depends on the history alone.
     pub(super) fn channels(&self) -> &[ChannelEntry] {
         &self.channels
     }
@@ -147,7 +147,7 @@ impl Index {
         channel.nodes.map(|node| self.node_at(node).id)
     }
 
-    /// The node a direction of the channel leaves.
+    /// The node that a direction of the channel leaves.
     pub(super) fn origin(&self, channel: &ChannelEntry, direction: Direction) -> &Node {
         self.node_at(channel.nodes[direction.origin()])
     }
@@ -162,7 +162,7 @@ impl Index {
         })
     }
 
-    /// Adds a channel that is not there, between nodes in ascending order; returns its position.
+    /// Adds a new channel between nodes in ascending order; returns its position.
     pub(super) fn add(
         &mut self,
         scid: Scid,
@@ -190,8 +190,8 @@ impl Index {
         position
     }
 
-    /// Makes a channel public with the update whose record is at `offset`, if it is not; returns its nodes that became
-    /// public with it.
+    /// Makes a channel public with the update whose record is at `offset`, unless it is public already. Returns the
+    /// nodes that became public with it.
     pub(super) fn publish(&mut self, position: usize, offset: u64) -> Vec<NodeId> {
         let channel = &mut self.channels[position];
         if channel.public_at.is_some() {
@@ -210,7 +210,7 @@ impl Index {
         first
     }
 
-    /// Removes a channel; the last in the list takes its position.
+    /// Removes a channel; the last channel in the list takes its position.
     pub(super) fn remove(&mut self, scid: Scid) -> Option<Removed> {
         let position = self.positions.remove(&scid)? as usize;
         let channel = self.channels.swap_remove(position);

@@ -1,11 +1,11 @@
-//! One batch of gossip: sorted, checked, verified at once, believed (BOLT 7).
+//! One batch of gossip: classified, checked, verified together, accepted (BOLT 7).
 //!
-//! Owns the order in which a batch is worked on: announcements first, then updates, then node announcements, so that the
-//! order in which they came does not matter, and three calls of the verifier do for any number of messages. Messages about
-//! channels that are not known are held; they take part in the batch that brings the channel.
+//! Owns the order of work in a batch: announcements, then updates, then node announcements. The order of arrival
+//! therefore does not matter, and three calls of the verifier suffice for any number of messages. Messages about
+//! unknown channels are held; they join the batch that brings the channel.
 //!
-//! Invariant: whatever is checked before the signatures is cheap and blames nobody for what others may have signed;
-//! whatever changes anything comes after them.
+//! Invariant: checks before the signatures are cheap and count no fault for messages that others may have signed;
+//! every change comes after the signatures.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -30,10 +30,10 @@ use super::{FundingCheck, Gossip, GossipTime, GraphChange, Log};
 use crate::gossip::limits::Bucket;
 use crate::{Direction, Policy};
 
-/// How many nodes are remembered as banned.
+/// Limit on the nodes remembered as banned.
 const BANNED_MAX: usize = 10_000;
 
-/// A message that is not refused yet.
+/// A message that was not refused so far.
 #[derive(Clone, Debug)]
 struct Candidate<'a, M> {
     index: Option<usize>,
@@ -42,7 +42,7 @@ struct Candidate<'a, M> {
     message: M,
 }
 
-/// A batch on its way.
+/// A batch in progress.
 pub(super) struct Batch<'a> {
     pub(super) now: GossipTime,
     pub(super) outcome: GossipOutcome,
@@ -68,17 +68,17 @@ impl Batch<'_> {
         }
     }
 
-    /// Our clock as a timestamp.
+    /// The current time as a timestamp.
     fn timestamp(&self) -> u32 {
         u32::try_from(self.now.unix_seconds).unwrap_or(u32::MAX)
     }
 }
 
 impl<L: Log> Gossip<L> {
-    /// Takes in a batch of messages. Larger batches verify faster, up to some hundred.
+    /// Takes in a batch of messages. Larger batches verify faster, up to some hundred messages.
     pub fn ingest(&mut self, messages: &[IncomingGossip<'_>], now: GossipTime) -> GossipOutcome {
         let mut batch = Batch::new(now);
-        // By their first signatures, for each of which the last message is remembered.
+        // By first signature: the last message with it.
         let mut seen: HashMap<&[u8], &[u8]> = HashMap::with_capacity(messages.len());
         for (index, incoming) in messages.iter().enumerate() {
             let key = &incoming.message[..incoming.message.len().min(66)];
@@ -96,7 +96,7 @@ impl<L: Log> Gossip<L> {
         self.finish(batch)
     }
 
-    /// Everything behind the sorting.
+    /// Everything after classification.
     pub(super) fn finish(&mut self, mut batch: Batch<'_>) -> GossipOutcome {
         self.take_announcements(&mut batch);
         self.take_updates(&mut batch);
@@ -104,7 +104,7 @@ impl<L: Log> Gossip<L> {
         batch.outcome
     }
 
-    /// Whether a message may be looked at.
+    /// Whether a message may be processed.
     fn admit(&mut self, incoming: &IncomingGossip<'_>, now: GossipTime) -> Result<(), Refusal> {
         let bytes = self.store.unwritten_bytes();
         if bytes > self.config.unwritten_bytes_max {
@@ -116,7 +116,7 @@ impl<L: Log> Gossip<L> {
         if peer.messages.take(rate, now.unix_seconds) { Ok(()) } else { Err(Refusal::RateLimited) }
     }
 
-    /// The state of a peer, if there is room for one.
+    /// The state of a peer; `None` when [`GossipConfig::peers_max`](super::GossipConfig::peers_max) peers are known.
     pub(super) fn peer(&mut self, id: NodeId, now: GossipTime) -> Option<&mut Peer> {
         if !self.peers.contains_key(&id) {
             if self.peers.len() >= self.config.peers_max {
@@ -133,7 +133,7 @@ impl<L: Log> Gossip<L> {
         Some(peer)
     }
 
-    /// Decodes a message and checks what it says of itself.
+    /// Decodes a message and makes the checks that need only the message.
     fn classify<'a>(
         &mut self,
         batch: &mut Batch<'a>,
@@ -198,7 +198,7 @@ impl<L: Log> Gossip<L> {
         }
         nodes.into_iter().try_for_each(|node| self.check_not_banned(node))?;
         if let Some(tip) = now.tip {
-            // Confirmed in the tip's block is confirmed once; a block that we have not seen may add one.
+            // An output in the tip's block has one confirmation; a block that we have not seen may add one.
             let confirmations = (u64::from(tip.0) + 2).saturating_sub(u64::from(scid.block()));
             if confirmations < u64::from(self.config.confirmations_min) {
                 return Err(Refusal::Unconfirmed { scid, tip });
@@ -214,7 +214,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// What is known of the channel an announcement is about.
+    /// How an announcement relates to the known channel of its scid, if there is one.
     fn compare(&self, message: &ChannelAnnouncement) -> Option<Known> {
         let channel = self.index.channel(message.short_channel_id)?;
         if self.index.ends(channel) == [message.node_id_1, message.node_id_2] {
@@ -259,7 +259,8 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// Parses the keys of announcements at once, those of known nodes excepted; refuses what has a bad one.
+    /// Parses the keys of all announcements together, except those of known nodes; refuses announcements with an
+    /// invalid key.
     fn parse_announcement_keys<'a>(
         &mut self,
         batch: &mut Batch<'_>,
@@ -302,7 +303,7 @@ impl<L: Log> Gossip<L> {
         keyed
     }
 
-    /// Believes an announcement with valid signatures, unless its batch has brought something against it.
+    /// Accepts an announcement with valid signatures, unless another of its batch contradicts it.
     fn accept_announcement(
         &mut self,
         batch: &mut Batch<'_>,
@@ -342,7 +343,7 @@ impl<L: Log> Gossip<L> {
         Ok(())
     }
 
-    /// Believes a parked announcement, whose output was found.
+    /// Accepts an announcement whose funding output was found.
     pub(super) fn accept_pending(
         &mut self,
         batch: &mut Batch<'_>,
@@ -357,7 +358,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// Adds a channel to store, index and graph, and lets what was held about it take part in the batch.
+    /// Adds a channel to store, index and graph, and adds the held messages about it to the batch.
     fn insert_channel(
         &mut self,
         batch: &mut Batch<'_>,
@@ -390,7 +391,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// Notes a funding output's value in store and index.
+    /// Records the value of a funding output in store and index.
     pub(super) fn note_funding(&mut self, position: usize, value: Sat) {
         let channel = self.index.channel_at_mut(position);
         channel.funding = Some(value);
@@ -400,7 +401,7 @@ impl<L: Log> Gossip<L> {
         self.store.append(Record { kind: RecordKind::Funded, at: 0, payload: &payload });
     }
 
-    /// Believes nobody any more who signed one of two announcements of one channel, and forgets their channels.
+    /// Bans all nodes that signed one of two announcements of one channel, and removes their channels.
     fn ban(&mut self, batch: &mut Batch<'_>, scid: Scid, others: [NodeId; 2]) {
         let known = self.index.channel(scid).map(|channel| self.index.ends(channel));
         let mut positions = Vec::new();
@@ -440,7 +441,7 @@ impl<L: Log> Gossip<L> {
         let signatures = candidates.iter().map(|candidate| (&*candidate.bytes, candidate.message.signature));
         let valid = self.verify(&signers, signatures);
         for (candidate, valid) in candidates.into_iter().zip(valid) {
-            // An earlier one of the batch may have been newer.
+            // An earlier update of the batch may have been newer.
             let judged = valid.and_then(|()| self.check_update(&candidate.message).map(|_| ()));
             match judged {
                 Ok(()) => self.accept_update(batch, &candidate.bytes, &candidate.message),
@@ -449,7 +450,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// Whether an update is news about a known channel; `false` when the channel is not known.
+    /// Whether an update is newer than the known one; `false` when the channel is unknown.
     fn check_update(&self, message: &ChannelUpdate) -> Result<bool, Refusal> {
         let scid = message.short_channel_id;
         let Some(channel) = self.index.channel(scid) else { return Ok(false) };
@@ -520,7 +521,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// Whether an announcement is news about a node with a channel that others may hear of; `false` when there is none.
+    /// Whether an announcement is newer than the known one; `false` when the node has no public channel.
     fn check_node(&self, message: &NodeAnnouncement) -> Result<bool, Refusal> {
         self.check_not_banned(message.node_id)?;
         let node = self.index.node(message.node_id).filter(|node| node.public_channels > 0);
@@ -533,7 +534,7 @@ impl<L: Log> Gossip<L> {
 
     fn accept_node(&mut self, batch: &mut Batch<'_>, bytes: &[u8], message: &NodeAnnouncement) {
         let position = self.index.node_position(message.node_id).expect("the node was found just now");
-        // More than one hostname must not be passed on, so it is not kept.
+        // An announcement with several hostnames must not be relayed, so it is not kept.
         let hostnames = message.addresses.iter().filter(|address| address.descriptor_type() == 5).count();
         let location = (hostnames <= 1).then(|| self.store.append_message(batch.timestamp(), bytes));
         let node = self.index.node_at_mut(position);
@@ -567,7 +568,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// Checks one signature of each message, by the keys of these nodes.
+    /// Verifies one signature of each message by the keys of these nodes.
     fn verify<'b>(
         &mut self,
         signers: &[u32],
@@ -590,7 +591,7 @@ impl<L: Log> Gossip<L> {
         checks.into_iter().map(|check| check.and_then(judge)).collect()
     }
 
-    /// Parses the keys that a store that was opened has not needed yet.
+    /// Parses keys that were not needed since the store was opened.
     fn parse_node_keys(&mut self, nodes: &[u32]) {
         let mut missing: Vec<u32> = nodes.to_vec();
         missing.retain(|node| self.index.node_at(*node).key.is_none());
@@ -608,7 +609,7 @@ impl<L: Log> Gossip<L> {
         batch.outcome.held += 1;
     }
 
-    /// Refuses a message, and counts it against who sent it if no honest peer would have.
+    /// Refuses a message, and counts a fault of its sender if no honest peer would have relayed it.
     fn refuse(&mut self, batch: &mut Batch<'_>, index: Option<usize>, from: Source, why: Refusal) {
         let blame = why.reaction() == GossipReaction::CountFault;
         batch.outcome.refused.push(Refused { index, from, why });
@@ -623,27 +624,27 @@ impl<L: Log> Gossip<L> {
     }
 }
 
-/// What is known of a channel that is announced again.
+/// The relation of an announcement to the known channel.
 enum Known {
     Same,
     OtherKeys,
     OtherNodes,
 }
 
-/// The funding output an announcement claims.
+/// The funding output that an announcement claims.
 fn lookup_of(message: &ChannelAnnouncement) -> FundingLookup {
     let mut bitcoin_keys: [Point; 2] = [message.bitcoin_key_1, message.bitcoin_key_2];
     bitcoin_keys.sort_unstable();
     FundingLookup { scid: message.short_channel_id, bitcoin_keys }
 }
 
-/// What a message's signatures sign.
+/// The digest that a message's signatures sign.
 fn digest(message: &[u8]) -> [u8; 32] {
     let region = signed_region(message).expect("a decoded announcement has all its signatures");
     Sha256::digest(Sha256::digest(region)).into()
 }
 
-/// What is remembered of an update.
+/// The index entry of an update.
 pub(super) fn update_of(message: &ChannelUpdate, bytes: &[u8], location: Location) -> Update {
     let capacity = capacity_for(message.htlc_maximum_msat);
     Update { location, timestamp: message.timestamp, checksum: checksum(bytes), capacity }
@@ -651,7 +652,7 @@ pub(super) fn update_of(message: &ChannelUpdate, bytes: &[u8], location: Locatio
 
 /// CRC32C of an update without type, signature and timestamp (BOLT 7, `reply_channel_range`).
 fn checksum(update: &[u8]) -> u32 {
-    /// Type and signature come first; chain and channel stand before the timestamp.
+    /// Type and signature come first; chain and channel precede the timestamp.
     const START: usize = 2 + 64;
     const TIMESTAMP: usize = START + 32 + 8;
     match (update.get(START..TIMESTAMP), update.get(TIMESTAMP + 4..)) {

@@ -1,11 +1,11 @@
-//! What one peer may still do: buckets of tokens for its messages, its faults and its queries.
+//! Rate limits of a peer: token buckets for its messages, its faults and its queries.
 //!
-//! Does not punish: it says when a limit is passed. Invariant: a bucket never holds more than its burst, and a clock that
-//! goes backwards adds nothing.
+//! Only reports when a limit is exceeded. Invariant: a bucket never holds more than its burst, and a clock that goes
+//! backwards adds nothing.
 
 use super::config::Rate;
 
-/// How many tokens are left, in parts of which 3,600 are a token: an hour's tokens come in evenly, second by second.
+/// The tokens left, in 3,600ths: the tokens of an hour accrue evenly, second by second.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bucket {
     parts: u64,

@@ -1,9 +1,9 @@
-//! Opening a store: the index and the graph from its records, without verifying a signature again.
+//! Opening a store: rebuilding the index and the graph from its records, without verifying signatures again.
 //!
-//! Owns how records are read back. What a record says was true when it was written, so each is taken at its word; one that
-//! does not fit what came before (a message of a channel that is gone) says nothing.
+//! Owns the reading of records. A record was true when it was written and is trusted; a record that does not fit the
+//! ones before it (a message of a removed channel) is ignored.
 //!
-//! Invariant: an opened store is as the one that was closed: same channels, same nodes, same graph.
+//! Invariant: an opened store equals the one that was closed: same channels, same nodes, same graph.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,19 +22,19 @@ use super::{Gossip, GossipConfig, GraphChange, Log};
 use crate::{Direction, Policy};
 
 impl<L: Log> Gossip<L> {
-    /// Opens a store, or starts one in an empty log. The whole graph comes out as changes of an empty one: channels in
-    /// ascending order of their ids, each with its policies, then what nodes say of themselves.
+    /// Opens a store, or creates one in an empty log. `apply` receives the whole graph as changes of an empty one:
+    /// channels in ascending order of their ids, each with its policies, then the announced nodes.
     ///
     /// # Errors
-    /// When the log cannot be read, or is no store of this version and chain. A damaged store is no error: it is cut where
-    /// the damage starts.
+    /// When the log cannot be read, or is no store of this version and chain. A damaged store is no error: it is
+    /// truncated where the damage starts.
     pub fn open(
         config: GossipConfig,
         verifier: Verifier,
         log: L,
         mut apply: impl FnMut(GraphChange),
     ) -> Result<Gossip<L>, OpenError> {
-        // Some 700 bytes of the file are a channel; one guess instead of growing by and by.
+        // A channel takes about 700 bytes of the file; one estimate saves growing step by step.
         let channels = usize::try_from(log.len()? / 700).unwrap_or(0).min(1 << 20);
         let mut loading = Loading { index: Index::with_capacity(channels), ..Loading::default() };
         let store = Store::open(log, config.chain_hash, |offset, record| loading.take(offset, record))?;
@@ -55,11 +55,11 @@ impl<L: Log> Gossip<L> {
     }
 }
 
-/// What the records up to now have made.
+/// The state that the records so far amount to.
 #[derive(Default)]
 struct Loading {
     index: Index,
-    /// For each channel, by its position, what its updates state.
+    /// For each channel, by position, the policies of its updates.
     policies: Vec<[Option<Policy>; 2]>,
     features: BTreeMap<NodeId, Features>,
     banned: BTreeSet<NodeId>,
@@ -134,7 +134,7 @@ impl Loading {
         self.features.insert(message.node_id, message.features);
     }
 
-    /// How many bytes of the records still say something.
+    /// The bytes of live records.
     fn live_bytes(&self) -> u64 {
         let channels = self.index.channels().iter().map(|channel| {
             let updates: u64 =
@@ -145,7 +145,7 @@ impl Loading {
         channels.sum::<u64>() + nodes.map(Location::record_length).sum::<u64>()
     }
 
-    /// Tells the whole graph.
+    /// Passes the whole graph to `apply`.
     fn emit_changes(&mut self, apply: &mut impl FnMut(GraphChange)) {
         let scids = self.index.sorted().to_vec();
         for scid in scids {

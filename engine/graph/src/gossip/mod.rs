@@ -1,19 +1,20 @@
-//! Gossip in (BOLT 7): what the network says about itself, believed only when its signatures are.
+//! The gossip store (BOLT 7): announcements of channels and nodes, accepted only with valid signatures.
 //!
-//! [`Gossip`] is fed with messages in batches and gives back an [`GossipOutcome`]: the [`GraphChange`]s that whoever holds a
-//! graph applies, funding outputs to look up, and peers to disconnect. It keeps each message it believes in a store (the
-//! file behind a [`Log`]), answers queries and filters from there, and opens again without verifying anything twice.
+//! [`Gossip`] takes in messages in batches and returns a [`GossipOutcome`]: the [`GraphChange`]s to apply to every
+//! graph, funding outputs to look up, and peers to disconnect. It keeps each accepted message in a store (the file
+//! behind a [`Log`]), answers queries and filters from there, and opens again without verifying a signature twice.
 //!
-//! Does no I/O, reads no clock and connects to nobody: log, time and funding answers are handed in. Does not find routes
-//! and does not hold policies.
+//! Does no I/O, reads no clock and has no connections: log, time and answers about funding outputs are arguments.
+//! Does not find routes and does not keep policies.
 //!
-//! Invariants: what is believed does not depend on the order in which messages came, nor on how they were cut into
-//! batches, as long as no limit is passed, no two messages differ in one timestamp, and no peer mixes forgeries into what it
-//! relays (which can cost it, and nobody else, what it relays); nothing is believed without its signatures; every memory a
-//! peer can fill has a bound in [`GossipConfig`].
+//! Invariants: the accepted messages depend neither on the order of arrival nor on how messages were cut into
+//! batches, as long as no limit is exceeded, no two messages have the same timestamp, and no peer mixes forgeries
+//! into the messages it relays (which can only cost its own messages); nothing is accepted without valid signatures;
+//! every memory that a peer can fill is bounded by [`GossipConfig`].
 //!
-//! Budget: a `channel_announcement` in 15 us and a `channel_update` in 3 us of one core in batches of 64 and more, at most
-//! 300 bytes of memory a channel; `cargo bench --bench gossip` and `bench/peers -- gossip` check the times.
+//! Budget: 15 us for a `channel_announcement` and 3 us for a `channel_update` on one core in batches of 64 and more,
+//! and at most 300 bytes of memory per channel; `cargo bench --bench gossip` and `bench/peers -- gossip` check the
+//! times.
 
 mod budget;
 mod change;
@@ -54,15 +55,38 @@ use peer::{Peer, PeerQueries};
 use pending::PendingAnnouncements;
 use store::Store;
 
-/// Keeps gossip: takes it in, stores it, prunes it, tells it to others.
+/// The gossip store: takes in gossip, keeps it, prunes it, and relays it.
 ///
-/// Feeding: [`Gossip::ingest`] with messages, [`Gossip::funding_answered`] with what [`GossipOutcome::lookups`] asked for,
-/// [`Gossip::funding_spent`] with what the chain says, [`Gossip::prune`] now and then, [`Gossip::peer_disconnected`] when a peer
-/// has left. Each may be called at any time; [`Gossip::flush`] after any of them writes what is new to the log, and
-/// [`Gossip::compact`] now and then keeps the log short.
+/// Feeding: [`Gossip::ingest`] with messages, [`Gossip::funding_answered`] with the answers to
+/// [`GossipOutcome::lookups`], [`Gossip::funding_spent`] for spent funding outputs, [`Gossip::prune`] about once an
+/// hour, [`Gossip::peer_disconnected`]. Each may be called at any time. [`Gossip::flush`] after any of them writes
+/// new records to the log, and [`Gossip::compact`] about once an hour keeps the log short.
 ///
-/// Draining: after [`Gossip::query`], a peer's messages are drawn with [`Gossip::answer`] at once, and with
-/// [`Gossip::relay`] once a minute, until nothing comes.
+/// Draining: after [`Gossip::query`], call [`Gossip::answer`] at once and [`Gossip::relay`] once a minute, until they
+/// return nothing.
+///
+/// ```
+/// use fulmen_graph::ChannelGraph;
+/// use fulmen_graph::gossip::{Gossip, GossipConfig, GossipTime, IncomingGossip, Source};
+/// use fulmen_secp::Verifier;
+/// use fulmen_wire::units::ChainHash;
+///
+/// let mut graph = ChannelGraph::new();
+/// // A `Vec<u8>` is a log in memory; `fulmen::gossip::FileLog` is one on disk.
+/// let mut gossip = Gossip::open(GossipConfig::new(ChainHash::REGTEST), Verifier::new(), Vec::new(), |change| {
+///     graph.apply(&change).expect("an opened store's changes fit an empty graph");
+/// })?;
+///
+/// let now = GossipTime { unix_seconds: 1_700_000_000, tip: None };
+/// let truncated = [1, 0, 0];
+/// let outcome = gossip.ingest(&[IncomingGossip { from: Source::Own, message: &truncated }], now);
+/// assert_eq!((outcome.accepted, outcome.refused.len()), (0, 1));
+/// for change in &outcome.changes {
+///     graph.apply(change)?;
+/// }
+/// gossip.flush()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Gossip<L> {
     config: GossipConfig,
@@ -70,31 +94,31 @@ pub struct Gossip<L> {
     index: Index,
     store: Store<L>,
     held: HeldMessages,
-    /// Announcements that are valid and wait for their funding outputs to be looked up.
+    /// Announcements with valid signatures whose funding outputs are being looked up.
     pending: PendingAnnouncements,
     banned: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Peer>,
 }
 
-/// What is known of a channel.
+/// A channel as the gossip store knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelInfo {
     /// Its nodes, the lower id first.
     pub nodes: [NodeId; 2],
     /// As in [`GraphChange::ChannelAdded`].
     pub capacity: Sat,
-    /// The timestamps of the last updates, in the order of the nodes.
+    /// The timestamps of the last updates, in the order of the nodes; `None` without an update.
     pub timestamps: [Option<u32>; 2],
 }
 
 impl<L: Log> Gossip<L> {
-    /// How many channels are known.
+    /// The number of channels.
     #[must_use]
     pub fn channel_count(&self) -> usize {
         self.index.channel_count()
     }
 
-    /// How many nodes have a known channel.
+    /// The number of nodes with a channel.
     #[must_use]
     pub fn node_count(&self) -> usize {
         self.index.node_count()
@@ -112,13 +136,14 @@ impl<L: Log> Gossip<L> {
         self.held.bytes()
     }
 
-    /// The bytes of announcements whose funding outputs are being looked up; bounded by [`GossipConfig::pending_bytes`].
+    /// The bytes of announcements whose funding outputs are being looked up; bounded by
+    /// [`GossipConfig::pending_bytes`].
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         self.pending.bytes()
     }
 
-    /// What is known of a channel.
+    /// A channel's nodes, capacity and timestamps; `None` for an unknown channel.
     #[must_use]
     pub fn channel(&self, scid: Scid) -> Option<ChannelInfo> {
         let channel = self.index.channel(scid)?;
@@ -152,15 +177,15 @@ impl<L: Log> Gossip<L> {
         location.map(|location| self.store.message(location)).transpose()
     }
 
-    /// Writes to the log what came since the last time.
+    /// Writes new records to the log.
     ///
     /// # Errors
-    /// When the log cannot be written; what is new stays in memory, and the next call tries again.
+    /// When the log cannot be written. The records stay in memory, and the next call tries again.
     pub fn flush(&mut self) -> io::Result<()> {
         self.store.flush()
     }
 
-    /// Forgets a peer that has left, all but what it has used of its limits.
+    /// Forgets the queries of a peer that has disconnected, but not its use of rate limits.
     pub fn peer_disconnected(&mut self, peer: NodeId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.connected = false;
@@ -168,7 +193,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// Gives the log back; what was not flushed is lost.
+    /// Returns the log; records not flushed are lost.
     #[must_use]
     pub fn into_log(self) -> L {
         self.store.into_log()

@@ -1,7 +1,7 @@
-//! What comes of gossip that was taken in: changes of the graph, funding outputs to look up, and what was refused, why, and
-//! who is to be disconnected for it (BOLT 7).
+//! The outcome of a batch of gossip: changes of the graph, funding outputs to look up, refused messages with their
+//! causes, and peers to disconnect (BOLT 7).
 //!
-//! Invariant: every message handed in is either believed, held or refused with its cause.
+//! Invariant: every message is accepted, held, or refused with its cause.
 
 use fulmen_secp::KeyError;
 use fulmen_wire::codec::DecodeError;
@@ -11,58 +11,58 @@ use thiserror::Error;
 
 use super::GraphChange;
 
-/// Where a message comes from.
+/// The source of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// We made it: no limits apply.
+    /// This node made it: no rate limit applies.
     Own,
     /// This peer sent it.
     Peer(NodeId),
 }
 
 impl Source {
-    /// The first in the order of sources.
+    /// The first source in their order.
     pub(super) const FIRST: Source = Source::Own;
 }
 
-/// A message as it came.
+/// A received message.
 #[derive(Clone, Copy, Debug)]
 pub struct IncomingGossip<'a> {
-    /// From whom.
+    /// Its source.
     pub from: Source,
-    /// All of it, from its type on.
+    /// The whole message, from its type on.
     pub message: &'a [u8],
 }
 
-/// What to do about a refused message.
+/// The reaction to a refused message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GossipReaction {
-    /// Nothing: it is old, known, or of no interest.
+    /// Nothing: the message is old, known, or of no interest.
     Ignore,
-    /// Count it: no honest peer relays what is malformed or wrongly signed.
+    /// Count a fault: no honest peer relays malformed or wrongly signed messages.
     CountFault,
 }
 
-/// Why a message was refused.
+/// The reason why a message was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It is not a message.
+    /// It cannot be decoded.
     #[error("malformed: {0}")]
     Malformed(#[from] DecodeError),
-    /// It is not gossip.
+    /// It is another kind of message.
     #[error("message type {message_type} is no announcement")]
     NotGossip {
         /// Its type.
         message_type: u16,
     },
-    /// It is of another chain.
+    /// It belongs to another chain.
     #[error("chain {found} is not ours")]
     OtherChain {
         /// The chain.
         found: ChainHash,
     },
-    /// The nodes of a channel are one, or in the wrong order.
+    /// The nodes of a channel are equal, or in the wrong order.
     #[error("channel {scid} has nodes {} and {}, which are not in ascending order", nodes[0], nodes[1])]
     NodesNotInOrder {
         /// The channel.
@@ -70,21 +70,21 @@ pub enum Refusal {
         /// Its nodes.
         nodes: [NodeId; 2],
     },
-    /// A key is no point of the curve.
+    /// A key is not a point on the curve.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A signature is not by the key it should be by.
+    /// A signature does not match its key.
     #[error("invalid signature")]
     InvalidSignature,
     /// It is known already, or was earlier in the same batch.
     #[error("known already")]
     Known,
-    /// There is one as new.
+    /// A message about the same subject is as new or newer.
     #[error("timestamp {timestamp} is not above {known}")]
     NotNewer {
         /// Its timestamp.
         timestamp: u32,
-        /// Of the one we have.
+        /// The timestamp of the known message.
         known: u32,
     },
     /// Its timestamp is too far ahead.
@@ -92,18 +92,18 @@ pub enum Refusal {
     TooFarAhead {
         /// Its timestamp.
         timestamp: u32,
-        /// Our clock.
+        /// The current time.
         now_seconds: u64,
     },
-    /// Its timestamp is so old that the channel would be forgotten.
+    /// Its timestamp is so old that the channel would be pruned.
     #[error("timestamp {timestamp} is too old at {now_seconds}")]
     Stale {
         /// Its timestamp.
         timestamp: u32,
-        /// Our clock.
+        /// The current time.
         now_seconds: u64,
     },
-    /// It is for a channel's peer alone.
+    /// It is meant for the channel's peer alone.
     #[error("update of channel {scid} is not to be passed on")]
     DontForward {
         /// The channel.
@@ -122,7 +122,7 @@ pub enum Refusal {
     Spent {
         /// The channel.
         scid: Scid,
-        /// In which block.
+        /// The height of the spending block.
         at: BlockHeight,
     },
     /// The channel is known with other keys.
@@ -131,25 +131,25 @@ pub enum Refusal {
         /// The channel.
         scid: Scid,
     },
-    /// Both signed announcements of one channel: its nodes are not believed any more.
+    /// Both signed announcements of one channel for different nodes, all of which are banned now.
     #[error("channel {scid} was announced for other nodes too: all of them are banned")]
     ConflictingAnnouncements {
         /// The channel.
         scid: Scid,
     },
-    /// The node is not believed any more.
+    /// The node is banned.
     #[error("node {node} is banned")]
     Banned {
         /// The node.
         node: NodeId,
     },
-    /// Its funding output is not there, or not for these keys.
+    /// The funding output does not exist, or not for these keys.
     #[error("channel {scid} has no such funding output")]
     NotFunded {
         /// The channel.
         scid: Scid,
     },
-    /// The peer has sent more than it may.
+    /// The peer has exceeded its rate limit.
     #[error("too many messages")]
     RateLimited,
     /// Too many bytes of announcements wait for their funding outputs to be looked up, of this peer or of all.
@@ -158,16 +158,16 @@ pub enum Refusal {
         /// The bytes of all sources.
         bytes: usize,
     },
-    /// Too much waits to be written to the store.
+    /// Too many bytes wait to be written to the store.
     #[error("{bytes} bytes wait to be written already")]
     StoreBehind {
-        /// How many bytes.
+        /// The bytes that wait.
         bytes: usize,
     },
 }
 
 impl Refusal {
-    /// What to do about it.
+    /// The reaction to this refusal.
     #[must_use]
     pub const fn reaction(&self) -> GossipReaction {
         match self {
@@ -180,28 +180,28 @@ impl Refusal {
     }
 }
 
-/// A message that was refused.
+/// A refused message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Its index in the batch; none for one that was held until now.
+    /// Its index in the batch; `None` for a message that was held before.
     pub index: Option<usize>,
-    /// Whose it was.
+    /// Its source.
     pub from: Source,
-    /// Why.
+    /// The reason.
     pub why: Refusal,
 }
 
-/// A funding output to look up.
+/// A funding output to be looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FundingLookup {
-    /// Where it is said to be.
+    /// The claimed position of the output.
     pub scid: Scid,
-    /// The keys it is said to pay to, the lower first.
+    /// The two keys it is claimed to pay to, the lower first.
     pub bitcoin_keys: [Point; 2],
 }
 
 impl FundingLookup {
-    /// The script the output must have: P2WSH of two of the two keys (BOLT 3, "Funding Transaction Output").
+    /// The script that the output must have: P2WSH of two of the two keys (BOLT 3, "Funding Transaction Output").
     #[must_use]
     pub fn script_pubkey(&self) -> [u8; 34] {
         let mut hash = Sha256::new();
@@ -218,34 +218,34 @@ impl FundingLookup {
     }
 }
 
-/// What was found of a funding output.
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FundingAnswer {
-    /// It is there, unspent, with the script of [`FundingLookup::script_pubkey`].
+    /// The output is unspent and has the script of [`FundingLookup::script_pubkey`].
     Unspent {
         /// Its value.
         value: Sat,
     },
-    /// It is not.
+    /// There is no such unspent output.
     Missing,
 }
 
-/// What came of some gossip.
+/// The outcome of a call that takes in gossip.
 #[derive(Debug, Default)]
 #[must_use = "the changes are told once"]
 pub struct GossipOutcome {
-    /// What changed in the graph, in this order.
+    /// Changes of the graph, in order.
     pub changes: Vec<GraphChange>,
-    /// Funding outputs to look up; each is answered once.
+    /// Funding outputs to look up. Answer each once.
     pub lookups: Vec<FundingLookup>,
-    /// What was refused.
+    /// Refused messages.
     pub refused: Vec<Refused>,
-    /// Peers that have sent too much that no honest peer sends: to be warned and disconnected.
+    /// Peers that exceeded their limit of faults: warn and disconnect them.
     pub disconnect: Vec<NodeId>,
-    /// How many messages were believed.
+    /// The number of accepted messages.
     pub accepted: usize,
-    /// How many wait for the channel they are about.
+    /// The number of messages held until their channel is announced.
     pub held: usize,
-    /// How often a message in the store could not be read; what depended on it was left out.
+    /// How often a message in the store could not be read; its consequences were left out.
     pub unreadable: usize,
 }

@@ -1,9 +1,10 @@
-//! The state kept of a peer: its rate limits, and the queries and the filter that are still to be answered (BOLT 7, "Query
-//! Messages").
+//! The state kept of a peer: its rate limits, and the queries and the filter that are still to be answered (BOLT 7,
+//! "Query Messages").
 //!
 //! Owns the data; [`super::serve`] answers from it.
 //!
-//! Invariant: at most one query of each kind and one filter, so that a peer's state is bounded by the size of one message.
+//! Invariant: at most one query of each kind and one filter, so that a peer's state is bounded by the size of one
+//! message.
 
 use std::collections::BTreeSet;
 

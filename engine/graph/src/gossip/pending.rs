@@ -13,7 +13,7 @@ use secp256k1::PublicKey;
 use super::budget::{ByteBudget, ByteLimit};
 use super::outcome::{FundingLookup, Refusal, Source};
 
-/// What an entry takes beside the message: the lookup, two keys and the maps' nodes, rounded up.
+/// The size of an entry beside the message: the lookup, two keys and the maps' nodes, rounded up.
 const ENTRY_BYTES: usize = 512;
 
 /// An announcement that waits for the answer to its lookup.

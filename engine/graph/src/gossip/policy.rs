@@ -1,4 +1,4 @@
-//! When an update becomes a policy of the graph (BOLT 7, `channel_update`, and BOLT 9 for unknown features).
+//! The rule when an update becomes a policy of the graph (BOLT 7, `channel_update`, and BOLT 9 for unknown features).
 //!
 //! Invariant: a direction has a policy in the graph exactly when its last update may be used by routes.
 
@@ -11,7 +11,7 @@ use super::{Gossip, GraphChange, Log};
 use crate::{Direction, Policy};
 
 impl Policy {
-    /// The policy an update states.
+    /// The policy of an update.
     pub(super) const fn of(update: &ChannelUpdate) -> Policy {
         Policy {
             fee_base: update.fee_base_msat.msat(),
@@ -38,14 +38,14 @@ pub(super) fn is_usable(
         && policy.htlc_maximum <= limit
 }
 
-/// The capacity a channel must have at least when this is the most it carries; nothing when that is more than there is
-/// money, since then it is not the truth.
+/// The capacity that a channel must have for this `htlc_maximum`; zero when that exceeds all money and so cannot be
+/// true.
 pub(super) fn capacity_for(htlc_maximum: Msat) -> Sat {
     if htlc_maximum <= Msat::MAX_MONEY { Sat(htlc_maximum.0.div_ceil(1_000)) } else { Sat::ZERO }
 }
 
 impl<L: Log> Gossip<L> {
-    /// Brings a direction of the graph into line with its last update.
+    /// Updates the graph's policy of a direction to its last update.
     pub(super) fn set_policy(
         &mut self,
         outcome: &mut GossipOutcome,
@@ -65,7 +65,7 @@ impl<L: Log> Gossip<L> {
         self.index.channel_at_mut(position).policy_set[direction.origin()] = usable;
     }
 
-    /// The same, when the channel or the node has changed and not the update, which is read from the store.
+    /// The same after a change of the channel or the node; the update is read from the store.
     pub(super) fn review_policy(
         &mut self,
         outcome: &mut GossipOutcome,
@@ -79,7 +79,7 @@ impl<L: Log> Gossip<L> {
         if let Some(Message::ChannelUpdate(update)) = message {
             return self.set_policy(outcome, position, direction, Policy::of(&update));
         }
-        // Without the update nobody knows whether the policy may still be used.
+        // Without the update it is unknown whether the policy may still be used.
         outcome.unreadable += 1;
         let policy_set = &mut self.index.channel_at_mut(position).policy_set[direction.origin()];
         if std::mem::take(policy_set) {

@@ -1,6 +1,6 @@
-//! What is forgotten, and what the chain says of funding outputs (BOLT 7, "Pruning the Network View").
+//! Pruning, and the state of funding outputs (BOLT 7, "Pruning the Network View").
 //!
-//! Invariant: a channel goes from index, store and graph together, and a node with its last channel.
+//! Invariant: a channel is removed from index, store and graph together, and a node with its last channel.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,9 @@ use super::{Gossip, GossipTime, GraphChange, Log};
 use crate::Direction;
 
 impl<L: Log> Gossip<L> {
-    /// Forgets what has grown old: channels without news for two weeks, channels spent 72 blocks ago, messages held too
-    /// long, announcements whose lookup nobody answered, peers that have left.
+    /// Removes outdated state: channels without an update for two weeks, channels spent 72 blocks ago, messages held
+    /// too long, announcements whose lookup was not answered, peers that have disconnected.
+    /// [`GossipConfig`](super::GossipConfig) holds the periods.
     pub fn prune(&mut self, now: GossipTime) -> GossipOutcome {
         let mut outcome = GossipOutcome::default();
         let stale_before = now.unix_seconds.saturating_sub(u64::from(self.config.stale_after_seconds));
@@ -24,7 +25,7 @@ impl<L: Log> Gossip<L> {
         let old = channels.filter(|channel| {
             let last = |direction: Direction| {
                 let update = channel.updates[direction.origin()];
-                // A direction that has never said anything is as old as the announcement is to us.
+                // A direction without an update is as old as the announcement's acceptance.
                 u64::from(update.map_or(channel.announced_at, |update| update.timestamp))
             };
             let stale = Direction::BOTH.into_iter().any(|direction| last(direction) < stale_before);
@@ -45,7 +46,7 @@ impl<L: Log> Gossip<L> {
         outcome
     }
 
-    /// Takes the answer to a lookup of [`GossipOutcome::lookups`]; one that was not asked for changes nothing.
+    /// Takes the answer to a lookup of [`GossipOutcome::lookups`]; an answer to any other lookup changes nothing.
     pub fn funding_answered(
         &mut self,
         lookup: FundingLookup,
@@ -70,7 +71,7 @@ impl<L: Log> Gossip<L> {
         batch.outcome
     }
 
-    /// The channel's funding output was spent in this block: closed, or spliced.
+    /// The funding output of a channel was spent in the block of this height, by a closing or a splice.
     pub fn funding_spent(&mut self, scid: Scid, at: BlockHeight) {
         if let Some(position) = self.index.position(scid) {
             self.index.channel_at_mut(position).spent_at = Some(at);
@@ -78,7 +79,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// The block that spent the channel's funding output is no longer of the chain.
+    /// The block that spent the funding output was disconnected from the chain.
     pub fn funding_restored(&mut self, scid: Scid) {
         if let Some(position) = self.index.position(scid) {
             self.index.channel_at_mut(position).spent_at = None;
@@ -97,7 +98,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// Forgets a channel.
+    /// Removes a channel.
     pub(super) fn remove_channel(&mut self, outcome: &mut GossipOutcome, scid: Scid) {
         let Some(removed) = self.index.remove(scid) else { return };
         self.store.append(Record { kind: RecordKind::Removed, at: 0, payload: &scid.0.to_le_bytes() });

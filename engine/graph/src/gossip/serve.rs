@@ -1,13 +1,14 @@
-//! Telling others: queries answered and gossip passed on (BOLT 7, "Query Messages" and "Rebroadcasting").
+//! Answering queries and relaying gossip (BOLT 7, "Query Messages" and "Rebroadcasting").
 //!
-//! Owns what a peer has asked for and how far it has been told. Sends nothing: the caller draws messages, as many as the
-//! peer's connection takes, with [`Gossip::answer`] and [`Gossip::relay`].
+//! Owns the answers. Sends nothing: the caller takes as many messages as the peer's connection has room for, with
+//! [`Gossip::answer`] and [`Gossip::relay`].
 //!
-//! What a peer's filter lets through is told in the order in which it was believed, by walking the store; all a peer costs
-//! is its location there. A channel's announcement goes out at the location where its first update was believed.
+//! Messages that pass a peer's filter are relayed in the order of their acceptance, by reading through the store; a
+//! peer costs no more than its position there. A channel's announcement is sent at the position where its first
+//! update was accepted.
 //!
-//! Invariants: one query of each kind a peer at a time; no draw gives more than was asked for and one message; nothing is
-//! relayed to a peer without a filter, and no channel without an update.
+//! Invariants: one query of each kind per peer at a time; a call returns at most one message more than was asked for;
+//! nothing is relayed to a peer without a filter, and no channel without an update.
 
 use std::io;
 
@@ -25,37 +26,39 @@ use super::peer::{Filter, RangeQuery, ScidsQuery};
 use super::store::{Location, Record, RecordKind};
 use super::{Gossip, GossipTime, Log};
 
-/// The most channels in one `reply_channel_range` that carries timestamps or checksums, so that it fits into a message.
+/// The most channels in one `reply_channel_range` that carries timestamps or checksums, so that it fits into a
+/// message.
 const RANGE_SCIDS_WITH_MORE_MAX: usize = 2_700;
-/// How many bytes of the store one call of [`Gossip::relay`] reads at most.
+/// Limit on the bytes of the store that one call of [`Gossip::relay`] reads.
 const WALK_BYTES_MAX: usize = 1 << 20;
 
-/// Why a query is not answered.
+/// The reason why a query is not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum QueryRefusal {
-    /// It is none.
+    /// It is not a query.
     #[error("{name} is no query")]
     NotAQuery {
-        /// What it is.
+        /// The name of the message.
         name: &'static str,
     },
-    /// The last one of this kind is not answered yet: the peer should have waited.
+    /// The last query of this kind is not fully answered; the peer must wait for that.
     #[error("{name} before the last one was answered")]
     StillAnswering {
-        /// What it is.
+        /// The name of the message.
         name: &'static str,
     },
-    /// The peer has asked too often.
+    /// The peer has exceeded its rate limit.
     #[error("too many queries")]
     RateLimited,
 }
 
 impl<L: Log> Gossip<L> {
-    /// Takes in a peer's `query_short_channel_ids`, `query_channel_range` or `gossip_timestamp_filter`.
+    /// Accepts a peer's `query_short_channel_ids`, `query_channel_range` or `gossip_timestamp_filter`.
     ///
     /// # Errors
-    /// When it is none of these, comes before the last was answered, or too often; nothing changes then.
+    /// When the message is none of these, comes before the last one was answered, or exceeds the rate limit. Nothing
+    /// changes then.
     pub fn query(&mut self, peer: NodeId, message: &Message, now: GossipTime) -> Result<(), QueryRefusal> {
         let name = message.name();
         let (ours, end) = (self.config.chain_hash, self.store.end());
@@ -85,10 +88,10 @@ impl<L: Log> Gossip<L> {
         Ok(())
     }
 
-    /// Draws answers to a peer's queries, of about `bytes_max`; nothing when all is answered.
+    /// Returns answers to a peer's queries, about `bytes_max` bytes of them; none when all queries are answered.
     ///
     /// # Errors
-    /// When the store cannot be read; the channel at hand is skipped.
+    /// When the store cannot be read; the channel in question is skipped.
     pub fn answer(&mut self, peer: NodeId, bytes_max: usize) -> io::Result<Vec<Vec<u8>>> {
         let (mut drawn, mut bytes) = (Vec::new(), 0);
         while bytes < bytes_max {
@@ -125,9 +128,9 @@ impl<L: Log> Gossip<L> {
         Ok(drawn)
     }
 
-    /// Draws gossip that a peer's filter lets through and that it was not told yet, of about `bytes_max`. Nothing may come
-    /// although there is more, after a stretch of the store that the filter does not let through; [`Gossip::has_backlog`]
-    /// tells.
+    /// Returns gossip that passes a peer's filter and was not sent to it yet, about `bytes_max` bytes of it. The
+    /// result may be empty although more follows, after a stretch of the store that the filter rejects; see
+    /// [`Gossip::has_backlog`].
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -146,7 +149,8 @@ impl<L: Log> Gossip<L> {
                 drawn.push(message);
             }
         }
-        // A record that cannot be read in the middle of the store will never be; what follows it has to be asked for.
+        // An unreadable record in the middle of the store stays unreadable; the peer has to query for the messages
+        // after it.
         let stuck = window.offset() == filter.cursor && bytes == 0;
         filter.cursor = if stuck { self.store.end() } else { window.offset() };
         if let Some(peer) = self.peers.get_mut(&peer) {
@@ -155,27 +159,27 @@ impl<L: Log> Gossip<L> {
         Ok(drawn)
     }
 
-    /// Whether [`Gossip::relay`] has not come to the end of the store for a peer.
+    /// Whether [`Gossip::relay`] has not reached the end of the store for a peer.
     #[must_use]
     pub fn has_backlog(&self, peer: NodeId) -> bool {
         let filter = self.peers.get(&peer).and_then(|peer| peer.open_queries.filter);
         filter.is_some_and(|filter| filter.cursor < self.store.end())
     }
 
-    /// How much of the store lies before [`Gossip::relay`] for a peer, let through or not.
+    /// The bytes of the store that [`Gossip::relay`] has not examined for a peer.
     #[must_use]
     pub fn backlog_bytes(&self, peer: NodeId) -> u64 {
         let filter = self.peers.get(&peer).and_then(|peer| peer.open_queries.filter);
         filter.map_or(0, |filter| self.store.end().saturating_sub(filter.cursor))
     }
 
-    /// Which of these channels are not known: what to ask for after a `reply_channel_range`.
+    /// The unknown ones among these channels, to be queried after a `reply_channel_range`.
     #[must_use]
     pub fn unknown_channels(&self, scids: &[Scid]) -> Vec<Scid> {
         scids.iter().copied().filter(|scid| self.index.channel(*scid).is_none()).collect()
     }
 
-    /// The next reply to a range query, which ends with it when it says so.
+    /// The next reply to a range query; `sync_complete` marks the last.
     fn next_range(&mut self, range: &mut RangeQuery) -> ReplyChannelRange {
         let max =
             if range.timestamps || range.checksums { RANGE_SCIDS_WITH_MORE_MAX } else { RANGE_SCIDS_MAX };
@@ -217,7 +221,7 @@ impl<L: Log> Gossip<L> {
             .collect()
         });
         let first = range.block;
-        // The next reply starts with the block that this one ends in, which may have more channels.
+        // The next reply starts with the last block of this one, which may have more channels.
         let last = scids.last().map_or(first, |scid| scid.block());
         let behind = if complete { range.end } else { u64::from(last) + 1 };
         range.told = scids.last().copied().or(range.told);
@@ -234,7 +238,7 @@ impl<L: Log> Gossip<L> {
         }
     }
 
-    /// Draws what was asked for of one channel.
+    /// Adds the messages of one channel that the query asks for.
     fn channel_messages(
         &self,
         query: &mut ScidsQuery,
@@ -269,7 +273,7 @@ impl<L: Log> Gossip<L> {
         Ok(())
     }
 
-    /// What a peer with this filter is told when its walk comes to a record.
+    /// The messages that a peer with this filter receives when its position reaches a record.
     fn due(&self, filter: &Filter, offset: u64, record: Record<'_>) -> [Option<Location>; 2] {
         if record.kind != RecordKind::Message {
             return [None; 2];
@@ -297,7 +301,7 @@ impl<L: Log> Gossip<L> {
     }
 }
 
-/// Whether others are told of a channel: it has an update and is not spent.
+/// Whether a channel is relayed: it has an update and is not spent.
 fn is_public(channel: &ChannelEntry) -> bool {
     channel.public_at.is_some() && channel.spent_at.is_none()
 }

@@ -1,15 +1,14 @@
-//! The store file: everything gossip that was believed, one record behind the other, and nothing that cannot be fetched
-//! again.
+//! The store file: all accepted gossip, one record after the other, and nothing that cannot be fetched again.
 //!
-//! Owns: the bytes. A file starts with a header of 44 bytes: `FULMGSP` and the version (8), the chain's hash (32), CRC32C
-//! of both (4). Records follow: CRC32C of what comes after it (4), kind (1), zero (1), the payload's length (2), a time or
-//! height (4), the payload. Numbers are little-endian. Does not know what is alive: the index does, and the store is
-//! rewritten from it when too much of the file is dead.
+//! Owns the bytes. A file starts with a header of 44 bytes: `FULMGSP` and the version (8), the chain's hash (32),
+//! CRC32C of both (4). Records follow: CRC32C of the rest of the record (4), kind (1), zero (1), the payload's length
+//! (2), a time or height (4), the payload. Numbers are little-endian. Does not know which records are live: the index
+//! does, and the store is rewritten from it when too much of the file is dead.
 //!
-//! Does no I/O of its own: the caller hands in a [`Log`]. What is appended waits in memory until [`Store::flush`].
+//! Does no I/O: the caller passes in a [`Log`]. Appended records wait in memory until [`Store::flush`].
 //!
-//! Invariant: the file is a prefix of what was appended. A torn or damaged record ends it: it is cut there when opened,
-//! and the rest will come by gossip again.
+//! Invariant: the file is a prefix of the appended records. A torn or damaged record ends it: the file is cut there
+//! when it is opened, and the rest is fetched by gossip again.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -20,18 +19,18 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChainHash, Sat, Scid};
 use thiserror::Error;
 
-/// The file, or whatever serves as one. Offsets count bytes from its start.
+/// A file or its equivalent. Offsets count bytes from its start.
 pub trait Log {
-    /// How many bytes it has.
+    /// The number of bytes.
     ///
     /// # Errors
-    /// When it cannot be told.
+    /// When the length cannot be determined.
     fn len(&self) -> io::Result<u64>;
 
-    /// Whether it has no bytes.
+    /// Whether it is empty.
     ///
     /// # Errors
-    /// When it cannot be told.
+    /// When the length cannot be determined.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
@@ -39,23 +38,23 @@ pub trait Log {
     /// Fills `buffer` with the bytes at `offset`.
     ///
     /// # Errors
-    /// When they cannot be read or are not there.
+    /// When the bytes cannot be read or do not exist.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// Writes at `offset`, which is at most the end, and makes that the end.
+    /// Writes at `offset`, which is at most the end, and truncates the log after the written bytes.
     ///
     /// # Errors
-    /// When not all was written; some of it may have been.
+    /// When not everything was written; a part may have been.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Puts `contents` in place of all there is, or leaves all as it is.
+    /// Replaces the whole log by `contents`, or changes nothing.
     ///
     /// # Errors
-    /// When it was left as it is.
+    /// When nothing was changed.
     fn replace(&mut self, contents: &[u8]) -> io::Result<()>;
 }
 
-/// A log in memory, for tests and for nodes that keep none.
+/// A log in memory, for tests and for nodes without a file.
 impl Log for Vec<u8> {
     fn len(&self) -> io::Result<u64> {
         Ok(self.as_slice().len() as u64)
@@ -82,33 +81,33 @@ impl Log for Vec<u8> {
     }
 }
 
-/// Why a store cannot be opened.
+/// The reason why a store cannot be opened.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// It cannot be read or cut.
+    /// It cannot be read or truncated.
     #[error("the gossip store cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is something else.
+    /// It is not a gossip store.
     #[error("not a gossip store: it starts with {0:02x?}")]
     NotAStore([u8; 8]),
     /// It was written by another version of this program.
     #[error("the gossip store has version {found}; this program reads version {VERSION}")]
     Version {
-        /// The version.
+        /// Its version.
         found: u8,
     },
-    /// It is of another chain.
+    /// It belongs to another chain.
     #[error("the gossip store is of chain {found}, not {expected}")]
     OtherChain {
         /// Its chain.
         found: ChainHash,
-        /// Ours.
+        /// The configured chain.
         expected: ChainHash,
     },
 }
 
-/// What a record says.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordKind {
     /// A gossip message was accepted, at the time of the record.
@@ -117,11 +116,11 @@ pub(super) enum RecordKind {
     Funded = 2,
     /// A funding output was spent, at the height of the record: scid.
     Spent = 3,
-    /// A funding output is there after all: scid.
+    /// The spend of a funding output was reverted: scid.
     Unspent = 4,
-    /// A channel was forgotten: scid.
+    /// A channel was removed: scid.
     Removed = 5,
-    /// A node is not to be believed any more: its id.
+    /// A node was banned: its id.
     Banned = 6,
 }
 
@@ -136,7 +135,7 @@ impl RecordKind {
     ];
 }
 
-/// A record and where it is.
+/// A record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) kind: RecordKind,
@@ -144,7 +143,7 @@ pub(super) struct Record<'a> {
     pub(super) payload: &'a [u8],
 }
 
-/// Where a message is: its record's offset above its length, in 48 and 16 bits.
+/// The location of a message: the offset of its record and its length, in 48 and 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Location(NonZeroU64);
 
@@ -156,32 +155,32 @@ impl Location {
         )
     }
 
-    /// Where its record starts.
+    /// The offset of its record.
     pub(super) const fn offset(self) -> u64 {
         self.0.get() >> 16
     }
 
-    /// How many bytes the message has.
+    /// The length of the message.
     pub(super) const fn length(self) -> u16 {
         self.0.get() as u16
     }
 
-    /// How many bytes its record has.
+    /// The length of its record.
     pub(super) const fn record_length(self) -> u64 {
         RECORD_HEADER as u64 + self.length() as u64
     }
 }
 
-/// The version that [`OpenError::Version`] is about.
+/// The version of the format; [`OpenError::Version`] reports others.
 const VERSION: u8 = 1;
 const MAGIC: &[u8; 7] = b"FULMGSP";
 pub(super) const FILE_HEADER: usize = 44;
 const RECORD_HEADER: usize = 12;
 const RECORD_MAX: usize = RECORD_HEADER + u16::MAX as usize;
-/// How much is read at a time.
+/// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
 
-/// The header of a chain's file.
+/// The header of a file for a chain.
 pub(super) fn file_header(chain_hash: ChainHash) -> [u8; FILE_HEADER] {
     let mut header = [0; FILE_HEADER];
     header[..7].copy_from_slice(MAGIC);
@@ -205,8 +204,8 @@ pub(super) fn write_record(out: &mut Vec<u8>, record: Record<'_>) {
     out.extend_from_slice(record.payload);
 }
 
-/// Writes a store without a keeper, believing whatever it is given: for graphs that come from somewhere else, such as a
-/// snapshot of another node's. Who opens it takes it at its word.
+/// Writes a store without verifying anything, for graphs from another source such as a snapshot of another node.
+/// [`Gossip::open`](super::Gossip::open) trusts its contents.
 #[derive(Clone, Debug)]
 pub struct StoreWriter {
     bytes: Vec<u8>,
@@ -219,7 +218,8 @@ impl StoreWriter {
         StoreWriter { bytes: file_header(chain_hash).to_vec() }
     }
 
-    /// Adds an announcement; a channel's comes before its updates, and its updates before those of its nodes.
+    /// Adds a message. A channel's announcement must precede its updates, and its updates the announcements of its
+    /// nodes.
     pub fn message(&mut self, message: &Message) {
         write_record(
             &mut self.bytes,
@@ -227,7 +227,7 @@ impl StoreWriter {
         );
     }
 
-    /// Adds the value of a channel's funding output, behind its announcement.
+    /// Adds the value of a channel's funding output, after its announcement.
     pub fn funded(&mut self, scid: Scid, value: Sat) {
         let mut payload = [0; 16];
         payload[..8].copy_from_slice(&scid.0.to_le_bytes());
@@ -242,7 +242,7 @@ impl StoreWriter {
     }
 }
 
-/// The record at the start of `bytes` and its length, or `None` when there is no whole, undamaged one.
+/// The record at the start of `bytes` and its length, or `None` when there is no complete, undamaged one.
 fn read_record(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     let (header, rest) = bytes.split_first_chunk::<RECORD_HEADER>()?;
     let [c0, c1, c2, c3, kind, zero, l0, l1, a0, a1, a2, a3] = *header;
@@ -259,22 +259,22 @@ pub(super) fn location_of(offset: u64, message: &[u8]) -> Location {
     Location::new(offset, u16::try_from(message.len()).expect("no message is longer than 65,535 bytes"))
 }
 
-/// The log with what is not written yet behind it.
+/// The log, followed by the records that are not written yet.
 #[derive(Debug)]
 pub(super) struct Store<L> {
     log: L,
-    /// How much of the log counts.
+    /// The bytes of the log that count.
     written: u64,
-    /// What follows there.
+    /// The records after them.
     tail: Vec<u8>,
-    /// How many bytes belong to records that say nothing any more.
+    /// Bytes of records that are superseded or removed.
     dead_bytes: u64,
     chain_hash: ChainHash,
 }
 
 impl<L: Log> Store<L> {
-    /// Opens a log, shows every record in it to `visit` with its offset, and cuts it behind the last sound one. An empty
-    /// log becomes a store.
+    /// Opens a log, passes every record to `visit` with its offset, and truncates it after the last undamaged one. An
+    /// empty log becomes a store.
     pub(super) fn open(
         mut log: L,
         chain_hash: ChainHash,
@@ -286,7 +286,7 @@ impl<L: Log> Store<L> {
         let present = usize::try_from(length).unwrap_or(FILE_HEADER).min(FILE_HEADER);
         log.read_at(0, &mut start[..present])?;
         if present < FILE_HEADER {
-            // Torn while it was made: it never held anything.
+            // Torn when it was created: it never held anything.
             if !expected.starts_with(&start[..present]) {
                 return Err(not_a_store(&start, chain_hash));
             }
@@ -306,7 +306,7 @@ impl<L: Log> Store<L> {
         Ok(store)
     }
 
-    /// Shows every record from `offset` on to `visit`; returns where the last sound one ends.
+    /// Passes every record from `offset` on to `visit`; returns the end of the last undamaged one.
     fn scan(&self, mut offset: u64, mut visit: impl FnMut(u64, Record<'_>)) -> io::Result<u64> {
         let mut buffer = Vec::new();
         loop {
@@ -324,7 +324,7 @@ impl<L: Log> Store<L> {
         }
     }
 
-    /// The records from `offset` on that lie within about `bytes_max`, and where to go on.
+    /// The records from `offset` on within about `bytes_max` bytes.
     pub(super) fn window(&self, offset: u64, bytes_max: usize) -> io::Result<Window> {
         let wanted = (self.end().saturating_sub(offset)).min(bytes_max.max(RECORD_MAX) as u64) as usize;
         let mut bytes = vec![0; wanted];
@@ -332,7 +332,7 @@ impl<L: Log> Store<L> {
         Ok(Window { bytes, offset, position: 0 })
     }
 
-    /// Appends a record; returns its offset. It can be read at once and is written with the next flush.
+    /// Appends a record and returns its offset. It can be read at once and is written with the next flush.
     pub(super) fn append(&mut self, record: Record<'_>) -> u64 {
         let offset = self.end();
         write_record(&mut self.tail, record);
@@ -345,7 +345,7 @@ impl<L: Log> Store<L> {
         location_of(offset, message)
     }
 
-    /// Notes that a message counts no more.
+    /// Counts a message as dead.
     pub(super) fn mark_dead(&mut self, location: Location) {
         self.dead_bytes += location.record_length();
     }
@@ -357,7 +357,7 @@ impl<L: Log> Store<L> {
         Ok(message)
     }
 
-    /// Writes what was appended.
+    /// Writes the appended records.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if !self.tail.is_empty() {
             self.log.write_at(self.written, &self.tail)?;
@@ -367,7 +367,7 @@ impl<L: Log> Store<L> {
         Ok(())
     }
 
-    /// Puts other records in place of all there are.
+    /// Replaces all records.
     pub(super) fn replace(&mut self, contents: &[u8]) -> io::Result<()> {
         self.log.replace(contents)?;
         self.written = contents.len() as u64;
@@ -392,7 +392,7 @@ impl<L: Log> Store<L> {
         self.tail.len()
     }
 
-    /// Where the next record will be.
+    /// The offset of the next record.
     pub(super) fn end(&self) -> u64 {
         self.written + self.tail.len() as u64
     }
@@ -406,7 +406,7 @@ impl<L: Log> Store<L> {
         self.log
     }
 
-    /// Fills `buffer` from the log and what waits behind it.
+    /// Fills `buffer` from the log and the records that are not written yet.
     fn read_bytes(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let in_log = self.written.saturating_sub(offset).min(buffer.len() as u64) as usize;
         let (head, rest) = buffer.split_at_mut(in_log);
@@ -421,7 +421,7 @@ impl<L: Log> Store<L> {
     }
 }
 
-/// Some records in a row.
+/// Consecutive records.
 pub(super) struct Window {
     bytes: Vec<u8>,
     offset: u64,
@@ -437,7 +437,7 @@ impl Window {
         Some((offset, record))
     }
 
-    /// Where the next record is.
+    /// The offset of the next record.
     pub(super) const fn offset(&self) -> u64 {
         self.offset + self.position as u64
     }
@@ -455,7 +455,7 @@ fn not_a_store(start: &[u8; FILE_HEADER], expected: ChainHash) -> OpenError {
     } else if chain != expected.0 {
         OpenError::OtherChain { found: ChainHash(chain), expected }
     } else {
-        // The checksum alone is wrong.
+        // Only the checksum is wrong.
         OpenError::NotAStore(head)
     }
 }

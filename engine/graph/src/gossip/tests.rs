@@ -1,4 +1,5 @@
-//! Tests of the whole: a small universe of keys and messages, a model of what is to be believed of them, and recordings.
+//! Tests of the gossip store as a whole: a small universe of keys and messages, a model of the accepted ones, and
+//! recordings.
 
 mod limits;
 mod model;
@@ -23,12 +24,12 @@ use super::{
 };
 use crate::{ChannelGraph, Direction};
 
-/// What time it is in most tests.
+/// The time in most tests.
 const NOW: GossipTime = GossipTime { unix_seconds: 1_700_000_000, tip: Some(BlockHeight(900_000)) };
 /// The same as a timestamp.
 const TIMESTAMP: u32 = 1_700_000_000;
 
-/// A keeper of gossip with the graph its changes have made.
+/// A gossip store, with the graph that its changes have made.
 struct Keeper {
     gossip: Gossip<Vec<u8>>,
     graph: ChannelGraph,
@@ -218,7 +219,7 @@ fn node_announcement(number: u16, timestamp: u32) -> Vec<u8> {
     signed_node(unsigned_node(number, timestamp), number)
 }
 
-/// All that two graphs show.
+/// Everything that two graphs show.
 fn assert_same_graph(left: &ChannelGraph, right: &ChannelGraph) {
     assert_eq!(described(left), described(right));
 }

@@ -1,11 +1,11 @@
-//! The cheapest routes, one after the other: loopless and in the order of their costs.
+//! The cheapest routes in ascending order of cost, all loopless.
 //!
-//! Owns the deviations (Yen's algorithm with Lawler's saving). Since amounts grow from the payee to the payer, routes are
-//! told apart from the payee's side: each further route keeps the end of one that is known, leaves it by another channel,
-//! and is the cheapest of those. [`super::search`] finds it, from where the given end begins.
+//! Owns Yen's algorithm with Lawler's improvement. Since amounts grow from the payee to the payer, it proceeds from
+//! the payee's side: each further route shares the last hops of a known one, leaves it by another channel, and is the
+//! cheapest such route. [`super::search`] finds it, starting where the shared hops begin.
 //!
-//! Invariant: of all routes that answer the query, the first `count` by cost are given, each once. Where a search is given
-//! up, what it would have found is missing.
+//! Invariant: of all routes that answer the query, the first `count` by cost are returned, each once. When a search
+//! reaches its limit of comparisons, the route that it would have found is missing.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::path::{Cost, Knowledge, NoRoute, Query, Route};
 use crate::scoring::Uncertainty;
 use crate::snapshot::Snapshot;
 
-/// A route that is known, and the hop before which it left the one it was found from: from there on it is that one's end.
+/// A known route, and the index of the first hop that it shares with the route it was derived from.
 struct Candidate {
     route: Route,
     kept_from: usize,
@@ -28,7 +28,7 @@ struct Candidate {
 /// Finds up to `count` routes for `query`, the cheapest first.
 ///
 /// # Errors
-/// When there is not even one.
+/// The reason why there is no route at all; see [`NoRoute`].
 pub fn alternatives(
     finder: &mut Finder,
     snapshot: &Snapshot,
@@ -53,12 +53,12 @@ pub fn alternatives(
     Ok(found)
 }
 
-/// What tells routes of one cost apart.
+/// The order of routes of equal cost.
 fn key(route: &Route) -> Vec<DirectedChannel> {
     route.hops.iter().map(|hop| hop.directed()).collect()
 }
 
-/// Finds the cheapest deviations from the last route found that keep one of its ends.
+/// Finds the cheapest deviations from the last route found, one for each number of shared last hops.
 fn deviate(
     finder: &mut Finder,
     snapshot: &Snapshot,
@@ -69,8 +69,8 @@ fn deviate(
 ) {
     let Some((route, _)) = found.split_last() else { return };
     let Some(payer) = snapshot.node_index(query.from) else { return };
-    // The hops from `kept` on stay; the one before is replaced. Ends shorter than where the route itself left another
-    // were dealt with there, but for the channel that it left by, which is now taken too.
+    // The hops from `kept` on are shared; the one before is replaced. Shorter endings than that at which the route
+    // itself deviates were covered there, except for the channel that it left by, which is now taken too.
     for kept in 1..=kept_from.min(route.hops.len()) {
         let Some(start) = start(snapshot, query, route, kept) else { continue };
         let tail = &route.hops[kept..];
@@ -102,7 +102,7 @@ fn deviate(
     }
 }
 
-/// Where the hops of a route from `kept` on begin, and what they take.
+/// The start at which the hops of a route from `kept` on begin.
 fn start(snapshot: &Snapshot, query: &Query<'_>, route: &Route, kept: usize) -> Option<Start> {
     let prices = Prices::new(query);
     let before = &route.hops[kept - 1];

@@ -10,7 +10,7 @@ use crate::path::{Limits, PathHop};
 use crate::scoring::Probability;
 use fulmen_wire::units::BlockHeight;
 
-/// Every route that answers the query, by asking the checker about every simple path.
+/// Every route that answers the query, found by checking every simple path.
 fn every_route(graph: &ChannelGraph, query: &Query<'_>) -> Vec<Route> {
     let mut all = Vec::new();
     walk(graph, query, &mut vec![query.from], &mut Vec::new(), &mut all);
@@ -42,7 +42,7 @@ fn walk(
     }
 }
 
-/// The route of a path, whether it may be used or not.
+/// The route of a path, usable or not.
 fn figures(
     graph: &ChannelGraph,
     query: &Query<'_>,

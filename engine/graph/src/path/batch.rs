@@ -1,7 +1,7 @@
-//! Many queries at once, over all cores.
+//! Many queries at once, on all cores.
 //!
-//! Owns nothing but the spreading: each thread has a finder of its own, all search one snapshot. Invariant: answers come in
-//! the order of the queries and are those that each query gets alone.
+//! Each thread has its own finder, and all search one snapshot. Invariant: answers are in the order of the queries,
+//! and equal those that each query gets alone.
 
 use rayon::prelude::*;
 
@@ -10,13 +10,13 @@ use crate::path::search::Finder;
 use crate::path::{NoRoute, Query, Route};
 use crate::snapshot::Snapshot;
 
-/// Answers each query with a route.
+/// Finds a route for each query.
 #[must_use]
 pub fn find_each(snapshot: &Snapshot, queries: &[Query<'_>]) -> Vec<Result<Route, NoRoute>> {
     queries.par_iter().map_init(Finder::new, |finder, query| finder.find(snapshot, query)).collect()
 }
 
-/// Answers each query with at most `parts_max` parts.
+/// Finds a payment in at most `parts_max` parts for each query.
 #[must_use]
 pub fn find_parts_each(
     snapshot: &Snapshot,

@@ -1,7 +1,8 @@
-//! The judge of routes: whether one may be used for a query, and whether its figures are right (BOLT 7, "HTLC Fees").
+//! The checker of routes: whether one may be used for a query, and whether its figures are right (BOLT 7, "HTLC
+//! Fees").
 //!
-//! Shares no code with the searches beyond the formulas for fees, prices and payload sizes: it walks a finished route and computes
-//! each figure anew. It does not judge whether a better route exists.
+//! Shares only the formulas for fees, prices and payload sizes with the searches: it walks a finished route and
+//! recomputes each figure. It does not check whether a better route exists.
 
 use std::collections::BTreeSet;
 
@@ -14,29 +15,29 @@ use crate::path::prices::{HopRole, PricedHop, Prices};
 use crate::path::{Cost, PathHop, Query, Route};
 use crate::scoring::Uncertainty;
 
-/// What is wrong with a route.
+/// The fault of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RouteError {
-    /// It has no hops.
+    /// The route has no hops.
     #[error("the route has no hops")]
     Empty,
-    /// It has more hops than allowed.
+    /// The route has more hops than allowed.
     #[error("the route has {hops} hops, {max} are allowed")]
     TooManyHops {
-        /// Its hops.
+        /// The number of hops.
         hops: usize,
-        /// The bound.
+        /// The limit.
         max: usize,
     },
-    /// A hop does not start where the one before it, or the payer, is.
+    /// A hop does not start at the end of the one before it, or at the payer.
     #[error("hop {hop} starts at {found}, not at {expected}")]
     Broken {
-        /// The hop's place, from zero.
+        /// The hop's index, from zero.
         hop: usize,
-        /// Where it should start.
+        /// The node where it should start.
         expected: NodeId,
-        /// Where it starts.
+        /// The node where it starts.
         found: NodeId,
     },
     /// The last hop does not end at the payee.
@@ -44,7 +45,7 @@ pub enum RouteError {
     WrongEnd {
         /// The payee.
         expected: NodeId,
-        /// Where it ends.
+        /// The node where it ends.
         found: NodeId,
     },
     /// A node is passed twice.
@@ -53,10 +54,10 @@ pub enum RouteError {
         /// The node.
         node: NodeId,
     },
-    /// A hop's channel is not in the graph, or does not join the hop's nodes that way.
+    /// A hop's channel is not in the graph, or does not join the hop's nodes in this direction.
     #[error("hop {hop}: channel {scid} does not join its nodes")]
     NoSuchChannel {
-        /// The hop's place.
+        /// The hop's index.
         hop: usize,
         /// The channel it names.
         scid: Scid,
@@ -64,7 +65,7 @@ pub enum RouteError {
     /// A hop's node, channel or direction is excluded, or the channel is not among the payer's usable ones.
     #[error("hop {hop}: channel {scid} or its node may not be used")]
     Excluded {
-        /// The hop's place.
+        /// The hop's index.
         hop: usize,
         /// The channel.
         scid: Scid,
@@ -72,56 +73,56 @@ pub enum RouteError {
     /// The payloads do not fit into an onion.
     #[error("the payloads take {bytes} bytes, an onion has room for {ONION_ROOM}")]
     OnionTooLarge {
-        /// Their size.
+        /// The size of the payloads.
         bytes: u32,
     },
     /// A hop's direction has no policy, or a disabled one.
     #[error("hop {hop}: channel {scid} has no enabled policy that way")]
     Closed {
-        /// The hop's place.
+        /// The hop's index.
         hop: usize,
         /// The channel.
         scid: Scid,
     },
-    /// A hop's amount is outside what the channel carries.
+    /// A hop's amount is outside the limits of its channel.
     #[error("hop {hop}: {amount} is outside {minimum} to {maximum}")]
     AmountOutOfRange {
-        /// The hop's place.
+        /// The hop's index.
         hop: usize,
-        /// Its amount.
+        /// The hop's amount.
         amount: Msat,
-        /// The least the channel takes.
+        /// The least amount of the channel.
         minimum: Msat,
-        /// The most the channel is thought to take.
+        /// The largest amount of the channel, as far as is known.
         maximum: Msat,
     },
-    /// A hop's amount, fee or expiry is not what the policies after it make it.
+    /// A hop's amount, fee or expiry does not follow from the policies after it.
     #[error("hop {hop}: {found:?} should be {expected:?}")]
     WrongFigures {
-        /// The hop's place.
+        /// The hop's index.
         hop: usize,
         /// The figures that follow from the policies.
         expected: Figures,
-        /// The figures the hop states.
+        /// The figures that the hop states.
         found: Figures,
     },
     /// The route's totals are not those of its hops.
     #[error("the route's totals do not follow from its hops")]
     WrongTotals,
-    /// The fee is over the limit.
+    /// The fee exceeds the limit.
     #[error("the fee is {fee}, {max} is allowed")]
     FeeOverLimit {
         /// The fee.
         fee: Msat,
-        /// The bound.
+        /// The limit.
         max: Msat,
     },
     /// The first HTLC is locked for longer than the limit.
     #[error("the first HTLC is locked for {blocks} blocks, {max} are allowed")]
     CltvOverLimit {
-        /// Its blocks.
+        /// The blocks.
         blocks: u32,
-        /// The bound.
+        /// The limit.
         max: u32,
     },
 }
@@ -133,14 +134,14 @@ pub struct Figures {
     pub amount: Msat,
     /// The HTLC's absolute expiry.
     pub cltv_expiry: BlockHeight,
-    /// What the offering node takes.
+    /// The fee of the offering node.
     pub fee: Msat,
 }
 
-/// Judges `route` as an answer to `query` over `graph`.
+/// Checks `route` as an answer to `query` over `graph`.
 ///
 /// # Errors
-/// The first thing found wrong: shape first, then hops from payee to payer, then totals and limits.
+/// The first fault found: first of the shape, then of the hops from payee to payer, then of totals and limits.
 pub fn check(graph: &ChannelGraph, route: &Route, query: &Query<'_>) -> Result<(), RouteError> {
     check_shape(route, query)?;
     let mut amount = query.amount;
@@ -226,8 +227,8 @@ fn check_shape(route: &Route, query: &Query<'_>) -> Result<(), RouteError> {
     Ok(())
 }
 
-/// The channel may be used for the hop and carries its amount; gives the policy that governs it, which the payer's own
-/// channels do without when the payer states what it knows of them.
+/// Checks that the channel may be used for the hop and carries its amount. Returns the policy that governs it: none
+/// for the payer's own channels when the payer states their limits.
 fn check_channel<'g>(
     channel: &'g GraphChannel,
     index: usize,
@@ -259,7 +260,7 @@ fn check_channel<'g>(
         }
     };
     let maximum = maximum.min(channel.capacity().to_msat()).min(below_failed);
-    // A direction that failed with the smallest amount there is carries nothing, not even zero.
+    // A direction where the smallest amount failed carries nothing.
     if hop.amount < minimum || hop.amount > maximum || failed == Some(Msat::ZERO) {
         return Err(RouteError::AmountOutOfRange { hop: index, amount: hop.amount, minimum, maximum });
     }

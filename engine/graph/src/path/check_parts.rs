@@ -1,7 +1,7 @@
-//! The judge of payments in parts: whether they may be used for a query together.
+//! The checker of payments in parts: whether the parts may be used together for a query.
 //!
-//! Each part goes before [`super::check`] as a payment of its own; what only all of them together can break is counted
-//! here anew, from the routes alone. Does not judge whether a better split exists.
+//! Each part is checked by [`super::check`] as a payment of its share. The conditions on all parts together are
+//! computed here from the routes alone. Does not check whether a better split exists.
 
 use std::collections::BTreeMap;
 
@@ -13,27 +13,27 @@ use crate::path::check::{RouteError, check};
 use crate::path::multi::Parts;
 use crate::path::{Limits, Query};
 
-/// What is wrong with parts.
+/// The fault of a payment in parts.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PartsError {
-    /// There are more than allowed, or none.
+    /// There are more parts than allowed, or none.
     #[error("there are {parts} parts, 1 to {max} are allowed")]
     Count {
-        /// How many there are.
+        /// The number of parts.
         parts: usize,
-        /// The bound.
+        /// The limit.
         max: usize,
     },
-    /// A part could not be used by itself.
+    /// A part could not be used alone.
     #[error("part {part}: {error}")]
     Part {
-        /// Its place.
+        /// The part's index.
         part: usize,
-        /// What is wrong with it.
+        /// The part's fault.
         error: RouteError,
     },
-    /// The parts' amounts are not the payment's.
+    /// The parts do not add up to the payment's amount.
     #[error("the parts add up to {found}, not to {expected}")]
     WrongSum {
         /// The payment's amount.
@@ -41,22 +41,22 @@ pub enum PartsError {
         /// The sum.
         found: Msat,
     },
-    /// All parts together put more on a channel than it is thought to carry.
+    /// All parts together put more on a channel than it carries.
     #[error("the parts put {amount} on channel {} ({:?}), which carries {maximum}", channel.scid, channel.direction)]
     Overfull {
         /// The channel.
         channel: DirectedChannel,
-        /// What they put on it.
+        /// The sum of the parts.
         amount: Msat,
-        /// What it carries.
+        /// The most that the channel carries, as far as is known.
         maximum: Msat,
     },
-    /// All fees together are over the limit.
+    /// The sum of all fees exceeds the limit.
     #[error("the fees are {fee}, {max} is allowed")]
     FeeOverLimit {
         /// The fees.
         fee: Msat,
-        /// The bound.
+        /// The limit.
         max: Msat,
     },
     /// The stated totals are not those of the parts.
@@ -64,10 +64,10 @@ pub enum PartsError {
     WrongTotals,
 }
 
-/// Judges `parts` as an answer to `query` over `graph`, in at most `parts_max` parts.
+/// Checks `parts` as an answer to `query` over `graph`, in at most `parts_max` parts.
 ///
 /// # Errors
-/// The first thing found wrong.
+/// The first fault found.
 pub fn check_parts(
     graph: &ChannelGraph,
     parts: &Parts,
@@ -111,7 +111,7 @@ pub fn check_parts(
     Ok(())
 }
 
-/// What a direction carries for all parts together: no HTLC limit counts, since each part is an HTLC of its own.
+/// The most that all parts together may put on a direction. HTLC limits do not count, since each part is an HTLC.
 fn carries(graph: &ChannelGraph, directed: DirectedChannel, query: &Query<'_>) -> Msat {
     let known = query.knowledge;
     let Some(channel) = graph.channel(directed.scid) else { return Msat::ZERO };
@@ -123,7 +123,7 @@ fn carries(graph: &ChannelGraph, directed: DirectedChannel, query: &Query<'_>) -
         first_hops.and_then(|first_hops| first_hops.get(&directed.scid)).map(|first| first.spendable);
     let in_flight = known.in_flight.get(&directed).copied().unwrap_or_default();
     match spendable {
-        // What is in flight is gone from it already.
+        // `spendable` already excludes amounts in flight.
         Some(spendable) => capacity.min(failed).min(spendable),
         None => failed.min(capacity.saturating_sub(in_flight)),
     }

@@ -1,11 +1,11 @@
-//! Ways to a payee that gossip does not know: private channels from an invoice (BOLT 11, the `r` field), blinded paths
-//! (BOLT 4, "Route Blinding"), and the payer's own channel, for a payment that comes back (rebalancing).
+//! Routes to payees outside the public graph: over private channels from an invoice (BOLT 11, the `r` field) or
+//! blinded paths (BOLT 4, "Route Blinding"), and back to the payer itself over one of its channels (rebalancing).
 //!
-//! Owns what must arrive where such an ending begins, and the hops it adds to a route. [`super::search`] finds the way
-//! there: each ending is a further place where it may start. Does not decrypt or build anything blinded: of a blinded path
-//! only its `blinded_payinfo` counts.
+//! Owns the amount that must arrive where such an ending begins, and the hops that the ending adds to a route.
+//! [`super::search`] finds the route there: each ending is a further start. Does not decrypt or build anything
+//! blinded: of a blinded path only its `blinded_payinfo` counts.
 //!
-//! Invariant: a route's figures cover its ending, with fees that grow over it as over any other hop.
+//! Invariant: the figures of a route include its ending, with fees that grow over it as over other hops.
 
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, Scid};
 
@@ -17,48 +17,48 @@ use crate::path::{Knowledge, NoRoute, PathHop, Query, Route};
 use crate::scoring::Uncertainty;
 use crate::snapshot::Snapshot;
 
-/// A way to the payee from somewhere the payer can reach.
+/// The last part of a route, from a node that the payer can reach to the payee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Private channels, one after the other, the last of which leads to the payee.
+    /// Private channels in order; the last one leads to the payee.
     Private(Vec<PrivateHop>),
-    /// A blinded path: what happens behind its first node is hidden.
+    /// A blinded path: everything after its first node is hidden.
     Blinded(BlindedPath),
 }
 
 /// One private channel of an invoice's hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrivateHop {
-    /// The node that forwards over it.
+    /// The forwarding node.
     pub from: NodeId,
-    /// The channel, or an alias that `from` knows it by.
+    /// The channel's id, or an alias that `from` knows.
     pub scid: Scid,
-    /// What `from` asks for that. A hint states no HTLC limits: give zero and all money.
+    /// The policy of `from`. A hint states no HTLC limits: set them to zero and all money.
     pub policy: Policy,
 }
 
-/// What a blinded path takes as a whole.
+/// The terms of a blinded path as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlindedPath {
-    /// Its first node, the only one with a name.
+    /// Its first node, the only one that is not hidden.
     pub introduction: NodeId,
-    /// All fees and deltas on it together, and what it carries, as the invoice's `blinded_payinfo` states them.
+    /// The sum of its fees and deltas, and its HTLC limits, as the invoice's `blinded_payinfo` states them.
     pub policy: Policy,
-    /// What the payloads of its nodes take in the onion, lengths and HMACs included.
+    /// Bytes of the payloads of its nodes, lengths and HMACs included.
     pub onion_bytes: u32,
 }
 
-/// A route, and the ending it leads into.
+/// A route and the ending that it leads into.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedRoute {
-    /// The whole way but for blinded hops: with a blinded ending, the last hop leads to its introduction node, with the
+    /// All hops except blinded ones. With a blinded ending, the last hop leads to its introduction node, with the
     /// amount and expiry that must arrive there.
     pub route: Route,
-    /// The place of the ending in those given; `None` when the route leads to the payee over public channels.
+    /// The index of the ending; `None` when the route leads to the payee over public channels.
     pub ending: Option<usize>,
 }
 
-/// Where an ending begins, what it takes, and its hops.
+/// The start of an ending, and its hops.
 struct Prepared {
     start: Start,
     hops: Vec<PathHop>,
@@ -68,7 +68,7 @@ struct Prepared {
 /// Finds the cheapest route to the payee over public channels or one of `endings`.
 ///
 /// # Errors
-/// See [`NoRoute`]. Where there is none, the limits that would have sufficed are not looked for.
+/// The reason why there is none; see [`NoRoute`]. The limits that would suffice are not determined.
 pub fn find_with_endings(
     finder: &mut Finder,
     snapshot: &Snapshot,
@@ -94,10 +94,11 @@ pub fn find_with_endings(
     finish(finder, snapshot, query, payer, &prepared)
 }
 
-/// Finds how the payer can pay itself: out over one of its channels and back over another.
+/// Finds a route from the payer to itself: out over one of its channels and back over another.
 ///
 /// # Errors
-/// See [`NoRoute`]; when one of the channels is not the payer's, or both are one, it is [`NoRoute::Unreachable`].
+/// [`NoRoute::Unreachable`] also when one of the channels is not the payer's, or both are the same; else see
+/// [`NoRoute`].
 pub fn find_circular(
     finder: &mut Finder,
     snapshot: &Snapshot,
@@ -138,7 +139,7 @@ pub fn find_circular(
         crate::path::prices::HopRole::Forward,
     );
     prepared.start.cost = prepared.start.cost.saturating_add(prices.own_hop(bits, 0));
-    // Every other way out is closed.
+    // All other channels out are closed.
     let mut knowledge: Knowledge = query.knowledge.clone();
     let others = snapshot.incoming(payer).map(|edge| snapshot.directed(snapshot.reverse(edge)));
     knowledge.excluded_directions.extend(others.filter(|other| other.scid != out));
@@ -149,7 +150,7 @@ pub fn find_circular(
     Ok(found.route)
 }
 
-/// The payer's number, when it can pay at all.
+/// The payer's number, if the payer can pay at all.
 fn payer(snapshot: &Snapshot, query: &Query<'_>) -> Result<u32, NoRoute> {
     for node in [query.from, query.to] {
         if query.knowledge.excluded_nodes.contains(&node) {
@@ -162,7 +163,7 @@ fn payer(snapshot: &Snapshot, query: &Query<'_>) -> Result<u32, NoRoute> {
     snapshot.node_index(query.from).ok_or(NoRoute::UnknownNode { node: query.from })
 }
 
-/// Searches from all starts and adds the hops of the one that was taken.
+/// Searches from all starts and appends the hops of the chosen ending.
 fn finish(
     finder: &mut Finder,
     snapshot: &Snapshot,
@@ -178,7 +179,8 @@ fn finish(
     Ok(EndedRoute { route, ending: taken.ending })
 }
 
-/// What an ending takes; `None` when it does not carry the amount, is excluded, or begins nowhere known.
+/// The start of an ending; `None` when the ending does not carry the amount, is excluded, or begins at an unknown
+/// node.
 fn prepare(snapshot: &Snapshot, query: &Query<'_>, ending: &Ending, at: usize) -> Option<Prepared> {
     let prices = Prices::new(query);
     let known = query.knowledge;

@@ -1,5 +1,5 @@
-//! Tests of endings: a route over private channels agrees with one over a graph in which they are public, and the others
-//! by hand.
+//! Tests of endings: a route over private channels agrees with one over a graph in which they are public; other
+//! endings by hand.
 
 use fulmen_wire::units::Sat;
 
@@ -30,7 +30,7 @@ fn private_channels_lead_where_public_ones_would() {
         let known = Knowledge::default();
         let tight = numbers.one_in(2);
         let (query, _) = query(&mut numbers, &known, tight);
-        // Only fees: what a private channel holds is not in doubt, what a public one does is.
+        // Fees only: the liquidity of a private channel is taken as certain, that of a public one is not.
         let weights = crate::scoring::Weights::FEES;
         let query = Query { to: payee, amount: Msat(query.amount.0 / 4), weights, ..query };
         let snapshot = Snapshot::new(&graph);
@@ -71,8 +71,8 @@ fn private_channels_lead_where_public_ones_would() {
     assert!(found > 500 && missing > 50, "{found} {missing}");
 }
 
-/// The route with the likelihood that its channels would have if all were public: among several of one cost, the answer
-/// may be another one.
+/// The route with the success probability that it would have if all channels were public. Of several routes of equal
+/// cost, the answer may be another one.
 fn with_success(route: &Route, public: &Snapshot, query: &Query<'_>) -> Route {
     let success =
         crate::scoring::Uncertainty::sum(crate::path::prices::hop_uncertainties(public, query, route))
@@ -88,7 +88,7 @@ fn a_blinded_path_takes_what_its_payinfo_says() {
     let snapshot = Snapshot::new(&square());
     let find = |path| find_with_endings(&mut Finder::new(), &snapshot, &query, &[Ending::Blinded(path)]);
     let found = find(path).unwrap();
-    // 5 + 100 of a million on the blinded path, 10 on the way there.
+    // 5 + 100 millionths on the blinded path, 10 on the route there.
     assert_eq!((found.ending, found.route.fee), (Some(0), Msat(115)));
     let last = found.route.hops.last().unwrap();
     assert_eq!((last.to, last.amount, last.cltv_expiry), (node(3), Msat(1_000_105), BlockHeight(118)));

@@ -1,40 +1,40 @@
-//! Min-cost flow over convex costs: how an amount, cut into granules, is best spread over a graph.
+//! Min-cost flow over convex costs: the cheapest way to spread an amount, cut into granules, over a graph.
 //!
-//! Owns the solver and nothing of the graph: what an arc costs and carries comes from a [`FlowGraph`]. Costs are those
-//! of one more granule over an arc that carries some already, and never fall, which is what makes them convex; with
-//! -log of the success probability and the fees in them, the cheapest flow is the most reliable one at its price
-//! (Pickhardt and Richter, "Optimally Reliable & Cheap Payment Flows"). Does not know fees that grow along a route,
-//! expiries, hops or HTLC limits: [`super::parts`] makes payments out of flows.
+//! Owns the solver. The cost and the capacity of an arc come from a [`FlowGraph`]: the cost of one further granule
+//! over an arc that carries some already, which never falls. That makes costs convex. With fees and -log of the
+//! success probability in them, the cheapest flow is the most reliable one at its price (Pickhardt and Richter,
+//! "Optimally Reliable & Cheap Payment Flows"). Does not know fees that grow along a route, expiries, hops or HTLC
+//! limits: [`super::parts`] makes payments out of flows.
 //!
-//! Successive shortest paths with potentials, each searched from both ends at once over residual arcs: the side that has
-//! done less goes on, until no path can be shorter than the best that joins both. What one search learns of distances the
-//! next ones save.
+//! The algorithm is successive shortest paths with potentials. Each path is searched from both ends at once over
+//! residual arcs; the side that has done less work continues, until no path can be shorter than the best one that
+//! joins both. Potentials carry the distances learned by one search over to the next.
 //!
-//! Invariant: what flows into a node flows out of it, but for the payer and the payee; and the flow is the cheapest of
-//! its size. Budget: a first search as dear as a single path, and a tenth of that for each further granule; benched as
-//! `route/multi` in `bench/peers`.
+//! Invariant: the flow into a node equals the flow out of it, except at payer and payee, and the flow is the cheapest
+//! of its size. Budget: the first search costs as much as a single path, each further granule a tenth of that;
+//! benched as `route/multi` in `bench/peers`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// What the solver asks of a graph. Nodes and arcs are dense numbers; an arc has one direction.
+/// The graph as the solver reads it. Nodes and arcs are dense numbers; an arc has one direction.
 pub(crate) trait FlowGraph {
-    /// Nodes are numbered below this.
+    /// An exclusive upper bound on node numbers.
     fn node_count(&self) -> usize;
 
-    /// Shows every arc into `node`: its number, where it starts, and the cost of a first granule over it. Arcs that
-    /// cannot take one are left out.
+    /// Visits every arc into `node` with its number, its origin, and the cost of a first granule. Arcs that cannot
+    /// take one are left out.
     fn arcs_into(&self, node: u32, visit: impl FnMut(u32, u32, u64));
 
-    /// Shows every arc out of `node`: its number and where it ends.
+    /// Visits every arc out of `node` with its number and its target.
     fn arcs_out_of(&self, node: u32, visit: impl FnMut(u32, u32));
 
-    /// The cost of one more granule over an arc that carries `carried`, or `None` when it takes no more. Never less
-    /// than for fewer.
+    /// The cost of one more granule over an arc that carries `carried` granules, or `None` when it takes no more.
+    /// Never less than for fewer.
     fn cost(&self, arc: u32, carried: u32) -> Option<u64>;
 }
 
-/// What flows over one arc.
+/// The flow over one arc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub(crate) arc: u32,
@@ -43,20 +43,20 @@ pub(crate) struct Flow {
     pub(crate) granules: u32,
 }
 
-/// The solver's memory, used again from query to query.
+/// The solver; its memory is reused from query to query.
 #[derive(Debug, Default)]
 pub(crate) struct FlowSolver {
-    /// From the payer along arcs, and from the payee against them.
+    /// The search from the payer along arcs, and that from the payee against them.
     sides: [Side; 2],
-    /// Each node's potential, and the query it belongs to; zero where no search came.
+    /// For each node its potential and the query that set it; zero where no search came.
     potentials: Vec<(u32, i64)>,
     query: u32,
     flows: Vec<Flow>,
-    /// The cheapest path for the next granule, once it is known.
+    /// The cheapest path for the next granule, when it is known.
     steps: Vec<Step>,
     payer: u32,
     payee: u32,
-    /// Arcs looked at.
+    /// The number of arcs examined.
     pub(crate) work: u64,
 }
 
@@ -64,26 +64,27 @@ pub(crate) struct FlowSolver {
 #[derive(Debug, Default)]
 struct Side {
     marks: Vec<Mark>,
-    /// Marks of earlier searches differ from this.
+    /// Marks of earlier searches have another number.
     search: u32,
     open: BinaryHeap<Reverse<(u64, u32)>>,
     settled: Vec<u32>,
     work: u64,
 }
 
-/// What a side remembers of a node.
+/// The best path that a side has found to a node.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mark {
     search: u32,
     settled: bool,
-    /// The path came over this arc from or to the next node towards the end; `back` takes a granule off the arc.
+    /// The arc of the path's last step and the next node towards the side's end; `back` removes a granule from the
+    /// arc.
     back: bool,
     arc: u32,
     next: u32,
     distance: u64,
 }
 
-/// One step of an augmenting path; `back` takes a granule off the arc instead of adding one.
+/// One step of an augmenting path; `back` removes a granule from the arc instead of adding one.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     arc: u32,
@@ -93,9 +94,9 @@ struct Step {
 }
 
 impl FlowSolver {
-    /// Searches the cheapest path for one granule and makes ready for [`FlowSolver::push`]. Gives the granule's cost: no
-    /// granule of any flow between the two nodes costs less on average. `None` when no path below `cost_max` leads from
-    /// payer to payee.
+    /// Searches the cheapest path for one granule and prepares [`FlowSolver::push`]. Returns the granule's cost, a
+    /// lower bound on the average cost of a granule in any flow between the two nodes; `None` when no path below
+    /// `cost_max` leads from payer to payee.
     pub(crate) fn begin(
         &mut self,
         graph: &impl FlowGraph,
@@ -117,8 +118,8 @@ impl FlowSolver {
         self.find_next(graph, cost_max)
     }
 
-    /// Adds one granule to the flow in the cheapest path, after [`FlowSolver::begin`]. Gives what it added to the cost, or
-    /// `None` when the graph takes no more.
+    /// Adds one granule over the cheapest path, after [`FlowSolver::begin`]. Returns the added cost, or `None` when
+    /// the graph takes no more.
     pub(crate) fn push(&mut self, graph: &impl FlowGraph) -> Option<u64> {
         if self.steps.is_empty() {
             self.find_next(graph, u64::MAX)?;
@@ -149,8 +150,8 @@ impl FlowSolver {
         &self.flows
     }
 
-    /// Finds the cheapest path for another granule over the residual graph, and brings the potentials up to date.
-    /// Gives its length under the potentials it began with, if that is below `cost_max`.
+    /// Finds the cheapest path for another granule over the residual graph and updates the potentials. Returns the
+    /// path's length under the potentials before, if that is below `cost_max`.
     fn find_next(&mut self, graph: &impl FlowGraph, cost_max: u64) -> Option<u64> {
         for (side, end) in self.sides.iter_mut().zip([self.payer, self.payee]) {
             side.begin(end);
@@ -182,14 +183,14 @@ impl FlowSolver {
         Some(total)
     }
 
-    /// Takes up the payer side's nearest node.
+    /// Expands the nearest node of the payer's side.
     fn extend_forward(&mut self, graph: &impl FlowGraph, best: &mut Option<(u64, u32)>) {
         let [near, far] = &mut self.sides;
         let Some((distance, node)) = near.settle() else { return };
         let here = potential(&self.potentials, self.query, node);
         let (potentials, query, payer) = (&self.potentials, self.query, self.payer);
         let mut meet = |near: &mut Side, target, cost: i64, arc, back| {
-            // Potentials keep every reduced cost from falling below zero.
+            // Potentials keep every reduced cost at zero or above.
             let reduced = (cost - here + potential(potentials, query, target)).max(0) as u64;
             near.reach(
                 far,
@@ -218,7 +219,7 @@ impl FlowSolver {
         }
     }
 
-    /// Takes up the payee side's nearest node.
+    /// Expands the nearest node of the payee's side.
     fn extend_backward(&mut self, graph: &impl FlowGraph, best: &mut Option<(u64, u32)>) {
         let [far, near] = &mut self.sides;
         let Some((distance, node)) = near.settle() else { return };
@@ -253,8 +254,8 @@ impl FlowSolver {
         }
     }
 
-    /// Within `forward` of the payer, and within the rest of `total` of the payee, potentials become distances: then
-    /// the path found costs nothing any more, and no arc less than that.
+    /// Turns potentials into distances, within `forward` of the payer and within the rest of `total` of the payee.
+    /// The path found then has reduced cost zero, and no arc a negative one.
     fn raise_potentials(&mut self, forward: u64, total: u64) {
         for (side, (radius, sign)) in self.sides.iter().zip([(forward, 1), (total - forward, -1)]) {
             for node in &side.settled {
@@ -268,7 +269,7 @@ impl FlowSolver {
         }
     }
 
-    /// Notes the steps of the path through `meeting`.
+    /// Records the steps of the path through `meeting`.
     fn trace(&mut self, meeting: u32) {
         self.steps.clear();
         let mut at = meeting;
@@ -307,7 +308,7 @@ impl Side {
         self.open.push(Reverse((0, end)));
     }
 
-    /// How far the nearest node is that is not settled.
+    /// The distance of the nearest node that is not settled.
     fn nearest(&mut self) -> Option<u64> {
         while let Some(Reverse((distance, node))) = self.open.peek() {
             if !self.marks[*node as usize].settled {
@@ -325,7 +326,7 @@ impl Side {
         Some((distance, node))
     }
 
-    /// Takes in a path to `node`, and joins it with the other side's if that makes the best.
+    /// Records a path to `node` if it is shorter, and joins it with the other side's if that makes the best path.
     fn reach(&mut self, far: &Side, best: &mut Option<(u64, u32)>, node: u32, distance: u64, by: Mark) {
         let mark = &mut self.marks[node as usize];
         if mark.search == self.search && mark.distance <= distance {

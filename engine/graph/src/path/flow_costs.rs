@@ -1,9 +1,10 @@
-//! The costs and limits of edges for one payer and one payment, as the flow solver and the evaluator of parts read them.
+//! The costs and limits of edges for one payer and one payment, as the flow solver and the evaluator of parts read
+//! them.
 //!
 //! Owns [`FlowCosts`], which implements [`FlowGraph`] and [`ArcCosts`] over a snapshot, the prices of a query and the
-//! payer's knowledge. A *granule* is an equal share of the payment. A granule bears its share of everything charged once
-//! per part (base fees, the price of a hop) as if a single part carried the payment, so that no split costs less than its
-//! flow. Success depends on the sum that all parts put on an edge, beside the amounts in flight there.
+//! payer's knowledge. A *granule* is an equal share of the payment. A granule bears its share of everything charged
+//! once per part (base fees, the price of a hop) as if a single part carried the payment, so that no split costs less
+//! than its flow. Success depends on the sum that all parts put on an edge, beside the amounts in flight there.
 //!
 //! Invariant: the cost of a further granule never falls, even where learned liquidity would make it fall.
 

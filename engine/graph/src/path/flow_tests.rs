@@ -137,7 +137,7 @@ proptest! {
     }
 }
 
-/// The flow is one: conserved at each node, within what arcs take, and it costs what the solver says.
+/// The flow is conserved at each node, within the capacity of arcs, and costs as much as the solver states.
 fn check_flow(graph: &Small, flows: &[Flow], pushed: i64, total: u64) -> Result<(), TestCaseError> {
     let mut balance = vec![0_i64; graph.nodes];
     let mut cost = 0;

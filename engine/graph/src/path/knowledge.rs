@@ -1,12 +1,12 @@
 //! A payer's [`Knowledge`](crate::path::Knowledge) resolved to edge numbers, once for all searches of a query.
 //!
-//! Owns [`PreparedKnowledge`]: the edges on which the payer's knowledge differs from the public policies, the nodes that
-//! must not forward, and the scorer's index when the scorer has none for the snapshot. A bit per edge says whether
-//! anything is known of it, so that all other edges cost a search one test. Does not know prices or probabilities
-//! ([`crate::path::prices`]).
+//! Owns [`PreparedKnowledge`]: the edges on which the payer's knowledge differs from the public policies, the nodes
+//! that must not forward, and the scorer's index when the scorer has none for the snapshot. A bit per edge tells
+//! whether anything is known of it, so that all other edges cost a search one test. Does not know prices or
+//! probabilities ([`crate::path::prices`]).
 //!
-//! Invariant: what holds for an edge here is what [`crate::path::plain`] and [`crate::path::check`] derive from the same
-//! knowledge for its direction.
+//! Invariant: the limits of an edge here are those that [`crate::path::plain`] and [`crate::path::check`] derive from
+//! the same knowledge for its direction.
 
 use fulmen_wire::units::Msat;
 
@@ -28,13 +28,13 @@ pub(crate) struct PreparedKnowledge {
     in_flight_blocks: [BitSet; 2],
     /// Nodes that must not forward.
     excluded_nodes: BitSet,
-    /// Whose channels out carry only what the payer states, when it states it.
+    /// The payer, when it states the limits of its own channels: any other channel out of it is closed.
     known_payer: Option<u32>,
     /// Built for this query when the scorer is not bound to the snapshot.
     scores: ScoreIndex,
 }
 
-/// What an edge carries for one payer. Amounts are millisatoshis.
+/// The amounts that an edge carries for one payer, in millisatoshi.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EdgeLimit {
     /// The least amount of one HTLC. Above every amount when the edge must not be used.
@@ -43,9 +43,9 @@ pub(crate) struct EdgeLimit {
     pub(crate) maximum: u64,
     /// The most that all parts of the payment together may put on it, beside the capacity.
     pub(crate) aggregate_max: u64,
-    /// What other payments have put on it; `maximum` and `aggregate_max` are reduced by it already.
+    /// The sum that other payments have in flight; `maximum` and `aggregate_max` are reduced by it already.
     pub(crate) in_flight: u64,
-    /// The payer knows what it can send here: the edge's success is certain.
+    /// The payer knows that it can send up to `maximum`: the edge's success is certain.
     pub(crate) certain: bool,
 }
 
@@ -67,7 +67,7 @@ impl EdgeLimit {
     const CLOSED: EdgeLimit =
         EdgeLimit { minimum: u64::MAX, maximum: 0, aggregate_max: 0, in_flight: 0, certain: false };
 
-    /// An edge of which the payer knows nothing beyond its policy.
+    /// An edge known by its policy alone.
     #[inline]
     fn public(edge: &Edge) -> EdgeLimit {
         EdgeLimit {
@@ -93,7 +93,7 @@ impl EdgeLimit {
             Restriction::AtMost(most) => most,
             Restriction::InFlight(in_flight) => {
                 self.in_flight = in_flight;
-                // `spendable` already excludes what is in flight; do not subtract it again.
+                // `spendable` already excludes amounts in flight; do not subtract them again.
                 if self.certain {
                     return;
                 }
@@ -106,7 +106,7 @@ impl EdgeLimit {
 }
 
 impl PreparedKnowledge {
-    /// Forgets the last query and resolves what the payer of `query`, node number `payer`, knows.
+    /// Forgets the last query and resolves the knowledge of `query`'s payer, node number `payer`.
     pub(crate) fn prepare(&mut self, snapshot: &Snapshot, query: &Query<'_>, payer: u32) {
         let known = query.knowledge;
         self.known_payer = known.first_hops.is_some().then_some(payer);
@@ -176,8 +176,8 @@ impl PreparedKnowledge {
         !self.limits.is_empty()
     }
 
-    /// What is known of an edge, if that differs from its policy. Does not cover excluded nodes, nor the payer's own
-    /// channels that it did not list.
+    /// The limit of an edge when knowledge changes it. Does not cover excluded nodes, nor the payer's own channels
+    /// that it did not list.
     #[inline]
     pub(crate) fn limit(&self, edge: u32) -> Option<&EdgeLimit> {
         if !self.limited.contains(edge) {
@@ -187,7 +187,7 @@ impl PreparedKnowledge {
         Some(&self.limits[at].1)
     }
 
-    /// All there is to know of what an edge carries.
+    /// The limit of an edge with all knowledge applied.
     #[inline]
     pub(crate) fn limit_or_public(&self, number: u32, edge: &Edge) -> EdgeLimit {
         if self.excluded_nodes.contains(edge.source) {
@@ -211,7 +211,7 @@ impl PreparedKnowledge {
         self.excluded_nodes.members()
     }
 
-    /// What the payer's own channels require at least.
+    /// The minimums of the payer's own channels.
     pub(crate) fn own_minimums(&self) -> impl Iterator<Item = u64> {
         self.limits.iter().filter(|(_, limit)| limit.certain).map(|(_, limit)| limit.minimum)
     }

@@ -1,8 +1,9 @@
-//! What a route is asked for and what it looks like: the words shared by every path-finder and by the checker.
+//! Queries, limits, knowledge and routes: the types shared by all path-finders and checkers.
 //!
-//! Implements no search itself: [`search`] is the fast one, [`plain`] the simple one it is held to, and [`check`] judges
-//! routes without knowing how they were found. Amounts and expiries follow BOLT 7 ("HTLC Fees", "Routing Example"): they
-//! grow from the payee towards the payer by each forwarding node's own fee and `cltv_expiry_delta`.
+//! Implements no search: [`search`] is the fast path-finder, [`plain`] the simple reference it is tested against, and
+//! [`check`] validates routes without knowing how they were found. Amounts and expiries follow BOLT 7 ("HTLC Fees",
+//! "Routing Example"): they grow from the payee towards the payer by the fee and the `cltv_expiry_delta` of each
+//! forwarding node.
 
 pub mod alternatives;
 pub mod batch;
@@ -31,49 +32,48 @@ pub use crate::cost::Cost;
 use crate::graph::{DirectedChannel, Direction};
 use crate::scoring::{Probability, Scorer, Weights};
 
-/// More hops than this fit into no onion of BOLT 4, however short their payloads ([`onion_room`] counts exactly).
+/// The most hops that an onion of BOLT 4 has room for, however short their payloads. [`onion_room`] counts exactly.
 pub const HOPS_MAX: usize = 26;
 
-/// What a payer asks for.
+/// A request for a route.
 #[derive(Clone, Debug)]
 pub struct Query<'a> {
     /// The payer.
     pub from: NodeId,
     /// The payee.
     pub to: NodeId,
-    /// What the payee is to receive.
+    /// The amount that the payee receives.
     pub amount: Msat,
-    /// The height expiries are counted from.
+    /// The height that expiries are counted from.
     pub height: BlockHeight,
-    /// The payee's `min_final_cltv_expiry_delta`, plus whatever the payer adds to hide the payee's place.
+    /// The payee's `min_final_cltv_expiry_delta`, plus any blocks that the payer adds to hide how near the payee is.
     pub final_cltv_delta: CltvDelta,
-    /// What the route must not exceed.
+    /// The limits of the route.
     pub limits: Limits,
-    /// What the payer knows beyond the public graph.
+    /// The payer's knowledge beyond the public graph.
     pub knowledge: &'a Knowledge,
-    /// What a block of delay costs on each forwarded millisatoshi, in billionths: it turns `cltv_expiry_delta`s into
-    /// money when routes are compared. It never changes what is paid.
+    /// The price of delay: billionths of the forwarded amount per block. It turns each `cltv_expiry_delta` into a
+    /// cost when routes are compared. It is never paid.
     pub risk_billionths: u32,
-    /// What success and few hops are worth when routes are compared.
+    /// The prices of uncertainty and of hops when routes are compared.
     pub weights: Weights,
-    /// What has been learned of channels, and what the operator thinks of them.
+    /// Learned liquidity and the operator's penalties.
     pub scorer: Option<&'a Scorer>,
-    /// The time by which what was learned has faded, in seconds on the scorer's clock.
+    /// The current time on the scorer's clock, in seconds; observations fade with their age.
     pub now_seconds: u64,
-    /// The bytes of the TLVs in the payee's payload beyond amount and expiry: `payment_data`, `payment_metadata` and the
-    /// like.
+    /// Bytes of the TLVs in the payee's payload beyond amount and expiry: `payment_data`, `payment_metadata` and
+    /// others.
     pub payee_extra_bytes: u32,
 }
 
 impl<'a> Query<'a> {
-    /// What `payment_data` takes at most: type, length, secret, total.
+    /// The longest `payment_data`: type, length, secret, total.
     pub const PAYMENT_DATA_BYTES: u32 = 2 + 32 + 8;
 
-    /// The price of delay when nobody says otherwise: a block costs 15 billionths of the amount it locks.
+    /// The default price of delay: a block costs 15 billionths of the amount it locks.
     pub const RISK_BILLIONTHS: u32 = 15;
 
-    /// A query with the default limits and price of delay, a final delta of 18 blocks, and heights counted from zero, to
-    /// which only fees and delay matter.
+    /// A query with the default limits and price of delay, a final delta of 18 blocks, and heights counted from zero.
     #[must_use]
     pub fn new(from: NodeId, to: NodeId, amount: Msat, knowledge: &'a Knowledge) -> Query<'a> {
         Query {
@@ -93,78 +93,78 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Bounds on a route; each is inclusive.
+/// Limits on a route; each is inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most all forwarding nodes together may take.
+    /// The largest sum of the fees of all forwarding nodes.
     pub max_fee: Msat,
-    /// The most blocks the first HTLC may be locked for: its `cltv_expiry` less the current height.
+    /// The most blocks from the current height to the `cltv_expiry` of the first HTLC. The final delta is part of it.
     pub max_cltv_blocks: u32,
-    /// The most channels a route may have; that its payloads fit into an onion is checked in any case.
+    /// The most channels. That the payloads fit into an onion is checked in any case.
     pub max_hops: usize,
 }
 
 impl Default for Limits {
-    /// No bound on the fee, two weeks of blocks, [`HOPS_MAX`] hops.
+    /// No limit on the fee, two weeks of blocks, [`HOPS_MAX`] hops.
     fn default() -> Limits {
         Limits { max_fee: Msat::MAX_MONEY, max_cltv_blocks: 2016, max_hops: HOPS_MAX }
     }
 }
 
-/// What a payer knows beyond the public graph.
+/// A payer's knowledge beyond the public graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Knowledge {
-    /// The payer's own usable channels. When given, a route starts with one of these, bounded by what is known of it
-    /// and not by its public policy. When `None`, a route may start with any of the payer's channels that has an
-    /// enabled policy, within that policy's HTLC limits and the capacity. Either way the payer pays itself no fee.
+    /// The payer's own usable channels. When given, a route starts with one of these, within the limits stated here
+    /// and not those of its public policy. When `None`, a route may start with any of the payer's channels that has
+    /// an enabled policy, within that policy's HTLC limits and the capacity. Either way the payer pays itself no fee.
     pub first_hops: Option<BTreeMap<Scid, FirstHop>>,
-    /// The least amount each direction is known to have failed with: only smaller amounts try it again.
+    /// For each direction the least amount known to have failed; only smaller amounts are tried again.
     pub failed_amounts: BTreeMap<DirectedChannel, Msat>,
-    /// What other payments have put on each direction: it is not there for this one.
+    /// Amounts that other payments have in flight on each direction. They are not available to this payment.
     pub in_flight: BTreeMap<DirectedChannel, Msat>,
-    /// Channels not to be used in either direction.
+    /// Channels that must not be used in either direction.
     pub excluded_channels: BTreeSet<Scid>,
-    /// Directions not to be used.
+    /// Directions that must not be used.
     pub excluded_directions: BTreeSet<DirectedChannel>,
-    /// Nodes not to be used, be it as forwarders or as an end.
+    /// Nodes that must not be used, as forwarders or as an end.
     pub excluded_nodes: BTreeSet<NodeId>,
 }
 
 impl Knowledge {
-    /// Notes that `amount` failed over a direction; the least amount noted counts.
+    /// Records that `amount` failed over a direction. The least amount recorded counts.
     pub fn note_failure(&mut self, channel: DirectedChannel, amount: Msat) {
         let least = self.failed_amounts.entry(channel).or_insert(amount);
         *least = amount.min(*least);
     }
 }
 
-/// What the payer knows of one of its own channels.
+/// The payer's knowledge of one of its own channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstHop {
-    /// The largest HTLC the payer can offer here now.
+    /// The largest HTLC that the payer can offer here now.
     pub spendable: Msat,
     /// The smallest HTLC the peer accepts.
     pub htlc_minimum: Msat,
 }
 
-/// A way to pay: the HTLC on each channel from payer to payee.
+/// A route: the HTLC on each channel from payer to payee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The channels in the order they are crossed; at least one.
+    /// The hops from payer to payee; at least one.
     pub hops: Vec<PathHop>,
-    /// What the payer sends: the first hop's amount.
+    /// The amount that the payer sends: that of the first hop.
     pub total_amount: Msat,
-    /// What all forwarding nodes together take.
+    /// The sum of the fees of all forwarding nodes.
     pub fee: Msat,
-    /// For how many blocks the first HTLC may be locked.
+    /// Blocks from the query's height to the expiry of the first HTLC.
     pub total_cltv_blocks: u32,
-    /// What the search minimised.
+    /// The figure that the search minimised.
     pub cost: Cost,
-    /// How likely the liquidity is thought to be there on every hop.
+    /// The probability that the liquidity is there on every hop.
     pub success: Probability,
 }
 
-/// One channel of a route.
+/// One hop of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathHop {
     /// The node that offers the HTLC.
@@ -173,25 +173,25 @@ pub struct PathHop {
     pub to: NodeId,
     /// The channel.
     pub scid: Scid,
-    /// The way the channel is crossed.
+    /// The direction in which the channel is crossed.
     pub direction: Direction,
     /// The `amount_msat` of the HTLC on this channel.
     pub amount: Msat,
     /// The absolute `cltv_expiry` of the HTLC on this channel.
     pub cltv_expiry: BlockHeight,
-    /// What `from` takes for forwarding onto this channel; nothing on the payer's own.
+    /// The fee that `from` takes for forwarding onto this channel; zero on the payer's own channel.
     pub fee: Msat,
 }
 
 impl PathHop {
-    /// The direction crossed, as a key into [`Knowledge`].
+    /// The direction as a key into [`Knowledge`].
     #[must_use]
     pub const fn directed(&self) -> DirectedChannel {
         DirectedChannel { scid: self.scid, direction: self.direction }
     }
 }
 
-/// Why there is no route.
+/// The reason why there is no route.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NoRoute {
@@ -207,24 +207,25 @@ pub enum NoRoute {
         /// The node.
         node: NodeId,
     },
-    /// Payer and payee are one.
+    /// Payer and payee are the same node.
     #[error("node {node} would pay itself")]
     SelfPayment {
         /// The node.
         node: NodeId,
     },
-    /// An HTLC of nothing is not allowed (BOLT 2).
+    /// BOLT 2 forbids an HTLC of zero.
     #[error("a payment of 0 msat has no route")]
     ZeroAmount,
-    /// No sequence of channels carries the amount, whatever the fee, expiry and number of hops.
+    /// No sequence of channels carries the amount, at any fee, expiry and number of hops.
     #[error("no channels carry {amount} to the payee")]
     Unreachable {
-        /// What the payee was to receive.
+        /// The amount that the payee was to receive.
         amount: Msat,
     },
-    /// Channels lead to the payee, but every route exceeds a limit. Each figure is the least value of one limit with which a
-    /// route exists while the other limits stay as they are. It is `None` when no value of that limit alone suffices, or
-    /// when it was not determined: by [`plain`], or because the search for it reached its limit of comparisons.
+    /// Channels lead to the payee, but every route exceeds a limit. Each figure is the least value of one limit with
+    /// which a route exists while the other limits stay as they are. It is `None` when no value of that limit alone
+    /// suffices, or when it was not determined: by [`plain`], or because the search for it reached its limit of
+    /// comparisons.
     #[error("no route carries {amount} within the limits{}", would_suffice(*max_fee, *max_cltv_blocks, *max_hops))]
     OverLimits {
         /// The amount that the payee was to receive.
@@ -236,7 +237,8 @@ pub enum NoRoute {
         /// The least [`Limits::max_hops`] that suffices.
         max_hops: Option<usize>,
     },
-    /// The search reached its limit of comparisons. Whether there is a route, or a cheaper one than `best`, is not known.
+    /// The search reached its limit of comparisons. Whether there is a route, or a cheaper one than `best`, is not
+    /// known.
     #[error("the search for a route ended after {comparisons} comparisons of partial routes")]
     SearchLimitReached {
         /// How many partial routes were compared.

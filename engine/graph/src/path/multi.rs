@@ -1,17 +1,18 @@
 //! Payments in parts: the cheapest way to split an amount, weighing success against fees (BOLT 4, "Basic Multi-Part
 //! Payments").
 //!
-//! Owns [`PartFinder`]. A part is an ordinary [`Route`] for its share of the payment. The parts' amounts add up to the
-//! payment, and the query's limits hold: for each part alone its expiry, hops and onion; for all together the fee, and the
-//! sum that they put on each channel.
+//! Owns [`PartFinder`]. A part is an ordinary [`Route`] for its share of the payment. The parts' amounts add up to
+//! the payment, and the query's limits hold: for each part alone its expiry, hops and onion; for all together the
+//! fee, and the sum that they put on each channel.
 //!
-//! A single part is tried first. Where it costs hardly more than any split could, it is the answer. Otherwise a min-cost
-//! flow (`flow`) is decomposed into paths whose amounts are improved with exact figures (`parts`). Where no flow fits,
-//! parts are searched one after the other, the largest first. When success has no price, the cheapest paths are filled one
-//! after the other instead: a flow knows neither base fees nor the limits of a part, and takes longer.
+//! A single part is tried first. Where it costs hardly more than any split could, it is the answer. Otherwise a
+//! min-cost flow (`flow`) is decomposed into paths whose amounts are improved with exact figures (`parts`). Where no
+//! flow fits, parts are searched one after the other, the largest first. When success has no price, the cheapest
+//! paths are filled one after the other instead: a flow knows neither base fees nor the limits of a part, and takes
+//! longer.
 //!
-//! Not exact: the best split into few parts is an NP-hard problem. Every answer keeps all limits; that nothing is found
-//! although a split exists is possible, and the tests measure how often.
+//! Not exact: the best split into few parts is an NP-hard problem. Every answer keeps all limits; that nothing is
+//! found although a split exists is possible, and the tests measure how often.
 //!
 //! Budget: 2 ms on the mainnet graph, median over connected pairs; `route/multi` in `bench/peers`.
 
@@ -38,14 +39,44 @@ pub struct Parts {
     pub total_amount: Msat,
     /// The sum of all fees.
     pub fee: Msat,
-    /// The figure that the finder minimised: the costs of the parts, with the uncertainty of a channel counted once for
-    /// all parts that cross it.
+    /// The figure that the finder minimised: the costs of the parts, with the uncertainty of a channel counted once
+    /// for all parts that cross it.
     pub cost: Cost,
     /// The probability that the liquidity for all parts is there at once.
     pub success: Probability,
 }
 
 /// Finds payments in parts. Reuses its memory from query to query and keeps nothing else: use one per thread.
+///
+/// ```
+/// use fulmen_graph::path::multi::PartFinder;
+/// use fulmen_graph::path::{Knowledge, Query};
+/// use fulmen_graph::snapshot::Snapshot;
+/// use fulmen_graph::{ChannelGraph, Policy};
+/// use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat, Scid};
+///
+/// let [alice, bob] = [2, 3].map(|tag| NodeId([tag; 33]));
+/// let policy = Policy {
+///     fee_base: Msat(1_000),
+///     fee_proportional_millionths: 100,
+///     cltv_expiry_delta: CltvDelta(40),
+///     htlc_minimum: Msat(1),
+///     htlc_maximum: Msat(100_000_000),
+///     disabled: false,
+/// };
+/// let mut graph = ChannelGraph::new();
+/// for scid in [Scid(1), Scid(2)] {
+///     graph.add_channel(scid, [alice, bob], Sat(100_000))?;
+///     graph.set_policy(scid, alice, Some(policy))?;
+/// }
+///
+/// // Neither channel carries 150,000 sat alone.
+/// let knowledge = Knowledge::default();
+/// let query = Query::new(alice, bob, Msat(150_000_000), &knowledge);
+/// let parts = PartFinder::new().find(&Snapshot::new(&graph), &query, 4)?;
+/// assert_eq!((parts.routes.len(), parts.total_amount), (2, Msat(150_000_000)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct PartFinder {
     single: Finder,
@@ -64,8 +95,8 @@ impl PartFinder {
     /// Finds how to pay `query` in at most `parts_max` parts.
     ///
     /// # Errors
-    /// The reason why no single part can pay, when no split was found either; that does not prove that none exists. See
-    /// [`NoRoute`].
+    /// The reason why no single part can pay, when no split was found either; that does not prove that none exists.
+    /// See [`NoRoute`].
     pub fn find(&mut self, graph: &Snapshot, query: &Query<'_>, parts_max: usize) -> Result<Parts, NoRoute> {
         let ends = search::ends(graph, query)?;
         let mut knowledge = std::mem::take(&mut self.knowledge);
@@ -118,13 +149,13 @@ impl From<Route> for Parts {
     }
 }
 
-/// What came of a flow.
+/// The result of a flow.
 enum FlowResult {
-    /// Ways that keep the limits.
+    /// Paths that keep the limits.
     Split(Vec<PartPath>),
-    /// The graph does not take so much in such granules.
+    /// The graph takes too few granules of this size.
     Short,
-    /// It does, but not within the limits, or not for less than a single part.
+    /// It takes them, but not within the limits, or not for less than a single part.
     Unfit,
 }
 
@@ -142,7 +173,7 @@ struct Search<'s, 'a> {
 }
 
 impl<'s, 'a: 's> Search<'s, 'a> {
-    /// The best split found, when it is better than a single part, or when there is none.
+    /// The best split found, when it is better than the single part `one`, or when there is none.
     fn split(&mut self, one: Option<&Route>) -> Option<Parts> {
         let found = if Prices::new(self.query).weighs_success() {
             self.by_flow(one)
@@ -160,7 +191,7 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         Some(self.assemble(&found))
     }
 
-    /// Costs for a query of this payer, its amount cut into a number of granules.
+    /// The costs for a query of this payer whose amount is cut into a number of granules.
     fn costs(&self, query: &Query<'a>, granules: u64) -> FlowCosts<'s> {
         let granule = query.amount.0.div_ceil(granules);
         let fee_margin = if granules == 1 {
@@ -193,8 +224,8 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         }
     }
 
-    /// The best split that a flow leads to, when it is better than `one`. Where there is no single part, granules are made
-    /// ever finer, and fees are minded alone when what is most likely costs more than it may.
+    /// The best split that a flow leads to, when it is better than `one`. Without a single part, granules are made
+    /// finer, and fees alone are minimised when the most likely split exceeds the limit on fees.
     fn by_flow(&mut self, one: Option<&Route>) -> Option<Vec<PartPath>> {
         let fees = Query { weights: Weights::FEES, ..self.query.clone() };
         for granules in GRANULES {
@@ -204,7 +235,7 @@ impl<'s, 'a: 's> Search<'s, 'a> {
             match self.flow(self.query, granules, one) {
                 FlowResult::Split(paths) => return Some(paths),
                 _ if one.is_some() => return None,
-                // Where too little flows, other prices do not make it more.
+                // Other prices do not increase a flow that is too small.
                 FlowResult::Short => continue,
                 FlowResult::Unfit => {}
             }
@@ -217,14 +248,14 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         None
     }
 
-    /// The split that a flow of so many granules leads to under the prices of `query`, if it keeps the limits and costs
-    /// less than `one`.
+    /// The split that a flow of this many granules leads to under the prices of `query`, if it keeps the limits and
+    /// costs less than `one`.
     fn flow(&mut self, query: &Query<'a>, granules: u32, one: Option<&Route>) -> FlowResult {
         let limits = self.limits();
         let (payer, payee) = self.ends;
         let cost_max = one.map_or(u64::MAX, |one| one.cost.0);
         let granular = self.costs(query, granules.into());
-        // A split has to save a millisatoshi at least, and each granule its share of that.
+        // A split must save at least a millisatoshi, and each granule its share of that.
         let cost_max = cost_max.saturating_sub(Cost::PER_MSAT - 1);
         let share = cost_max.div_ceil(granules.into());
         let Some(least) = self.solver.begin(&granular, (payer, payee), share) else {
@@ -256,11 +287,11 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         }
     }
 
-    /// The cheapest split that filling paths leads to, when it is better than `one`.
+    /// The cheapest split found by filling paths, when it is better than `one`.
     fn by_filling(&mut self, one: Option<&Route>) -> Option<Vec<PartPath>> {
         let mut best = Evaluation { cost: u64::MAX, ..Evaluation::default() };
         if let Some(one) = one {
-            // A split has to save a millisatoshi at least, and some granule its share of that.
+            // A split must save at least a millisatoshi, and some granule its share of that.
             best.cost = one.cost.0.saturating_sub(Cost::PER_MSAT - 1);
             let granular = self.costs(self.query, FEE_GRANULES.into());
             self.solver.begin(&granular, self.ends, best.cost.div_ceil(FEE_GRANULES.into()))?;
@@ -279,8 +310,9 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         Some(paths)
     }
 
-    /// Fills the cheapest path for a share of what is left as far as there is room, and so on with the rest. After each,
-    /// the whole rest may go over one path. Keeps what is cheaper than `least` and within the limits.
+    /// Fills the cheapest path for a share of the rest as far as there is room, then continues with the new rest.
+    /// After each path the whole rest may take a single path. Keeps the result if it is cheaper than `least` and
+    /// within the limits.
     fn fill(&mut self, share: u64, cheapest: &mut Vec<PartPath>, least: &mut Evaluation) {
         let (graph, query, limits) = (self.graph, self.query, self.limits());
         let costs = self.costs(query, 1);
@@ -289,13 +321,13 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         while left > 0 && spent.cost < least.cost && paths.len() < self.parts_max {
             let mut attempt = |amount: u64| {
                 let mut own = Query { amount: Msat(amount), knowledge: &knowledge, ..query.clone() };
-                // No fee is larger than its cost.
+                // No fee exceeds its cost.
                 let fee_max = (least.cost - spent.cost) / Cost::PER_MSAT;
                 own.limits.max_fee.0 = limits.fee_max.saturating_sub(spent.fee).min(fee_max);
                 let found = self.single.attempt_roughly(graph, &own, TRIAL_COMPARISONS_MAX)?;
                 part_path(graph, &found, Msat(amount))
             };
-            // That the whole payment does not go over one path, or what that costs, is known.
+            // For the whole payment, the result of a single path is already known.
             let last = if paths.is_empty() { None } else { attempt(left) };
             let smallest = left.div_ceil((self.parts_max - paths.len()) as u64);
             let amount = smallest.max(left / share);
@@ -311,7 +343,7 @@ impl<'s, 'a: 's> Search<'s, 'a> {
                 }
             }
             let Some(next) = next else { break };
-            // What is left is like a path without channels.
+            // The rest is treated as a path without channels.
             let (at, rest) = (paths.len(), PartPath { arcs: Vec::new(), amount: left - next.amount });
             paths.extend([next, rest]);
             let room = self.evaluator.room(&costs, &limits, &paths, (at + 1, at));
@@ -326,11 +358,11 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         }
     }
 
-    /// The path of `one` twice, where that costs less because each part's fees are rounded down.
+    /// The path of `one` used twice, where that costs less because the fees of each part are rounded down.
     fn halved(&mut self, one: &Route) -> Option<Vec<PartPath>> {
         let (amount, limits) = (self.query.amount.0, self.limits());
         let whole = part_path(self.graph, one, self.query.amount)?;
-        // A part may save next to a millisatoshi at each node, and pays all base fees once more.
+        // A part may save almost a millisatoshi at each node, and pays all base fees once more.
         let nodes = whole.arcs.get(1..)?;
         let base: u64 = nodes.iter().map(|arc| u64::from(self.graph.edge(*arc).fee_base)).sum();
         if base >= nodes.len() as u64 {
@@ -339,7 +371,7 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         let costs = self.costs(self.query, 1);
         let mut best = Evaluation { cost: one.cost.0, ..Evaluation::default() };
         let (mut paths, mut larger) = (vec![whole.clone(), whole], None);
-        // How far from a half it rounds down most depends on the rates, which are of all sizes.
+        // The best offset from a half depends on the rates, which vary over orders of magnitude.
         let mores = std::iter::successors(Some(1_u64), |more| more.checked_mul(3));
         for more in mores.take_while(|more| *more < amount / 2) {
             (paths[0].amount, paths[1].amount) = (amount.div_ceil(2) + more, amount / 2 - more);
@@ -353,7 +385,7 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         Some(paths)
     }
 
-    /// Sends the dearest part over a cheaper path beside the others, as long as there is one.
+    /// Moves the dearest part to a cheaper path beside the others, as long as there is one.
     fn replace_dearest(&mut self, paths: &mut Vec<PartPath>, mut best: Evaluation) {
         let (query, limits) = (self.query, self.limits());
         let costs = self.costs(query, 1);
@@ -379,7 +411,7 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         }
     }
 
-    /// Parts looked for one by one, each as large as goes.
+    /// Searches parts one by one, each as large as possible.
     fn one_after_the_other(&mut self) -> Option<Vec<PartPath>> {
         let mut knowledge = self.query.knowledge.clone();
         let mut paths: Vec<PartPath> = Vec::new();
@@ -394,7 +426,7 @@ impl<'s, 'a: 's> Search<'s, 'a> {
             hold(&mut knowledge, &route);
             paths.push(part_path(self.graph, &route, amount)?);
         }
-        // What was left over may find room after all.
+        // Improving may still find room for the rest.
         paths.first_mut()?.amount += left;
         let limits = self.limits();
         let costs = self.costs(self.query, 1);
@@ -402,13 +434,13 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         (evaluation.over == 0).then_some(paths)
     }
 
-    /// A part of at least and at most so much, as large as goes, beside what `knowledge` says is in flight.
+    /// The largest part between two bounds that has a route beside the amounts that `knowledge` has in flight.
     fn largest(&mut self, knowledge: &Knowledge, (least, most): (u64, u64), max_fee: Msat) -> Option<Route> {
         let mut query = Query { knowledge, ..self.query.clone() };
         query.limits.max_fee = max_fee;
         let (graph, single) = (self.graph, &mut *self.single);
         let mut attempt = |amount| single.attempt(graph, &Query { amount: Msat(amount), ..query.clone() });
-        // That the whole payment does not go in one part is known.
+        // The whole payment is known not to fit into one part.
         if most < self.query.amount.0
             && let Some(all) = attempt(most)
         {
@@ -426,7 +458,7 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         Some(best)
     }
 
-    /// Makes routes of paths.
+    /// Turns paths into routes.
     fn assemble(&mut self, paths: &[PartPath]) -> Parts {
         let limits = self.limits();
         let mut routes: Vec<Route> = Vec::with_capacity(paths.len());
@@ -450,13 +482,13 @@ impl<'s, 'a: 's> Search<'s, 'a> {
     }
 }
 
-/// A route's path.
+/// The path of a route.
 fn part_path(graph: &Snapshot, route: &Route, amount: Msat) -> Option<PartPath> {
     let arcs: Option<Vec<u32>> = route.hops.iter().map(|hop| graph.edge_index(hop.directed())).collect();
     Some(PartPath { arcs: arcs?, amount: amount.0 })
 }
 
-/// Takes what a route puts on its channels away from what is left.
+/// Subtracts the amounts of a route from the liquidity that `knowledge` leaves.
 fn hold(knowledge: &mut Knowledge, route: &Route) {
     for (at, hop) in route.hops.iter().enumerate() {
         if at == 0
@@ -470,7 +502,7 @@ fn hold(knowledge: &mut Knowledge, route: &Route) {
     }
 }
 
-/// The route of one path: amounts and expiries as they grow from the payee to the payer.
+/// The route over one path: amounts and expiries as they grow from the payee to the payer.
 fn route(costs: &FlowCosts<'_>, query: &Query<'_>, path: &PartPath) -> Route {
     let graph = costs.graph;
     let (mut amount, mut blocks) = (path.amount, u32::from(query.final_cltv_delta.0));
@@ -505,36 +537,36 @@ fn route(costs: &FlowCosts<'_>, query: &Query<'_>, path: &PartPath) -> Route {
     }
 }
 
-/// From this on a single part is likely enough.
+/// A single part with at least this probability is not split.
 const LIKELY_ENOUGH: Probability = Probability(970_000_000);
 
-/// A part that costs no more than this fraction above what any split must cost is not worth splitting.
+/// A single part that costs at most this fraction more than any split must is not split.
 const CLOSE_DIVISOR: u64 = 12;
 
-/// Into how many granules the amount is cut, one after the other.
+/// The numbers of granules that are tried in turn.
 const GRANULES: [u32; 2] = [8, 40];
 
-/// Into how many to see whether a split may save fees: a few more than a payment may usually have parts, or what is wide
-/// enough for a part would not be for a granule.
+/// The number of granules for the test whether a split may save fees: somewhat more than the usual limit on parts, so
+/// that a channel wide enough for a part is wide enough for a granule.
 const FEE_GRANULES: u32 = 12;
 
-/// How much a search for one path of several may compare: another will often do.
+/// Limit on comparisons of a search for one of several paths; another path will often do.
 const TRIAL_COMPARISONS_MAX: usize = 3000;
 
-/// How often the dearest part is sent over another path.
+/// How often the dearest part is moved to another path.
 const REPLACEMENTS_MAX: usize = 3;
 
-/// Into how many parts what is left is cut to see which path is the cheapest for one of them: few for where much is asked
-/// for each part, many for where what is cheap is narrow.
+/// The shares of the rest for which the cheapest path is searched: large ones where the cost per part is high, small
+/// ones where cheap channels are narrow.
 const SHARES: [u64; 2] = [2, 10];
 
-/// What is left below this fraction of the payment is not worth more than one part.
+/// A rest below this fraction of the payment goes into one part.
 const DUST_DIVISOR: u64 = 100;
 
-/// How much of a granule fees may add before capacities are exceeded.
+/// The fraction of a granule that fees may add before capacities are exceeded.
 const FEE_MARGIN_DIVISOR: u64 = 64;
 
-/// How closely the largest part that goes is found.
+/// Steps of the bisection for the largest part.
 const BISECTIONS: usize = 5;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Tests of payments in parts: every answer on thousands of small random graphs is judged, and whether one is found is
-//! compared with brute force over every split.
+//! Tests of payments in parts: every answer on thousands of small random graphs is checked, and whether one is found
+//! is compared with brute force over every split.
 
 use fulmen_wire::units::{CltvDelta, NodeId, Sat, Scid};
 
@@ -9,7 +9,7 @@ use crate::path::check_parts::check_parts;
 use crate::path::{FirstHop, Limits};
 use crate::scoring::Weights;
 
-/// Numbers that look random and are the same on every machine.
+/// Pseudo-random numbers that are the same on every machine.
 pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
@@ -27,11 +27,11 @@ pub(crate) fn node(tag: u64) -> NodeId {
     NodeId([tag as u8; 33])
 }
 
-/// What a unit is worth; amounts and limits of the random graphs are a few of them.
+/// The size of a unit; amounts and limits of the random graphs are a few units.
 const UNIT: u64 = 1_000_000;
 
-/// A graph of a few nodes with capacities of a few units. Without fees, a split exists exactly if one into whole units
-/// does.
+/// A graph of a few nodes with capacities of a few units. Without fees, a split exists exactly if one into whole
+/// units does.
 pub(crate) fn small(numbers: &mut Numbers, fees: bool) -> ChannelGraph {
     let nodes = 3 + numbers.below(4);
     let mut graph = ChannelGraph::new();
@@ -147,7 +147,7 @@ fn every_answer_keeps_every_limit() {
     assert!(found > 1000 && split > 150, "{found} found, {split} of them split");
 }
 
-/// What a direction carries in whole units: the least and most of one part, and in all.
+/// The limits of a direction in whole units: for one part, and for all together.
 #[derive(Clone, Copy)]
 struct StepLimits {
     directed: DirectedChannel,
@@ -253,7 +253,7 @@ impl<'a> BruteForce<'a> {
     }
 }
 
-/// Measures how often a split exists and none is found; an answer where none exists is a failure in any case.
+/// Measures how often a split exists and none is found. An answer where no split exists fails the test.
 fn misses(cases: usize, tight: bool) -> (usize, usize) {
     let mut numbers = Numbers(7);
     let mut finder = PartFinder::new();
@@ -289,7 +289,7 @@ fn splits_that_exist_are_found() {
     assert!(missed * 10 <= feasible, "{missed} of {feasible}");
 }
 
-/// A graph of directions, each a channel of its own: from, to, what it carries, base fee, millionths, `cltv_expiry_delta`.
+/// A graph of directions, each on a channel alone: from, to, capacity, base fee, millionths, `cltv_expiry_delta`.
 fn directions(all: &[(u64, u64, u64, u64, u32, u16)]) -> ChannelGraph {
     let mut graph = ChannelGraph::new();
     for (at, (from, to, maximum, base, millionths, delta)) in all.iter().enumerate() {
@@ -328,7 +328,7 @@ fn little_goes_where_no_base_fee_is_asked() {
         (0, 3, wide, 0, 0, 40),
         (3, 9, 2 * wide, 5, 15, 40),
     ]);
-    // All that fits over 1, with its fee, and the rest over 3.
+    // As much over 1 as fits with its fee, and the rest over 3.
     assert_eq!(least_fee(&graph), (2, Msat(1000 + 98 + 5 + 15)));
 }
 

@@ -1,7 +1,8 @@
-//! How much of an onion's 1,300 bytes the payloads of a route take (BOLT 4, "Packet Structure" and "Payload Format").
+//! The size of a route's payloads within the 1,300 bytes of an onion (BOLT 4, "Packet Structure" and "Payload
+//! Format").
 //!
-//! Owns the sizes and builds no onion. What a payload holds beyond amount, expiry and channel is the payee's alone, and the
-//! payer says how long it is ([`crate::path::Query::payee_extra_bytes`]).
+//! Owns the sizes and builds no onion. Only the payee's payload holds more than amount, expiry and channel; the payer
+//! states how much ([`crate::path::Query::payee_extra_bytes`]).
 //!
 //! Invariant: sizes never fall as amounts and expiries grow, on which the searches rely.
 
@@ -10,13 +11,13 @@ use fulmen_wire::units::Msat;
 /// The bytes for the payloads of all hops.
 pub const ONION_ROOM: u32 = 1300;
 
-/// What authenticates each payload.
+/// The HMAC of each payload.
 const HMAC: u32 = 32;
 
 /// A `short_channel_id`: type, length, eight bytes.
 const SHORT_CHANNEL_ID: u32 = 10;
 
-/// What the payload of a node that forwards `amount` to expire at height `cltv_expiry` takes, its length and HMAC
+/// The size of a forwarding node's payload for `amount` and the expiry height `cltv_expiry`, length and HMAC
 /// included.
 #[inline]
 #[must_use]
@@ -25,7 +26,7 @@ pub fn forward_bytes(amount: Msat, cltv_expiry: u32) -> u32 {
     1 + payload + HMAC
 }
 
-/// What the payee's payload takes, its length and HMAC included, with `extra` bytes of TLVs beyond amount and expiry.
+/// The size of the payee's payload, length and HMAC included, with `extra` bytes of TLVs beyond amount and expiry.
 #[must_use]
 pub fn payee_bytes(amount: Msat, cltv_expiry: u32, extra: u32) -> u32 {
     let payload = figures(amount, cltv_expiry).saturating_add(extra);
@@ -46,7 +47,8 @@ mod tests {
 
     #[test]
     fn sizes_by_hand() {
-        // Length, type and length and 5,000,000 in three bytes, the same with 800,018, type and length and scid, HMAC.
+        // Length, type and length and 5,000,000 in three bytes, the same with 800,018, type and length and scid,
+        // HMAC.
         assert_eq!(forward_bytes(Msat(5_000_000), 800_018), 1 + (2 + 3) + (2 + 3) + (2 + 8) + 32);
         assert_eq!(forward_bytes(Msat(0), 0), 1 + 2 + 2 + 10 + 32);
         assert_eq!(payee_bytes(Msat(255), 256, 42), 1 + 3 + 4 + 42 + 32);

@@ -1,11 +1,11 @@
-//! Payments in parts: several paths with amounts, evaluated and improved with exact figures (BOLT 4, "Basic Multi-Part
-//! Payments"; BOLT 7, "HTLC Fees").
+//! Payments in parts: several paths with amounts, evaluated and improved with exact figures (BOLT 4, "Basic
+//! Multi-Part Payments"; BOLT 7, "HTLC Fees").
 //!
 //! Owns the step from a flow to parts. A flow is decomposed into paths whose amounts add up to the payment to the
-//! millisatoshi; then amounts move between paths, whole, as far as there is room or in steps, as long as that repairs a
-//! broken limit or lowers the cost. Amounts grow towards the payer by the fees of their own part; the amounts that several
-//! parts put on one arc count together. Does not find paths ([`super::flow`] and the single-path search do), and knows
-//! nothing of the network beyond [`ArcCosts`].
+//! millisatoshi; then amounts move between paths, whole, as far as there is room or in steps, as long as that repairs
+//! a broken limit or lowers the cost. Amounts grow towards the payer by the fees of their own part; the amounts that
+//! several parts put on one arc count together. Does not find paths ([`super::flow`] and the single-path search do),
+//! and knows nothing of the network beyond [`ArcCosts`].
 //!
 //! Invariant: the amounts of the paths always add up to the payment.
 
@@ -22,8 +22,8 @@ pub(crate) trait ArcCosts {
     /// The amounts that the arc carries.
     fn limit(&self, arc: u32) -> EdgeLimit;
 
-    /// The cost of one part that offers `amount` on the arc, without its uncertainty. The payer's own channels charge no
-    /// fee and add no blocks.
+    /// The cost of one part that offers `amount` on the arc, without its uncertainty. The payer's own channels charge
+    /// no fee and add no blocks.
     fn hop_cost(&self, arc: u32, amount: u64) -> HopCost;
 
     /// The uncertainty of the arc when all parts together put `aggregate` on it.
@@ -61,15 +61,16 @@ pub(crate) struct PaymentLimits {
 /// The figures that sets of parts are compared by: first how far they exceed limits, then their cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Evaluation {
-    /// By how many millisatoshis limits are exceeded; a part that is too long or too slow counts with its whole amount.
+    /// By how many millisatoshis limits are exceeded; a part that is too long or too slow counts with its whole
+    /// amount.
     pub(crate) over: u64,
     pub(crate) cost: u64,
     pub(crate) fee: u64,
     pub(crate) uncertainty: Uncertainty,
 }
 
-/// Decomposes a flow into paths with granules, the widest first. `fits(arc)` is the most granules that one part may put on
-/// an arc.
+/// Decomposes a flow into paths with granules, the widest first. `fits(arc)` is the most granules that one part may
+/// put on an arc.
 pub(crate) fn decompose(
     flows: &[Flow],
     payer: u32,
@@ -304,8 +305,8 @@ impl Evaluator {
         room.saturating_sub(paths[to].amount).min(paths[from].amount)
     }
 
-    /// Moves amounts between paths as long as that improves the evaluation, then drops paths without an amount. Returns the
-    /// last evaluation.
+    /// Moves amounts between paths as long as that improves the evaluation, then drops paths without an amount.
+    /// Returns the last evaluation.
     pub(crate) fn improve(
         &mut self,
         costs: &impl ArcCosts,

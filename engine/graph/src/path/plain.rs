@@ -1,24 +1,26 @@
-//! The plain path-finder: exact, simple, and kept as the oracle that faster ones are judged by.
+//! The reference path-finder: exact and simple, the oracle for faster ones.
 //!
-//! It searches backward from the payee, since a node's fee depends on what it must forward (BOLT 7, "HTLC Fees"). A
-//! partial route ("label") at a node says what must arrive there: amount, blocks until expiry, hops still to go, and
-//! the cost so far. Labels are taken up in order of cost, so the first one to reach the payer is the cheapest.
+//! It searches backward from the payee, since a node's fee depends on the amount it forwards (BOLT 7, "HTLC Fees"). A
+//! partial route (a label) at a node states the amount that must arrive there, the blocks until expiry, the hops
+//! still to go, and the cost so far. Labels are expanded in order of cost, so that the first one to reach the payer
+//! is the cheapest.
 //!
-//! Exactness. A label may be dropped only for one that can do whatever it can, and what that takes differs:
+//! Exactness. A label may be dropped only for one that can be extended wherever it can at no higher cost. The
+//! conditions differ:
 //!
-//! 1. Ignoring limits, "no dearer and no larger" suffices, since fees and cost grow with the amount. That is the quick
-//!    search, and nearly always all there is.
-//! 2. When its answer breaks a limit, a second search also compares blocks and hops, and leaves out labels that lower
-//!    bounds on the rest of the way show to be too much.
-//! 3. Both leave out every direction whose `htlc_minimum` is above the payment's own amount. The fees of later hops may
-//!    lift the HTLC over such a minimum, though, so that a larger amount passes where a smaller one does not. Where that
-//!    could make a cheaper route, a third search looks for it, in which hardly any label can stand in for another.
-//!    It is kept small by the cost of the best route so far, but is exponential at worst.
+//! 1. Without limits, no higher cost and no larger amount suffice, since fees and cost grow with the amount. This
+//!    search is fast, and mostly the only one.
+//! 2. When its answer exceeds a limit, a second search also compares blocks and hops, and drops labels that lower
+//!    bounds on the rest of the route show to exceed a limit.
+//! 3. Both leave out directions whose `htlc_minimum` exceeds the payment's amount. The fees of later hops may lift
+//!    the HTLC above such a minimum, so that a larger amount passes where a smaller one does not. Where that could
+//!    make a cheaper route, a third search looks for it, in which hardly any label dominates another. The cost of the
+//!    best route so far keeps it small, but it is exponential at worst.
 //!
-//! A search is given up after [`COMPARISONS_MAX`], with an error that says so.
+//! A search ends with an error after [`COMPARISONS_MAX`] comparisons.
 //!
-//! Equal costs are decided by amount, blocks, hops, then by the ascending scids of the channels looked at: by the
-//! graph's content, never by the order it was built in.
+//! Ties in cost are broken by amount, blocks, hops, then by the ascending scids of the channels: by the graph's
+//! content, never by the order it was built in.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -31,13 +33,14 @@ use crate::path::prices::{HopRole, PricedHop, Prices};
 use crate::path::{Cost, NoRoute, PathHop, Query, Route};
 use crate::scoring::Uncertainty;
 
-/// After how many comparisons of partial routes a search is given up: a fraction of a second.
+/// Limit on comparisons of partial routes: a fraction of a second.
 pub const COMPARISONS_MAX: usize = 1 << 22;
 
-/// Finds the cheapest route for `query`, or says why there is none.
+/// Finds the cheapest route for `query`.
 ///
 /// # Errors
-/// See [`NoRoute`]; apart from [`NoRoute::SearchLimitReached`], an error means that no simple path satisfies the query.
+/// The reason why there is none; see [`NoRoute`]. Any error but [`NoRoute::SearchLimitReached`] means that no simple
+/// path satisfies the query.
 pub fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
     let problem = Problem::new(graph, query)?;
     let amount = query.amount;
@@ -50,7 +53,7 @@ pub fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
         best = Search::new(&problem, amount, Some(limited)).run()?.map(|(route, _)| route);
     }
     let cost_max = best.as_ref().map(|route| route.cost);
-    // A better route has a lower cost, and so a fee of no more than that.
+    // A better route has a lower cost, and its fee is at most its cost.
     let fee_max = cost_max.map_or(u64::MAX, |cost| cost.0 / Cost::PER_MSAT);
     let amount_max = amount.saturating_add(query.limits.max_fee.min(Msat(fee_max)));
     if let Some(highest_minimum) = problem.highest_minimum(amount_max) {
@@ -78,11 +81,11 @@ struct Problem<'a> {
     payee: u32,
 }
 
-/// What one direction of a channel takes and asks, as far as the payer knows.
+/// The terms of one direction of a channel, with the payer's knowledge applied.
 struct Terms<'a> {
     minimum: Msat,
     maximum: Msat,
-    /// Absent on the payer's own channels, which cost it nothing.
+    /// Absent on the payer's own channels, which charge nothing.
     price: Option<&'a Policy>,
     role: HopRole,
 }
@@ -112,7 +115,7 @@ impl<'a> Problem<'a> {
         Ok(Problem { graph, query, prices: Prices::new(query), payer, payee })
     }
 
-    /// The terms of a direction, or `None` when it may not be used at all.
+    /// The terms of a direction, or `None` when it must not be used.
     fn terms(&self, channel: &'a GraphChannel, direction: Direction) -> Option<Terms<'a>> {
         let known = self.query.knowledge;
         let directed = DirectedChannel { scid: channel.scid(), direction };
@@ -147,7 +150,8 @@ impl<'a> Problem<'a> {
         Some(Terms { minimum: policy.htlc_minimum, maximum, price: (!own).then_some(policy), role })
     }
 
-    /// The highest minimum above the payment's amount that an HTLC of at most `amount_max` could be lifted over, if any.
+    /// The highest minimum above the payment's amount up to which fees could lift an HTLC of at most `amount_max`, if
+    /// any.
     fn highest_minimum(&self, amount_max: Msat) -> Option<Msat> {
         let above = |minimum: Msat| minimum > self.query.amount && minimum <= amount_max;
         let first_hops = self.query.knowledge.first_hops.iter().flat_map(|hops| hops.values());
@@ -157,7 +161,7 @@ impl<'a> Problem<'a> {
         if !minimums.chain(first_hops.map(|hop| hop.htlc_minimum)).any(above) {
             return None;
         }
-        // The largest amount that may arrive at each node, over any way of the allowed length, simple or not.
+        // The largest amount that may arrive at each node, over any walk of the allowed length.
         let mut largest: Vec<Option<Msat>> = vec![None; self.graph.node_count()];
         largest[self.payee as usize] = Some(self.query.amount);
         let mut highest = None;
@@ -224,22 +228,22 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// A partial route: what must arrive at `node` so that the payee gets its amount.
+/// A partial route: the amount that must arrive at `node` for the payee to receive its amount.
 struct Label {
     node: u32,
     amount: Msat,
     cltv_blocks: u32,
     hops: usize,
-    /// What the payloads of the nodes after the payer take in the onion.
+    /// Bytes of the payloads of the nodes after the payer.
     onion: u32,
     cost: Cost,
     /// The channel that leads on from here, and the label at its far end; absent at the payee.
     next: Option<(DirectedChannel, usize)>,
-    /// Whether a better label at the same node has replaced this one.
+    /// Whether a label at the same node dominates it.
     replaced: bool,
 }
 
-/// The order in which labels are taken up: by the fields from first to last.
+/// The order in which labels are expanded: by the fields from first to last.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     /// The cost so far and a lower bound on the rest.
@@ -251,12 +255,12 @@ struct Rank {
     label: usize,
 }
 
-/// What a search that keeps the limits knows beforehand.
+/// The precomputed data of a search that enforces limits.
 struct Limited {
     bounds: Bounds,
     /// The highest `htlc_minimum` that may bind, if one may.
     highest_minimum: Option<Msat>,
-    /// Only lower costs are of interest.
+    /// An exclusive bound on the cost.
     cost_max: Option<Cost>,
 }
 
@@ -267,7 +271,7 @@ struct Search<'a> {
     minimum_max: Msat,
     limited: Option<Limited>,
     labels: Vec<Label>,
-    /// For each node, its labels that no other replaces.
+    /// For each node, its labels that no other dominates.
     fronts: Vec<Vec<usize>>,
     open: BinaryHeap<Reverse<Rank>>,
     comparisons: usize,
@@ -315,7 +319,7 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
-    /// Offers every label that is one channel longer than this one.
+    /// Extends a label by every channel.
     fn extend(&mut self, at: usize) {
         let problem = self.problem;
         for (channel, direction) in problem.into(self.labels[at].node) {
@@ -352,7 +356,8 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Takes a label in, unless it cannot lead to the payer or another does all it could; replaces those it outdoes.
+    /// Inserts a label, unless it cannot lead to a better route or is dominated; removes the labels that it
+    /// dominates.
     fn offer(&mut self, label: Label) {
         let mut estimate = label.cost;
         if let Some(limited) = &self.limited {
@@ -380,42 +385,43 @@ impl<'a> Search<'a> {
         self.labels.push(label);
     }
 
-    /// Whether `one` can do everything that `other`, at the same node, can.
+    /// Whether `one` dominates `other` at the same node.
     fn outdoes(&self, one: &Label, other: &Label) -> bool {
         if one.cost > other.cost || one.amount > other.amount {
             return false;
         }
         let Some(limited) = &self.limited else {
-            // Equal in all that matters here: then the sooner expiry and the shorter way win.
+            // Equal in cost and amount: the earlier expiry and the shorter route win.
             return (one.cost, one.amount) != (other.cost, other.amount)
                 || (one.cltv_blocks, one.hops) <= (other.cltv_blocks, other.hops);
         };
         if one.cltv_blocks > other.cltv_blocks || one.hops > other.hops || one.onion > other.onion {
             return false;
         }
-        // Where a minimum may bind, the larger amount may pass what the smaller does not; and a way on that crosses the
-        // smaller one's own path cannot be mended by leaving out the loop, since that makes amounts smaller still.
+        // Where a minimum may bind, a larger amount may pass where the smaller does not. An extension that crosses
+        // the path of the smaller one cannot be repaired by cutting out the loop, since that makes amounts smaller
+        // still.
         limited.highest_minimum.is_none_or(|highest| {
             (one.amount == other.amount || one.amount >= highest) && self.passes_no_more(one, other)
         })
     }
 
-    /// Whether every node on the way of `one` is also on that of `other`.
+    /// Whether every node of `one`'s path is also on `other`'s.
     fn passes_no_more(&self, one: &Label, other: &Label) -> bool {
         self.way(one).all(|label| self.way(other).any(|passed| passed.node == label.node))
     }
 
-    /// Whether the label's node is already on its own way to the payee.
+    /// Whether the label's node occurs earlier on its own path to the payee.
     fn passes_twice(&self, label: &Label) -> bool {
         self.way(label).skip(1).any(|passed| passed.node == label.node)
     }
 
-    /// A label and those after it up to the payee's.
+    /// A label and its successors up to the payee's.
     fn way<'s>(&'s self, label: &'s Label) -> impl Iterator<Item = &'s Label> {
         std::iter::successors(Some(label), |label| label.next.map(|(_, next)| &self.labels[next]))
     }
 
-    /// The route a label at the payer stands for.
+    /// The route of a label at the payer.
     fn route(&self, at: usize) -> Route {
         let query = self.problem.query;
         let first = &self.labels[at];
@@ -455,7 +461,7 @@ impl<'a> Search<'a> {
 }
 
 impl Limited {
-    /// A lower bound on the cost from the payer to the label's node, or `None` when a limit cannot be kept any more.
+    /// A lower bound on the cost from the payer to the label's node, or `None` when a limit must be exceeded.
     fn remaining_cost(&self, problem: &Problem<'_>, label: &Label) -> Option<Cost> {
         let limits = problem.query.limits;
         let left = self.bounds.0[label.node as usize]?;
@@ -468,10 +474,10 @@ impl Limited {
     }
 }
 
-/// For each node, the least that any way from the payer to it takes; absent where none leads.
+/// For each node, lower bounds over all paths from the payer; absent where none leads.
 struct Bounds(Vec<Option<Least>>);
 
-/// Lower bounds, each reached by a way of its own.
+/// Lower bounds, each reached by some path.
 #[derive(Clone, Copy)]
 struct Least {
     cost: u128,
@@ -481,7 +487,7 @@ struct Least {
 }
 
 impl Bounds {
-    /// Computes the bounds as if every channel carried the payment's bare amount, which underestimates each.
+    /// Computes the bounds with the payment's amount on every channel, which underestimates each.
     fn new(problem: &Problem<'_>, minimum_max: Msat) -> Bounds {
         let amount = problem.query.amount;
         let fee = |policy: &Policy| policy.fee(amount).unwrap_or(Msat(u64::MAX));

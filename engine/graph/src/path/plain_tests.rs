@@ -1,5 +1,5 @@
-//! Tests of the plain path-finder: the BOLT 7 routing example, each limit by hand, and agreement with brute force over
-//! every simple path of small random graphs.
+//! Tests of the reference path-finder: the BOLT 7 routing example, each limit by hand, and agreement with brute force
+//! over every simple path of small random graphs.
 
 use super::*;
 use crate::path::check::check;
@@ -167,7 +167,7 @@ fn the_payers_own_channels_follow_its_balances_not_its_policies() {
     let picky = FirstHop { spendable: Msat(9999), htlc_minimum: Msat(1011) };
     assert_eq!(ask(&[(12, picky)]), Err(NoRoute::Unreachable { amount: Msat(1000) }));
 
-    // A disabled policy of the payer's own does not keep it from paying, when it knows better.
+    // The payer's own disabled policy does not matter when it states its channels.
     let mut disabled = graph.clone();
     disabled.set_policy(Scid(12), node(1), Some(Policy { disabled: true, ..policy(0, 0, 0) })).unwrap();
     let first_hops = Some([(Scid(12), first_hop(5000))].into());
@@ -182,7 +182,7 @@ fn the_payers_own_channels_follow_its_balances_not_its_policies() {
 #[test]
 fn a_dearer_hop_may_lift_the_amount_over_a_minimum() {
     let least = |minimum| Policy { htlc_minimum: Msat(minimum), ..policy(0, 0, 0) };
-    // The way over 3 charges more and so brings 1,100 msat to the channel that takes no less.
+    // The route over 3 charges more, and so brings 1,100 msat to the channel whose minimum that is.
     let graph = one_way(&[
         (14, 1, 4, policy(0, 0, 0)),
         (42, 4, 2, least(1100)),
@@ -199,8 +199,8 @@ fn a_dearer_hop_may_lift_the_amount_over_a_minimum() {
 
 #[test]
 fn the_cheaper_way_may_bring_more_than_a_channel_carries() {
-    // From 2 on, the way over 3 costs 100 msat of fee, and the one over 4 a hundred blocks, which count for more; but
-    // only the latter's 1,000 msat fit through the channel before.
+    // From 2 on, the route over 3 costs a fee of 100 msat, and the one over 4 a hundred blocks, whose price is
+    // higher. But only the latter's 1,000 msat fit through the channel before.
     let narrow = Policy { htlc_maximum: Msat(1050), ..policy(0, 0, 0) };
     let graph = one_way(&[
         (15, 1, 5, policy(0, 0, 0)),
@@ -280,7 +280,7 @@ fn the_checker_refuses_what_is_not_quite_right() {
         (Knowledge { failed_amounts: [(over_two, Msat(1000))].into(), ..Knowledge::default() }, false),
     ] {
         let query = Query { knowledge: &knowledge, ..query.clone() };
-        // Where the payer knows its balance, its own channel is sure to work.
+        // The payer's own channel is certain when its balance is known.
         let route = if fine { find(&graph, &query).unwrap() } else { good.clone() };
         assert_eq!(route.hops, good.hops);
         assert_eq!(check(&graph, &route, &query).is_ok(), fine, "{knowledge:?}");
@@ -300,7 +300,7 @@ fn the_checker_refuses_what_is_not_quite_right() {
     }
 }
 
-/// Every simple path judged one by one: what the searches must agree with.
+/// The oracle of the searches: every simple path, checked one by one.
 pub(crate) mod brute_force {
     use super::*;
     use proptest::prelude::*;
@@ -338,7 +338,7 @@ pub(crate) mod brute_force {
             ),
         ) -> ChannelGraph {
             let mut graph = ChannelGraph::new();
-            // Both ends are always there, if only with a channel that carries nothing.
+            // Both ends always exist, if only with a channel that carries nothing.
             graph.add_channel(Scid(0), [node(PAYER), node(PAYEE)], Sat(0)).unwrap();
             for (scid, ((one, step), capacity, of_one, of_two)) in channels.into_iter().enumerate() {
                 let scid = Scid(scid as u64 + 1);
@@ -377,7 +377,7 @@ pub(crate) mod brute_force {
         }
     }
 
-    /// How the limits are set: each is wide, or just what one of the paths needs, or one less; and which path that is.
+    /// The tightness of each limit: wide, exactly the need of one of the paths, or one less; and that path.
     #[derive(Clone, Debug)]
     pub(crate) struct Tightness {
         path: prop::sample::Index,
@@ -398,7 +398,7 @@ pub(crate) mod brute_force {
     }
 
     impl Tightness {
-        /// The limits, set by a path that could be used if there were none.
+        /// The limits, set by a path that is usable without limits.
         pub(crate) fn limits(&self, graph: &ChannelGraph, query: &Query<'_>) -> Limits {
             let wide = Limits::default();
             let routes: Vec<Route> = usable(graph, &Query { limits: wide, ..query.clone() });
@@ -452,7 +452,7 @@ pub(crate) mod brute_force {
         found
     }
 
-    /// The route along a path, its figures computed from the payee back; the checker decides whether it may be used.
+    /// The route along a path, with figures computed from the payee back. The checker decides whether it is usable.
     fn along(graph: &ChannelGraph, path: &[(Scid, Direction)], query: &Query<'_>) -> Option<Route> {
         let mut amount = query.amount.0;
         let mut blocks = u32::from(query.final_cltv_delta.0);
@@ -512,7 +512,7 @@ pub(crate) mod brute_force {
         })
     }
 
-    /// Asks and compares; says which side the answer came down on: that of the quick search, or another.
+    /// Compares, and returns which search the answer came from: the fast one, or another.
     fn outcome(graph: &ChannelGraph, query: &Query<'_>) -> Result<&'static str, TestCaseError> {
         let answer = find(graph, query);
         let best = usable(graph, query).into_iter().map(|route| route.cost).min();
@@ -547,7 +547,7 @@ pub(crate) mod brute_force {
             Ok(())
         });
         run.unwrap();
-        // The cases would prove little if they did not come down on every side.
+        // The cases prove little unless they cover every search.
         for side in ["quick", "other", "over limits", "unreachable"] {
             assert!(counts.borrow().get(side) > Some(&50), "{:?}", counts.borrow());
         }

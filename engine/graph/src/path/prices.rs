@@ -1,13 +1,13 @@
 //! The cost and the success of a hop under one query: the formula that every search and both checkers share.
 //!
 //! The cost of a hop is its fee, plus the price of its delay ([`Query::risk_billionths`]), plus
-//! [`Weights::hop`](crate::scoring::Weights::hop), plus [`Weights::halving`](crate::scoring::Weights::halving) for each bit
-//! of uncertainty, plus penalties. Uncertainty is minus the binary logarithm of the probability that the liquidity is
-//! there. Without observations, liquidity is taken to be anywhere between nothing and the capacity with equal probability;
-//! the capacity is rounded up by at most a thousandth.
+//! [`Weights::hop`](crate::scoring::Weights::hop), plus [`Weights::halving`](crate::scoring::Weights::halving) for
+//! each bit of uncertainty, plus penalties. Uncertainty is minus the binary logarithm of the probability that the
+//! liquidity is there. Without observations, liquidity is taken to be anywhere between nothing and the capacity with
+//! equal probability; the capacity is rounded up by at most a thousandth.
 //!
-//! Invariant: every term is a whole number and never falls as the amount grows. Dominance, lower bounds and the handling
-//! of `htlc_minimum` in the searches rely on that.
+//! Invariant: every term is a whole number and never falls as the amount grows. Dominance, lower bounds and the
+//! handling of `htlc_minimum` in the searches rely on that.
 
 use std::collections::BTreeMap;
 
@@ -156,8 +156,8 @@ impl<'a> Prices<'a> {
         })
     }
 
-    /// The cost of a hop, looked up by its channel, or `None` when it is banned. The faster look-ups of the searches over
-    /// snapshots must agree with it.
+    /// The cost of a hop, looked up by its channel, or `None` when it is banned. The faster look-ups of the searches
+    /// over snapshots must agree with it.
     pub(crate) fn cost(&self, hop: &PricedHop, role: HopRole) -> Option<Cost> {
         let uncertainty = if self.weighs_success() {
             self.uncertainty(hop.directed, hop.capacity, hop.amount, role)
@@ -213,7 +213,7 @@ pub(crate) fn hop_uncertainties(
     })
 }
 
-/// What crossing a channel adds to a route, from the payee towards the payer.
+/// The additions of one channel to a route, from the payee towards the payer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HopCost {
     /// To the amount, in millisatoshi.

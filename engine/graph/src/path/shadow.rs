@@ -1,19 +1,19 @@
-//! The shadow offset: blocks added to the payee's final expiry, so that the nodes before it cannot tell from what is left
-//! how near the end is (BOLT 7, "Recommendations for Routing").
+//! The shadow offset: blocks added to the payee's final expiry, so that the nodes before it cannot infer from the
+//! remaining blocks how near the payee is (BOLT 7, "Recommendations for Routing").
 //!
-//! The offset is what a further way on from the payee would add: the `cltv_expiry_delta`s of a random walk over
-//! channels that could be meant. It goes into [`super::Query::final_cltv_delta`] before the search, so that every
-//! limit covers it. Draws nothing itself: the caller brings the randomness.
+//! The offset is the sum of the `cltv_expiry_delta`s of a random walk that starts at the payee, over channels that
+//! could continue the route. It is added to [`super::Query::final_cltv_delta`] before the search, so that every limit
+//! covers it. The caller provides the randomness.
 
 use fulmen_wire::units::{CltvDelta, NodeId};
 
 use crate::snapshot::Snapshot;
 
-/// How many channels a walk crosses at most.
+/// The most channels of a walk.
 pub const SHADOW_HOPS_MAX: usize = 3;
 
-/// Draws the offset for a payment to `payee`: at most `blocks_max`, zero when the payee leads nowhere. The same
-/// `entropy` gives the same offset on the same graph.
+/// Draws the offset for a payment to `payee`: at most `blocks_max`, and zero when the payee has no usable channel.
+/// The same `entropy` gives the same offset on the same graph.
 #[must_use]
 pub fn shadow_offset(graph: &Snapshot, payee: NodeId, blocks_max: CltvDelta, entropy: u64) -> CltvDelta {
     let Some(mut at) = graph.node_index(payee) else { return CltvDelta(0) };
@@ -39,7 +39,7 @@ pub fn shadow_offset(graph: &Snapshot, payee: NodeId, blocks_max: CltvDelta, ent
     CltvDelta(offset)
 }
 
-/// A number below `bound`, from a generator that needs no more than to differ from payment to payment (SplitMix64).
+/// A number below `bound` (SplitMix64). The numbers need only differ from payment to payment.
 fn draw(state: &mut u64, bound: u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;

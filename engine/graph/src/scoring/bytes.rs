@@ -1,11 +1,11 @@
-//! What was learned as bytes: saved, loaded, and merged with what another has learned.
+//! Learned liquidity as bytes: saved, loaded, and merged with that of another scorer.
 //!
-//! Owns the format, all numbers little-endian: `FSC` and the version `1`; the number of channels (`u32`); then for each
-//! channel in ascending order of its scid 64 bytes: scid, capacity, lower and upper bound in millisatoshi and the time of
-//! the bounds in seconds (`u64` each), eight weights of the history (`u16` each), and the time of the history (`u64`).
-//! Penalties and bans are the operator's and are not saved.
+//! Owns the format, all numbers little-endian: `FSC` and the version `1`; the number of channels (`u32`); then for
+//! each channel in ascending order of its scid 64 bytes: scid, capacity, lower and upper bound in millisatoshi and
+//! the time of the bounds in seconds (`u64` each), eight weights of the history (`u16` each), and the time of the
+//! history (`u64`). Penalties and bans are the operator's and are not saved.
 //!
-//! Invariant: bytes from outside never make a record whose numbers do not fit together.
+//! Invariant: no bytes from outside make a record with inconsistent numbers.
 
 use fulmen_wire::units::Scid;
 use thiserror::Error;
@@ -19,27 +19,27 @@ const MAGIC: [u8; 4] = *b"FSC\x01";
 /// The bytes of one channel.
 const RECORD: usize = 6 * 8 + BUCKETS * 2;
 
-/// Why bytes are not what a scorer saved.
+/// The reason why bytes are not a saved scorer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ScorerError {
-    /// They do not start as this version's do.
+    /// The bytes do not start with this version's magic.
     #[error("the bytes start with {found:02x?}, not with {MAGIC:02x?}")]
     UnknownFormat {
         /// The first bytes; zeros where there are fewer.
         found: [u8; 4],
     },
-    /// There are more or fewer than the number of channels says.
+    /// The length does not match the number of channels.
     #[error("{channels} channels take {expected} bytes, but there are {found}")]
     WrongLength {
-        /// The channels said to be there.
+        /// The number of channels stated.
         channels: u32,
-        /// The bytes they would take.
+        /// The bytes that they would take.
         expected: u64,
-        /// The bytes there are.
+        /// The bytes present.
         found: usize,
     },
-    /// A channel's numbers contradict each other.
+    /// The numbers of a channel contradict each other.
     #[error("what is said of channel {scid} contradicts itself")]
     Contradiction {
         /// The channel.
@@ -54,7 +54,7 @@ pub enum ScorerError {
 }
 
 impl Scorer {
-    /// What was learned, as bytes: the same for the same knowledge.
+    /// The observations as bytes; equal for equal observations.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 + self.slots.len() * RECORD);
@@ -73,10 +73,10 @@ impl Scorer {
         bytes
     }
 
-    /// A scorer that knows what [`Scorer::to_bytes`] saved.
+    /// A scorer with the observations that [`Scorer::to_bytes`] saved.
     ///
     /// # Errors
-    /// When the bytes are not in this format, or contradict themselves.
+    /// When the bytes are not in this format, or are inconsistent.
     pub fn from_bytes(bytes: &[u8], fading: Fading) -> Result<Scorer, ScorerError> {
         let mut found = [0; 4];
         for (to, from) in found.iter_mut().zip(bytes) {
@@ -103,7 +103,7 @@ impl Scorer {
         Ok(scorer)
     }
 
-    /// Takes in what another has learned: of each channel the younger bounds, and both histories.
+    /// Adds the observations of another scorer: of each channel the younger bounds, and both histories.
     pub fn merge(&mut self, other: &Scorer) {
         for (scid, slot) in &other.slots {
             let theirs = other.liquidity[*slot as usize];

@@ -1,11 +1,11 @@
-//! What our own payments have shown of one channel's liquidity: bounds that fade, and a history that lasts longer.
+//! The learned liquidity of one channel: bounds that fade, and a history that lasts longer.
 //!
-//! Owns [`Liquidity`], of both directions of one channel at once: what one side cannot send the other can, so that one
-//! pair of bounds serves both. Does not know the graph. Times are seconds, given by the caller; they may jump back, which
-//! counts as no time at all.
+//! Owns [`Liquidity`], which covers both directions of a channel: one side can send exactly as much as the other
+//! cannot, so that one pair of bounds serves both. Does not know the graph. Times are seconds, given by the caller; a
+//! time before the last counts as no time passed.
 //!
-//! Invariant: `lower <= upper <= capacity`, and [`Liquidity::bits`] never falls as the amount grows, on which the searches
-//! rely.
+//! Invariant: `lower <= upper <= capacity`, and [`Liquidity::uncertainty`] never falls as the amount grows, on which
+//! the searches rely.
 
 use crate::graph::Direction;
 use crate::scoring::logarithm::Uncertainty;
@@ -13,24 +13,24 @@ use crate::scoring::logarithm::Uncertainty;
 /// The buckets a channel's capacity is divided into for its history.
 pub(crate) const BUCKETS: usize = 8;
 
-/// What one observation weighs in the history.
+/// The weight of one observation in the history.
 const OBSERVATION: u32 = 64;
 
-/// The most the history weighs: eight observations; older ones give way to new ones.
+/// The largest weight of the history, eight observations; older ones give way to newer ones.
 const HISTORY_MAX: u32 = 8 * OBSERVATION;
 
-/// A bound as fresh as can be weighs as much as 32 observations: a failure just seen is hardly to be repeated.
+/// The weight of a fresh bound, 32 observations: an amount that failed just now is hardly tried again.
 const FRESH: u64 = 32 * OBSERVATION as u64;
 
-/// What the bounds weigh when nothing is left of them, and they say no more than the capacity does.
+/// The weight of bounds that have faded completely, when they imply no more than the capacity does.
 const FADED: u64 = OBSERVATION as u64;
 
-/// How fast what was learned fades.
+/// The rate at which observations fade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fading {
-    /// After how many seconds a bound has moved half way back to knowing nothing.
+    /// After this many seconds a bound has moved half way back to the uninformed one.
     pub bounds_half_life_seconds: u64,
-    /// After how many seconds an observation in the history weighs half.
+    /// After this many seconds an observation in the history weighs half.
     pub history_half_life_seconds: u64,
 }
 
@@ -41,36 +41,36 @@ impl Default for Fading {
     }
 }
 
-/// What is known of the liquidity of one channel, seen from its first node.
+/// The liquidity of one channel, seen from its first node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Liquidity {
     /// In millisatoshi, as are the bounds.
     pub(crate) capacity: u64,
-    /// What the first node could send at least when last heard of.
+    /// A lower bound on the amount that the first node can send.
     pub(crate) lower: u64,
-    /// What it could send at most.
+    /// An upper bound on it.
     pub(crate) upper: u64,
     /// When the bounds were last set, in seconds.
     pub(crate) bounds_at: u64,
-    /// How often the liquidity was thought to be in each part of the capacity, in [`OBSERVATION`]ths.
+    /// How often the liquidity was in each part of the capacity, in [`OBSERVATION`]ths.
     pub(crate) history: [u32; BUCKETS],
     /// When the history was last added to.
     pub(crate) history_at: u64,
 }
 
-/// What a payment showed of a channel.
+/// The result of an HTLC on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Observation {
-    /// The amount went through and failed later on: it was there, and it still is.
+    /// The HTLC passed and failed later: the amount was and is there.
     Passed,
-    /// The amount went through for good: it was there, and has changed sides.
+    /// The HTLC was fulfilled: the amount was there and has changed sides.
     Settled,
-    /// The amount could not be forwarded.
+    /// The HTLC could not be forwarded.
     Failed,
 }
 
 impl Liquidity {
-    /// Nothing known but the capacity.
+    /// No observations.
     pub(crate) fn unknown(capacity: u64) -> Liquidity {
         Liquidity { capacity, lower: 0, upper: capacity, bounds_at: 0, history: [0; BUCKETS], history_at: 0 }
     }
@@ -92,7 +92,7 @@ impl Liquidity {
         }
     }
 
-    /// Takes in what a payment of `amount` in this direction showed at `now`.
+    /// Adds an observation of an HTLC of `amount` in this direction at `now`.
     pub(crate) fn observe(
         &mut self,
         direction: Direction,
@@ -123,7 +123,7 @@ impl Liquidity {
         *self = seen.seen_from(direction);
     }
 
-    /// The same at a later time: the bounds moved apart, the history lighter.
+    /// The same at a later time, with bounds moved apart and a lighter history.
     fn faded(self, now: u64, fading: Fading) -> Liquidity {
         let (lower, upper) = self.bounds(now, fading);
         let age = now.saturating_sub(self.history_at);
@@ -145,7 +145,7 @@ impl Liquidity {
     fn remember(&mut self) {
         let total: u32 = self.history.iter().sum();
         if total + OBSERVATION > HISTORY_MAX {
-            // What is left of the old leaves room for the new.
+            // The old weights are reduced to leave room for the new one.
             let kept = u64::from(HISTORY_MAX - OBSERVATION);
             for weight in &mut self.history {
                 *weight = (u64::from(*weight) * kept / u64::from(total)) as u32;
@@ -164,7 +164,7 @@ impl Liquidity {
         (at as usize).min(BUCKETS - 1)
     }
 
-    /// How unlikely it is that `amount` passes in this direction at `now`. Never falls as the amount grows.
+    /// The uncertainty of `amount` in this direction at `now`. Never falls as the amount grows.
     pub(crate) fn uncertainty(
         &self,
         direction: Direction,
@@ -190,7 +190,7 @@ impl Liquidity {
         Uncertainty::of_ratio(sum, (bounds_weight + history_weight) << 30)
     }
 
-    /// How much of the history lies above an amount, in 2^16ths, and how much there is in all.
+    /// The weight of the history above an amount, in 2^16ths, and the weight of the whole history.
     fn history_above(&self, amount: u64) -> (u64, u64) {
         let total: u64 = self.history.iter().map(|weight| u64::from(*weight)).sum();
         let scaled = u128::from(amount) * BUCKETS as u128;
@@ -202,7 +202,7 @@ impl Liquidity {
         ((higher << 16) + u64::from(self.history[at]) * rest, total)
     }
 
-    /// What both know together: the younger bounds, and both histories.
+    /// The observations of both: the younger bounds, and the sum of the histories.
     pub(crate) fn merged(self, other: Liquidity) -> Liquidity {
         let younger = if other.bounds_at > self.bounds_at { other } else { self };
         let mut merged = younger;
@@ -215,7 +215,7 @@ impl Liquidity {
         merged
     }
 
-    /// Whether the numbers fit together, for what was read from outside.
+    /// Whether the numbers are consistent, for records read from outside.
     pub(crate) fn is_sound(&self) -> bool {
         self.lower <= self.upper
             && self.upper <= self.capacity
@@ -229,7 +229,7 @@ fn share(part: u64, whole: u64) -> u64 {
     ((u128::from(part) << 30) / u128::from(whole.max(1))) as u64
 }
 
-/// What is left after `age` seconds of what halves every `half_life`: exact at whole half-lives, linear in between.
+/// The value left after `age` seconds of halving every `half_life`: exact at whole half-lives, linear in between.
 fn halved(value: u64, age: u64, half_life: u64) -> u64 {
     let half_life = half_life.max(1);
     let halvings = age / half_life;

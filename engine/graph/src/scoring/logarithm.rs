@@ -1,7 +1,6 @@
-//! Binary logarithms in whole numbers: the same on every machine, and never falling where the argument rises.
+//! Binary logarithms in whole numbers: equal on every machine, and never falling as the argument rises.
 //!
-//! Owns [`Uncertainty`], in which unlikeliness is counted: a probability of one half is one bit. Off by less than four
-//! millionths of a bit.
+//! Owns [`Uncertainty`], counted in bits: a probability of one half is one bit. Accurate to four millionths of a bit.
 
 /// A probability in billionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +17,7 @@ impl Probability {
     }
 }
 
-/// How unlikely something is: minus the binary logarithm of its probability, in [`Uncertainty::ONE`]ths.
+/// An uncertainty: minus the binary logarithm of a probability, in [`Uncertainty::ONE`]ths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Uncertainty(pub(crate) u32);
 
@@ -28,9 +27,9 @@ impl Uncertainty {
     /// A probability of one half.
     #[cfg(test)]
     pub(crate) const ONE: Uncertainty = Uncertainty(1 << Uncertainty::SHIFT);
-    /// More than two ratios may be told apart in the wrong order: four logarithms, each off by less than five.
+    /// More than the error of a comparison of two ratios: four logarithms, each off by less than five.
     pub(crate) const SLACK: u32 = 20;
-    /// The most that is told apart: less than one in a million counts as this.
+    /// The largest uncertainty: probabilities below one in a million count as this.
     pub(crate) const MAX: Uncertainty = Uncertainty(20 << Uncertainty::SHIFT);
 
     /// Of a probability of `part` in `whole`.
@@ -42,8 +41,8 @@ impl Uncertainty {
         Uncertainty(log2(whole).saturating_sub(log2(part))).min(Uncertainty::MAX)
     }
 
-    /// The uncertainty of `amount` on a channel that carries `in_flight` already. That amount got through, so only the rest
-    /// is uncertain: the difference of the uncertainties of both together and of `in_flight`.
+    /// The uncertainty of `amount` on a channel that carries `in_flight` already. That amount got through, so only
+    /// the rest is uncertain: the difference of the uncertainties of both together and of `in_flight`.
     #[inline]
     pub(crate) fn beside(
         in_flight: u64,
@@ -57,7 +56,7 @@ impl Uncertainty {
         Uncertainty(together.0.saturating_sub(uncertainty(in_flight).0))
     }
 
-    /// That all of these come true, each by itself.
+    /// The uncertainty of independent events together.
     pub(crate) fn sum(all: impl Iterator<Item = Uncertainty>) -> Uncertainty {
         Uncertainty(all.fold(0, |sum, bits| sum.saturating_add(bits.0)))
     }
@@ -67,7 +66,7 @@ impl Uncertainty {
         if self == Uncertainty(0) {
             return Probability::ONE;
         }
-        // The least number of billionths of which the logarithm is no further down.
+        // The least number of billionths whose logarithm is high enough.
         let reached = |billionths: u64| log2(1_000_000_000).saturating_sub(log2(billionths)) <= self.0;
         let (mut least, mut most) = (0_u64, 1_000_000_000_u64);
         while least < most {

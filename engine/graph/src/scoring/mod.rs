@@ -1,16 +1,12 @@
-//! What a hop costs beyond its fee, and how likely it is to work: prices, learned liquidity, penalties and bans.
+//! Scores of channels beyond their policies: learned liquidity, penalties and bans.
 //!
-//! Owns: [`Weights`] (what unlikeliness and length are worth in money), [`Scorer`] (what our own payments have shown, and
-//! what the operator thinks of nodes and channels), and the one formula by which every search, and the checker, price a
-//! hop. Does not search, and reads no clock: whoever asks says what time it is.
+//! Owns [`Weights`] (the prices of uncertainty and of hops) and [`Scorer`] (the results of our own payments, and the
+//! operator's penalties for nodes and channels). The prices of hops are made of these in [`crate::path::prices`].
+//! Does not search, and reads no clock: the caller passes the time.
 //!
-//! The cost of a hop is its fee, plus the price of its delay ([`crate::path::Query::risk_billionths`]), plus
-//! [`Weights::hop`], plus [`Weights::halving`] for each bit of unlikeliness (minus the binary logarithm of the probability
-//! that the liquidity is there), plus penalties. Without observations, liquidity is thought to be anywhere between nothing
-//! and the capacity with equal probability; the capacity is rounded up by at most a thousandth. Observations move the
-//! bounds and leave a history; both fade ([`Fading`]).
+//! Observations move the bounds on a channel's liquidity and add to a history; both fade ([`Fading`]).
 //!
-//! Invariant: every part of the cost is a whole number and never falls as the amount grows, on which the searches rely.
+//! Invariant: scores are whole numbers, and uncertainty never falls as the amount grows, on which the searches rely.
 
 mod bytes;
 mod liquidity;
@@ -31,16 +27,16 @@ use crate::graph::{DirectedChannel, Direction};
 use crate::scoring::liquidity::{Liquidity, Observation};
 use crate::snapshot::Snapshot;
 
-/// What success and brevity are worth, in money that is compared but never paid.
+/// The prices of uncertainty and of hops, in money that is compared but never paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weights {
-    /// What halving the probability of success costs, whatever the amount.
+    /// The cost of halving the probability of success, whatever the amount.
     pub halving: Msat,
-    /// What halving the probability of success costs, in millionths of the payment's amount.
+    /// The cost of halving the probability of success, in millionths of the payment's amount.
     pub halving_millionths: u32,
-    /// What a forwarding hop costs, whatever the amount.
+    /// The cost of a forwarding hop, whatever the amount.
     pub hop: Msat,
-    /// What a forwarding hop costs, in millionths of the payment's amount.
+    /// The cost of a forwarding hop, in millionths of the payment's amount.
     pub hop_millionths: u32,
 }
 
@@ -51,60 +47,59 @@ impl Weights {
 }
 
 impl Default for Weights {
-    /// A balance for a sender who would rather pay a little more than try again.
+    /// A balance for a sender who prefers a slightly higher fee to another attempt.
     fn default() -> Weights {
         Weights { halving: Msat(20_000), halving_millionths: 650, hop: Msat(100), hop_millionths: 10 }
     }
 }
 
-/// What an operator thinks of a node or a direction.
+/// An operator's penalty for a node or a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Penalty {
     /// Each use costs this much more, for comparison only.
     Cost(Msat),
-    /// It is not to be used.
+    /// It must not be used.
     Ban,
 }
 
 /// Everything known about channels beyond gossip: learned liquidity, penalties and bans.
 ///
-/// Searches read it; results of payments change it. Call [`Scorer::bind`] whenever a new snapshot has other channels than
-/// the last: answers are the same without it, but every query then looks everything up anew.
+/// Searches read it; results of payments update it. Call [`Scorer::bind`] for every snapshot with other channels than
+/// the last: answers are the same without it, but every query then builds the index anew.
 #[derive(Clone, Debug, Default)]
 pub struct Scorer {
     fading: Fading,
     liquidity: Vec<Liquidity>,
-    /// The places of channels in `liquidity`.
+    /// The positions of channels in `liquidity`.
     slots: BTreeMap<Scid, u32>,
     node_penalties: BTreeMap<NodeId, Penalty>,
     penalties: BTreeMap<DirectedChannel, Penalty>,
     indexed: Option<(Snapshot, ScoreIndex)>,
 }
 
-/// For every edge of a snapshot, what is to be minded of it.
+/// The scores of a snapshot's edges, by edge number.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScoreIndex {
     /// A slot in `scores`, or [`ScoreIndex::NONE`].
     pub(crate) slots: Vec<u32>,
     pub(crate) scores: Vec<EdgeScore>,
-    /// For blocks of edges into nodes and out of nodes, one bit each: whether anything is to be minded of one of its edges.
-    /// Empty when there is nothing.
+    /// The blocks of edges into nodes, and of edges out of nodes, that hold an edge with a score.
     pub(crate) blocks: [BitSet; 2],
 }
 
-/// What is to be minded of one edge.
+/// The score of one edge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EdgeScore {
-    /// Its channel's slot in the scorer's liquidity.
+    /// The position of its channel in the scorer's liquidity.
     liquidity: Option<u32>,
     direction: Direction,
-    /// For using it as the payer's own channel.
+    /// The penalty as the payer's own channel; [`BANNED`] for a ban.
     pub(crate) own_penalty: u64,
-    /// For forwarding over it: its own penalty and that of the node it leaves.
+    /// The penalty for forwarding over it: its own and that of the node it leaves; [`BANNED`] for a ban.
     pub(crate) penalty: u64,
 }
 
-/// A penalty that is a ban.
+/// The penalty that stands for a ban.
 pub(crate) const BANNED: u64 = u64::MAX;
 
 impl ScoreIndex {
@@ -112,34 +107,36 @@ impl ScoreIndex {
 }
 
 impl Scorer {
-    /// Nothing learned yet.
+    /// A scorer without observations.
     #[must_use]
     pub fn new(fading: Fading) -> Scorer {
         Scorer { fading, ..Scorer::default() }
     }
 
-    /// How many channels something has been learned of.
+    /// The number of channels with observations.
     #[must_use]
     pub fn learned_channels(&self) -> usize {
         self.slots.len()
     }
 
-    /// An HTLC of `amount` went over the direction but failed later on. Seconds are since 1970 or any other start.
+    /// An HTLC of `amount` passed the direction but failed later on the route. `capacity` is that of the channel,
+    /// `now_seconds` the time on any clock that all calls share.
     pub fn passed(&mut self, directed: DirectedChannel, capacity: Sat, amount: Msat, now_seconds: u64) {
         self.observe(directed, capacity, amount, Observation::Passed, now_seconds);
     }
 
-    /// An HTLC of `amount` went over the direction and was fulfilled.
+    /// An HTLC of `amount` passed the direction and was fulfilled. Arguments as in [`Scorer::passed`].
     pub fn settled(&mut self, directed: DirectedChannel, capacity: Sat, amount: Msat, now_seconds: u64) {
         self.observe(directed, capacity, amount, Observation::Settled, now_seconds);
     }
 
-    /// The direction could not forward an HTLC of `amount`, for want of liquidity as far as can be told.
+    /// The direction could not forward an HTLC of `amount`, presumably for lack of liquidity. Arguments as in
+    /// [`Scorer::passed`].
     pub fn failed(&mut self, directed: DirectedChannel, capacity: Sat, amount: Msat, now_seconds: u64) {
         self.observe(directed, capacity, amount, Observation::Failed, now_seconds);
     }
 
-    /// Sets or, with `None`, lifts what forwarding through a node costs beyond its fees.
+    /// Sets or, with `None`, removes the penalty for forwarding through a node.
     pub fn set_node_penalty(&mut self, node: NodeId, penalty: Option<Penalty>) {
         match penalty {
             Some(penalty) => self.node_penalties.insert(node, penalty),
@@ -148,7 +145,7 @@ impl Scorer {
         self.indexed = None;
     }
 
-    /// Sets or, with `None`, lifts what using a direction costs beyond its fees.
+    /// Sets or, with `None`, removes the penalty for using a direction.
     pub fn set_penalty(&mut self, directed: DirectedChannel, penalty: Option<Penalty>) {
         match penalty {
             Some(penalty) => self.penalties.insert(directed, penalty),
@@ -157,32 +154,32 @@ impl Scorer {
         self.indexed = None;
     }
 
-    /// Forgets all penalties and bans, so that what is left is what was learned.
+    /// Removes all penalties and bans; observations stay.
     pub fn clear_penalties(&mut self) {
         self.node_penalties.clear();
         self.penalties.clear();
         self.indexed = None;
     }
 
-    /// Prepares for searches of this snapshot and of those that differ from it by policies only.
+    /// Builds the index for searches of this snapshot and of those that differ from it by policies only.
     pub fn bind(&mut self, snapshot: &Snapshot) {
         if !self.is_bound(snapshot) {
             self.indexed = Some((snapshot.clone(), self.build_index(snapshot)));
         }
     }
 
-    /// Whether [`Scorer::bind`] has been called for a snapshot with these channels, and no penalty has changed since.
+    /// Whether [`Scorer::bind`] was called for a snapshot with these channels, and no penalty has changed since.
     #[must_use]
     pub fn is_bound(&self, snapshot: &Snapshot) -> bool {
         self.indexed.as_ref().is_some_and(|(bound, _)| bound.same_shape(snapshot))
     }
 
-    /// What has been prepared for the snapshot, if it has.
+    /// The index kept for the snapshot, if there is one.
     pub(crate) fn index_for(&self, snapshot: &Snapshot) -> Option<&ScoreIndex> {
         self.indexed.as_ref().filter(|(bound, _)| bound.same_shape(snapshot)).map(|(_, index)| index)
     }
 
-    /// Looks everything up in the snapshot.
+    /// Builds an index of the snapshot's edges.
     pub(crate) fn build_index(&self, snapshot: &Snapshot) -> ScoreIndex {
         let slots = vec![ScoreIndex::NONE; snapshot.edge_count()];
         let mut index = ScoreIndex { slots, ..ScoreIndex::default() };
@@ -197,7 +194,7 @@ impl Scorer {
         index
     }
 
-    /// Writes down what is known of an edge.
+    /// Sets the score of an edge.
     fn score_edge(&self, snapshot: &Snapshot, index: &mut ScoreIndex, edge: u32) {
         let directed = snapshot.directed(edge);
         let source = snapshot.node_id(snapshot.edge(edge).source);
@@ -262,7 +259,7 @@ impl Scorer {
         }
         let known = &mut self.liquidity[slot as usize];
         if known.capacity != capacity {
-            // What was learned of another capacity, which may have been a guess, says little of this one.
+            // Observations under another capacity, which may have been a guess, say little of this one.
             *known = Liquidity::unknown(capacity);
         }
         known.observe(directed.direction, amount.0, observation, now, self.fading);
@@ -278,7 +275,7 @@ impl Scorer {
     }
 }
 
-/// What a penalty adds to a cost.
+/// The cost of a penalty.
 fn penalty_cost(penalty: Option<&Penalty>) -> u64 {
     match penalty {
         None => 0,

@@ -1,25 +1,26 @@
-//! Edges in chunks that snapshots share until one of them is written to.
+//! Edges in chunks that snapshots share until one of them writes to a chunk.
 //!
-//! Owns: [`Chunks`], the mechanism alone; what lies in it is the snapshot's affair.
+//! Owns [`Chunks`], the copy-on-write mechanism alone.
 //!
-//! Invariant: a copy costs a count for each chunk, a write to a copy one chunk.
+//! Invariant: a copy costs a reference count per chunk, a write to a copy one chunk.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::snapshot::Edge;
 
-/// The fewest edges of a chunk: 16 kB. In tests so few that small graphs have several chunks.
+/// The fewest edges of a chunk: 16 kB. Small in tests, so that small graphs have several chunks.
 const CHUNK_EDGES_MIN: usize = if cfg!(test) { 128 } else { 512 };
 
-/// The most chunks, as far as [`CHUNK_EDGES_MIN`] allows: each is counted when a snapshot follows another.
+/// The most chunks, unless [`CHUNK_EDGES_MIN`] requires fewer: each is counted when a snapshot is derived from
+/// another.
 const CHUNKS_MAX: usize = 1024;
 
-/// Edges in chunks, all of one size.
+/// Edges in chunks of one size.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunks {
     chunks: Box<[Arc<[Edge]>]>,
-    /// An edge's chunk is its number shifted by this.
+    /// The logarithm of the chunk's size: an edge's number shifted right by it is the chunk's.
     shift: u32,
 }
 
@@ -35,13 +36,13 @@ impl Chunks {
         &self.chunks[(edge >> self.shift) as usize][(edge & mask) as usize]
     }
 
-    /// Replaces an edge; its chunk is copied if another snapshot has it as well.
+    /// Replaces an edge; copies its chunk if another snapshot shares it.
     pub(crate) fn put(&mut self, number: u32, edge: Edge) {
         let mask = (1_u32 << self.shift) - 1;
         Arc::make_mut(&mut self.chunks[(number >> self.shift) as usize])[(number & mask) as usize] = edge;
     }
 
-    /// The edges of consecutive numbers, in runs: the number of a run's first edge, and the run.
+    /// Edges of consecutive numbers in runs: the number of the run's first edge, and the run.
     #[inline]
     pub(crate) fn runs(&self, edges: Range<u32>) -> impl Iterator<Item = (u32, &[Edge])> {
         let mask = (1_u32 << self.shift) - 1;
@@ -58,7 +59,7 @@ impl Chunks {
         })
     }
 
-    /// The bytes they take, shared ones included.
+    /// The size in bytes, including chunks shared with other snapshots.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.chunks)
             + self.chunks.iter().map(|chunk| 2 * size_of::<usize>() + size_of_val(&**chunk)).sum::<usize>()

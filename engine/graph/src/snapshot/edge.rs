@@ -1,35 +1,35 @@
 //! One direction of a channel as searches read it, in 32 bytes (BOLT 7 `channel_update`).
 //!
-//! Owns: [`Edge`], and the [`RoughCapacity`] in it. Does not know where edges lie.
+//! Owns [`Edge`] and [`RoughCapacity`]. Does not know where edges lie.
 //!
-//! Invariant: an edge whose policy is disabled or not known takes no amount there can be.
+//! Invariant: an edge whose policy is disabled or unknown takes no possible amount.
 
 use fulmen_wire::units::{CltvDelta, Msat, Sat};
 
 use crate::graph::Policy;
 
-/// Set in [`Edge::minimum`] while the direction is disabled: no amount is as large.
+/// Set in [`Edge::minimum`] while the direction is disabled: no amount is that large.
 const DISABLED: u64 = 1 << 63;
 
-/// [`Edge::minimum`] where no policy is known.
+/// [`Edge::minimum`] of an unknown policy.
 const UNKNOWN: u64 = u64::MAX;
 
-/// The amount edges are ordered by, in millisatoshi: a middling payment.
+/// The amount by whose cost edges are ordered, in millisatoshi: a medium payment.
 const RANK_AMOUNT: u64 = 100_000_000;
 
-/// What an edge is set back for being as narrow as [`RANK_AMOUNT`], in millisatoshi: about what a sender gives for
-/// passing a channel of which a payment takes all instead of a wide one.
+/// The penalty in the order of edges for a capacity of only [`RANK_AMOUNT`], in millisatoshi: about the extra fee
+/// that a sender accepts for a wide channel instead of one that the payment fills.
 const RANK_NARROW: u64 = 100_000;
 
-/// What a search reads of one direction of a channel.
+/// The data of one direction of a channel that searches read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Edge {
-    /// The least amount the direction takes in millisatoshi. Above any amount there can be when the direction is
-    /// disabled or its policy is not known.
+    /// The least amount in millisatoshi. Above any possible amount when the direction is disabled or its policy
+    /// unknown.
     pub(crate) minimum: u64,
-    /// The most it takes: the lesser of `htlc_maximum` and the capacity.
+    /// The largest amount in millisatoshi: the lesser of `htlc_maximum` and the capacity.
     pub(crate) maximum: u64,
-    /// The node it leaves.
+    /// The node that the direction leaves.
     pub(crate) source: u32,
     /// `fee_base_msat`.
     pub(crate) fee_base: u32,
@@ -42,7 +42,7 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// An edge of a channel whose policy is not known.
+    /// An edge with an unknown policy.
     pub(super) fn unknown(source: u32, capacity: Sat) -> Edge {
         Edge {
             minimum: UNKNOWN,
@@ -55,7 +55,8 @@ impl Edge {
         }
     }
 
-    /// The same edge under another policy. A base fee that BOLT 7 has no room for counts as no policy.
+    /// The same edge under another policy. A base fee above 32 bits, which BOLT 7 has no room for, counts as no
+    /// policy.
     pub(super) fn under(self, policy: Option<&Policy>, capacity: Sat) -> Edge {
         let unknown = Edge::unknown(self.source, capacity);
         let Some(policy) = policy else { return unknown };
@@ -72,7 +73,7 @@ impl Edge {
         }
     }
 
-    /// The policy as far as it matters to searches: its maximum is bounded by the capacity. `None` when unknown.
+    /// The policy with its maximum limited to the capacity; `None` when unknown.
     pub(crate) fn policy(&self) -> Option<Policy> {
         (self.minimum != UNKNOWN).then_some(Policy {
             fee_base: Msat(u64::from(self.fee_base)),
@@ -84,13 +85,13 @@ impl Edge {
         })
     }
 
-    /// Whether the direction can be used at all.
+    /// Whether the direction can be used.
     #[inline]
     pub(crate) const fn enabled(&self) -> bool {
         self.minimum & DISABLED == 0
     }
 
-    /// What edges at a node are ordered by: roughly what a payer minds of them, the cheapest first. Closed ones come last.
+    /// The order of the edges at a node: roughly their cost to a payer, the cheapest first. Disabled ones come last.
     pub(super) fn rank(&self) -> u64 {
         if !self.enabled() {
             return u64::MAX;
@@ -99,7 +100,8 @@ impl Edge {
         self.fee(RANK_AMOUNT).saturating_add(narrow)
     }
 
-    /// The fee in millisatoshi for forwarding `amount` over this edge (BOLT 7, "HTLC Fees"), held at `u64::MAX`.
+    /// The fee in millisatoshi for forwarding `amount` over this edge (BOLT 7, "HTLC Fees"), saturating at
+    /// `u64::MAX`. The fast form of [`Policy::fee`], which the tests compare it with.
     #[inline]
     pub(crate) fn fee(&self, amount: u64) -> u64 {
         let proportional = match amount.checked_mul(u64::from(self.fee_millionths)) {
@@ -113,7 +115,8 @@ impl Edge {
     }
 }
 
-/// A capacity in satoshi, rounded up to eleven significant bits: enough to guess by, in two bytes.
+/// A capacity in satoshi, rounded up to eleven significant bits, which suffices for probabilities and takes two
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RoughCapacity(u16);
 
@@ -121,7 +124,7 @@ impl RoughCapacity {
     /// Nothing at all.
     pub(super) const NONE: RoughCapacity = RoughCapacity(0);
 
-    /// The least such value that is no less than `capacity`, which is held at all money there is.
+    /// The least such value at or above `capacity`, which is limited to all money.
     pub(crate) fn above(capacity: Sat) -> RoughCapacity {
         let sat = capacity.0.min(Msat::MAX_MONEY.0 / 1000);
         if sat < 1024 {

@@ -1,28 +1,30 @@
-//! What a search reads instead of the edges at a large node: for every few edges one that is as good as each of them.
+//! Lower bounds on the cost of blocks of edges, which a search reads at a large node instead of the edges.
 //!
-//! Owns: [`Heads`]. The edges at a node are taken in blocks of [`BLOCK_EDGES`], in the order in which they lie; a block's
-//! *head* has the lowest minimum, fee and delta and the highest maximum and capacity of its open edges, and so costs no more
-//! than any of them, whatever the amount. Nodes of a single block have none. Knows neither prices nor payments.
+//! Owns [`Heads`]. The edges at a node form blocks of [`BLOCK_EDGES`] in the order in which they lie. A block's
+//! *head* has the lowest minimum, fee and delta and the highest maximum and capacity of its enabled edges: for any
+//! amount it costs no more than any of them. Nodes with a single block have no heads. Does not know prices or
+//! payments.
 //!
-//! Invariant: a head covers every open edge of its block. Policy updates only ever lower it, and mostly leave it alone; it is
-//! tight again when the graph is next laid out.
+//! Invariant: a head covers every enabled edge of its block. Policy updates lower it where needed and never raise it;
+//! the next layout makes it tight again.
 
 use std::ops::Range;
 
 use crate::snapshot::chunks::Chunks;
 use crate::snapshot::{Edge, RoughCapacity};
 
-/// How many edges a head stands for. In tests so few that small graphs have heads.
+/// The number of edges in a block. Small in tests, so that small graphs have heads.
 pub(crate) const BLOCK_EDGES: u32 = if cfg!(test) { 2 } else { 8 };
 
-/// The heads of one order of all edges.
+/// The heads for one order of all edges.
 #[derive(Clone, Debug)]
 pub(crate) struct Heads {
     heads: Chunks,
 }
 
 impl Heads {
-    /// Sums up `edges`, which are given node by node. `nodes` says where each node's start, and one more.
+    /// Builds the heads of `edge`s, which are numbered node by node; `nodes` gives the first of each node, and the
+    /// number of all at the end.
     pub(crate) fn new<'a>(nodes: &[u32], edge: impl Fn(u32) -> &'a Edge) -> Heads {
         let mut heads = Vec::new();
         for pair in nodes.windows(2) {
@@ -44,7 +46,7 @@ impl Heads {
         self.heads.runs(blocks)
     }
 
-    /// Takes care that a head covers an edge.
+    /// Lowers a head so that it covers an edge.
     pub(crate) fn cover(&mut self, block: u32, edge: &Edge) {
         let head = *self.heads.at(block);
         let wider = covering(head, edge);
@@ -53,19 +55,19 @@ impl Heads {
         }
     }
 
-    /// The bytes they take, shared ones included.
+    /// The size in bytes, including chunks shared with other snapshots.
     pub(crate) fn bytes(&self) -> usize {
         self.heads.bytes()
     }
 }
 
-/// How many blocks with heads the edges of a node make.
+/// The number of blocks with heads that the edges of a node form.
 pub(crate) fn block_count(edges: &Range<u32>) -> u32 {
     let count = edges.end - edges.start;
     if count <= BLOCK_EDGES { 0 } else { count.div_ceil(BLOCK_EDGES) }
 }
 
-/// The head of no open edge at all.
+/// The head of a block without an enabled edge.
 const CLOSED: Edge = Edge {
     minimum: u64::MAX,
     maximum: 0,
@@ -76,7 +78,7 @@ const CLOSED: Edge = Edge {
     capacity: RoughCapacity::NONE,
 };
 
-/// The least head that covers what this one does and an edge, if that is open.
+/// The highest head that covers the given one and an edge, if that is enabled.
 fn covering(head: Edge, edge: &Edge) -> Edge {
     if !edge.enabled() {
         return head;

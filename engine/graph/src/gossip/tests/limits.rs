@@ -1,4 +1,4 @@
-//! What a peer cannot do: flood, forge without being noticed, fill memory.
+//! Bounds on peers: flooding, forging and filling memory.
 
 use super::*;
 use crate::gossip::{ByteLimit, Rate};
@@ -31,7 +31,7 @@ fn floods_are_cut_off_but_not_for_others_or_ourselves() {
     assert_eq!(count(&keeper.ingest_from(peer(2), &messages[..10], NOW), &Refusal::RateLimited), 0);
     assert_eq!(count(&keeper.ingest_from(peer(3), &messages, NOW), &Refusal::RateLimited), 15, "no room");
     assert_eq!(count(&keeper.ingest_from(Source::Own, &messages, NOW), &Refusal::RateLimited), 0);
-    // A peer that has left makes room once it owes nothing.
+    // A disconnected peer makes room once its rate limits have recovered.
     keeper.gossip.peer_disconnected(NodeId([1; 33]));
     let _ = keeper.gossip.prune(later);
     assert_eq!(keeper.ingest_from(peer(3), &messages, later).refused[0].why, Refusal::RateLimited);
@@ -55,12 +55,12 @@ fn forgers_are_to_be_disconnected_and_their_neighbours_in_the_batch_are_not() {
     assert_eq!(outcome.disconnect, [NodeId([1; 33])], "the third was one too many");
     assert_eq!((outcome.accepted, count(&outcome, &Refusal::InvalidSignature)), (1, 3));
     let _ = keeper.apply(outcome);
-    // Leaving and coming back does not clear the account.
+    // Disconnecting and connecting again does not reset the faults.
     keeper.gossip.peer_disconnected(NodeId([1; 33]));
     let _ = keeper.gossip.prune(NOW);
     let outcome = keeper.ingest(&[forged(TIMESTAMP + 60)]);
     assert_eq!(outcome.disconnect, [NodeId([1; 33])]);
-    // A message that was held is blamed on who sent it, in whoever's batch it is found out.
+    // A held message counts against its sender, whoever's batch reveals it.
     let mut keeper = Keeper::new(GossipConfig { faults: Rate { burst: 0, per_hour: 0 }, ..config() });
     assert_eq!(keeper.ingest_from(peer(2), &[forged(TIMESTAMP)], NOW).held, 1);
     let outcome = keeper.ingest_from(peer(1), &[announcement(id, two)], NOW);

@@ -1,7 +1,7 @@
-//! Any order, any repetition, any cutting into batches: the same graph, and the same again from the store.
+//! Any order, repetition and division into batches lead to the same graph, and the store opens with it again.
 //!
-//! The model says what is to be believed of a set of messages without any order at all: a channel if it was announced, of
-//! each direction the valid update with the highest timestamp.
+//! The model computes the accepted ones of a set of messages regardless of order: every announced channel, and for
+//! each of its directions the valid update with the highest timestamp.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ enum Said {
     Node { node: usize, timestamp: u32, strange: bool, forged: bool },
 }
 
-/// Channels between six nodes; the last needs a feature nobody knows.
+/// Channels between six nodes; the last requires an unknown feature.
 const CHANNELS: [(u16, u16); 6] = [(1, 2), (2, 3), (3, 4), (1, 2), (4, 5), (5, 6)];
 const STRANGE_CHANNEL: usize = 5;
 
@@ -68,7 +68,7 @@ fn said() -> impl Strategy<Value = Said> {
         2 => (0..6_usize).prop_map(|channel| Said::Announcement { channel }),
         4 => (0..6_usize, any::<bool>(), 0..8_u32, maximum, prop::bool::weighted(0.15)).prop_map(
             |(channel, second, timestamp, maximum, forged)| {
-                // One timestamp, one content: which of two with one timestamp counts, nobody says.
+                // One content per timestamp: which of two messages with one timestamp counts is not specified.
                 let maximum = if maximum > 10 && maximum < u64::MAX { maximum / 8 * 8 + u64::from(timestamp) } else { maximum };
                 Said::Update { channel, second, timestamp, maximum, forged }
             }
@@ -78,7 +78,7 @@ fn said() -> impl Strategy<Value = Said> {
     ]
 }
 
-/// The set, without those that say another thing at a time at which something was said already.
+/// The set without messages that differ from an earlier one with the same timestamp.
 fn consistent(said: Vec<Said>) -> Vec<Said> {
     let mut seen = BTreeMap::new();
     said.into_iter()
@@ -95,7 +95,7 @@ fn consistent(said: Vec<Said>) -> Vec<Said> {
         .collect()
 }
 
-/// What is to be believed.
+/// The accepted messages.
 fn model(said: &[Said]) -> ChannelGraph {
     let announced = |wanted: usize| {
         said.iter().any(|said| matches!(said, Said::Announcement { channel } if *channel == wanted))
@@ -162,8 +162,9 @@ proptest! {
         cuts in prop::collection::vec(1..12_usize, 36),
         reopen in any::<bool>(), rewrite in any::<bool>(),
     ) {
-        // What is forged comes from one peer and what is not from another: of what one peer sends about one direction
-        // before its channel, only the newest is held, so that a forgery costs the forger what else it sent.
+        // Forged messages come from one peer and valid ones from another. Of the messages of one peer about one
+        // direction before its channel only the newest is held, so that a forgery displaces only its sender's
+        // messages.
         let sent = |said: &Said| (peer(1 + u8::from(said.is_forged())), said.bytes());
         let mut messages: Vec<(Source, Vec<u8>)> = said.iter().map(sent).collect();
         let repeated: Vec<(Source, Vec<u8>)> = repeats.iter().map(|index| index.get(&messages).clone()).collect();

@@ -1,7 +1,7 @@
-//! Recorded gossip through the whole of it: every message is believed, and none after a bit flips.
+//! Recorded gossip passes the whole store: every message is accepted, and none after a bit flips.
 //!
-//! The recording holds few announcements, so channels between its signers are made up for the updates, and their
-//! announcements go around the verifier: the test is of the recorded messages' signatures.
+//! The recording holds few announcements. Channels between its signers are made up for the updates, and their
+//! announcements bypass the verifier: the test covers the signatures of the recorded messages.
 
 #![expect(clippy::disallowed_methods, reason = "the recording is a file")]
 
@@ -15,7 +15,7 @@ use flate2::read::GzDecoder;
 use super::*;
 use crate::gossip::store::{Record, RecordKind, file_header, write_record};
 
-/// Rounds in which no channel, direction or node has two messages: whatever else is in a round does not make it old news.
+/// Rounds in which no channel, direction or node has two messages, so that none of them supersedes another.
 fn rounds(messages: &[Recorded]) -> Vec<Vec<usize>> {
     let mut counts: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let mut rounds: Vec<Vec<usize>> = Vec::new();
@@ -39,7 +39,7 @@ fn rounds(messages: &[Recorded]) -> Vec<Vec<usize>> {
     rounds
 }
 
-/// A store in which every signer has the channels its messages are about, announced by nobody; and the same with the
+/// A store in which every signer has the channels of its messages, with made-up announcements; and the same with the
 /// recorded announcements.
 fn bases(messages: &[Recorded]) -> [Vec<u8>; 2] {
     let mut announced = BTreeMap::new();
@@ -94,7 +94,7 @@ const fn far_end(prefix: u8, rest: u8) -> [u8; 33] {
 #[test]
 fn recorded_gossip_is_believed_and_not_with_a_flipped_bit() {
     let Some(path) = std::env::var_os("FULMEN_GOSSIP") else {
-        // Straight to the descriptor: the test harness would keep to itself what the macros print.
+        // Written to the descriptor itself, since the test harness captures the output of macros.
         let note = "\nSKIPPED: FULMEN_GOSSIP names no recording, so no recorded gossip was ingested\n";
         std::io::stderr().write_all(note.as_bytes()).unwrap();
         return;
@@ -145,7 +145,7 @@ fn recorded_gossip_is_believed_and_not_with_a_flipped_bit() {
 
 struct Recorded {
     bytes: Vec<u8>,
-    /// Who signed it, where it does not say so itself.
+    /// The signer, where the message does not state it.
     signer: Option<NodeId>,
 }
 

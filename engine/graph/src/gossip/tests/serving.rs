@@ -1,4 +1,4 @@
-//! Queries and filters: what peers are told, in which pieces, and how often they may ask.
+//! Queries and filters: the messages that peers receive, their division, and rate limits.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ fn filter(first_timestamp: u32, timestamp_range: u32) -> Message {
     Message::from(GossipTimestampFilter { chain_hash, first_timestamp, timestamp_range, unknown })
 }
 
-/// Draws answers a few bytes at a time until none comes.
+/// Takes answers a few bytes at a time until none is left.
 fn answers(keeper: &mut Keeper) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| Some(keeper.gossip.answer(ASKER, 1).unwrap()).filter(|drawn| !drawn.is_empty()))
         .flatten()
@@ -208,7 +208,8 @@ fn asking_too_often_or_for_something_else_is_refused() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
-    /// Whoever is told everything, in any pieces and with the store rewritten in between, comes to the same graph.
+    /// A peer that receives everything, in any division and with the store rewritten in between, arrives at the same
+    /// graph.
     #[test]
     fn a_listener_comes_to_the_same_graph(
         steps in prop::collection::vec((1..5_u16, 1..5_u16, any::<bool>(), 0..9_u32, 1..900_usize, any::<bool>()), 1..24),

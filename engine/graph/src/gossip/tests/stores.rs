@@ -1,4 +1,4 @@
-//! Stores that were torn, damaged or are something else; logs that fail.
+//! Torn, damaged and foreign stores, and logs that fail.
 
 use std::io;
 
@@ -86,7 +86,7 @@ fn version_one_is_read_for_ever() {
     assert_eq!(record[4..], [5, 0, 8, 0, 4, 3, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
-/// A log that fails on demand, having written half.
+/// A log that fails on demand, after writing half.
 #[derive(Debug, Default)]
 struct Faulty {
     bytes: Vec<u8>,

@@ -1,12 +1,11 @@
-//! Lower bounds on what lies between the payer and a node, found by searching forward from the payer.
+//! Lower bounds on the distance from the payer to each node, by a search forward from the payer.
 //!
-//! Owns: [`Bounds`]. Every channel is taken at one amount, such as the payment's bare one, which underestimates what it takes
-//! to carry more, since nothing gets cheaper as the amount grows. The search may stop at any time: what it has not settled is
-//! at least as far away as what it would turn to next, which is a bound as well. Of a large node it looks only at the blocks
-//! of channels whose heads say that they may matter by now. Does not know how partial routes are compared.
+//! Owns [`Bounds`]. Every channel is taken to carry the same amount, usually the payment's. That underestimates the
+//! true cost, since no cost falls as the amount grows. The search may stop at any time: the distance of the next node
+//! to settle then bounds all nodes that are not settled. At a large node only blocks of channels whose heads show
+//! that they may matter by then are examined. Does not know how partial routes are compared.
 //!
-//! Invariant: the bound of a settled node is its distance and does not change any more; any other node is no nearer than
-//! the radius.
+//! Invariant: the bound of a settled node is its distance and is final; any other node is no nearer than the radius.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,28 +16,28 @@ use crate::path::search::lazy::LazyBlocks;
 use crate::path::search::prepared::{BlockSide, PreparedQuery};
 use crate::snapshot::Edge;
 
-/// From this number on, what is open is not a node but the rest of one.
+/// Entries of the queue from this number on are lazy lists, below it nodes.
 const LAZY: u32 = 1 << 31;
 
-/// A bound for every node, in memory used again from query to query.
+/// A bound for every node; its memory is reused from query to query.
 #[derive(Debug, Default)]
 pub(super) struct Bounds {
-    /// For each node the least found so far, if it is of this search.
+    /// For each node the least distance found so far, if it belongs to this search.
     reached: Vec<Reached>,
     search: u32,
     settled: BitSet,
-    /// What every channel is taken to carry.
+    /// The amount that every channel is taken to carry, in millisatoshi.
     amount: u64,
-    /// What holds for every node that is not settled.
+    /// A lower bound for every node that is not settled.
     radius: u64,
-    /// How much has been looked at.
+    /// The number of edges examined, roughly.
     pub(super) work: usize,
-    /// Nodes to settle and, from [`LAZY`] on, what was put off.
+    /// Nodes to settle and, from [`LAZY`] on, lists of deferred blocks.
     open: BinaryHeap<Reverse<(u64, u32)>>,
-    /// Nodes with blocks put off, and their distance; numbered as the lists in `lazy`.
+    /// Nodes with deferred blocks, and their distance; numbered as the lists in `lazy`.
     lazy_lists: Vec<(u32, u64)>,
     lazy: LazyBlocks,
-    /// What the last step found ways to.
+    /// Nodes to which the last step found a shorter path.
     updated_nodes: Vec<u32>,
 }
 
@@ -46,31 +45,30 @@ pub(super) struct Bounds {
 struct Reached {
     distance: u64,
     search: u32,
-    /// The edge over which it is reached; of no meaning at the payer.
+    /// The last edge of the shortest path; meaningless at the payer.
     over: u32,
 }
 
-/// What is summed up.
+/// The measure of a distance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Measure {
-    /// What the search minimises.
+    /// The figure that the search minimises.
     Cost,
     /// Each `cltv_expiry_delta`.
     Blocks,
-    /// One for each channel.
+    /// One per channel.
     Hops,
 }
 
 impl Bounds {
-    /// Goes on until nothing is left to settle.
+    /// Continues until every reachable node is settled.
     pub(super) fn complete(&mut self, prepared: &PreparedQuery<'_>, measure: Measure) {
         while self.is_growing() {
             self.grow(prepared, measure);
         }
     }
 
-    /// Forgets the last search and starts at the payer, with nothing known beyond it but that every channel has to carry
-    /// `amount`.
+    /// Forgets the last search and starts at the payer, every channel carrying `amount`.
     pub(super) fn start(&mut self, prepared: &PreparedQuery<'_>, amount: u64) {
         self.amount = amount;
         self.reached.resize(prepared.snapshot.node_count(), Reached::default());
@@ -89,18 +87,18 @@ impl Bounds {
         self.work = 0;
     }
 
-    /// What every channel is taken to carry.
+    /// The amount that every channel is taken to carry.
     pub(super) fn amount(&self) -> u64 {
         self.amount
     }
 
-    /// Whether something is left to settle.
+    /// Whether a node is left to settle.
     pub(super) fn is_growing(&self) -> bool {
         self.radius < u64::MAX
     }
 
-    /// Goes on with what is nearest, and gives the node if that settles one. Bounds only rise by it. A minimum above the
-    /// payment's amount keeps no channel out as long as fees might make up for it.
+    /// Takes one step from the nearest node, and returns the node that it settled, if any. Bounds only rise. A
+    /// minimum above the payment's amount does not close a channel, as long as fees might lift the amount above it.
     pub(super) fn grow(&mut self, prepared: &PreparedQuery<'_>, measure: Measure) -> Option<u32> {
         let mut settled = None;
         self.updated_nodes.clear();
@@ -116,20 +114,20 @@ impl Bounds {
         settled
     }
 
-    /// The least that lies between the payer and a node; `u64::MAX` when no way leads there.
+    /// A lower bound on the distance from the payer to a node; `u64::MAX` when the node cannot be reached.
     #[inline]
     pub(super) fn of(&self, node: u32) -> u64 {
         let reached = self.reached[node as usize];
         if reached.search == self.search { reached.distance.min(self.radius) } else { self.radius }
     }
 
-    /// The least that lies between the payer and any node that is not settled.
+    /// A lower bound on the distance to any node that is not settled.
     #[inline]
     pub(super) fn radius(&self) -> u64 {
         self.radius
     }
 
-    /// How much there is to go on with.
+    /// The number of entries in the queue.
     #[inline]
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
@@ -140,34 +138,34 @@ impl Bounds {
         self.settled.contains(node)
     }
 
-    /// The least that has been found to lie between the payer and a node so far, when a way there has been found.
+    /// The shortest distance found so far, if any path was found.
     #[inline]
     pub(super) fn found(&self, node: u32) -> Option<u64> {
         let reached = self.reached[node as usize];
         (reached.search == self.search).then_some(reached.distance)
     }
 
-    /// The edge that leads to a node on the nearest way from the payer found so far, when one has been found.
+    /// The last edge of the shortest path found so far, if any path was found.
     #[inline]
     pub(super) fn over(&self, node: u32) -> Option<u32> {
         let reached = self.reached[node as usize];
         (reached.search == self.search).then_some(reached.over)
     }
 
-    /// The nodes that the last step found a way to, or a nearer one.
+    /// The nodes to which the last step found a shorter path.
     #[inline]
     pub(super) fn updated_nodes(&self) -> &[u32] {
         &self.updated_nodes
     }
 
-    /// Looks at the channels out of a node, or puts them off.
+    /// Examines the channels out of a node, or defers them.
     fn settle(&mut self, prepared: &PreparedQuery<'_>, measure: Measure, node: u32, distance: u64) {
         self.settled.insert(node);
         let edges = prepared.snapshot.incoming(node);
         self.work += edges.len() / 4;
         let blocks = prepared.snapshot.blocks(node);
         if blocks.is_empty() || node == prepared.payer {
-            // What the payer pays for its own channels is not in their heads.
+            // Heads do not cover the costs of the payer's own channels.
             return self.scan(prepared, measure, node, distance, edges);
         }
         let heads = prepared.snapshot.outward_heads(blocks);
@@ -186,7 +184,7 @@ impl Bounds {
         self.defer(rest, distance);
     }
 
-    /// Looks at the blocks whose turn it is by now.
+    /// Examines the blocks whose lower bound has been reached.
     fn resume(&mut self, prepared: &PreparedQuery<'_>, measure: Measure, rest: u32, radius: u64) {
         let (node, distance) = self.lazy_lists[rest as usize];
         while let Some(block) = self.lazy.pop_up_to(rest, radius - distance) {
@@ -195,14 +193,14 @@ impl Bounds {
         self.defer(rest, distance);
     }
 
-    /// Notes when the rest of a node is due, if there is any.
+    /// Queues the rest of a lazy list at its next lower bound.
     fn defer(&mut self, rest: u32, distance: u64) {
         if let Some(least) = self.lazy.least_cost(rest) {
             self.open.push(Reverse((distance.saturating_add(least), LAZY + rest)));
         }
     }
 
-    /// Looks at some channels out of a node.
+    /// Examines some channels out of a node.
     fn scan(
         &mut self,
         prepared: &PreparedQuery<'_>,

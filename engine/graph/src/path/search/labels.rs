@@ -1,20 +1,22 @@
-//! The search itself: partial routes from the payee backward, cheapest first, until one reaches the payer.
+//! The label search: partial routes from the payee backward, cheapest first, until one reaches the payer.
 //!
-//! Owns labels (what must arrive at a node so that the payee gets its amount) and which of them may be dropped for which
-//! others. Does not decide how strict a search has to be; [`super`] does.
+//! Owns labels (a label states the amount that must arrive at a node for the payee to receive its amount) and the
+//! rules of dominance between them. Does not decide how strict a search has to be; [`super`] does.
 //!
-//! A label may be dropped for one that can do whatever it can, and what that takes depends on [`Rules`]:
+//! A label may be dropped for one that dominates it, that is, can be extended wherever it can at no higher cost. The
+//! conditions depend on [`Rules`]:
 //!
-//! - Always: no dearer and no larger. Fees, costs and HTLC maximums then favour it on any way on.
-//! - For each limit that binds: no more blocks, hops, or bytes in the onion.
-//! - Where an `htlc_minimum` above the payment's amount may bind ([`Rules::lift`]): of the same amount or above all such
-//!   minimums, and passing no other nodes, since a larger amount then does what a smaller one cannot.
+//! - Always: no higher cost and no larger amount. Fees, costs and HTLC maximums then favour it on every extension.
+//! - For each enforced limit: no more blocks, hops, or bytes in the onion.
+//! - Where an `htlc_minimum` above the payment's amount may bind ([`Rules::lift`]): an equal amount, or one above all
+//!   such minimums, and no node that the other does not pass, since a larger amount may pass where a smaller one does
+//!   not.
 //!
-//! The bounds on the rest grow while the search goes on, and most of a large node's channels are never looked at: `sweep`
-//! says in which order things are taken up.
+//! The lower bounds on the rest of a route rise during the search, and most channels of large nodes are never
+//! examined: `sweep` decides the order.
 //!
-//! Invariant: the search ends when all that is left costs, by its lower bound, no less than the best label at the payer;
-//! what is of one estimate is taken up by expiry and age, so that it is always the same label.
+//! Invariant: the search ends when every remaining label, by its lower bound, costs no less than the best label at
+//! the payer. Labels of equal estimates are ordered by expiry and age, so that the result is deterministic.
 
 mod sweep;
 
@@ -34,39 +36,38 @@ use crate::snapshot::Edge;
 /// No label.
 const NONE: u32 = u32::MAX;
 
-/// From this number on, what is open is not a label but the rest of one.
+/// Queue entries from this number on are lazy lists, below it labels.
 const LAZY: u32 = 1 << 31;
 
-/// At a node that may not be passed.
+/// Marks a node that must not forward.
 const BLOCKED: u32 = u32::MAX - 1;
 
-/// What a search has to mind.
+/// The rules of one search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    /// Limits that bind, beyond the fee's; the others are left out of account.
+    /// Enforced limits beside the one on the fee; the others are ignored.
     pub(super) blocks_max: Option<u32>,
     pub(super) hops_max: Option<u32>,
     pub(super) checks_onion: bool,
-    /// The highest `htlc_minimum` that the fees of later hops may lift the amount over. Without, directions with a minimum
-    /// above the payment's amount are left out.
+    /// The highest `htlc_minimum` above which the fees of later hops may lift the amount. When `None`, directions
+    /// with a minimum above the payment's amount are left out.
     pub(super) lift: Option<u64>,
-    /// Whether to leave minimums out of account that fees might make up for. What is found need not be a route then; but
-    /// no route is cheaper.
+    /// Whether to ignore minimums that fees might reach. The result is then a lower bound and need not be a route.
     pub(super) waives_minimums: bool,
-    /// Only lower costs are of interest.
+    /// An exclusive bound on the cost.
     pub(super) cost_max: u64,
-    /// All limits, those that do not bind as well: among ways of one cost, one that keeps them ends the search.
+    /// All limits, enforced or not: among routes of equal cost, one that keeps them ends the search.
     pub(super) limits: Limits,
 }
 
 impl Rules {
-    /// Whether cost and amount are all that labels are compared by.
+    /// Whether labels are compared by cost and amount alone.
     fn are_plain(&self) -> bool {
         self.blocks_max.is_none() && self.hops_max.is_none() && !self.checks_onion && self.lift.is_none()
     }
 }
 
-/// Bounds on what lies between the payer and a node, for each of what a search minds.
+/// Lower bounds on the distance from the payer to each node, one for each measure that a search needs.
 #[derive(Debug, Default)]
 pub(super) struct LowerBounds {
     pub(super) cost: Bounds,
@@ -75,14 +76,14 @@ pub(super) struct LowerBounds {
 }
 
 impl LowerBounds {
-    /// Starts anew, with nothing known.
+    /// Forgets the last query.
     pub(super) fn start(&mut self, prepared: &PreparedQuery<'_>) {
         self.cost.start(prepared, prepared.amount);
         self.blocks.start(prepared, prepared.amount);
         self.hops.start(prepared, prepared.amount);
     }
 
-    /// Finds out everything there is to know of what limits bind.
+    /// Settles every node under the measures of the enforced limits.
     fn complete(&mut self, prepared: &PreparedQuery<'_>) {
         self.blocks.complete(prepared, Measure::Blocks);
         self.hops.complete(prepared, Measure::Hops);
@@ -93,11 +94,11 @@ impl LowerBounds {
 #[derive(Clone, Copy, Debug)]
 struct Label {
     cost: u64,
-    /// What must arrive at `node`, in millisatoshi.
+    /// The amount that must arrive at `node`, in millisatoshi.
     amount: u64,
     node: u32,
-    /// The edge that leads on, and the label at its far end. Where the search began there is [`NONE`], and `edge` is the
-    /// number of the start.
+    /// The edge that leads on and the label at its far end. At the search's beginning the label is [`NONE`], and
+    /// `edge` is the number of the start.
     edge: u32,
     next: u32,
     /// Another label at the same node.
@@ -115,7 +116,7 @@ enum Stage {
     Dominated,
 }
 
-/// The labels at one node. The cheapest one's figures are here, so that most newcomers are turned away at a glance.
+/// The labels at one node. It repeats the figures of the cheapest one, which suffice to reject most newcomers.
 #[derive(Clone, Copy, Debug)]
 struct NodeFront {
     cost: u64,
@@ -141,50 +142,50 @@ pub(super) struct FoundHop {
     pub(super) edge: u32,
     pub(super) from: u32,
     pub(super) to: u32,
-    /// What the hop carries and what its first node is given.
+    /// The amount on the hop, and the amount that its first node receives, in millisatoshi.
     pub(super) amount: u64,
     pub(super) amount_in: u64,
     pub(super) blocks: u32,
 }
 
-/// The search's memory, used again from query to query.
+/// The search's memory, reused from query to query.
 #[derive(Debug, Default)]
 pub(super) struct Labels {
     labels: Vec<Label>,
     fronts: Vec<NodeFront>,
     search: u32,
-    /// Labels at settled nodes, by estimate; of one estimate, the soonest to expire and then the oldest first.
+    /// Labels at settled nodes by estimate; of equal estimates, the earliest expiry and then the oldest first.
     near: BinaryHeap<Reverse<(u64, u32, u32)>>,
-    /// Other labels and, from [`LAZY`] on, what was put off, in the same order. What lies beyond them is no less than the
-    /// radius for all, and not counted.
+    /// Other labels and, from [`LAZY`] on, lists of deferred blocks, in the same order. Their estimates leave out the
+    /// distance to the payer, which is at least the radius.
     far: BinaryHeap<Reverse<(u64, u32, u32)>>,
-    /// Nodes at which a label has been taken up.
+    /// Nodes at which a label was expanded.
     expanded: BitSet,
-    /// Labels with blocks put off; numbered as the lists in `lazy`.
+    /// Labels with deferred blocks; numbered as the lists in `lazy`.
     lazy_lists: Vec<u32>,
     lazy: LazyBlocks,
     /// The best label at the payer so far.
     best: Option<u32>,
-    /// How much has been looked at.
+    /// The number of edges examined, roughly.
     work: usize,
-    /// The least that a route over a direction left out for its minimum would cost, as far as one was met.
+    /// The lowest cost of a route over a direction that was left out for its minimum, if one was met.
     pub(super) lifted_cost: u64,
-    /// How many partial routes have been compared, over all searches of a query.
+    /// Comparisons of partial routes, over all searches of a query.
     pub(super) comparisons: usize,
-    /// Only estimates below this are of interest: the cheapest way to the payer so far.
+    /// An exclusive bound on estimates: the cost of the best route so far.
     cost_max: u64,
-    /// What each block has been priced at, where a limit on them is minded: it is no part of what the route costs.
+    /// The price of a block while the limit on blocks is enforced; it is not part of a route's cost.
     block_price: u64,
-    /// What all blocks within that limit would cost.
+    /// The price of all blocks within that limit.
     block_price_max: u64,
     payer: u32,
 }
 
-/// The search was cut off.
+/// The search reached its limit of comparisons.
 pub(super) struct Exhausted;
 
 impl Labels {
-    /// Finds the cheapest way that keeps the rules.
+    /// Finds the cheapest route under the rules.
     pub(super) fn run(
         &mut self,
         prepared: &PreparedQuery<'_>,
@@ -193,11 +194,11 @@ impl Labels {
         comparisons_max: usize,
     ) -> Result<Option<Found>, Exhausted> {
         if bounds.cost.amount() > prepared.amount {
-            // That was for what an earlier search had open.
+            // The bounds were raised for the queue of an earlier search.
             bounds.cost.start(prepared, prepared.amount);
         }
         if !bounds.cost.is_settled(prepared.payer) {
-            // Heads say nothing of the payer's own channels: they have to be crossed when a label is taken up.
+            // Heads do not cover the payer's own channels; those are crossed when a label is expanded.
             bounds.cost.grow(prepared, Measure::Cost);
         }
         self.start(prepared, rules, bounds);
@@ -260,7 +261,7 @@ impl Labels {
         }
     }
 
-    /// What a label costs without the price of its blocks.
+    /// The cost of a label without the price of its blocks.
     #[inline]
     fn unpriced(&self, label: &Label) -> u64 {
         label.cost.saturating_sub(self.block_price.saturating_mul(u64::from(label.blocks)))
@@ -273,7 +274,7 @@ impl Labels {
         if front.search == self.search { front.first } else { NONE }
     }
 
-    /// Offers the label that is longer by one edge.
+    /// Extends a label by one edge.
     #[inline]
     fn extend<const PLAIN: bool>(
         &mut self,
@@ -283,7 +284,7 @@ impl Labels {
         (at, label): (u32, &Label),
         (number, edge): (u32, &Edge),
     ) {
-        // Closed and narrow directions are many, and what says so is at hand; all else has to be fetched.
+        // Most directions are closed or too narrow, which the edge alone shows; everything else must be fetched.
         let forwards = edge.source != prepared.payer;
         if forwards && (edge.minimum > prepared.amount_max || label.amount > edge.maximum) {
             return;
@@ -304,7 +305,7 @@ impl Labels {
         let hops = label.hops.saturating_add(1);
         let longer = Label { edge: number, next: at, node: edge.source, hops, stage: Stage::Open, ..*label };
         if !forwards {
-            // The payer pays nobody for its own channel.
+            // The payer charges nothing for its own channel.
             if let Some(cost) = prepared.first(number, edge, label.amount) {
                 let cost = label.cost.saturating_add(cost);
                 self.insert_if_useful::<PLAIN>(rules, bounds, Label { cost, ..longer });
@@ -330,7 +331,7 @@ impl Labels {
         self.insert_if_useful::<PLAIN>(rules, bounds, longer);
     }
 
-    /// Notes a direction that was left out for its minimum: what a route over it costs at least.
+    /// Records a direction that was left out for its minimum, with a lower bound on the cost of a route over it.
     fn leave_out(
         &mut self,
         prepared: &PreparedQuery<'_>,
@@ -353,7 +354,8 @@ impl Labels {
         }
     }
 
-    /// Takes a label in, unless it cannot lead to the payer or another does all it could; replaces those it dominates.
+    /// Inserts a label, unless it cannot lead to a better route or is dominated; removes the labels that it
+    /// dominates.
     #[inline]
     fn insert_if_useful<const PLAIN: bool>(&mut self, rules: &Rules, bounds: &LowerBounds, label: Label) {
         let rest = bounds.cost.of(label.node);
@@ -388,7 +390,7 @@ impl Labels {
             }
         }
         if label.node == self.payer {
-            // Where it breaks a limit, another of the same cost may keep it.
+            // Where this label exceeds a limit, another of equal cost may keep it.
             let keeps = label.keeps(&rules.limits);
             let cost_max = unpriced.saturating_add(self.block_price_max);
             self.cost_max = if keeps { cost_max } else { cost_max.saturating_add(1) };
@@ -401,7 +403,7 @@ impl Labels {
         self.insert(label, estimate, bounds.cost.is_settled(label.node));
     }
 
-    /// Takes a label out of its node's list.
+    /// Removes a label from its node's list.
     fn remove(&mut self, node: u32, previous: u32, label: u32) {
         let sibling = self.labels[label as usize].sibling;
         self.labels[label as usize].stage = Stage::Dominated;
@@ -411,7 +413,7 @@ impl Labels {
         }
     }
 
-    /// Puts a label into its node's list, the cheapest first.
+    /// Adds a label to its node's list, the cheapest first.
     fn insert(&mut self, mut label: Label, estimate: u64, is_settled: bool) {
         let at = self.labels.len() as u32;
         let front = &mut self.fronts[label.node as usize];
@@ -434,7 +436,7 @@ impl Labels {
         }
     }
 
-    /// Whether `one` can do everything that `other`, at the same node, can.
+    /// Whether `one` dominates `other` at the same node.
     #[inline]
     fn dominates<const PLAIN: bool>(&self, rules: &Rules, one: &Label, other: &Label) -> bool {
         if one.amount > other.amount {
@@ -456,22 +458,22 @@ impl Labels {
         })
     }
 
-    /// Whether every node on the way of `one` is also on that of `other`.
+    /// Whether every node of `one`'s path is also on `other`'s.
     fn passes_no_more(&self, one: &Label, other: &Label) -> bool {
         self.way(one).all(|label| self.way(other).any(|passed| passed.node == label.node))
     }
 
-    /// Whether the label's node is already on its own way to the payee.
+    /// Whether the label's node occurs earlier on its own path to the payee.
     fn passes_twice(&self, label: &Label) -> bool {
         self.way(label).skip(1).any(|passed| passed.node == label.node)
     }
 
-    /// A label and those after it up to the payee's.
+    /// A label and its successors up to the payee's.
     fn way<'s>(&'s self, label: &'s Label) -> impl Iterator<Item = &'s Label> {
         std::iter::successors(Some(label), |label| self.labels.get(label.next as usize))
     }
 
-    /// Which start a found route leads to.
+    /// The number of the start that a found route leads to.
     pub(super) fn start_of(&self, found: &Found) -> usize {
         self.way(&self.labels[found.label as usize]).last().map_or(0, |label| label.edge as usize)
     }
@@ -493,7 +495,7 @@ impl Labels {
 }
 
 impl NodeFront {
-    /// Whether the cheapest label does all that any longer than `label` can, as far as cost and amount go.
+    /// Whether the cheapest label dominates every extension of `label`, by cost and amount.
     #[inline]
     fn dominates(&self, label: &Label) -> bool {
         self.cost <= label.cost
@@ -511,7 +513,7 @@ impl Label {
     }
 }
 
-/// Whether a label can still keep the limits that bind.
+/// Whether a label can still keep the enforced limits.
 fn keeps(rules: &Rules, bounds: &LowerBounds, label: &Label) -> bool {
     let within = |used: u32, bounds: &Bounds, max: u32| {
         u64::from(used).saturating_add(bounds.of(label.node)) <= u64::from(max)
@@ -522,7 +524,7 @@ fn keeps(rules: &Rules, bounds: &LowerBounds, label: &Label) -> bool {
 }
 
 impl Rules {
-    /// No limit is minded but that on the fee.
+    /// Rules that enforce no limit but the one on the fee.
     pub(super) const fn plain(limits: Limits) -> Rules {
         let cost_max = u64::MAX;
         Rules {

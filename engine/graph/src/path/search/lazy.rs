@@ -1,7 +1,7 @@
 //! Blocks of edges whose examination a search defers.
 //!
-//! Owns [`LazyBlocks`]: lists of blocks, each examined only once the search has reached the block's lower bound on cost.
-//! Keeps its memory from query to query. Does not know what a block contains.
+//! Owns [`LazyBlocks`]: lists of blocks, each examined only once the search has reached the block's lower bound on
+//! cost. Keeps its memory from query to query. Does not know the contents of a block.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

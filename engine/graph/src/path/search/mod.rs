@@ -1,27 +1,29 @@
 //! The fast path-finder: exact over a [`Snapshot`], in a fraction of a millisecond.
 //!
-//! Owns [`Finder`], the memory of searches, and the decision how strict a search has to be (BOLT 7, "HTLC Fees"; BOLT 4 for
-//! the onion's room). Does not change what it searches, and remembers nothing from one query to the next.
+//! Owns [`Finder`], which decides how strict a search has to be (BOLT 7, "HTLC Fees"; BOLT 4 for the room in the
+//! onion) and keeps the memory of searches. Does not change the snapshot, and carries no result over from one query
+//! to the next.
 //!
-//! How an answer is found, each step only where the one before leaves a doubt:
+//! Each of these steps runs only when the one before leaves the answer open:
 //!
-//! 1. A search backward from the payee, with amounts and expiries as they truly grow (`labels`), is guided by lower
-//!    bounds that a search forward from the payer gives (`bounds`); both take turns, and go no further than they must.
-//!    At large nodes both look only at the blocks of channels that are cheap enough to matter by then (`lazy`). Only cost,
-//!    amount and the limit on the fee are minded.
-//! 2. When its answer breaks other limits, the search is repeated with those minded, until the answer breaks none. The
-//!    cheapest of a wider choice that keeps all limits is the cheapest there is. Where it is the limit on blocks, a price for
-//!    them is found first that leaves little to look through (`pricing`).
-//! 3. Both leave out directions whose `htlc_minimum` is above the payment's amount. Where one was met that the fees of later
-//!    hops might lift the amount over, one more search sees whether there were anything to gain if they had no minimums, and
-//!    only then another whether that makes a cheaper route, which is exponential at worst.
-//! 4. When there is none, the least value of each limit that would have done is the answer of a search for that alone.
+//! 1. A search backward from the payee, with the exact amounts and expiries (`labels`), is guided by lower bounds
+//!    from a search forward from the payer (`bounds`). Both advance in turns, and no further than needed. At large
+//!    nodes both examine only the blocks of channels whose lower bound on cost has been reached (`lazy`). Only cost,
+//!    amount and the limit on the fee are compared.
+//! 2. When the answer exceeds another limit, the search is repeated with that limit enforced, until the answer keeps
+//!    all. The result is the cheapest route within the limits, since each search chooses from a superset of those
+//!    routes. For the limit on blocks a price per block is found first, which leaves little to search (`pricing`).
+//! 3. The searches so far leave out directions whose `htlc_minimum` exceeds the payment's amount. The fees of later
+//!    hops may lift the amount above such a minimum. Where one was met, a search without those minimums shows whether
+//!    anything could be gained, and only then another finds the cheapest such route. That one is exponential at
+//!    worst.
+//! 4. When there is no route, a search for each limit alone finds the least value that would suffice.
 //!
-//! Every search is cut off after a number of comparisons, with an answer that says so ([`NoRoute::SearchLimitReached`]).
+//! Every search ends after a limited number of comparisons; the answer then is [`NoRoute::SearchLimitReached`].
 //!
-//! Invariant: what is found, and its cost, agrees with [`crate::path::plain`]; which of several routes of one cost is found
-//! follows from the graph's content when it was laid out, and its policies since. Budget: 0.07 ms at the median and 1 ms
-//! for 99 of 100 on the public network; benched as `route`.
+//! Invariant: whether there is a route, and its cost, agrees with [`crate::path::plain`]. Which of several routes of
+//! equal cost is found follows from the graph's content when it was laid out and from its policies since. Budget:
+//! 0.07 ms at the median and 1 ms for 99 of 100 queries on the public network; benched as `route`.
 
 mod bounds;
 mod labels;
@@ -41,7 +43,7 @@ use crate::path::{Cost, HOPS_MAX, Limits, NoRoute, PathHop, Query, Route};
 use crate::scoring::Uncertainty;
 use crate::snapshot::Snapshot;
 
-/// After how many comparisons of partial routes a query is given up: a fraction of a second.
+/// The default limit on comparisons of partial routes: a fraction of a second.
 pub const COMPARISONS_MAX: usize = 1 << 22;
 
 /// Finds routes. Reuses its memory from query to query and keeps nothing else: use one per thread.
@@ -72,7 +74,7 @@ pub const COMPARISONS_MAX: usize = 1 << 22;
 /// let knowledge = Knowledge::default();
 /// let query = Query::new(alice, carol, Msat(10_000_000), &knowledge);
 /// let route = Finder::new().find(&snapshot, &query)?;
-/// // bob charges 1,000 msat and 100 millionths of what it forwards; alice pays nothing for its own channel.
+/// // bob charges 1,000 msat and 100 millionths of the amount it forwards; alice pays nothing for its own channel.
 /// assert_eq!((route.hops.len(), route.fee), (2, Msat(2_000)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -139,8 +141,8 @@ impl Finder {
     /// Finds the cheapest route for `query`.
     ///
     /// # Errors
-    /// The reason why there is none; see [`NoRoute`]. Any error but [`NoRoute::SearchLimitReached`] means that no simple
-    /// path satisfies the query.
+    /// The reason why there is none; see [`NoRoute`]. Any error but [`NoRoute::SearchLimitReached`] means that no
+    /// simple path satisfies the query.
     pub fn find(&mut self, snapshot: &Snapshot, query: &Query<'_>) -> Result<Route, NoRoute> {
         let (payer, payee) = prepared::ends(snapshot, query)?;
         let mut knowledge = std::mem::take(&mut self.knowledge);
@@ -152,16 +154,16 @@ impl Finder {
         answer
     }
 
-    /// Finds the cheapest route for `query`, or the best found before the search reached its limit. Does not find out why
-    /// there is none.
+    /// Finds the cheapest route for `query`, or the best found before the search reached its limit. Does not find out
+    /// why there is none.
     pub(crate) fn attempt(&mut self, snapshot: &Snapshot, query: &Query<'_>) -> Option<Route> {
         let (payer, payee) = prepared::ends(snapshot, query).ok()?;
         let starts = [Start::payee(query, payee)];
         Some(self.attempt_from(snapshot, query, payer, &starts)?.0)
     }
 
-    /// Finds a cheap route for `query`, not always the cheapest: the search ends after `comparisons_max` comparisons, and
-    /// where the limit on blocks binds, the cheapest route found while looking for a price of blocks suffices.
+    /// Finds a cheap route for `query`, not always the cheapest: the search ends after `comparisons_max` comparisons,
+    /// and where the limit on blocks binds, the cheapest route found while looking for a price of blocks suffices.
     pub(crate) fn attempt_roughly(
         &mut self,
         snapshot: &Snapshot,
@@ -176,8 +178,8 @@ impl Finder {
         found
     }
 
-    /// Finds the cheapest route to one of several starts, and the position of that start. The route's figures include the
-    /// rest of the route from the start; its hops do not.
+    /// Finds the cheapest route to one of several starts, and the position of that start. The route's figures include
+    /// the rest of the route from the start; its hops do not.
     pub(in crate::path) fn attempt_from(
         &mut self,
         snapshot: &Snapshot,
@@ -248,7 +250,7 @@ impl Finder {
         }
     }
 
-    /// The rules with every limit minded that the route breaks, or `None` when it breaks none.
+    /// The rules that also enforce every limit that the route exceeds, or `None` when it exceeds none.
     fn stricter(rules: Rules, found: &Found, limits: Limits) -> Option<Rules> {
         let mut next = rules;
         let hops_max = u32::try_from(limits.max_hops).unwrap_or(u32::MAX);
@@ -266,8 +268,8 @@ impl Finder {
         breaks.then_some(next)
     }
 
-    /// Looks for a route below `cost_max` over directions whose minimum is above the payment's amount, where the last
-    /// search met some that matter.
+    /// Searches for a route below `cost_max` over directions whose minimum exceeds the payment's amount, where the
+    /// last search met some that matter.
     fn lifted(
         &mut self,
         prepared: &PreparedQuery<'_>,
@@ -275,19 +277,19 @@ impl Finder {
         cost_max: Option<u64>,
     ) -> Result<Option<Route>, Exhausted> {
         let cost_max = cost_max.unwrap_or(prepared.cost_max());
-        // What keeps the limit on blocks pays no more for them than all within it cost.
+        // A route within the limit on blocks pays at most the price of all its blocks.
         let blocks = prepared.price(limits.max_cltv_blocks);
         let lifted_cost = self.labels.lifted_cost;
         if lifted_cost == u64::MAX || lifted_cost.saturating_sub(blocks) >= cost_max {
             return Ok(None);
         }
-        // Most of the time there is no way there even without such minimums.
+        // Mostly, no such route exists even without the minimums.
         let blocks_max = (prepared.block_price > 0).then_some(limits.max_cltv_blocks);
         let waiving = Rules { blocks_max, waives_minimums: true, cost_max, ..Rules::plain(limits) };
         if self.run(prepared, &waiving)?.is_none() {
             return Ok(None);
         }
-        // A cheaper route has a fee of no more than its cost.
+        // The fee of a cheaper route is at most its cost.
         let amount_max = match prepared.objective {
             Objective::Cost | Objective::Fee => {
                 prepared.amount_max.min(prepared.amount.saturating_add(cost_max / Cost::PER_MSAT))
@@ -312,7 +314,7 @@ impl Finder {
         self.labels.run(prepared, rules, &mut self.bounds, self.comparisons_max)
     }
 
-    /// Says what each limit alone would have to be.
+    /// Finds the least value of each limit alone that would suffice.
     fn nearest_misses(&mut self, prepared: PreparedQuery<'_>) -> NoRoute {
         let amount = prepared.query.amount;
         let limits = prepared.query.limits;
@@ -324,7 +326,7 @@ impl Finder {
         if matches!(least(Objective::Fee, wide), Err(Stop::Nothing)) {
             return NoRoute::Unreachable { amount };
         }
-        // Where none of these helps, two limits or more stand in the way.
+        // When none of these suffices, two limits or more must be raised.
         let fee = least(Objective::Fee, Limits { max_fee: wide.max_fee, ..limits });
         let blocks = least(Objective::Blocks, Limits { max_cltv_blocks: wide.max_cltv_blocks, ..limits });
         let hops = least(Objective::Hops, Limits { max_hops: wide.max_hops, ..limits });
@@ -336,7 +338,7 @@ impl Finder {
         }
     }
 
-    /// The route that was found, its figures in full.
+    /// The route that was found, with all its figures.
     fn route(&mut self, prepared: &PreparedQuery<'_>, found: &Found) -> Route {
         self.start = self.labels.start_of(found);
         let mut uncertainty = Uncertainty(0);

@@ -2,8 +2,8 @@
 //!
 //! Owns [`PreparedQuery`]: which edges the searches may cross and at which cost. Does not search.
 //!
-//! Invariant: what holds for an edge here is what [`crate::path::plain`] and [`crate::path::check`] compute for its
-//! direction.
+//! Invariant: the limits and costs of an edge here are those that [`crate::path::plain`] and [`crate::path::check`]
+//! compute for its direction.
 
 use fulmen_wire::units::{Msat, NodeId};
 
@@ -37,7 +37,7 @@ pub(in crate::path) struct PreparedQuery<'a> {
     knowledge: &'a PreparedKnowledge,
     /// Whether `knowledge` limits any edge.
     limits_edges: bool,
-    /// Whether the payer states what its own channels can send.
+    /// Whether the payer states the limits of its own channels.
     knows_own: bool,
 }
 
@@ -167,8 +167,8 @@ impl<'a> PreparedQuery<'a> {
         fee_max.saturating_mul(Cost::PER_MSAT).saturating_add(1)
     }
 
-    /// The cost of forwarding `amount` over an edge that does not leave the payer; `None` when the edge cannot carry it.
-    /// The caller checks the edge's minimum.
+    /// The cost of forwarding `amount` over an edge that does not leave the payer; `None` when the edge cannot carry
+    /// it. The caller checks the edge's minimum.
     #[inline]
     pub(super) fn forward(&self, number: u32, edge: &Edge, amount: u64) -> Option<HopCost> {
         if amount > edge.maximum {
@@ -206,8 +206,8 @@ impl<'a> PreparedQuery<'a> {
         head.minimum <= self.amount_max && amount <= head.maximum
     }
 
-    /// A lower bound on the cost of forwarding `amount` over any edge of a block that does not leave the payer; `None`
-    /// when none can carry it.
+    /// A lower bound on the cost of forwarding `amount` over any edge of a block that does not leave the payer;
+    /// `None` when none can carry it.
     #[inline]
     pub(super) fn least(&self, side: BlockSide, block: u32, head: &Edge, amount: u64) -> Option<u64> {
         if !self.open(head, amount) {
@@ -269,8 +269,8 @@ impl<'a> PreparedQuery<'a> {
         }
     }
 
-    /// A lower bound on the cost from an edge with this minimum, which is above the payment's amount, to the payee: fees
-    /// must have made up the difference. `u64::MAX` when the limit on the fee forbids it.
+    /// A lower bound on the cost from an edge with this minimum, which is above the payment's amount, to the payee:
+    /// fees must have made up the difference. `u64::MAX` when the limit on the fee forbids it.
     pub(super) fn lifting_cost(&self, minimum: u64) -> u64 {
         if minimum > self.amount_max {
             return u64::MAX;
@@ -320,13 +320,13 @@ impl<'a> PreparedQuery<'a> {
         }
     }
 
-    /// What the payer knows of an edge beyond its policy.
+    /// The limit of an edge when the payer's knowledge changes it.
     #[inline]
     fn limit(&self, number: u32) -> Option<&'a EdgeLimit> {
         if self.limits_edges { self.knowledge.limit(number) } else { None }
     }
 
-    /// Uncertainty and penalty of an edge that the scorer knows something of; `None` when it is banned.
+    /// Uncertainty and penalty of an edge with a score; `None` when it is banned.
     fn scored(
         &self,
         slot: u32,

@@ -1,34 +1,35 @@
-//! The price of a block at which routes keep a limit on blocks of themselves.
+//! The price of a block at which the cheapest routes keep the limit on blocks.
 //!
-//! Owns: the search for that price (Lagrange's multiplier, found by the secant: each search at a price gives a route that is
-//! too slow or quick enough, and the price at which the last two of each kind cost the same is the next). A search that
-//! minds the limit then orders and bounds labels by cost and price together. Without a price it goes through everything
-//! that is cheaper and too slow.
+//! Owns the search for that price, a Lagrange multiplier found by the secant method: each search at a price yields a
+//! route that exceeds the limit or keeps it, and the next price is the one at which the last two of each kind cost
+//! the same. The search that enforces the limit then orders and bounds labels by cost and price together. Without a
+//! price it would examine every cheaper route that exceeds the limit.
 //!
-//! Invariant: changes which partial routes are looked at, never which route is the cheapest that keeps the limit.
+//! Invariant: pricing changes which partial routes are examined, never which route is the cheapest within the limit.
 
 use crate::path::search::Finder;
 use crate::path::search::labels::{Found, Rules};
 use crate::path::search::prepared::{Objective, PreparedQuery};
 use crate::path::{Cost, Limits, Route};
 
-/// How many prices are tried.
+/// Limit on the prices tried.
 const PRICES_MAX: usize = 8;
 
-/// The most a block may cost, so that what all of a route's cost stays far from the end of a word: a million satoshi.
+/// The highest price of a block, a million satoshi: the sum of a route's costs stays far from overflow.
 const BLOCK_PRICE_MAX: u64 = 1_000_000_000_000;
 
-/// The most a route may cost for its blocks to be priced, for the same reason.
+/// The highest cost of a route whose blocks are priced, for the same reason.
 const COST_MAX: u64 = 1 << 62;
 
-/// A price, what the search that minds the limit need not exceed, and the cheapest route found that keeps all limits.
+/// A price, an exclusive bound on the cost for the search that enforces the limit, and the cheapest route found that
+/// keeps all limits.
 pub(super) struct Priced {
     pub(super) block_price: u64,
     pub(super) cost_max: u64,
     pub(super) best: Option<Route>,
 }
 
-/// A route as far as its price goes.
+/// The figures of a route that its price depends on.
 #[derive(Clone, Copy)]
 struct Point {
     cost: u64,
@@ -36,15 +37,15 @@ struct Point {
 }
 
 impl Point {
-    /// What the route costs with its blocks priced.
+    /// The cost including the price of blocks.
     fn priced(&self, prepared: &PreparedQuery<'_>) -> u64 {
         self.cost.saturating_add(prepared.price(self.blocks))
     }
 }
 
 impl Finder {
-    /// Finds a price of blocks at which the cheapest routes have about as many as the limit allows, `cheapest` being too
-    /// slow without one. No price is given where no route is known that keeps all limits.
+    /// Finds a price at which the cheapest routes have about as many blocks as the limit allows; `cheapest` exceeds
+    /// it without a price. The price is zero when no route is found that keeps all limits.
     pub(super) fn price_blocks(
         &mut self,
         prepared: PreparedQuery<'_>,
@@ -58,17 +59,17 @@ impl Finder {
         let mut slow = Point { cost: cheapest.cost, blocks: cheapest.blocks };
         let mut quick: Option<Point> = None;
         let mut highest = 0;
-        // At the first price next to nothing but blocks counts: if that is too slow, all is.
+        // At the first price almost only blocks count: if its route exceeds the limit, every route does.
         let mut price = BLOCK_PRICE_MAX;
         for _ in 0..PRICES_MAX {
             let prepared = prepared.pricing_blocks(price);
             self.bounds.start(&prepared);
-            // What is known already has to be outdone.
+            // The next route must be cheaper than the known ones.
             let known = slow.priced(&prepared).min(quick.map_or(u64::MAX, |quick| quick.priced(&prepared)));
             let rules = Rules { cost_max: known, ..Rules::plain(limits) };
-            // Where that is cut off, so is the search that this is for.
+            // When this search reaches its limit of comparisons, so would the one that it prepares.
             let Ok(found) = self.run(&prepared, &rules) else { break };
-            // Nothing that keeps the limit costs less.
+            // A lower bound on the cost within the limit on blocks.
             let least = found
                 .as_ref()
                 .map_or(known, |found| found.cost)

@@ -1,5 +1,5 @@
-//! Tests of the fast path-finder: agreement with brute force over every simple path of small random graphs, found or not
-//! and cost, under every kind of limit, knowledge and price; and what it says when there is none.
+//! Tests of the fast path-finder: agreement with brute force over every simple path of small random graphs on whether
+//! there is a route and its cost, under every kind of limit, knowledge and price; and the errors when there is none.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ fn find(graph: &ChannelGraph, query: &Query<'_>) -> Result<Route, NoRoute> {
     Finder::new().find(&Snapshot::new(graph), query)
 }
 
-/// What is drawn of a scorer: observations, a penalised direction, a penalised or banned node.
+/// Drawn for a scorer: observations, a penalised direction, a penalised or banned node.
 #[derive(Clone, Debug)]
 struct Learned {
     observations: Vec<(u64, bool, u64, u8)>,
@@ -78,7 +78,7 @@ fn weights() -> impl Strategy<Value = Weights> {
     prop_oneof![Just(Weights::FEES), some]
 }
 
-/// Which part of the search an answer came from.
+/// The part of the search that an answer came from.
 fn side(
     finder: &mut Finder,
     snapshot: &Snapshot,
@@ -125,7 +125,7 @@ fn lay_out(graph: &ChannelGraph) -> Snapshot {
     Snapshot::new(&bare).with_policies(policies).unwrap()
 }
 
-/// The answer is brute force's, and what is said of limits is true.
+/// The answer agrees with brute force, and the limits named in an error suffice.
 fn agrees(
     finder: &mut Finder,
     graph: &ChannelGraph,
@@ -164,7 +164,7 @@ fn agrees_with_brute_force_over_thousands_of_small_graphs() {
     let config = ProptestConfig { cases: 8000, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let counts = RefCell::new(BTreeMap::new());
-    // The finder is the same all along, so that nothing of one query may show in the next.
+    // One finder serves all queries, so that a result carried over from one to the next would show.
     let finder = RefCell::new(Finder::new());
     let risks = prop_oneof![Just(0), Just(Query::RISK_BILLIONTHS), Just(2_000_000_u32)];
     let extras = prop_oneof![3 => Just(42_u32), 1 => 900..1260_u32];
@@ -199,7 +199,7 @@ fn a_limit_on_blocks_leaves_the_cheapest_of_the_rest() {
     let (finder, bound, cut_off) = (RefCell::new(Finder::new()), RefCell::new(0), RefCell::new(0));
     let inputs = (small_graph(), small_graph(), any::<prop::sample::Index>(), weights(), 1..100_usize);
     let run = runner.run(&inputs, |(mut graph, more, limit, weights, comparisons)| {
-        // One after the other, so that there is a choice.
+        // The union of two graphs has routes to choose from.
         for channel in more.channels() {
             let scid = Scid(channel.scid().0 + 100);
             graph.add_channel(scid, channel.nodes(), channel.capacity()).unwrap();
@@ -207,7 +207,7 @@ fn a_limit_on_blocks_leaves_the_cheapest_of_the_rest() {
                 graph.set_policy_of(scid, direction, channel.policy(direction).copied()).unwrap();
             }
         }
-        // Minimums are out of the way, or the search over them would mend what this one misses.
+        // No minimums, since the search over them would hide a route missed here.
         for channel in graph.clone().channels() {
             for direction in Direction::BOTH {
                 let policy =

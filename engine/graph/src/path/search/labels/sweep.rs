@@ -1,12 +1,12 @@
-//! What is taken up in which order, and what is put off.
+//! The order of the search: which labels are expanded when, and which blocks are deferred.
 //!
-//! Owns the pace of both searches and their meeting: where the forward search settles a node from which an edge leads to a
-//! taken label, or a label is taken up at a node with an edge from a settled one, that edge is crossed at once. So whatever
-//! is put off leaves nodes that are not settled, and costs no less than its block's least and the radius. Where either finds
-//! a way to a node to which the other has found one as well, both make a whole route, which is looked at there and then: of
-//! the many nodes that are equally far, where fees are nothing or the same, most need not be taken up once a route of that
-//! cost is known. When a search takes long, the forward one starts anew with what fees have come to by then. Does not know
-//! which labels may be dropped for which; [`super`] does.
+//! Owns the pace of the backward and the forward search, and how they meet. An edge from a settled node to an
+//! expanded label's node is crossed at once, whichever search reaches it last. All deferred blocks therefore leave
+//! nodes that are not settled, and their cost is at least the block's lower bound plus the radius. When one search
+//! reaches a node to which the other has a path, the two paths make a route, which is completed at once: where fees
+//! are zero or equal, most of the many nodes at the same distance need not be expanded once a route of that cost is
+//! known. When a search takes long, the forward search restarts with the amount that fees have reached. Does not know
+//! the rules of dominance; [`super`] does.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -17,19 +17,19 @@ use crate::path::search::labels::{
 };
 use crate::path::search::prepared::{BlockSide, PreparedQuery};
 
-/// After how many comparisons a search in which labels do not easily stand in for each other is worth complete bounds.
+/// Comparisons after which a search with weak dominance is worth complete bounds.
 const COMPARISONS_BEFORE_GUIDES: usize = 100_000;
 
-/// How many times as much as the other that search may look at which has fewer things open: it is likely to be through
-/// with what is of one cost sooner. Of one to four, three served best.
+/// The factor by which the search with the shorter queue may lead in work: it is likely to finish a cost level
+/// sooner. Of one to four, three performed best.
 const PACE: usize = 3;
 
-/// How much both searches may look at before the forward search starts anew with a larger amount. In tests so little that
-/// small graphs get there.
+/// The work of both searches after which the forward search restarts with a larger amount. Small in tests, so that
+/// small graphs reach it.
 const RAISE_WORK: usize = if cfg!(test) { 8 } else { 8000 };
 
 impl Labels {
-    /// Takes labels up in their order until none that is left can lead to a cheaper route.
+    /// Expands labels in order until none left can lead to a cheaper route.
     pub(super) fn sweep<const PLAIN: bool>(
         &mut self,
         prepared: &PreparedQuery<'_>,
@@ -39,7 +39,7 @@ impl Labels {
     ) -> Result<Option<Found>, Exhausted> {
         let complete_at = self.comparisons + COMPARISONS_BEFORE_GUIDES;
         let mut complete = PLAIN;
-        // Where minimums are lifted, too many ways without a fee are worth a look.
+        // Where minimums are lifted, routes without fees must all be examined.
         let mut raised = rules.lift.is_some();
         while let Some((estimate, blocks, at)) = self.next(bounds.cost.radius()) {
             if self.is_decided(estimate, blocks) {
@@ -64,7 +64,7 @@ impl Labels {
                 self.raise::<PLAIN>(prepared, rules, bounds, comparisons_max);
                 raised = true;
             }
-            // The two searches keep pace: neither covers the graph where they can meet half way.
+            // Both searches keep pace, so that neither covers the graph when they can meet half way.
             while bounds.cost.is_growing() && self.is_ahead(&bounds.cost) {
                 self.advance::<PLAIN>(prepared, rules, bounds);
             }
@@ -82,9 +82,10 @@ impl Labels {
         }))
     }
 
-    /// Starts the forward search anew for no less than what all that is open carries. Until then it uses channels that are
-    /// just wide enough for the payment, as many of a round capacity are for a round amount, but not for fees on top. Where
-    /// such a one seems the only cheap way, the backward search goes through half the network before that is ruled out.
+    /// Restarts the forward search with the least amount of any open label. Until then it uses channels that are just
+    /// wide enough for the payment, as many round capacities are for a round amount, but not for fees on top. Where
+    /// such a channel seems to be the only cheap one, the backward search would cover half the network before ruling
+    /// it out.
     fn raise<const PLAIN: bool>(
         &mut self,
         prepared: &PreparedQuery<'_>,
@@ -92,7 +93,7 @@ impl Labels {
         bounds: &mut LowerBounds,
         comparisons_max: usize,
     ) {
-        // What bears no fee so far is taken up first, and looked at in full.
+        // First expands in full the labels that bear no fee so far.
         for rest in 0..self.lazy_lists.len() {
             if self.labels[self.lazy_lists[rest] as usize].amount == prepared.amount {
                 self.resume::<PLAIN>(prepared, rules, bounds, rest as u32, u64::MAX);
@@ -120,7 +121,7 @@ impl Labels {
         self.advance::<PLAIN>(prepared, rules, bounds);
     }
 
-    /// The label that an entry of what is open has still to be looked at for.
+    /// The label that an open queue entry stands for.
     fn pending(&self, entry: u32) -> Option<&Label> {
         let (at, stage) = match entry.checked_sub(LAZY) {
             Some(rest) => {
@@ -132,7 +133,7 @@ impl Labels {
         Some(&self.labels[at as usize]).filter(|label| label.stage == stage && label.node != self.payer)
     }
 
-    /// Whether it is the forward search's turn: as long as that may spare something of what it has not met.
+    /// Whether the forward search should advance: as long as that may spare some of the backward search.
     #[inline]
     fn is_ahead(&self, forward: &Bounds) -> bool {
         let Some(Reverse((cost, ..))) = self.far.peek() else { return false };
@@ -143,7 +144,7 @@ impl Labels {
         forward.work < if leads { self.work * PACE } else { self.work / PACE }
     }
 
-    /// Takes out what has the least estimate.
+    /// Pops the entry with the lowest estimate.
     #[inline]
     fn next(&mut self, radius: u64) -> Option<(u64, u32, u32)> {
         let near = self.near.peek().map(|Reverse(near)| *near);
@@ -157,7 +158,7 @@ impl Labels {
         far
     }
 
-    /// Whether nothing from an estimate on can be better than what has been found.
+    /// Whether no entry from this estimate on can improve on the best route.
     #[inline]
     fn is_decided(&self, estimate: u64, blocks: u32) -> bool {
         estimate >= self.cost_max
@@ -168,8 +169,8 @@ impl Labels {
             })
     }
 
-    /// Lets the forward search go on. Where it settles a node from which an edge leads to a taken label, that edge is
-    /// crossed at once: whatever is put off then leaves nodes that are not settled.
+    /// Advances the forward search. An edge from the node it settles to an expanded label's node is crossed at once,
+    /// so that all deferred blocks leave nodes that are not settled.
     fn advance<const PLAIN: bool>(
         &mut self,
         prepared: &PreparedQuery<'_>,
@@ -208,7 +209,7 @@ impl Labels {
         }
     }
 
-    /// Takes a label up, unless that has been done or another has taken its place.
+    /// Expands a label, unless it was expanded or is dominated.
     fn expand<const PLAIN: bool>(
         &mut self,
         prepared: &PreparedQuery<'_>,
@@ -243,7 +244,7 @@ impl Labels {
         self.resume::<PLAIN>(prepared, rules, bounds, rest, estimate);
     }
 
-    /// Looks at the blocks put off whose turn it is, and puts off what is left.
+    /// Examines the deferred blocks whose lower bound has been reached, and queues the rest.
     fn resume<const PLAIN: bool>(
         &mut self,
         prepared: &PreparedQuery<'_>,
@@ -270,7 +271,7 @@ impl Labels {
         }
     }
 
-    /// Offers the labels that are longer by some edges, leaving out those that were crossed when the searches met.
+    /// Extends a label by some edges, except those already crossed when the searches met.
     fn scan<const PLAIN: bool>(
         &mut self,
         prepared: &PreparedQuery<'_>,
@@ -293,7 +294,7 @@ impl Labels {
         }
     }
 
-    /// Offers the label that is longer by an edge from a settled node, and those on from there to the payer.
+    /// Extends a label by an edge from a settled node, and on from there to the payer.
     fn meet<const PLAIN: bool>(
         &mut self,
         prepared: &PreparedQuery<'_>,
@@ -317,7 +318,8 @@ impl Labels {
         }
     }
 
-    /// Follows a label to the payer where the forward search has found a way that would make the cheapest route so far.
+    /// Follows a label to the payer where the forward search has found a path that would make the cheapest route so
+    /// far.
     #[inline]
     fn join<const PLAIN: bool>(
         &mut self,
@@ -334,8 +336,8 @@ impl Labels {
         }
     }
 
-    /// Follows the nearest known way to the payer, so that a cost to beat is soon known. What it finds on the way are
-    /// labels like others.
+    /// Follows the shortest path known from the payer, which gives a cost to beat early. The labels on it are
+    /// ordinary ones.
     fn follow_to_payer<const PLAIN: bool>(
         &mut self,
         prepared: &PreparedQuery<'_>,
