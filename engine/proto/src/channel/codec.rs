@@ -4,6 +4,8 @@
 //!
 //! Invariant: tags are never used again for something else, and a field is only ever added under a new tag.
 
+use fulmen_wire::message::TEXT_MAX_BYTES;
+
 use super::config::{ChannelConfig, NegotiatedFeatures, PeerLimits};
 use super::delta::Delta;
 use super::error::ChannelError;
@@ -127,17 +129,18 @@ impl Durable for Htlc {
     }
 }
 
-/// Only what counts after a restart is kept of an error: its words, and whether our commitment may be broadcast.
+/// Of an error a restart needs its text, of which [`TEXT_MAX_BYTES`] are stored, and whether our commitment may be
+/// broadcast.
 impl Durable for ChannelError {
     fn write(&self, out: &mut Encoder<'_>) {
         match self {
             ChannelError::PeerError(text) => {
                 out.raw().u8(0);
-                text.write(out);
+                stored_text(text).write(out);
             }
             other => {
                 out.raw().u8(1);
-                other.to_string().write(out);
+                stored_text(&other.to_string()).write(out);
                 other.broadcast_allowed().write(out);
             }
         }
@@ -163,4 +166,12 @@ impl Durable for ChannelError {
             ChannelError::Recorded { text, broadcast_allowed: Durable::sample(sampler) }
         }
     }
+}
+
+/// The text of an error as it is stored: whole characters, [`TEXT_MAX_BYTES`] at most. A peer can make an error quote its
+/// script of 65 kB, and one message fail a thousand channels.
+fn stored_text(text: &str) -> String {
+    let ends = text.char_indices().map(|(at, character)| at + character.len_utf8());
+    let end = ends.take_while(|end| *end <= TEXT_MAX_BYTES).last().unwrap_or(0);
+    text[..end].to_owned()
 }

@@ -24,7 +24,7 @@ pub use queries::{
     ChannelUpdateChecksums, ChannelUpdateTimestamps, GossipTimestampFilter, QueryChannelRange, QueryFlags,
     QueryOption, QueryShortChannelIds, ReplyChannelRange, ReplyShortChannelIdsEnd,
 };
-pub use setup::{ErrorMessage, Init, Ping, Pong, Warning};
+pub use setup::{ErrorMessage, Init, Ping, Pong, TEXT_MAX_BYTES, Warning};
 
 use crate::codec::{DecodeError, MESSAGE_MAX_BYTES, Reader, Writer};
 use crate::field::Payload;

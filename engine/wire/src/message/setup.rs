@@ -63,7 +63,7 @@ impl ErrorMessage {
         ErrorMessage { channel_id, data: bounded_text(text), unknown: Default::default() }
     }
 
-    /// The sender's text with every byte that is not printable ASCII replaced by `?`.
+    /// The first [`TEXT_MAX_BYTES`] bytes of the sender's text, every byte that is not printable ASCII replaced by `?`.
     #[must_use]
     pub fn text(&self) -> String {
         printable(&self.data)
@@ -88,7 +88,7 @@ impl Warning {
         Warning { channel_id, data: bounded_text(text), unknown: Default::default() }
     }
 
-    /// The sender's text with every byte that is not printable ASCII replaced by `?`.
+    /// The first [`TEXT_MAX_BYTES`] bytes of the sender's text, every byte that is not printable ASCII replaced by `?`.
     #[must_use]
     pub fn text(&self) -> String {
         printable(&self.data)
@@ -124,13 +124,14 @@ message! {
     tlvs {}
 }
 
-/// The longest text of ours in bytes; the rest is cut off.
-const TEXT_MAX_BYTES: usize = 1024;
+/// The most bytes of text that our `error` and `warning` carry, and that we keep of a peer's: the text of one `error` may
+/// be stored once for each channel of its sender.
+pub const TEXT_MAX_BYTES: usize = 1024;
 
 fn bounded_text(text: &str) -> Vec<u8> {
     text.bytes().take(TEXT_MAX_BYTES).collect()
 }
 
 fn printable(data: &[u8]) -> String {
-    data.iter().map(|&byte| if (32..=126).contains(&byte) { char::from(byte) } else { '?' }).collect()
+    data.iter().take(TEXT_MAX_BYTES).map(|&byte| if (32..=126).contains(&byte) { char::from(byte) } else { '?' }).collect()
 }

@@ -4,6 +4,7 @@
 //! ends of a channel agree on its balances, no channel gains or loses a millisatoshi, and nothing is left pending.
 
 mod batching;
+mod budgets;
 mod closing;
 mod failures;
 mod handoffs;

@@ -1,0 +1,52 @@
+//! Peers that make a turn expensive: the bytes that their messages cost in a record, a checkpoint or an answer.
+
+use fulmen_wire::message::{ErrorMessage, TEXT_MAX_BYTES};
+
+use super::*;
+
+/// Gives a node messages as if its peer had sent them, in one turn, and keeps the record.
+fn hear(net: &mut Net, node: usize, peer: usize, messages: impl IntoIterator<Item = Message>) -> Turn {
+    let peer = net.ids[peer];
+    let inputs = messages.into_iter().map(|message| Input::Message { peer, message });
+    net.shards[node].turn(inputs, net.now)
+}
+
+/// An `open_channel` that node 0 sends to node 1.
+fn open_channel(net: &mut Net) -> fulmen_wire::message::OpenChannel {
+    let open = OpenChannel { peer: net.ids[1], user_id: 9, capacity: CAPACITY, push: Msat(0), policy: None };
+    let mut turn = net.shards[0].turn([Input::Command(Command::OpenChannel(open))], net.now);
+    match turn.send.pop() {
+        Some((_, Message::OpenChannel(open))) => open,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// `count` channels with ids of their own.
+fn openings(open: &fulmen_wire::message::OpenChannel, count: u32) -> Vec<Message> {
+    let opening = |number: u32| {
+        let mut open = open.clone();
+        open.temporary_channel_id.0[..4].copy_from_slice(&number.to_be_bytes());
+        Message::from(open)
+    };
+    (0..count).map(opening).collect()
+}
+
+#[test]
+fn a_long_error_about_many_channels_is_stored_short() {
+    const CHANNELS: u32 = 300;
+    let mut net = Net::unconnected(2, |_, _| {});
+    net.connect(0, 1);
+    let open = open_channel(&mut net);
+    let turn = hear(&mut net, 1, 0, openings(&open, CHANNELS));
+    assert_eq!(turn.send.len(), CHANNELS as usize, "each is accepted");
+    let error = ErrorMessage {
+        channel_id: ChannelId([0; 32]),
+        data: vec![b'x'; 65_499],
+        unknown: Default::default(),
+    };
+    let turn = hear(&mut net, 1, 0, [Message::from(error)]);
+    let failed = turn.events.iter().filter(|event| matches!(event, Event::ChannelFailed { .. }));
+    assert_eq!(failed.count(), CHANNELS as usize);
+    let bytes = records::bytes(&turn.record).len();
+    assert!(bytes <= CHANNELS as usize * (TEXT_MAX_BYTES + 100), "{bytes} bytes");
+}
