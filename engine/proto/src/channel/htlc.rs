@@ -81,7 +81,19 @@ pub enum Removal {
     },
 }
 
+/// The longest failure reason of a peer that is kept. A failure of BOLT 4 takes 292 bytes, and a few hundred more with
+/// a `channel_update`; up to 483 reasons a channel lie in its state, and one `revoke_and_ack` may put two copies of each
+/// into one record.
+pub const FAILURE_REASON_BYTES_MAX: usize = 4096;
+
 impl Removal {
+    /// The removal by a peer's `update_fail_htlc`. A reason longer than [`FAILURE_REASON_BYTES_MAX`] is kept as an empty
+    /// one, in whose place the origin of a forwarded HTLC gets a failure of ours.
+    #[must_use]
+    pub fn failed_by_peer(reason: &[u8]) -> Removal {
+        Removal::Fail(if reason.len() > FAILURE_REASON_BYTES_MAX { Vec::new() } else { reason.to_vec() })
+    }
+
     /// Whether the amount goes to the HTLC's receiver.
     #[must_use]
     pub const fn is_fulfill(&self) -> bool {

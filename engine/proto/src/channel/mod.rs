@@ -74,7 +74,9 @@ pub use effect::{ChannelEvent, Created, Effects, Plan, SignJob};
 pub use error::{ChannelError, Reaction};
 pub use fold::ReplayError;
 
-pub use htlc::{Htlc, HtlcEntry, PendingRemoval, Removal, Side, Stage, UpdateOrder};
+pub use htlc::{
+    FAILURE_REASON_BYTES_MAX, Htlc, HtlcEntry, PendingRemoval, Removal, Side, Stage, UpdateOrder,
+};
 
 pub use params::Terms;
 pub use removal::RemovalError;

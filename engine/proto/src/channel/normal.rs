@@ -54,7 +54,7 @@ impl Funded {
                 self.plan_removal(message.id, Removal::Fulfill(message.payment_preimage))
             }
             Message::UpdateFailHtlc(message) => {
-                self.plan_removal(message.id, Removal::Fail(message.reason.clone()))
+                self.plan_removal(message.id, Removal::failed_by_peer(&message.reason))
             }
             Message::UpdateFailMalformedHtlc(message) => {
                 let UpdateFailMalformedHtlc { id, sha256_of_onion, failure_code, .. } = *message;

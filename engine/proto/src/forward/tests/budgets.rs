@@ -3,6 +3,7 @@
 use fulmen_wire::message::{ErrorMessage, TEXT_MAX_BYTES};
 
 use super::*;
+use crate::channel::FAILURE_REASON_BYTES_MAX;
 
 /// Gives a node messages as if its peer had sent them, in one turn, and keeps the record.
 fn hear(net: &mut Net, node: usize, peer: usize, messages: impl IntoIterator<Item = Message>) -> Turn {
@@ -49,4 +50,51 @@ fn a_long_error_about_many_channels_is_stored_short() {
     assert_eq!(failed.count(), CHANNELS as usize);
     let bytes = records::bytes(&turn.record).len();
     assert!(bytes <= CHANNELS as usize * (TEXT_MAX_BYTES + 100), "{bytes} bytes");
+}
+
+/// Runs the network while every failure that `from` sends to `to` has a reason of this length.
+fn pump_with_reasons(net: &mut Net, from: usize, to: usize, length: usize) {
+    let mut quiet = 0;
+    while quiet < 10 {
+        quiet = if net.step() { 0 } else { quiet + 1 };
+        net.now.unix_ms += 50;
+        net.wake();
+        for bytes in net.wires.get_mut(&(from, to)).into_iter().flatten() {
+            if let Ok(Message::UpdateFailHtlc(mut failed)) = Message::decode(bytes) {
+                failed.reason = vec![0x5a; length];
+                *bytes = Message::from(failed).encode();
+            }
+        }
+    }
+}
+
+#[test]
+fn long_failure_reasons_are_replaced_and_do_not_swell_the_record() {
+    const HTLCS: u8 = 40;
+    for length in [FAILURE_REASON_BYTES_MAX, FAILURE_REASON_BYTES_MAX + 1, 65_491] {
+        let mut net = Net::line(3);
+        let route = net.route(&[0, 1, 2], Msat(1_000_000), 18);
+        let attempts: Vec<u64> = (0..HTLCS)
+            .map(|number| net.queue(0, PaymentHash([number + 1; 32]), &route, &Recipient::default()))
+            .collect();
+        let before = net.records[1].len();
+        pump_with_reasons(&mut net, 2, 1, length);
+        for attempt in attempts {
+            let relayed = length <= FAILURE_REASON_BYTES_MAX;
+            match net.events[0].iter().find_map(|event| match event {
+                Event::HtlcFailed { attempt_id, reason } if *attempt_id == attempt => Some(reason),
+                _ => None,
+            }) {
+                Some(FailureReason::Remote { packet }) if relayed => assert_eq!(packet.len(), length),
+                Some(FailureReason::Remote { .. }) => {
+                    let failed = Outcome::Failed(0, Failure::TemporaryChannelFailure);
+                    assert_eq!(net.outcome(0, attempt), Some(failed));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let largest = net.records[1][before..].iter().map(|record| records::bytes(record).len()).max();
+        assert!(largest.is_some_and(|bytes| bytes <= usize::from(HTLCS) * 2 * 5_000), "{largest:?}");
+        net.check_at_rest();
+    }
 }

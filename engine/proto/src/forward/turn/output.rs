@@ -197,7 +197,8 @@ pub struct RefusedOutgoing {
 pub enum FailureReason {
     /// A node on the way sent this encrypted failure; the sender, who knows the onion's session key, decrypts it.
     Remote {
-        /// The `reason` of the `update_fail_htlc` we were sent.
+        /// The `reason` of the `update_fail_htlc` we were sent; empty if it was longer than
+        /// [`FAILURE_REASON_BYTES_MAX`](crate::channel::FAILURE_REASON_BYTES_MAX).
         packet: Vec<u8>,
     },
     /// The first hop could not read the onion.

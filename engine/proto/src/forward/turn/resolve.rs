@@ -123,23 +123,23 @@ impl Shard {
     /// The failure of an HTLC we offered is irrevocably committed.
     pub(crate) fn outgoing_failed(&mut self, turn: &mut OpenTurn, outgoing: OutgoingHtlc, removal: Removal) {
         let Some(origin) = self.state.circuits.origin(outgoing) else { return };
-        let resolution = match removal {
-            Removal::Fail(reason) => Resolution::Relay(reason),
-            Removal::FailMalformed { sha256_of_onion, failure_code } => {
-                Resolution::Malformed { failure_code, sha256_of_onion }
+        let (reason, resolution) = match removal {
+            // The peer's reason was too long to be kept, or none.
+            Removal::Fail(packet) if packet.is_empty() => {
+                (FailureReason::Remote { packet }, Resolution::Fail(Failure::TemporaryChannelFailure))
             }
+            Removal::Fail(packet) => {
+                (FailureReason::Remote { packet: packet.clone() }, Resolution::Relay(packet))
+            }
+            Removal::FailMalformed { sha256_of_onion, failure_code } => (
+                FailureReason::Malformed { failure_code },
+                Resolution::Malformed { failure_code, sha256_of_onion },
+            ),
             Removal::Fulfill(preimage) => return self.outgoing_fulfilled(turn, outgoing, preimage),
         };
         self.change(turn, Change::OfferEnded { outgoing });
         match origin {
-            Origin::Attempt { attempt_id } => {
-                let reason = match resolution {
-                    Resolution::Relay(packet) => FailureReason::Remote { packet },
-                    Resolution::Malformed { failure_code, .. } => FailureReason::Malformed { failure_code },
-                    Resolution::Fulfill(_) | Resolution::Fail(_) => return,
-                };
-                turn.out.events.push(Event::HtlcFailed { attempt_id, reason });
-            }
+            Origin::Attempt { attempt_id } => turn.out.events.push(Event::HtlcFailed { attempt_id, reason }),
             Origin::Forward(forward) => {
                 turn.out.events.push(returned(forward, outgoing, turn.now));
                 self.resolve(turn, forward.incoming, resolution);
