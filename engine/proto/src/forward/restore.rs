@@ -23,7 +23,7 @@ use crate::onion::{PeelJob, Peeled, peel_batch};
 use super::shard::Shard;
 use super::state::change::{Change, Record};
 use super::state::channels::{ChannelEntry, Policies};
-use super::state::checkpoint::CHUNK_VERSION;
+use super::state::checkpoint::{CHUNK_CONTINUES, CHUNK_ENDS, CHUNK_VERSION};
 use super::state::item::CheckpointItem;
 use super::terms::circuit::Origin;
 use super::terms::config::NodeConfig;
@@ -92,7 +92,9 @@ pub struct Restoring {
     /// Channels begun, whose first delta has not come yet.
     begun: BTreeMap<ChannelId, (NewChannel, BlockHeight)>,
     chunks: u64,
-    items: u64,
+    /// The items of chunks that go on in the next one, behind a version byte.
+    continued: Vec<u8>,
+    items_read: u64,
     at: Progress,
 }
 
@@ -112,7 +114,14 @@ impl Restoring {
     #[must_use]
     pub fn new(seed: NodeSeed, config: NodeConfig) -> Restoring {
         let shard = Shard::new(seed, config);
-        Restoring { shard, begun: BTreeMap::new(), chunks: 0, items: 0, at: Progress::Nothing }
+        Restoring {
+            shard,
+            begun: BTreeMap::new(),
+            chunks: 0,
+            continued: Vec::new(),
+            items_read: 0,
+            at: Progress::Nothing,
+        }
     }
 
     /// Folds the next chunk of the checkpoint.
@@ -120,15 +129,40 @@ impl Restoring {
     /// # Errors
     /// When it is damaged, out of order or another shard's. The restoring is over then.
     pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        if self.at == Progress::Records {
+            return Err(RestoreError::NotWhole);
+        }
         let chunk = self.chunks;
         self.chunks += 1;
         let wrong = |error| RestoreError::Chunk { chunk, error };
         let mut input = Decoder::new(bytes, "chunk", CHUNK_VERSION).map_err(wrong)?;
+        let ends = match input.tag().map_err(wrong)? {
+            (_, CHUNK_ENDS) => true,
+            (_, CHUNK_CONTINUES) => false,
+            (offset, tag) => return Err(wrong(RecordError::UnknownTag { offset, what: "chunk", tag })),
+        };
+        if ends && self.continued.is_empty() {
+            return self.items(&mut input, chunk);
+        }
+        if self.continued.is_empty() {
+            self.continued.push(CHUNK_VERSION);
+        }
+        self.continued.extend(&bytes[input.offset()..]);
+        if ends {
+            let whole = std::mem::take(&mut self.continued);
+            let mut input = Decoder::new(&whole, "chunk", CHUNK_VERSION).map_err(wrong)?;
+            self.items(&mut input, chunk)?;
+        }
+        Ok(())
+    }
+
+    /// Folds all items of a chunk.
+    fn items(&mut self, input: &mut Decoder<'_>, chunk: u64) -> Result<(), RestoreError> {
         while !input.is_empty() {
-            let item = CheckpointItem::read(&mut input).map_err(wrong)?;
+            let item = CheckpointItem::read(input).map_err(|error| RestoreError::Chunk { chunk, error })?;
             self.at = match (self.at, &item) {
                 (Progress::Nothing, CheckpointItem::Shard { .. }) => Progress::Chunks,
-                (Progress::Chunks, CheckpointItem::End { items }) if *items == self.items => {
+                (Progress::Chunks, CheckpointItem::End { items }) if *items == self.items_read => {
                     Progress::Records
                 }
                 (Progress::Chunks, CheckpointItem::Shard { .. } | CheckpointItem::End { .. }) => {
@@ -137,8 +171,8 @@ impl Restoring {
                 (Progress::Chunks, _) => Progress::Chunks,
                 _ => return Err(RestoreError::NotWhole),
             };
-            self.items += 1;
-            self.item(item, &mut input, chunk)?;
+            self.items_read += 1;
+            self.item(item, input, chunk)?;
         }
         Ok(())
     }
@@ -186,7 +220,7 @@ impl Restoring {
     /// # Errors
     /// When it does not continue what came before. The restoring is over then.
     pub fn record(&mut self, record: Record) -> Result<(), RestoreError> {
-        if self.at == Progress::Chunks {
+        if self.at == Progress::Chunks || !self.continued.is_empty() {
             return Err(RestoreError::NotWhole);
         }
         self.at = Progress::Records;
@@ -237,7 +271,7 @@ impl Restoring {
     /// # Errors
     /// When something is missing that must have been stored.
     pub fn finish(mut self) -> Result<Restored, RestoreError> {
-        if self.at == Progress::Chunks {
+        if self.at == Progress::Chunks || !self.continued.is_empty() {
             return Err(RestoreError::NotWhole);
         }
         if let Some((channel_id, _)) = self.begun.pop_first() {

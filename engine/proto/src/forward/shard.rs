@@ -20,7 +20,7 @@ use crate::onion::{Peeled, peel};
 
 use super::state::change::Change;
 use super::state::channels::ChannelEntry;
-use super::state::checkpoint::CHUNK_BYTES;
+use super::state::checkpoint::ChunkSize;
 use super::state::shard_state::State;
 use super::stats::{CryptoCounters, Occupancy};
 use super::terms::config::{ForwardingPolicy, NodeConfig};
@@ -220,15 +220,15 @@ impl Shard {
         }
     }
 
-    /// The whole durable state, in chunks of some 64 KiB that are made as they are asked for. They are to be stored in
-    /// this order; [`Restoring`](super::Restoring) reads them.
+    /// The whole durable state, in chunks of some 64 KiB, 1 MiB at most, that are made as they are asked for. They are to
+    /// be stored in this order; [`Restoring`](super::Restoring) reads them.
     pub fn checkpoint(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        self.chunks(CHUNK_BYTES)
+        self.chunks(ChunkSize::DEFAULT)
     }
 
-    /// The same, each chunk closed when it has at least so many bytes.
-    pub(crate) fn chunks(&self, chunk_bytes: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
-        self.state.chunks(self.node_id, self.config.shard, chunk_bytes)
+    /// The same, in chunks of another size.
+    pub(crate) fn chunks(&self, size: ChunkSize) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.state.chunks(self.node_id, self.config.shard, size)
     }
 
     pub(crate) fn context(&self) -> Context {

@@ -133,5 +133,8 @@ fn bounded_text(text: &str) -> Vec<u8> {
 }
 
 fn printable(data: &[u8]) -> String {
-    data.iter().take(TEXT_MAX_BYTES).map(|&byte| if (32..=126).contains(&byte) { char::from(byte) } else { '?' }).collect()
+    data.iter()
+        .take(TEXT_MAX_BYTES)
+        .map(|&byte| if (32..=126).contains(&byte) { char::from(byte) } else { '?' })
+        .collect()
 }

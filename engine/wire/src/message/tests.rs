@@ -207,7 +207,11 @@ fn a_peers_words_are_shown_only_as_printable_ascii() {
 
 #[test]
 fn of_a_long_error_text_the_first_kilobyte_is_kept() {
-    let error = ErrorMessage { channel_id: ChannelId([0; 32]), data: vec![b'x'; 65_499], unknown: Default::default() };
+    let error = ErrorMessage {
+        channel_id: ChannelId([0; 32]),
+        data: vec![b'x'; 65_499],
+        unknown: Default::default(),
+    };
     assert_eq!(error.text(), "x".repeat(TEXT_MAX_BYTES));
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Owns how items are put into chunks. Does not store them, nor say when to take one; `restore` reads them.
 //!
-//! Each chunk is a version byte and whole items, so that neither side ever holds more than a chunk besides the state
-//! itself. The first item names the shard, the last says how many there were. What is finished leaves no item: resolved
+//! Each chunk is two bytes of header and whole items, so that neither side ever holds more than a chunk besides the state
+//! itself. Only items too long for one chunk span several. The first item names the shard, the last says how many there were. What is finished leaves no item: resolved
 //! circuits, expired onions and invoices, channels given up. A channel closed by agreement stays until the chain is
 //! watched for good measure, which is not this crate's.
 //!
@@ -20,13 +20,40 @@ use crate::forward::terms::circuit::{CircuitStage, Origin};
 use crate::forward::terms::ids::{IncomingHtlc, OutgoingHtlc};
 
 /// The version of chunks, their first byte.
-pub(crate) const CHUNK_VERSION: u8 = 1;
-/// How large chunks are.
-pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
+pub(crate) const CHUNK_VERSION: u8 = 2;
+/// The second byte of a chunk whose items end with it.
+pub(crate) const CHUNK_ENDS: u8 = 0;
+/// The second byte of a chunk whose items go on in the next one.
+pub(crate) const CHUNK_CONTINUES: u8 = 1;
+
+/// How many bytes chunks have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChunkSize {
+    /// A chunk is closed behind the item that takes it to this many bytes.
+    pub(crate) aim: usize,
+    /// Items that take a chunk beyond this many bytes are split over several.
+    pub(crate) max: usize,
+}
+
+impl ChunkSize {
+    /// A channel with 966 pending HTLCs is an item of 5 MB; without, items have at most a few kB.
+    pub(crate) const DEFAULT: ChunkSize = ChunkSize { aim: 64 << 10, max: 1 << 20 };
+}
 
 impl State {
-    /// The state of shard `shard` of node `node_id` in chunks, each closed once it has at least `chunk_bytes` bytes.
+    /// The state of shard `shard` of node `node_id` in chunks.
     pub(crate) fn chunks(
+        &self,
+        node_id: NodeId,
+        shard: u16,
+        size: ChunkSize,
+    ) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let whole = self.whole_chunks(node_id, shard, size.aim);
+        whole.flat_map(move |chunk| split(chunk, size.max))
+    }
+
+    /// The same, no item split.
+    fn whole_chunks(
         &self,
         node_id: NodeId,
         shard: u16,
@@ -41,6 +68,7 @@ impl State {
             }
             let mut chunk = Vec::with_capacity(chunk_bytes + 4096);
             let mut out = Encoder::new(&mut chunk, CHUNK_VERSION);
+            out.raw().u8(CHUNK_ENDS);
             while out.raw().position() < chunk_bytes {
                 let Some((item, channel)) = items.next() else {
                     CheckpointItem::End { items: written }.write(&mut out);
@@ -106,4 +134,19 @@ impl State {
         let rest = self.circuits.items().chain(self.receiver.items()).chain(self.replay.items());
         std::iter::once((head, None)).chain(channels).chain(rest.map(|item| (item, None)))
     }
+}
+
+/// Splits a chunk that is longer than `max` bytes, headers included.
+fn split(chunk: Vec<u8>, max: usize) -> Vec<Vec<u8>> {
+    if chunk.len() <= max {
+        return vec![chunk];
+    }
+    let (header, body) = chunk.split_at(2);
+    let pieces: Vec<&[u8]> = body.chunks(max.saturating_sub(header.len()).max(1)).collect();
+    let last = pieces.len() - 1;
+    let with_header = |(index, piece): (usize, &[u8])| {
+        let end = if index == last { CHUNK_ENDS } else { CHUNK_CONTINUES };
+        [&[CHUNK_VERSION, end], piece].concat()
+    };
+    pieces.into_iter().enumerate().map(with_header).collect()
 }

@@ -31,6 +31,7 @@ use super::{
     ChannelRef, Command, Confirmation, Event, ExpectedPayment, FailureReason, ForwardingPolicy, Input,
     NodeConfig, Now, OpenChannel, Record, Restored, Restoring, SendHtlc, Shard, Turn, local_features,
 };
+use crate::forward::state::checkpoint::ChunkSize;
 use crate::keys::NodeSeed;
 use crate::onion::{Failure, PaymentData, ReturnedFailure};
 use crate::payment::{OutgoingPayment, Recipient, RouteHop};
@@ -263,7 +264,7 @@ impl Net {
         }
         if !turn.record.is_empty() {
             self.records[node].push(records::through_bytes(&turn.record));
-            let checkpoint = self.shards[node].chunks(500).collect();
+            let checkpoint = self.shards[node].chunks(ChunkSize { aim: 500, max: 700 }).collect();
             self.checkpoints[node].push((self.records[node].len(), checkpoint));
         }
         for (peer, message) in turn.send {

@@ -176,6 +176,7 @@ fn damaged_checkpoints_and_records_make_a_shard_or_none() {
     let (mut whole, mut refused) = (0, 0);
     for _ in 0..2_000 {
         let Stored { mut chunks, mut records } = stored[sampler.below(stored.len())].clone();
+        assert!(chunks.iter().all(|chunk| chunk.len() <= 700));
         if let [some @ .., _] = chunks.as_slice()
             && !some.is_empty()
         {
