@@ -31,6 +31,7 @@ use super::terms::time::Now;
 use super::turn::deferred::DeferredCommitments;
 use super::turn::open_turn::{OpenTurn, Sorted};
 use super::turn::output::Turn;
+use super::turn::pongs::PongBudgets;
 
 /// The memory for tables of peers' keys: two tables a channel, so that about 180 channels of a shard may have theirs.
 const KEY_TABLES_BYTES: usize = 16 << 20;
@@ -61,6 +62,7 @@ pub struct Shard {
     pub(crate) verifier: Verifier,
     /// Channels whose `commitment_signed` was put off.
     pub(crate) deferred: DeferredCommitments,
+    pub(crate) pongs: PongBudgets,
 }
 
 impl Shard {
@@ -83,6 +85,7 @@ impl Shard {
             keyless: BTreeSet::new(),
             verifier: Verifier::new().with_key_cache(KEY_TABLES_BYTES),
             deferred: DeferredCommitments::default(),
+            pongs: PongBudgets::default(),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Peers that make a turn expensive: the bytes that their messages cost in a record, a checkpoint or an answer.
 
-use fulmen_wire::message::{ErrorMessage, TEXT_MAX_BYTES};
+use fulmen_wire::message::{ErrorMessage, Ping, TEXT_MAX_BYTES};
 
 use super::*;
 use crate::channel::FAILURE_REASON_BYTES_MAX;
+use crate::forward::turn::pongs::PONG_BYTES_MAX;
 
 /// Gives a node messages as if its peer had sent them, in one turn, and keeps the record.
 fn hear(net: &mut Net, node: usize, peer: usize, messages: impl IntoIterator<Item = Message>) -> Turn {
@@ -97,4 +98,21 @@ fn long_failure_reasons_are_replaced_and_do_not_swell_the_record() {
         assert!(largest.is_some_and(|bytes| bytes <= usize::from(HTLCS) * 2 * 5_000), "{largest:?}");
         net.check_at_rest();
     }
+}
+
+#[test]
+fn many_pings_are_answered_with_one_pong_of_the_longest() {
+    let mut net = Net::line(2);
+    let pings = |count: usize, num_pong_bytes| {
+        let ping = Ping { num_pong_bytes, ignored: Vec::new(), unknown: Default::default() };
+        vec![Message::from(ping); count]
+    };
+    let pong_bytes =
+        |turn: &Turn| -> usize { turn.send.iter().map(|(_, message)| message.encode().len()).sum() };
+    let turn = hear(&mut net, 0, 1, pings(2_048, 65_531));
+    assert_eq!((turn.send.len(), pong_bytes(&turn)), (1, 4 + 65_531));
+    assert!(hear(&mut net, 0, 1, pings(1, 65_531)).send.is_empty(), "within the same second");
+    net.now.unix_ms += 1_000;
+    let turn = hear(&mut net, 0, 1, pings(4_096, 0));
+    assert!(turn.send.len() == 2_048 && pong_bytes(&turn) <= PONG_BYTES_MAX, "{}", turn.send.len());
 }

@@ -223,6 +223,7 @@ impl Shard {
         if self.peers.remove(&peer).is_none() {
             return;
         }
+        self.pongs.forget(peer);
         for channel_id in self.channels_of(peer) {
             self.deferred.drop_revocation(channel_id);
             self.command_channel_if_possible(turn, channel_id, channel::Command::Disconnected);
@@ -249,7 +250,9 @@ impl Shard {
         }
         match message {
             Message::Ping(ping) => {
-                if let Some(pong) = ping.pong() {
+                if let Some(pong) = ping.pong()
+                    && self.pongs.allows(peer, turn.now, &pong)
+                {
                     self.send(turn, peer, pong);
                 }
             }

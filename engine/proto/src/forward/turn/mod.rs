@@ -14,4 +14,5 @@ mod messages;
 mod offer;
 pub(crate) mod open_turn;
 pub(crate) mod output;
+pub(crate) mod pongs;
 mod resolve;
