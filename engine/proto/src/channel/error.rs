@@ -50,6 +50,28 @@ pub enum ChannelError {
     /// We gave the channel up ourselves.
     #[error("we failed the channel: {0}")]
     OurDecision(String),
+    /// An HTLC we offered is past its expiry and still in a commitment: only the chain can return it (BOLT 2,
+    /// "`cltv_expiry_delta` Selection").
+    #[error("HTLC {id}, which we offered, expired at {cltv_expiry} and is pending at {height}")]
+    OfferedHtlcExpired {
+        /// The HTLC.
+        id: u64,
+        /// Its expiry.
+        cltv_expiry: BlockHeight,
+        /// The height of the chain.
+        height: BlockHeight,
+    },
+    /// An HTLC we have the preimage of comes near its expiry and is still in a commitment: only the chain can fulfill it
+    /// in time (BOLT 2, "`cltv_expiry_delta` Selection").
+    #[error("HTLC {id}, which we fulfilled, expires at {cltv_expiry} and is pending at {height}")]
+    FulfilledHtlcNearExpiry {
+        /// The HTLC.
+        id: u64,
+        /// Its expiry.
+        cltv_expiry: BlockHeight,
+        /// The height of the chain.
+        height: BlockHeight,
+    },
     /// The connection was lost before the channel was funded: it is forgotten on both sides.
     #[error("the connection was lost while opening")]
     DisconnectedWhileOpening,

@@ -190,13 +190,26 @@ pub struct ExpiryLimits {
     pub incoming_min: CltvDelta,
     /// An outgoing HTLC that would expire within this many blocks is not offered.
     pub outgoing_min: CltvDelta,
+    /// An HTLC we offered fails its channel when it is still pending this many blocks past its expiry: BOLT 2's grace
+    /// period `G`, for a peer whose view of the chain is a little behind.
+    pub offered_grace: CltvDelta,
+    /// A received HTLC whose preimage we know fails its channel when it is still pending this many blocks before its
+    /// expiry. BOLT 2 finds 18 reasonable; fewer leave payments that arrive with the customary final expiry delta of 18
+    /// some blocks in which the peer may answer.
+    pub fulfilled_min: CltvDelta,
     /// BOLT 4 `max_htlc_cltv`: an incoming HTLC that expires later than this is not forwarded.
     pub max: CltvDelta,
 }
 
 impl Default for ExpiryLimits {
     fn default() -> ExpiryLimits {
-        ExpiryLimits { incoming_min: CltvDelta(18), outgoing_min: CltvDelta(3), max: CltvDelta(2016) }
+        ExpiryLimits {
+            incoming_min: CltvDelta(18),
+            outgoing_min: CltvDelta(3),
+            offered_grace: CltvDelta(2),
+            fulfilled_min: CltvDelta(10),
+            max: CltvDelta(2016),
+        }
     }
 }
 

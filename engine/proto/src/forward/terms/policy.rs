@@ -63,8 +63,13 @@ mod tests {
     use crate::forward::terms::time::Now;
 
     const HEIGHT: BlockHeight = BlockHeight(700_000);
-    const LIMITS: ExpiryLimits =
-        ExpiryLimits { incoming_min: CltvDelta(18), outgoing_min: CltvDelta(3), max: CltvDelta(2016) };
+    const LIMITS: ExpiryLimits = ExpiryLimits {
+        incoming_min: CltvDelta(18),
+        outgoing_min: CltvDelta(3),
+        offered_grace: CltvDelta(2),
+        fulfilled_min: CltvDelta(10),
+        max: CltvDelta(2016),
+    };
     const POLICY: ForwardingPolicy = ForwardingPolicy {
         fee_base: Msat(1_000),
         fee_proportional_millionths: 250,

@@ -6,6 +6,7 @@
 mod batching;
 mod budgets;
 mod closing;
+mod deadlines;
 mod failures;
 mod handoffs;
 mod hostile;

@@ -5,10 +5,12 @@
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId};
 
 use super::open_turn::OpenTurn;
-use crate::channel::{self, HtlcEntry, Side};
+use crate::channel::{self, ChannelError, HtlcEntry, Side};
 use crate::forward::shard::Shard;
 use crate::forward::state::change::Change;
 use crate::forward::state::channels::ChannelEntry;
+use crate::forward::terms::circuit::{CircuitStage, Resolution};
+use crate::forward::terms::ids::IncomingHtlc;
 use crate::forward::terms::input::Confirmation;
 
 /// The blocks after which a peer's channel without a confirmed funding is forgotten: BOLT 2's 2016, and a day for those
@@ -30,6 +32,44 @@ impl Shard {
         }
         self.forget_unconfirmed(turn);
         self.drop_late_additions(turn);
+        self.fail_overdue(turn);
+    }
+
+    /// Fails the channels with an HTLC whose deadline has passed: the peer did not answer in time, and from now on only
+    /// the chain settles it (BOLT 2, "`cltv_expiry_delta` Selection": MUST fail the channel).
+    fn fail_overdue(&mut self, turn: &mut OpenTurn) {
+        let channels = self.state.channels.iter();
+        let overdue: Vec<(ChannelId, ChannelError)> = channels
+            .filter_map(|(channel_id, entry)| Some((*channel_id, self.overdue(*channel_id, entry)?)))
+            .collect();
+        for (channel_id, error) in overdue {
+            let Some(entry) = self.state.channels.get(&channel_id) else { continue };
+            let plan = entry.channel.plan_reaction(&error);
+            self.apply_plan(turn, channel_id, plan);
+        }
+    }
+
+    /// The first HTLC of a channel whose deadline has passed.
+    fn overdue(&self, channel_id: ChannelId, entry: &ChannelEntry) -> Option<ChannelError> {
+        if matches!(entry.channel.state(), channel::State::Failed | channel::State::Closed) {
+            return None;
+        }
+        let (height, limits) = (self.state.height, self.config.expiry);
+        entry.channel.htlcs().find_map(|entry| {
+            let (id, cltv_expiry) = (entry.htlc.id, entry.htlc.cltv_expiry);
+            match entry.offered_by {
+                // What the peer never signed is dropped instead.
+                Side::Local if entry.added == channel::Stage::Proposed => None,
+                Side::Local => (height >= cltv_expiry.saturating_add(limits.offered_grace))
+                    .then_some(ChannelError::OfferedHtlcExpired { id, cltv_expiry, height }),
+                Side::Remote => {
+                    let circuit = self.state.circuits.received(IncomingHtlc { channel_id, htlc_id: id })?;
+                    let fulfilled = matches!(circuit.stage, CircuitStage::Resolved(Resolution::Fulfill(_)));
+                    (fulfilled && height.saturating_add(limits.fulfilled_min) >= cltv_expiry)
+                        .then_some(ChannelError::FulfilledHtlcNearExpiry { id, cltv_expiry, height })
+                }
+            }
+        })
     }
 
     /// Gives up the HTLCs that were offered but could not be signed until their expiry came too near: the peer was slow
