@@ -84,7 +84,7 @@ pub enum Change {
     PaymentExpected(ExpectedPayment),
     /// The expected payments that expired by this time were forgotten.
     ExpectedPaymentsPruned(Now),
-    /// An onion was accepted.
+    /// The onion of an HTLC that is carried on or held is remembered against replay.
     OnionSeen {
         /// The onion.
         tag: ReplayTag,

@@ -1,6 +1,7 @@
 //! The memory against replayed onions (BOLT 4, "Onion Decryption": an onion received before is refused).
 //!
-//! Owns the tags of the onions accepted while their HTLCs could still be claimed. Does not peel: the tag comes from
+//! Owns the tags of the onions whose HTLCs were carried on or held, until those expire; what is refused moves nothing and
+//! may be sent again. Does not peel: the tag comes from
 //! the shared secret and reveals nothing of it.
 //!
 //! Invariant: one tag belongs to one HTLC. The same HTLC asked about again (after a reconnection or a restart) is not a

@@ -25,6 +25,9 @@ pub struct NodeConfig {
     /// The most channels that all peers together may have opened with us without a confirmed funding transaction:
     /// identities cost nothing, and each such channel is remembered for weeks.
     pub unconfirmed_channels_max: usize,
+    /// The most onions remembered against replay. Each takes some 130 bytes of memory and 60 of a checkpoint until its HTLC
+    /// expires; while there are as many, no HTLC is accepted.
+    pub replay_tags_max: usize,
     /// The policy a channel starts with.
     pub policy: ForwardingPolicy,
     /// How long HTLCs that satisfy a channel's policy before the last change are still taken: senders learn of a change
@@ -54,6 +57,7 @@ impl NodeConfig {
             feerate: FeeratePerKw(1_000),
             channels_per_peer_max: 1_000,
             unconfirmed_channels_max: 10_000,
+            replay_tags_max: 1_000_000,
             policy: ForwardingPolicy::default(),
             policy_grace_ms: 10 * 60 * 1_000,
             expiry: ExpiryLimits::default(),

@@ -116,3 +116,33 @@ fn many_pings_are_answered_with_one_pong_of_the_longest() {
     let turn = hear(&mut net, 0, 1, pings(4_096, 0));
     assert!(turn.send.len() == 2_048 && pong_bytes(&turn) <= PONG_BYTES_MAX, "{}", turn.send.len());
 }
+
+#[test]
+fn onions_of_refused_htlcs_are_not_remembered() {
+    let mut net = Net::line(3);
+    for number in 0..20 {
+        let mut route = net.route(&[0, 1, 2], Msat(1), 18);
+        route[1].short_channel_id = Scid(u64::MAX - number);
+        let attempt = net.send(0, PaymentHash([number as u8 + 1; 32]), &route, &Recipient::default());
+        assert_eq!(net.outcome(0, attempt), Some(Outcome::Failed(0, Failure::UnknownNextPeer)));
+    }
+    assert_eq!(net.shards[1].occupancy().replay_tags, 0);
+    net.check_at_rest();
+}
+
+#[test]
+fn a_full_replay_memory_accepts_no_htlc_until_another_expires() {
+    let mut net = Net::line_with(3, |_, config| config.replay_tags_max = 2);
+    let pay = |net: &mut Net, number| {
+        let (hash, recipient) = net.invoice(2, number, Msat(1_000_000));
+        let attempt = net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+        net.outcome(0, attempt)
+    };
+    for number in 1..=2 {
+        assert!(matches!(pay(&mut net, number), Some(Outcome::Settled(_))));
+    }
+    assert_eq!(pay(&mut net, 3), Some(Outcome::Failed(0, Failure::TemporaryNodeFailure)));
+    net.mine(BlockHeight(net.height.0 + 18 + 34 + 1), &[]);
+    assert!(matches!(pay(&mut net, 4), Some(Outcome::Settled(_))));
+    net.check_at_rest();
+}

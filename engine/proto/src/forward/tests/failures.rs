@@ -331,6 +331,9 @@ fn an_onion_is_remembered_no_longer_than_it_can_be_used() {
     let mut net = Net::line(5);
     let (_, outcome) = send(&mut net, |route| route[0].cltv_expiry = BlockHeight(499_999_999));
     assert_eq!(outcome, failed_at(1, Failure::ExpiryTooFar));
+    assert_eq!(net.shards[1].occupancy().replay_tags, 0, "it was refused");
+    let (_, outcome) = send(&mut net, |_| {});
+    assert!(matches!(outcome, Outcome::Settled(_)), "{outcome:?}");
     assert_eq!(net.shards[1].occupancy().replay_tags, 1);
     let over = net.height.0 + u32::from(net.shards[1].config().expiry.max.0) + 1;
     net.mine(BlockHeight(over), &[]);

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::channel::{self, Htlc};
 use crate::onion::{
-    Failure, FailureCode, FinalPayload, Payload, PeelJob, PeelReaction, Peeled, SharedSecret, peel_batch,
+    Failure, FailureCode, FinalPayload, Payload, PeelJob, PeelReaction, Peeled, ReplayTag, SharedSecret,
+    peel_batch,
 };
 
 use super::intercept::intercepted_event;
@@ -109,13 +110,13 @@ impl Shard {
             let refusal = Refusal::malformed(FailureCode::InvalidOnionHmac, hash);
             return self.refuse(turn, &locked_in, None, refusal);
         }
-        // What expires later than any HTLC carried on is refused, so that it needs no longer memory.
-        let farthest = self.state.height.saturating_add(self.config.expiry.max);
-        let (htlc, cltv_expiry) = (locked_in.incoming, locked_in.htlc.cltv_expiry.min(farthest));
-        self.change(turn, Change::OnionSeen { tag, htlc, cltv_expiry });
         let outcome = match peeled {
             _ if self.is_closing(locked_in.incoming.channel_id) => {
                 Err(Failure::TemporaryChannelFailure.into())
+            }
+            // An onion is never forgotten before its HTLC expires, so that no more are accepted than are remembered.
+            _ if self.state.replay.len() >= self.config.replay_tags_max => {
+                Err(Failure::TemporaryNodeFailure.into())
             }
             Peeled::Forward { payload, next_packet, .. } => {
                 self.decide_forward(turn, &locked_in, secret, &payload, next_packet)
@@ -124,9 +125,18 @@ impl Shard {
                 self.decide_final(turn, &locked_in, secret, payload).map_err(Refusal::from)
             }
         };
-        if let Err(refusal) = outcome {
-            self.refuse(turn, &locked_in, Some(secret), refusal);
+        match outcome {
+            Ok(()) => self.remember_onion(turn, tag, &locked_in),
+            // A refused HTLC moved nothing: its onion may come again, to be refused again.
+            Err(refusal) => self.refuse(turn, &locked_in, Some(secret), refusal),
         }
+    }
+
+    fn remember_onion(&mut self, turn: &mut OpenTurn, tag: ReplayTag, locked_in: &LockedIn) {
+        // A later expiry is refused, so that no memory is needed beyond this one.
+        let farthest = self.state.height.saturating_add(self.config.expiry.max);
+        let (htlc, cltv_expiry) = (locked_in.incoming, locked_in.htlc.cltv_expiry.min(farthest));
+        self.change(turn, Change::OnionSeen { tag, htlc, cltv_expiry });
     }
 
     fn decide_forward(
