@@ -95,6 +95,8 @@ fn engine(which: usize, store: Option<(&Path, LogOptions)>, outbox: Outbox) -> E
     let mut config = NodeConfig::new(ChainHash::REGTEST, [&[0, 20][..], &[7; 20]].concat());
     config.channel.minimum_depth = 1;
     config.channels_per_peer_max = usize::MAX;
+    config.unfunded_channels_per_peer_max = usize::MAX;
+    config.unconfirmed_channels_per_peer_max = usize::MAX;
     config.unconfirmed_channels_max = usize::MAX;
     let id = fulmen_proto::forward::Shard::new(seed.clone(), config.clone()).node_id();
     let storage = store.map_or(Storage::Nowhere, |(home, options)| {

@@ -349,6 +349,8 @@ fn identity(node: usize) -> (NodeSeed, NodeConfig) {
     let mut config = NodeConfig::new(ChainHash::REGTEST, script);
     config.channel.minimum_depth = 1;
     config.channels_per_peer_max = usize::MAX;
+    config.unfunded_channels_per_peer_max = usize::MAX;
+    config.unconfirmed_channels_per_peer_max = usize::MAX;
     config.unconfirmed_channels_max = usize::MAX;
     (NodeSeed::new(seed), config)
 }

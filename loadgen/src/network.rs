@@ -183,6 +183,8 @@ pub(crate) fn node_config(script: Vec<u8>) -> NodeConfig {
         channel,
         feerate: FEERATE,
         channels_per_peer_max: usize::MAX,
+        unfunded_channels_per_peer_max: usize::MAX,
+        unconfirmed_channels_per_peer_max: usize::MAX,
         accept_keysend: false,
         // What a faulty payment is to fail with is foreseen from the policy in force alone.
         policy_grace_ms: 0,

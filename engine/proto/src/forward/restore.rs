@@ -285,7 +285,7 @@ impl Restoring {
             broadcast.extend(owed.cloned());
         }
         supply_onions(&mut self.shard)?;
-        self.shard.reports_intercepted = true;
+        self.shard.restored = true;
         Ok(Restored { shard: self.shard, broadcast })
     }
 }

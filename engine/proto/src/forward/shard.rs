@@ -14,7 +14,7 @@ use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{ChannelId, NodeId, Scid};
 use secp256k1::SecretKey;
 
-use crate::channel::{Channel, Context, Htlc};
+use crate::channel::{self, Channel, Context, Htlc};
 use crate::keys::{NodeSeed, secp};
 use crate::onion::{Peeled, peel};
 
@@ -54,8 +54,8 @@ pub struct Shard {
     /// After a restart: the HTLCs offered for other shards whose onions those are to repeat, by what they were offered for.
     pub(crate) onions_awaited: BTreeMap<IncomingHtlc, OutgoingHtlc>,
     pub(crate) counters: CryptoCounters,
-    /// Whether the next turn tells of what is held for the embedder's word: after a restart.
-    pub(crate) reports_intercepted: bool,
+    /// Whether the next turn is the first after a restart.
+    pub(crate) restored: bool,
     /// Channels whose peer's next commitment has no keys yet, though its point is known.
     pub(crate) keyless: BTreeSet<ChannelId>,
     /// Checks signatures; knows the keys of the busiest channels well.
@@ -81,7 +81,7 @@ impl Shard {
             siblings: BTreeSet::new(),
             onions_awaited: BTreeMap::new(),
             counters: CryptoCounters::default(),
-            reports_intercepted: false,
+            restored: false,
             keyless: BTreeSet::new(),
             verifier: Verifier::new().with_key_cache(KEY_TABLES_BYTES),
             deferred: DeferredCommitments::default(),
@@ -106,7 +106,7 @@ impl Shard {
         };
         let sorted = Sorted::new(inputs);
         self.supply_repeated_onions(&sorted.handoffs);
-        self.report_intercepted(&mut turn);
+        self.resume(&mut turn);
         self.run_messages(&mut turn, sorted.of_peers);
         self.remove_resolved(&mut turn);
         for (height, confirmations) in sorted.blocks {
@@ -242,6 +242,21 @@ impl Shard {
     pub(crate) fn change(&mut self, turn: &mut OpenTurn, change: Change) {
         self.state.apply(&change);
         turn.out.record.changes.push(change);
+    }
+
+    /// Takes up after a restart, in the first turn: reports the HTLCs held for the embedder again, and ends the channels
+    /// that were being opened, which their peers have forgotten with the connection (BOLT 2, "Message Retransmission").
+    fn resume(&mut self, turn: &mut OpenTurn) {
+        if !std::mem::take(&mut self.restored) {
+            return;
+        }
+        turn.out.events.extend(self.intercepted());
+        let is_opening = |entry: &ChannelEntry| entry.channel.state() == channel::State::Opening;
+        let opening = self.state.channels.iter().filter(|(_, entry)| is_opening(entry));
+        let opening: Vec<ChannelId> = opening.map(|(channel_id, _)| *channel_id).collect();
+        for channel_id in opening {
+            self.command_channel_if_possible(turn, channel_id, channel::Command::Disconnected);
+        }
     }
 
     /// Gives up what has waited too long.

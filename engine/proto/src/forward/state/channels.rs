@@ -111,9 +111,16 @@ impl Policies {
 }
 
 impl ChannelEntry {
-    /// Whether a peer opened the channel and its funding was not seen to confirm.
+    /// Whether a peer opens the channel and has named no funding transaction yet.
+    pub(crate) fn is_unfunded(&self) -> bool {
+        self.channel.opener() == Side::Remote && self.channel.funding_outpoint().is_none()
+    }
+
+    /// Whether a peer opened the channel, and the funding transaction it named was not seen to confirm.
     pub(crate) fn is_unconfirmed(&self) -> bool {
-        self.channel.opener() == Side::Remote && self.channel.scid().is_none()
+        self.channel.opener() == Side::Remote
+            && self.channel.funding_outpoint().is_some()
+            && self.channel.scid().is_none()
     }
 
     /// Whether this output of this transaction is the channel's funding output.

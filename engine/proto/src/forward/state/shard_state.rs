@@ -47,6 +47,10 @@ impl State {
     pub(crate) fn apply(&mut self, change: &Change) {
         match change {
             Change::Height(height) => {
+                if self.height == BlockHeight(0) {
+                    // Channels begun before the first block was told age from here on.
+                    self.channels.values_mut().for_each(|entry| entry.begun_at = *height);
+                }
                 self.height = *height;
                 self.replay.prune(*height);
             }

@@ -22,8 +22,14 @@ pub struct NodeConfig {
     pub feerate: FeeratePerKw,
     /// The most channels one peer may have with us, counting those being opened.
     pub channels_per_peer_max: usize,
-    /// The most channels that all peers together may have opened with us without a confirmed funding transaction:
-    /// identities cost nothing, and each such channel is remembered for weeks.
+    /// The most channels that one peer may be opening with us, no funding transaction named yet. They end with the
+    /// connection, and take some 10 kB each.
+    pub unfunded_channels_per_peer_max: usize,
+    /// The most channels that one peer may have opened with us whose named funding transaction is not confirmed. Naming
+    /// one costs nothing, and such a channel is remembered for 2,160 blocks.
+    pub unconfirmed_channels_per_peer_max: usize,
+    /// The most such channels of all peers together: identities cost nothing either. A peer that has a confirmed channel
+    /// is not bound by it, so that strangers cannot keep it from opening another.
     pub unconfirmed_channels_max: usize,
     /// The most onions remembered against replay. Each takes some 130 bytes of memory and 60 of a checkpoint until its HTLC
     /// expires; while there are as many, no HTLC is accepted.
@@ -56,6 +62,8 @@ impl NodeConfig {
             capacity_max: Sat(21_000_000 * 100_000_000),
             feerate: FeeratePerKw(1_000),
             channels_per_peer_max: 1_000,
+            unfunded_channels_per_peer_max: 16,
+            unconfirmed_channels_per_peer_max: 16,
             unconfirmed_channels_max: 10_000,
             replay_tags_max: 1_000_000,
             policy: ForwardingPolicy::default(),

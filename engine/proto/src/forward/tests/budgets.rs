@@ -4,6 +4,7 @@ use fulmen_wire::message::{ErrorMessage, Ping, TEXT_MAX_BYTES};
 
 use super::*;
 use crate::channel::FAILURE_REASON_BYTES_MAX;
+use crate::forward::turn::blocks::FUNDING_TIMEOUT_BLOCKS;
 use crate::forward::turn::pongs::PONG_BYTES_MAX;
 
 /// Gives a node messages as if its peer had sent them, in one turn, and keeps the record.
@@ -36,7 +37,7 @@ fn openings(open: &fulmen_wire::message::OpenChannel, count: u32) -> Vec<Message
 #[test]
 fn a_long_error_about_many_channels_is_stored_short() {
     const CHANNELS: u32 = 300;
-    let mut net = Net::unconnected(2, |_, _| {});
+    let mut net = Net::unconnected(2, |_, config| config.unfunded_channels_per_peer_max = CHANNELS as usize);
     net.connect(0, 1);
     let open = open_channel(&mut net);
     let turn = hear(&mut net, 1, 0, openings(&open, CHANNELS));
@@ -145,4 +146,61 @@ fn a_full_replay_memory_accepts_no_htlc_until_another_expires() {
     net.mine(BlockHeight(net.height.0 + 18 + 34 + 1), &[]);
     assert!(matches!(pay(&mut net, 4), Some(Outcome::Settled(_))));
     net.check_at_rest();
+}
+
+#[test]
+fn a_peer_opens_no_more_unfunded_channels_than_allowed() {
+    let mut net = Net::unconnected(2, |_, config| config.unfunded_channels_per_peer_max = 4);
+    net.connect(0, 1);
+    let open = open_channel(&mut net);
+    let turn = hear(&mut net, 1, 0, openings(&open, 10));
+    let accepted = turn.send.iter().filter(|(_, message)| matches!(message, Message::AcceptChannel(_)));
+    assert_eq!((accepted.count(), turn.send.len()), (4, 10), "the others are told of an error");
+    assert_eq!(net.shards[1].occupancy().channels, 4);
+}
+
+/// Has one node open a channel to another and name a funding transaction that is not mined; whether it was accepted.
+fn open_unconfirmed(net: &mut Net, from: usize, to: usize, number: u64) -> bool {
+    let open =
+        OpenChannel { peer: net.ids[to], user_id: number, capacity: CAPACITY, push: Msat(0), policy: None };
+    net.events[from].clear();
+    net.command(from, Command::OpenChannel(open));
+    let needed = net.events[from].drain(..).find_map(|event| match event {
+        Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {
+            Some((temporary_channel_id, funding_transaction(100 + number, amount, script)))
+        }
+        _ => None,
+    });
+    let Some((temporary_channel_id, transaction)) = needed else { return false };
+    net.command(from, Command::FundingTransaction { temporary_channel_id, transaction });
+    true
+}
+
+#[test]
+fn strangers_cannot_keep_a_peer_with_a_channel_from_opening_another() {
+    let mut net = Net::unconnected(3, |_, config| config.unconfirmed_channels_max = 1);
+    net.connect(0, 1);
+    net.connect(2, 1);
+    net.open(0, 1, CAPACITY, Msat(0));
+    assert!(open_unconfirmed(&mut net, 2, 1, 1));
+    assert!(!open_unconfirmed(&mut net, 2, 1, 2), "the strangers' room is taken");
+    assert!(open_unconfirmed(&mut net, 0, 1, 3));
+    net.check_restored(1, &net.shards[1]);
+}
+
+#[test]
+fn a_channel_begun_before_the_first_block_is_forgotten_in_time() {
+    let mut net = Net::unconnected(2, |_, _| {});
+    // A node that has not been told any block.
+    net.shards[1] = Shard::new(net.seeds[1].clone(), net.shards[1].config().clone());
+    net.records[1].clear();
+    net.checkpoints[1].clear();
+    net.connect(0, 1);
+    assert!(open_unconfirmed(&mut net, 0, 1, 1));
+    net.mine(BlockHeight(START.0 + 1), &[]);
+    net.mine(BlockHeight(START.0 + 1 + FUNDING_TIMEOUT_BLOCKS), &[]);
+    assert_eq!(net.shards[1].occupancy().channels, 1);
+    net.check_restored(1, &net.shards[1]);
+    net.mine(BlockHeight(START.0 + 2 + FUNDING_TIMEOUT_BLOCKS), &[]);
+    assert_eq!(net.shards[1].occupancy().channels, 0);
 }

@@ -131,6 +131,20 @@ fn a_channel_that_a_restart_caught_half_open_is_forgotten_or_goes_on() {
 }
 
 #[test]
+fn an_opening_that_a_restart_interrupts_ends_in_the_first_turn() {
+    let mut net = half_open(3);
+    assert_eq!(net.shards[1].occupancy().channels, 1);
+    let channel = net.shards[1].channels().next().expect("it is being opened");
+    assert_eq!(channel.state(), crate::channel::State::Opening);
+    net.kill(1);
+    // The peer does not come back.
+    net.inputs[1].push(Input::Tick);
+    net.step();
+    assert_eq!(net.shards[1].occupancy().channels, 0);
+    net.check_restored(1, &net.shards[1]);
+}
+
+#[test]
 fn a_restart_broadcasts_the_closing_transaction_again() {
     let mut net = Net::line(2);
     net.command(0, Command::CloseChannel { channel_id: net.channels[0].channel_id, script: None });

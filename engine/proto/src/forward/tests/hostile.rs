@@ -279,7 +279,7 @@ fn no_answer_fails_all_channels_of_a_peer() {
 
 #[test]
 fn a_channel_is_not_waited_for_for_ever() {
-    let mut net = Net::unconnected(2, |_, config| config.unconfirmed_channels_max = 2);
+    let mut net = Net::unconnected(2, |_, config| config.unconfirmed_channels_per_peer_max = 2);
     net.connect(0, 1);
     let open = OpenChannel { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push: Msat(0), policy: None };
     net.open(0, 1, CAPACITY, Msat(0));

@@ -102,12 +102,10 @@ impl Shard {
     /// Forgets the channels whose funding has not confirmed in the time that BOLT 2 gives it (`channel_ready`).
     fn forget_unconfirmed(&mut self, turn: &mut OpenTurn) {
         let height = self.state.height;
-        // A channel begun before the first block was told has no age yet.
-        let over = |entry: &ChannelEntry| {
-            entry.begun_at > BlockHeight(0) && height.blocks_above(entry.begun_at) > FUNDING_TIMEOUT_BLOCKS
-        };
-        let over: Vec<ChannelId> =
-            self.unconfirmed().filter(|(_, entry)| over(entry)).map(|(channel_id, _)| *channel_id).collect();
+        let over = |entry: &ChannelEntry| height.blocks_above(entry.begun_at) > FUNDING_TIMEOUT_BLOCKS;
+        let waits = |entry: &ChannelEntry| entry.is_unfunded() || entry.is_unconfirmed();
+        let channels = self.state.channels.iter().filter(|(_, entry)| waits(entry) && over(entry));
+        let over: Vec<ChannelId> = channels.map(|(channel_id, _)| *channel_id).collect();
         for channel_id in over {
             let reason = format!("the funding has not confirmed within {FUNDING_TIMEOUT_BLOCKS} blocks");
             self.command_channel_if_possible(turn, channel_id, channel::Command::Fail { reason });

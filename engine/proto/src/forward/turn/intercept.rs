@@ -18,13 +18,6 @@ use crate::forward::terms::error::CommandError;
 use crate::forward::terms::ids::IncomingHtlc;
 
 impl Shard {
-    /// Tells again of what was held before a restart.
-    pub(crate) fn report_intercepted(&mut self, turn: &mut OpenTurn) {
-        if std::mem::take(&mut self.reports_intercepted) {
-            turn.out.events.extend(self.intercepted());
-        }
-    }
-
     /// What waits for the embedder's word.
     pub fn intercepted(&self) -> impl Iterator<Item = Event> + '_ {
         let held = self.state.circuits.intercepted();

@@ -202,12 +202,6 @@ impl Shard {
         }
         self.peers.insert(peer, features);
         for channel_id in self.channels_of(peer) {
-            let channel = self.state.channels.get(&channel_id).map(|entry| &entry.channel);
-            if channel.is_some_and(|channel| channel.state() == channel::State::Opening) {
-                // Only a restart leaves one behind: the peer has forgotten it with the old connection.
-                self.command_channel_if_possible(turn, channel_id, channel::Command::Disconnected);
-                continue;
-            }
             self.command_channel_if_possible(turn, channel_id, channel::Command::Connected);
         }
     }
@@ -331,21 +325,35 @@ impl Shard {
         }
     }
 
+    /// Why a peer may not open a channel now, whatever its terms.
+    fn refusal_of_opening(&self, peer: NodeId, open: &OpenChannel) -> Option<String> {
+        let (channel_id, config) = (open.temporary_channel_id, &self.config);
+        if self.state.channels.contains_key(&channel_id) || channel_id == ALL_CHANNELS {
+            return Some("temporary_channel_id is taken".to_owned());
+        }
+        let of_peer = self.channels_of(peer);
+        if of_peer.len() >= config.channels_per_peer_max {
+            return Some("too many channels".to_owned());
+        }
+        let entries = || of_peer.iter().filter_map(|channel_id| self.state.channels.get(channel_id));
+        if entries().filter(|entry| entry.is_unfunded()).count() >= config.unfunded_channels_per_peer_max {
+            return Some("too many channels are being opened".to_owned());
+        }
+        let is_known = entries().any(|entry| entry.channel.scid().is_some());
+        if entries().filter(|entry| entry.is_unconfirmed()).count()
+            >= config.unconfirmed_channels_per_peer_max
+            || (!is_known && self.unconfirmed().count() >= config.unconfirmed_channels_max)
+        {
+            return Some("too many channels wait for their funding to confirm".to_owned());
+        }
+        let (capacity, max) = (open.funding_satoshis, config.capacity_max);
+        (capacity > max).then(|| format!("funding of {capacity} is above {max}"))
+    }
+
     /// Answers a peer that opens a channel with us.
     fn accept_channel(&mut self, turn: &mut OpenTurn, peer: NodeId, open: OpenChannel) {
         let channel_id = open.temporary_channel_id;
-        let refusal = if self.state.channels.contains_key(&channel_id) || channel_id == ALL_CHANNELS {
-            Some("temporary_channel_id is taken".to_owned())
-        } else if self.channels_of(peer).len() >= self.config.channels_per_peer_max {
-            Some("too many channels".to_owned())
-        } else if self.unconfirmed().count() >= self.config.unconfirmed_channels_max {
-            Some("too many channels wait for their funding to confirm".to_owned())
-        } else if open.funding_satoshis > self.config.capacity_max {
-            Some(format!("funding of {} is above {}", open.funding_satoshis, self.config.capacity_max))
-        } else {
-            None
-        };
-        if let Some(text) = refusal {
+        if let Some(text) = self.refusal_of_opening(peer, &open) {
             return self.refuse_channel(turn, peer, channel_id, &text);
         }
         let key_index = self.state.next_key_index;
