@@ -193,14 +193,14 @@ impl Restoring {
                 state.height = height;
                 state.next_key_index = next_key_index;
             }
-            CheckpointItem::Channel { peer, user_id, key_index, policies, begun_at, placed } => {
+            CheckpointItem::Channel { peer, user_id, key_index, policies, begun_at, placed, confirmed } => {
                 let channel = Channel::read_snapshot(input, &self.shard.seed, key_index)
                     .map_err(|error| RestoreError::Chunk { chunk, error })?;
                 let channel_id = channel.id();
                 if let Some(scid) = channel.scid().filter(|_| placed) {
                     state.scids.insert(scid, channel_id);
                 }
-                let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
+                let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed, channel };
                 state.channels.insert(channel_id, entry);
             }
             CheckpointItem::Circuit { .. }
@@ -235,7 +235,9 @@ impl Restoring {
         };
         match &change {
             Change::ChannelNamed { temporary_channel_id, .. } => known(temporary_channel_id)?,
-            Change::ChannelForgotten { channel_id } | Change::Policy { channel_id, .. } => known(channel_id)?,
+            Change::ChannelForgotten { channel_id }
+            | Change::FundingConfirmed { channel_id }
+            | Change::Policy { channel_id, .. } => known(channel_id)?,
             Change::ChannelBegun { channel_id, peer, user_id, key_index, policy } => {
                 let new_channel =
                     NewChannel { peer: *peer, user_id: *user_id, key_index: *key_index, policy: *policy };
@@ -251,7 +253,8 @@ impl Restoring {
             let secrets = ChannelSecrets::derive(&self.shard.seed, key_index);
             let channel = Channel::begin(secrets, delta).map_err(failed)?;
             let policies = Policies::new(policy);
-            let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
+            let confirmed = false;
+            let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed, channel };
             state.channels.insert(channel_id, entry);
             return Ok(());
         }

@@ -59,6 +59,11 @@ pub enum Change {
         /// Its permanent id.
         channel_id: ChannelId,
     },
+    /// The funding transaction of a channel that a peer opened is in the chain.
+    FundingConfirmed {
+        /// The channel.
+        channel_id: ChannelId,
+    },
     /// A channel can carry HTLCs.
     ChannelReady {
         /// The channel.

@@ -74,6 +74,9 @@ pub(crate) struct ChannelEntry {
     pub(crate) policies: Policies,
     /// The height at which it was begun.
     pub(crate) begun_at: BlockHeight,
+    /// Whether the funding transaction was seen in the chain, if the peer opened the channel: whatever its phase, somebody's
+    /// money is in it then.
+    pub(crate) confirmed: bool,
     pub(crate) channel: Channel,
 }
 
@@ -119,6 +122,7 @@ impl ChannelEntry {
     /// Whether a peer opened the channel, and the funding transaction it named was not seen to confirm.
     pub(crate) fn is_unconfirmed(&self) -> bool {
         self.channel.opener() == Side::Remote
+            && !self.confirmed
             && self.channel.funding_outpoint().is_some()
             && self.channel.scid().is_none()
     }

@@ -119,7 +119,7 @@ impl State {
         let (height, next_key_index) = (self.height, self.next_key_index);
         let head = CheckpointItem::Shard { node_id, shard, height, next_key_index };
         let channels = self.channels.iter().map(|(channel_id, entry)| {
-            let ChannelEntry { peer, user_id, key_index, policies, begun_at, channel } = entry;
+            let ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed, channel } = entry;
             let placed = channel.scid().is_some_and(|scid| self.scids.get(&scid) == Some(channel_id));
             let item = CheckpointItem::Channel {
                 peer: *peer,
@@ -128,6 +128,7 @@ impl State {
                 policies: *policies,
                 begun_at: *begun_at,
                 placed,
+                confirmed: *confirmed,
             };
             (item, Some((*channel_id, entry)))
         });

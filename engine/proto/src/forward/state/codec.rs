@@ -93,6 +93,7 @@ durable_enum!(Change, "change" {
     17 => HandoffAcked { incoming },
     18 => CircuitClosed { incoming },
     19 => HandoffAccepted { incoming },
+    20 => FundingConfirmed { channel_id },
 });
 
 durable_enum!(CircuitStage, "stage of a circuit" {

@@ -28,6 +28,7 @@ pub(crate) enum CheckpointItem {
         policies: Policies,
         begun_at: BlockHeight,
         placed: bool,
+        confirmed: bool,
     },
     Circuit {
         incoming: IncomingHtlc,
@@ -66,7 +67,7 @@ pub(crate) enum CheckpointItem {
 
 durable_enum!(CheckpointItem, "item of a checkpoint" {
     0 => Shard { node_id, shard, height, next_key_index },
-    1 => Channel { peer, user_id, key_index, policies, begun_at, placed },
+    1 => Channel { peer, user_id, key_index, policies, begun_at, placed, confirmed },
     2 => Circuit { incoming, circuit },
     3 => Offered { outgoing, origin },
     4 => Handoff { incoming, resolution },

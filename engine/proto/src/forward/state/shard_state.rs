@@ -64,6 +64,11 @@ impl State {
             Change::ChannelReady { channel_id, scid } => {
                 self.scids.insert(*scid, *channel_id);
             }
+            Change::FundingConfirmed { channel_id } => {
+                if let Some(entry) = self.channels.get_mut(channel_id) {
+                    entry.confirmed = true;
+                }
+            }
             Change::ChannelForgotten { channel_id } => {
                 self.channels.remove(channel_id);
             }

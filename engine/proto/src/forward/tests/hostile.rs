@@ -311,3 +311,38 @@ fn a_channel_is_not_waited_for_for_ever() {
     assert_eq!(state(&net, 1, 0), State::Normal);
     net.check_restored(1, &net.shards[1]);
 }
+
+#[test]
+fn a_confirmed_channel_that_failed_or_closes_is_not_forgotten_as_unfunded() {
+    for closes in [false, true] {
+        let mut net = Net::unconnected(2, |_, config| config.channel.minimum_depth = 3);
+        net.connect(0, 1);
+        let push = Msat(CAPACITY.to_msat().0 / 2);
+        let open = OpenChannel { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push, policy: None };
+        net.command(0, Command::OpenChannel(open));
+        let needed = net.events[0].drain(..).find_map(|event| match event {
+            Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {
+                Some((temporary_channel_id, funding_transaction(1, amount, script)))
+            }
+            _ => None,
+        });
+        let (temporary_channel_id, transaction) = needed.expect("the peer accepts");
+        let (txid, output) =
+            (Txid(transaction.compute_txid().to_byte_array()), transaction.output[0].clone());
+        net.command(0, Command::FundingTransaction { temporary_channel_id, transaction });
+        let channel_id = ChannelId::from_funding(txid, 0);
+        // Before it is deep enough the peer closes the channel, or fails it; then it confirms.
+        if closes {
+            net.command(1, Command::CloseChannel { channel_id, script: None });
+        } else {
+            let _ = tell(&mut net, 1, 0, ErrorMessage::new(channel_id, "over"));
+        }
+        let scid = Scid::new(START.0 + 1, 1, 0).expect("in range");
+        let height = net.height.0 + 1;
+        net.mine(BlockHeight(height), &[Confirmation { txid, scid, depth: 1, output }]);
+        net.mine(BlockHeight(height + FUNDING_TIMEOUT_BLOCKS + 1), &[]);
+        assert_eq!(net.shards[1].occupancy().channels, 1, "our half of it is in the chain");
+        net.mine(BlockHeight(height + 2 * FUNDING_TIMEOUT_BLOCKS), &[]);
+        assert_eq!(net.shards[1].occupancy().channels, 1);
+    }
+}

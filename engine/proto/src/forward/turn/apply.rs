@@ -56,7 +56,7 @@ impl Shard {
         turn.out.record.changes.extend(deltas);
         let begun_at = self.state.height;
         let policies = Policies::new(policy);
-        let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, channel };
+        let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed: false, channel };
         self.state.channels.insert(channel_id, entry);
         self.absorb(turn, channel_id, peer, effects);
     }

@@ -163,6 +163,9 @@ impl Shard {
         let channel_id = ChannelId::from_funding(*txid, scid.output());
         let is_funded = |entry: &ChannelEntry| entry.is_funded_by(*txid, scid.output());
         if self.state.channels.get(&channel_id).is_some_and(is_funded) {
+            if self.state.channels.get(&channel_id).is_some_and(ChannelEntry::is_unconfirmed) {
+                self.change(turn, Change::FundingConfirmed { channel_id });
+            }
             let (scid, depth, output) = (*scid, *depth, output.clone());
             self.command_channel_if_possible(
                 turn,
