@@ -8,6 +8,7 @@ mod budgets;
 mod closing;
 mod deadlines;
 mod failures;
+mod frozen;
 mod handoffs;
 mod hostile;
 mod links;
