@@ -40,6 +40,32 @@ const KEY_TABLES_BYTES: usize = 16 << 20;
 ///
 /// Drive it with [`Shard::turn`]: give it everything that happened since the last turn, then make the returned
 /// [`Turn::record`] durable, then execute the turn's other parts in their order. Nothing else needs to be called.
+///
+/// ```
+/// use fulmen_proto::forward::{Command, Event, Input, NodeConfig, Now, OpenChannel, Shard, local_features};
+/// use fulmen_proto::keys::NodeSeed;
+/// use fulmen_wire::units::{ChainHash, Msat, Sat};
+///
+/// let script = [&[0x00, 0x14][..], &[7; 20]].concat(); // where our money goes when a channel closes
+/// let config = NodeConfig::new(ChainHash::REGTEST, script);
+/// let mut alice = Shard::new(NodeSeed::new([1; 32]), config.clone());
+/// let mut bob = Shard::new(NodeSeed::new([2; 32]), config);
+/// let now = Now { unix_ms: 0 };
+///
+/// // Both have sent `init`, and `negotiate` has accepted it.
+/// let connected = |peer| Input::PeerConnected { peer, features: local_features() };
+/// let (peer, capacity, push) = (bob.node_id(), Sat(1_000_000), Msat(0));
+/// let open = Command::OpenChannel(OpenChannel { peer, user_id: 1, capacity, push, policy: None });
+/// let turn = alice.turn([connected(peer), Input::Command(open)], now);
+/// // Here `turn.record` is made durable. Only then do its messages leave.
+/// let peer = alice.node_id();
+/// let messages = turn.send.into_iter().map(|(_, message)| Input::Message { peer, message });
+/// let turn = bob.turn([connected(peer)].into_iter().chain(messages), now);
+///
+/// let peer = bob.node_id();
+/// let turn = alice.turn(turn.send.into_iter().map(|(_, message)| Input::Message { peer, message }), now);
+/// assert!(matches!(turn.events[..], [Event::FundingNeeded { amount: Sat(1_000_000), .. }]));
+/// ```
 #[derive(Debug)]
 pub struct Shard {
     pub(crate) config: NodeConfig,
@@ -127,6 +153,7 @@ impl Shard {
         self.remove_resolved(&mut turn);
         self.defer_commitments(&mut turn, sorted.ticked);
         self.sign_commitments(&mut turn);
+        assert!(turn.awaiting_verification.is_empty(), "every plan of a turn is applied or refused in it");
         turn.out
     }
 

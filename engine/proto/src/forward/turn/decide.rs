@@ -269,6 +269,8 @@ impl Shard {
         let preimage = self.state.receiver.preimage(payment_hash);
         let preimage = preimage.expect("an invoice is kept while parts wait for it");
         let amount = self.set_sum(payment_hash, |circuit, _| circuit.amount);
+        let total = self.state.receiver.set(payment_hash).map_or(Msat::ZERO, |set| set.total);
+        assert!(amount >= total, "a set of HTLCs is fulfilled when they pay its total: {amount} of {total}");
         let parts = self.take_set(turn, payment_hash, true);
         turn.out.events.push(Event::PaymentReceived { payment_hash, amount, parts: parts.len() });
         for part in parts {

@@ -65,7 +65,7 @@ impl Shard {
         if is_usable(entry) {
             self.check_policies(turn, entry, offer)?;
         }
-        let failure = match self.offer_on(turn, named, &command) {
+        let failure = match self.offer_on(turn, named, offer, &command) {
             Ok(outgoing) => return Ok(outgoing),
             Err(failure) => failure,
         };
@@ -82,7 +82,8 @@ impl Shard {
             })
             .collect();
         others.sort_unstable();
-        let offered = others.into_iter().find_map(|(.., other)| self.offer_on(turn, other, &command).ok());
+        let offered =
+            others.into_iter().find_map(|(.., other)| self.offer_on(turn, other, offer, &command).ok());
         offered.ok_or(failure)
     }
 
@@ -103,12 +104,17 @@ impl Shard {
         &mut self,
         turn: &mut OpenTurn,
         channel_id: ChannelId,
+        offer: &Offer,
         command: &channel::Command,
     ) -> Result<OutgoingHtlc, Failure> {
         let entry = self.state.channels.get(&channel_id).ok_or(Failure::UnknownNextPeer)?;
         if !is_usable(entry) {
             return Err(Failure::PermanentChannelFailure);
         }
+        assert!(
+            offer.incoming_amount >= offer.amount && offer.incoming_cltv_expiry >= offer.cltv_expiry,
+            "an HTLC that the policies allow pays at least as much, and as long, as the one offered for it: {offer:?}"
+        );
         self.add_htlc(turn, channel_id, command).map_err(|error| failure_of_add(&error))
     }
 

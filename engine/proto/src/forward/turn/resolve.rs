@@ -221,6 +221,7 @@ impl Shard {
 }
 
 fn forwarded(forward: Forward, outgoing: OutgoingHtlc, now: Now) -> Event {
+    assert!(forward.incoming_amount >= forward.outgoing_amount, "no forward is made at a loss: {forward:?}");
     Event::Forwarded {
         incoming_channel_id: forward.incoming.channel_id,
         outgoing_channel_id: outgoing.channel_id,
