@@ -89,7 +89,8 @@ impl OutgoingPayment {
     }
 }
 
-/// What a route takes of the [`HOP_PAYLOADS_LENGTH`](fulmen_wire::onion::HOP_PAYLOADS_LENGTH) bytes an onion has for payloads.
+/// What a route takes of the [`HOP_PAYLOADS_LENGTH`](fulmen_wire::onion::HOP_PAYLOADS_LENGTH) bytes an onion has for
+/// payloads.
 #[must_use]
 pub fn onion_size(route: &[RouteHop], recipient: &Recipient) -> usize {
     onion::payload_size(&onion_hops(route, recipient))

@@ -2,11 +2,11 @@
 //! BOLT 4, the operator's policies of BOLT 7).
 //!
 //! Owns: the [`Shard`], which drives each channel's machine, peels onions, applies policies, pairs received HTLCs with
-//! offered ones, receives payments, and gives back what is to be done. Does not: find routes, hold connections, know
+//! offered ones, receives payments, and returns the effects to execute. Does not: find routes, hold connections, know
 //! the chain beyond its height and the depth of funding transactions, or settle anything on chain (BOLT 5).
 //!
 //! Driving contract: [`Shard::turn`] is the only call. Its [`Turn`] is executed in the order of its fields: the record
-//! is made durable, then messages are sent, peers disconnected, transactions broadcast, events told, handoffs
+//! is made durable, then messages are sent, peers disconnected, transactions broadcast, events reported, handoffs
 //! delivered. The same inputs in the same order give the same turn, bit for bit. After a restart, [`Restoring`]
 //! brings back the shard that wrote the records, from the last [`Shard::checkpoint`] on.
 //!

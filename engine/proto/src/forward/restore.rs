@@ -1,11 +1,11 @@
-//! A shard from its checkpoint and the records after it: what a restart begins with.
+//! A shard restored from its checkpoint and the records after it, at a restart.
 //!
 //! Owns [`Restoring`], which folds chunks and records one by one. Does not read them from anywhere.
 //!
 //! Invariant: the shard that comes back is the one that wrote them, without connections: its channels wait to be
-//! reestablished, its circuits and its memory of onions are those of its last durable turn. Only the onions of HTLCs that
-//! other shards handed over may be missing: those shards repeat them, see [`Shard::unanswered_handoffs`], and until then no
-//! connection of the peer concerned is taken.
+//! reestablished, its circuits and its memory of onions are those of its last durable turn. Only the onions of HTLCs
+//! that other shards handed over may be missing: those shards repeat them, see [`Shard::unanswered_handoffs`], and
+//! until then no connection of the peer concerned is taken.
 //!
 //! Budget: 10,000 idle channels in well under a second.
 
@@ -42,7 +42,7 @@ pub enum RestoreError {
     Channel {
         /// The channel.
         channel_id: ChannelId,
-        /// What its machine says.
+        /// The error of its state machine.
         error: channel::ReplayError,
     },
     /// A chunk of the checkpoint does not decode.
@@ -75,7 +75,7 @@ pub enum RestoreError {
     OnionMissing(OutgoingHtlc),
 }
 
-/// What a checkpoint and records give back.
+/// A shard restored from a checkpoint and records.
 #[derive(Debug)]
 pub struct Restored {
     /// The shard.
@@ -269,7 +269,7 @@ impl Restoring {
         self
     }
 
-    /// The shard. What it owes other shards, [`Shard::unanswered_handoffs`] says.
+    /// The restored shard. [`Shard::unanswered_handoffs`] has the handoffs to deliver again.
     ///
     /// # Errors
     /// When something is missing that must have been stored.

@@ -1,9 +1,9 @@
 //! A shard: the channels one lock owns, and the turn over everything that waits for them.
 //!
-//! Owns the order of a turn and the application of plans; what is decided stands in `messages`, `commands`, `decide`
+//! Owns the order of a turn and the application of plans; decisions are made in `messages`, `commands`, `decide`
 //! and `resolve`. Does not execute effects, keep threads, read a clock or draw randomness.
 //!
-//! Invariant: whatever changes the durable state is in the turn's record, in order.
+//! Invariant: every change of the durable state is in the turn's record, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,7 +77,7 @@ pub struct Shard {
     pub(crate) peers: BTreeMap<NodeId, Features>,
     /// The channels that other shards of the node own.
     pub(crate) siblings: BTreeSet<Scid>,
-    /// After a restart: the HTLCs offered for other shards whose onions those are to repeat, by what they were offered for.
+    /// After a restart: outgoing HTLCs whose onion another shard must resend, keyed by the incoming HTLC.
     pub(crate) onions_awaited: BTreeMap<IncomingHtlc, OutgoingHtlc>,
     pub(crate) counters: CryptoCounters,
     /// Whether the next turn is the first after a restart.
@@ -86,7 +86,7 @@ pub struct Shard {
     pub(crate) keyless: BTreeSet<ChannelId>,
     /// Checks signatures; knows the keys of the busiest channels well.
     pub(crate) verifier: Verifier,
-    /// Channels whose `commitment_signed` was put off.
+    /// Channels whose `commitment_signed` is deferred.
     pub(crate) deferred: DeferredCommitments,
     pub(crate) pongs: PongBudgets,
 }
@@ -169,8 +169,8 @@ impl Shard {
         &self.config
     }
 
-    /// When this shard wants a turn for the sake of time alone, be it one without inputs: something waits until then, and
-    /// would otherwise wait until the next [`Input::Tick`].
+    /// When this shard wants a turn for the sake of time alone, be it one without inputs: something waits until then,
+    /// and would otherwise wait until the next [`Input::Tick`].
     #[must_use]
     pub fn wake_at(&self) -> Option<Now> {
         self.deferred.first_deadline()
@@ -250,8 +250,8 @@ impl Shard {
         }
     }
 
-    /// The whole durable state, in chunks of some 64 KiB, 1 MiB at most, that are made as they are asked for. They are to
-    /// be stored in this order; [`Restoring`](super::Restoring) reads them.
+    /// The whole durable state, in chunks of some 64 KiB, 1 MiB at most, that are made as they are asked for. They are
+    /// to be stored in this order; [`Restoring`](super::Restoring) reads them.
     pub fn checkpoint(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         self.chunks(ChunkSize::DEFAULT)
     }
@@ -271,8 +271,9 @@ impl Shard {
         turn.out.record.changes.push(change);
     }
 
-    /// Takes up after a restart, in the first turn: reports the HTLCs held for the embedder again, and ends the channels
-    /// that were being opened, which their peers have forgotten with the connection (BOLT 2, "Message Retransmission").
+    /// Takes up after a restart, in the first turn: reports the HTLCs held for the embedder again, and ends the
+    /// channels that were being opened, which their peers have forgotten with the connection (BOLT 2, "Message
+    /// Retransmission").
     fn resume(&mut self, turn: &mut OpenTurn) {
         if !std::mem::take(&mut self.restored) {
             return;
@@ -286,7 +287,7 @@ impl Shard {
         }
     }
 
-    /// Gives up what has waited too long.
+    /// Fails sets and intercepted HTLCs that waited too long, and forgets expired payments.
     fn expire(&mut self, turn: &mut OpenTurn) {
         self.expire_sets(turn);
         self.expire_intercepted(turn);
@@ -295,7 +296,7 @@ impl Shard {
         }
     }
 
-    /// Tells a peer something.
+    /// Sends a message to a peer.
     pub(crate) fn send(&self, turn: &mut OpenTurn, peer: NodeId, message: impl Into<Message>) {
         turn.out.send.push((peer, message.into()));
     }

@@ -12,14 +12,14 @@ pub struct CryptoCounters {
     pub ecdsa_verified: u64,
     /// ECDSA signatures made.
     pub ecdsa_signed: u64,
-    /// Onions peeled, whatever came of it.
+    /// Onions peeled, valid or not.
     pub onions_peeled: u64,
 }
 
-/// What a shard holds, for measurements and tests.
+/// How many items of each kind a shard holds, for measurements and tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
-    /// The chain's height as last told.
+    /// The height of the chain's tip as of the last block input.
     pub height: BlockHeight,
     /// Channels in any phase.
     pub channels: usize,

@@ -12,7 +12,7 @@ use crate::forward::terms::input::ExpectedPayment;
 use crate::forward::terms::time::Now;
 use crate::onion::ReplayTag;
 
-/// What a turn changed, in order.
+/// The changes of a turn, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The changes.
@@ -71,7 +71,7 @@ pub enum Change {
         /// Its place in the chain.
         scid: Scid,
     },
-    /// A channel that was never funded was given up.
+    /// A channel that was never funded was forgotten.
     ChannelForgotten {
         /// The channel.
         channel_id: ChannelId,
@@ -102,23 +102,23 @@ pub enum Change {
     CircuitOpened {
         /// The HTLC.
         incoming: IncomingHtlc,
-        /// What was decided.
+        /// Its circuit.
         circuit: Circuit,
     },
     /// A received HTLC joined a set.
     PartHeld {
-        /// What the set is locked to.
+        /// The payment hash of the set.
         payment_hash: PaymentHash,
         /// The HTLC.
         incoming: IncomingHtlc,
         /// The total of the set.
         total: Msat,
-        /// When the set is given up, if this is its first part.
+        /// When the set is failed if it is still incomplete; of its first part.
         deadline: Now,
     },
     /// All HTLCs of a set were resolved alike.
     SetClosed {
-        /// What the set was locked to.
+        /// The payment hash of the set.
         payment_hash: PaymentHash,
         /// Whether they were fulfilled.
         paid: bool,
@@ -127,15 +127,15 @@ pub enum Change {
     Offered {
         /// The HTLC.
         outgoing: OutgoingHtlc,
-        /// For whom.
+        /// On whose behalf.
         origin: Origin,
     },
-    /// The end of an offered HTLC is known.
+    /// An offered HTLC was fulfilled, failed or dropped.
     OfferEnded {
         /// The HTLC.
         outgoing: OutgoingHtlc,
     },
-    /// It is known how a received HTLC ends.
+    /// The resolution of a received HTLC is decided.
     Resolved {
         /// The HTLC.
         incoming: IncomingHtlc,

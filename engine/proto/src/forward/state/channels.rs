@@ -2,8 +2,8 @@
 //!
 //! Owns the index by peer. Does not look into channels.
 //!
-//! Invariant: the index names exactly the channels there are, each under its peer, so that what concerns one peer costs
-//! nothing for the channels of others.
+//! Invariant: the index names exactly the channels there are, each under its peer, so that an operation on one peer
+//! does not visit the channels of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
@@ -15,7 +15,7 @@ use crate::channel::{Channel, Side};
 use crate::forward::terms::config::ForwardingPolicy;
 use crate::forward::terms::time::Now;
 
-/// The least and the greatest id: what the channels of one peer stand between.
+/// The least and the greatest id: the bounds of one peer's channels.
 const IDS: (ChannelId, ChannelId) = (ChannelId([0; 32]), ChannelId([0xff; 32]));
 
 /// Channels by id; reading is that of the map.
@@ -64,7 +64,7 @@ impl Channels {
     }
 }
 
-/// A channel with what the shard adds to it.
+/// A channel with the shard's data about it.
 #[derive(Debug)]
 pub(crate) struct ChannelEntry {
     pub(crate) peer: NodeId,
@@ -74,7 +74,7 @@ pub(crate) struct ChannelEntry {
     pub(crate) policies: Policies,
     /// The height at which it was begun.
     pub(crate) begun_at: BlockHeight,
-    /// Whether the funding transaction was seen in the chain, if the peer opened the channel: whatever its phase, somebody's
+    /// Whether the funding transaction was seen in the chain, if the peer opened the channel. In any phase, somebody's
     /// money is in it then.
     pub(crate) confirmed: bool,
     pub(crate) channel: Channel,
@@ -104,7 +104,7 @@ impl Policies {
         self.current = policy;
     }
 
-    /// The policies an HTLC may satisfy, the current one first. What the operator switches off is off at once.
+    /// The policies an HTLC may satisfy, the current one first. Disabling a channel takes effect at once.
     pub(crate) fn accepted(&self, now: Now) -> impl Iterator<Item = ForwardingPolicy> + use<> {
         let disabled = self.current.disabled;
         let previous = self.previous.filter(|previous| now < previous.until);

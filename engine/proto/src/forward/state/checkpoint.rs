@@ -2,12 +2,12 @@
 //!
 //! Owns how items are put into chunks. Does not store them, nor say when to take one; `restore` reads them.
 //!
-//! Each chunk is two bytes of header and whole items, so that neither side ever holds more than a chunk besides the state
-//! itself. Only items too long for one chunk span several. The first item names the shard, the last says how many there were. What is finished leaves no item: resolved
-//! circuits, expired onions and invoices, channels given up. A channel closed by agreement stays until the chain is
-//! watched for good measure, which is not this crate's.
+//! Each chunk is two bytes of header and whole items, so that neither side ever holds more than a chunk besides the
+//! state itself. Only items too long for one chunk span several. The first item names the shard, the last says how many
+//! there were. Closed circuits, expired onions and payments, and forgotten channels leave no item. A channel closed by
+//! agreement stays until the chain is watched for good measure, which is not this crate's.
 //!
-//! Invariant: folding the chunks and the records written after them gives what folding all records gives.
+//! Invariant: folding the chunks and the records written after them gives the same state as folding all records.
 
 use fulmen_wire::units::{ChannelId, NodeId};
 
@@ -87,9 +87,9 @@ impl State {
         })
     }
 
-    /// Whether the onion of an HTLC may be needed, and is not to be had elsewhere. That of a received one is until it is
-    /// decided on, while it waits for the embedder's word, and while another shard may have to be told of it again;
-    /// that of an offered one unless it was offered for another shard, which repeats it.
+    /// Whether the onion of an HTLC may be needed, and is not to be had elsewhere. That of a received one is until it
+    /// is decided on, while it is intercepted, and while another shard may have to be given it again; that of an
+    /// offered one unless it was offered for another shard, which repeats it.
     fn keeps_onion(&self, offered_by: Side, channel_id: ChannelId, htlc_id: u64) -> bool {
         match offered_by {
             Side::Local => !matches!(

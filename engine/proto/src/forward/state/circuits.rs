@@ -1,7 +1,7 @@
 //! Circuits: which received HTLC an offered one answers, and how each is to end (BOLT 2 "Forwarding HTLCs").
 //!
 //! Owns the pairing in both directions and each received HTLC's way to its end. Does not own the HTLCs: the channels
-//! do, and neither amounts nor states of theirs are repeated here beyond what a circuit needs after a restart.
+//! do, and neither amounts nor states of theirs are repeated here beyond the needs of a restart.
 //!
 //! Invariant: a received HTLC has one circuit from its decision until its removal is irrevocable; a circuit is
 //! resolved at most once, and its first resolution stands. An offered HTLC has one origin until it is resolved.
@@ -21,7 +21,7 @@ pub(crate) struct Circuits {
     offered: BTreeMap<OutgoingHtlc, Origin>,
     /// The attempts among the origins, so that one is not offered twice.
     attempts: BTreeSet<u64>,
-    /// The received ones that wait for the embedder's word.
+    /// The received HTLCs that wait for the embedder's decision.
     intercepted: BTreeSet<IncomingHtlc>,
     /// Handoffs of other shards that they have not acknowledged the resolution of; `None` while the HTLC is offered, or
     /// held as a part of a payment.
@@ -54,7 +54,7 @@ impl Circuits {
         self.offered.len()
     }
 
-    /// What waits for the embedder's word.
+    /// The HTLCs that wait for the embedder's decision.
     pub(crate) fn intercepted(&self) -> impl Iterator<Item = (IncomingHtlc, Offer)> + '_ {
         self.intercepted.iter().filter_map(|incoming| match &self.received.get(incoming)?.stage {
             CircuitStage::Intercepted(offer) => Some((*incoming, *offer)),
@@ -85,7 +85,7 @@ impl Circuits {
         })
     }
 
-    /// What a checkpoint says of the circuits.
+    /// The checkpoint items of the circuits.
     pub(crate) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
         let received = self.received.iter();
         let received = received.map(|(incoming, circuit)| CheckpointItem::Circuit {
@@ -103,7 +103,8 @@ impl Circuits {
         received.chain(offered).chain(handoffs)
     }
 
-    /// Takes in what [`Circuits::items`] made. `Handoff` comes after `Offered`, which inserts one without a resolution.
+    /// Restores an item of [`Circuits::items`]. `Handoff` comes after `Offered`, which inserts one without a
+    /// resolution.
     pub(crate) fn restore(&mut self, item: CheckpointItem) {
         match item {
             CheckpointItem::Circuit { incoming, circuit } => self.open(incoming, circuit),

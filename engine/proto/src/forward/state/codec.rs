@@ -1,7 +1,7 @@
 //! The byte form of records.
 //!
-//! Owns: how a [`Record`], each [`Change`] and what it holds is written; `FORMAT.md` says it in words. Does not store
-//! anything, and adds no checksum: whoever stores does.
+//! Owns: how a [`Record`], each [`Change`] and its fields are written; `FORMAT.md` says it in words. Does not store
+//! anything, and adds no checksum: the store does.
 //!
 //! Budget: a forwarded HTLC takes at most 2 kB over its whole life where commitments are shared by many, its onion of
 //! 1,366 bytes included; the test `bytes_of_a_forward` counts them.
@@ -35,8 +35,8 @@ impl Record {
         }
     }
 
-    /// Of each change whether it adds an HTLC whose onion follows from that of a received one, which this shard or the one
-    /// that handed it over has stored: an onion is stored once.
+    /// Of each change whether it adds an HTLC whose onion follows from that of a received one, which this shard or the
+    /// one that handed it over has stored: an onion is stored once.
     fn derived_onions(&self) -> Vec<bool> {
         let mut forwards = BTreeMap::new();
         let mut derived = vec![false; self.changes.len()];
@@ -45,7 +45,7 @@ impl Record {
                 Change::Offered { outgoing, origin } => {
                     forwards.insert(*outgoing, !matches!(origin, Origin::Attempt { .. }));
                 }
-                // An id given up in this turn may come again: the offer that follows the addition is its own.
+                // An id dropped in this turn may be used again: the offer that follows the addition is its own.
                 Change::Channel { channel_id, delta: Delta::Added { by: Side::Local, htlc, .. } } => {
                     let outgoing = OutgoingHtlc { channel_id: *channel_id, htlc_id: htlc.id };
                     *is_derived = forwards.remove(&outgoing).unwrap_or(false);
@@ -56,9 +56,9 @@ impl Record {
         derived
     }
 
-    /// Reads what [`Record::encode`] wrote. A channel's error comes back as
-    /// [`ChannelError::Recorded`](crate::channel::ChannelError::Recorded), an onion that follows from that of a received
-    /// HTLC as `None`, all else as it was.
+    /// Reads the bytes of [`Record::encode`]. A channel's error comes back as
+    /// [`ChannelError::Recorded`](crate::channel::ChannelError::Recorded), an onion that follows from that of a
+    /// received HTLC as `None`, all else as it was.
     ///
     /// # Errors
     /// When the bytes are not a whole record of a known version.

@@ -1,13 +1,14 @@
-//! Receiving: expected payments, the checks of the final node, and sets of HTLCs that pay together (BOLT 4 "Basic Multi-Part
-//! Payments", the final node's part of "Failure Messages").
+//! Receiving: expected payments, the checks of the final node, and sets of HTLCs that pay together (BOLT 4 "Basic
+//! Multi-Part Payments", the final node's part of "Failure Messages").
 //!
-//! Owns the expected payments and the incomplete sets. Does not own the HTLCs of a set: their circuits are `Held` until the set
-//! is complete or given up, and sums are taken over those circuits.
+//! Owns the expected payments and the incomplete sets. Does not own the HTLCs of a set: their circuits are `Held` until
+//! the set is complete or failed, and sums are taken over those circuits.
 //!
-//! What is paid under one hash is received by one shard of a node ([`NodeConfig::receiver`]), to which the others hand in
-//! what comes for it.
+//! All HTLCs of one payment hash are received by one shard of a node ([`NodeConfig::receiver`]); the others hand theirs
+//! over to it.
 //!
-//! Invariant: either all HTLCs of a set are fulfilled or none. A payment is received once: afterwards its hash is unknown.
+//! Invariant: either all HTLCs of a set are fulfilled or none. A payment is received once: afterwards its hash is
+//! unknown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +32,7 @@ pub(crate) struct FinalHtlc<'a> {
     pub(crate) payload: &'a FinalPayload,
 }
 
-/// What becomes of an HTLC the final node accepts.
+/// How the final node accepts an HTLC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accepted {
     /// It is a part of an expected payment of this total.
@@ -52,7 +53,7 @@ struct ExpectedEntry {
 pub(crate) struct HtlcSet {
     /// The `total_msat` all its parts name.
     pub(crate) total: Msat,
-    /// When it is given up.
+    /// When it is failed if still incomplete.
     pub(crate) deadline: Now,
     /// Its parts in the order they came.
     pub(crate) parts: Vec<IncomingHtlc>,
@@ -105,7 +106,7 @@ impl Receiver {
         expected.chain(sets)
     }
 
-    /// Takes in what [`Receiver::items`] said.
+    /// Restores an item of [`Receiver::items`].
     pub(crate) fn restore(&mut self, item: CheckpointItem) {
         match item {
             CheckpointItem::ExpectedPayment { payment, paid } => {
@@ -168,7 +169,7 @@ impl Receiver {
     /// The checks of the final node on one HTLC.
     ///
     /// # Errors
-    /// The failure the sender is to be told.
+    /// The failure for the sender.
     pub(crate) fn check(
         &self,
         htlc: FinalHtlc<'_>,

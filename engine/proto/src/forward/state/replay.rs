@@ -1,8 +1,7 @@
 //! The memory against replayed onions (BOLT 4, "Onion Decryption": an onion received before is refused).
 //!
-//! Owns the tags of the onions whose HTLCs were carried on or held, until those expire; what is refused moves nothing and
-//! may be sent again. Does not peel: the tag comes from
-//! the shared secret and reveals nothing of it.
+//! Owns the tags of the onions whose HTLCs were carried on or held, until those expire. A refused HTLC moved nothing,
+//! and its onion may be sent again. Does not peel: the tag comes from the shared secret and reveals nothing of it.
 //!
 //! Invariant: one tag belongs to one HTLC. The same HTLC asked about again (after a reconnection or a restart) is not a
 //! replay; any other is, until the first one's expiry has passed.
@@ -47,7 +46,7 @@ impl ReplayMemory {
         }
     }
 
-    /// What a checkpoint says of the onions.
+    /// The checkpoint items of the onions.
     pub(crate) fn items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
         self.by_expiry.iter().filter_map(|(cltv_expiry, tag)| {
             let htlc = *self.owners.get(tag)?;

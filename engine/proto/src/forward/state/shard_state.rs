@@ -48,7 +48,7 @@ impl State {
         match change {
             Change::Height(height) => {
                 if self.height == BlockHeight(0) {
-                    // Channels begun before the first block was told age from here on.
+                    // Channels begun before the first block input age from here on.
                     self.channels.values_mut().for_each(|entry| entry.begun_at = *height);
                 }
                 self.height = *height;

@@ -13,11 +13,11 @@ use super::time::Now;
 /// A received HTLC on its way to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Circuit {
-    /// What it pays.
+    /// Its `amount_msat`.
     pub amount: Msat,
-    /// When it expires.
+    /// Its `cltv_expiry`.
     pub cltv_expiry: BlockHeight,
-    /// What locks it.
+    /// Its `payment_hash`.
     pub payment_hash: PaymentHash,
     /// The key to failures; `None` when the onion could not be peeled.
     pub shared_secret: Option<SharedSecret>,
@@ -30,7 +30,7 @@ pub struct Circuit {
 pub enum CircuitStage {
     /// It pays us and waits for the other parts of its payment.
     Held {
-        /// What the sender meant to pay with it.
+        /// The `amt_to_forward` of its onion, which counts towards the total.
         amt_to_forward: Msat,
     },
     /// It goes on, on a channel of this shard.
@@ -42,7 +42,7 @@ pub enum CircuitStage {
     HandedOff(Offer),
     /// It pays us, and the shard that receives its payment has not resolved it yet.
     PartHandedOff,
-    /// It waits for the embedder's word, and then goes on like this.
+    /// It waits for the embedder's decision, and is then carried on as this offer.
     Intercepted(Offer),
     /// It is to be removed, or is being removed.
     Resolved(Resolution),
@@ -62,14 +62,14 @@ pub enum Origin {
     Handoff(Forward),
 }
 
-/// An HTLC carried on: what came in, and what goes out for it.
+/// A forwarded HTLC: the incoming one and the amounts on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forward {
     /// The HTLC that came in.
     pub incoming: IncomingHtlc,
-    /// What it pays.
+    /// The amount of the incoming HTLC.
     pub incoming_amount: Msat,
-    /// What the HTLC offered for it pays.
+    /// The amount of the HTLC offered for it.
     pub outgoing_amount: Msat,
     /// When the one that came in was decided on.
     pub received_at: Now,
@@ -81,19 +81,19 @@ pub struct Forward {
 pub struct Offer {
     /// The channel the sender asked for.
     pub scid: Scid,
-    /// What the HTLC that came in pays.
+    /// The amount of the incoming HTLC.
     pub incoming_amount: Msat,
     /// The inbound fee of the channel it came in on.
     pub inbound_fee: InboundFee,
     /// When the HTLC that came in expires.
     pub incoming_cltv_expiry: BlockHeight,
-    /// What to offer.
+    /// The amount to offer.
     pub amount: Msat,
     /// When the offered HTLC expires.
     pub cltv_expiry: BlockHeight,
     /// When the HTLC that came in was decided on.
     pub received_at: Now,
-    /// What locks both.
+    /// The payment hash of both.
     pub payment_hash: PaymentHash,
 }
 

@@ -1,4 +1,4 @@
-//! What an operator decides: the limits of new channels, the policy of existing ones, the rules of receiving.
+//! Settings of the operator: the limits of new channels, the policy of existing ones, the rules of receiving.
 //!
 //! Owns the values and their defaults (BOLT 2 channel parameters, BOLT 7 routing policy, the safety margins BOLT 2
 //! derives in "`cltv_expiry_delta` Selection"). Does not check anything: `policy`, `receiver` and the channel do.
@@ -28,11 +28,11 @@ pub struct NodeConfig {
     /// The most channels that one peer may have opened with us whose named funding transaction is not confirmed. Naming
     /// one costs nothing, and such a channel is remembered for 2,160 blocks.
     pub unconfirmed_channels_per_peer_max: usize,
-    /// The most such channels of all peers together: identities cost nothing either. A peer that has a confirmed channel
-    /// is not bound by it, so that strangers cannot keep it from opening another.
+    /// The most such channels of all peers together: identities cost nothing either. A peer that has a confirmed
+    /// channel is not bound by it, so that strangers cannot keep it from opening another.
     pub unconfirmed_channels_max: usize,
-    /// The most onions remembered against replay. Each takes some 130 bytes of memory and 60 of a checkpoint until its HTLC
-    /// expires; while there are as many, no HTLC is accepted.
+    /// The most onions remembered against replay. Each takes some 130 bytes of memory and 60 of a checkpoint until its
+    /// HTLC expires; while there are as many, no HTLC is accepted.
     pub replay_tags_max: usize,
     /// The policy a channel starts with.
     pub policy: ForwardingPolicy,
@@ -41,7 +41,7 @@ pub struct NodeConfig {
     pub policy_grace_ms: u64,
     /// The safety margins of forwarding.
     pub expiry: ExpiryLimits,
-    /// Whether each forward is held until the embedder says what becomes of it.
+    /// Whether each forward is held until the embedder resumes or fails it.
     pub intercept: bool,
     /// How long an incomplete multi-part set is held, counted from its first part: BOLT 4 asks for 60 s at least.
     pub mpp_timeout_ms: u64,
@@ -76,17 +76,17 @@ impl NodeConfig {
         }
     }
 
-    /// The shard that receives what is paid to us under this hash: it knows the invoice and counts the parts, whatever
-    /// channels they come in on, so that an invoice is paid once and by all its parts.
+    /// The shard that receives what is paid to us under this hash: it knows the expected payment and counts the parts,
+    /// on any channel, so that an invoice is paid once and by all its parts.
     #[must_use]
     pub fn receiver(&self, payment_hash: PaymentHash) -> u16 {
         u16::from_be_bytes([payment_hash.0[0], payment_hash.0[1]]) % self.shards.max(1)
     }
 }
 
-/// What a channel asks of the HTLCs forwarded out on it: the fields of its BOLT 7 `channel_update`.
+/// The terms on which a channel forwards HTLCs: the fields of its BOLT 7 `channel_update`.
 ///
-/// An HTLC above `htlc_maximum` is refused with `temporary_channel_failure`: BOLT 4 has no code of its own for it.
+/// An HTLC above `htlc_maximum` is refused with `temporary_channel_failure`: BOLT 4 has no code for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardingPolicy {
     /// `fee_base_msat`: asked of every HTLC.
@@ -101,17 +101,18 @@ pub struct ForwardingPolicy {
     pub htlc_maximum: Msat,
     /// The `disable` bit: nothing is forwarded out on this channel.
     pub disabled: bool,
-    /// What is asked on top, or let off, of what comes in on this channel. It is no part of a `channel_update`.
+    /// The surcharge or discount for HTLCs that come in on this channel. It is no part of a `channel_update`.
     pub inbound_fee: InboundFee,
 }
 
-/// A fee on what comes in on a channel, whatever channel it goes out on: negative to attract traffic, positive to deter
-/// it. Senders that do not know of it pay the outgoing channel's fee alone, so positive ones turn them away.
+/// A fee on HTLCs that come in on a channel, on top of the outgoing channel's fee: negative to attract traffic,
+/// positive to deter it. Senders that do not know of it pay the outgoing channel's fee alone, so positive ones turn
+/// them away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InboundFee {
     /// Asked of every HTLC, in millisatoshi.
     pub base_msat: i32,
-    /// Asked per millionth of what comes in before this fee: the amount going out and its fee.
+    /// Millionths of the incoming amount before this fee: the outgoing amount plus its fee.
     pub proportional_millionths: i32,
 }
 
@@ -153,8 +154,8 @@ impl ForwardingPolicy {
         Msat(u64::try_from(total).unwrap_or(u64::MAX))
     }
 
-    /// What must come in, over a channel with this inbound fee, for `amount` to go out: at least `amount`, however much
-    /// an inbound fee lets off. `None` past `u64`.
+    /// The amount that must come in, over a channel with this inbound fee, for `amount` to go out: at least `amount`,
+    /// however large the discount. `None` past `u64`.
     #[must_use]
     pub fn incoming_amount(&self, amount: Msat, inbound_fee: InboundFee) -> Option<Msat> {
         let before = amount.checked_add(self.fee(amount))?;
@@ -165,7 +166,7 @@ impl ForwardingPolicy {
     /// Whether the policy can be meant.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The rule that it breaks.
     pub fn check(&self) -> Result<(), PolicyError> {
         if self.htlc_minimum > self.htlc_maximum {
             return Err(PolicyError::EmptyRange { minimum: self.htlc_minimum, maximum: self.htlc_maximum });

@@ -1,6 +1,6 @@
 //! Why a command is refused, and why an HTLC of our own never left.
 //!
-//! Owns the errors an operator sees. What a peer does wrong is the channel's error; what a sender does wrong is a
+//! Owns the errors an operator sees. A peer's mistake is the channel's error; a sender's mistake is a
 //! BOLT 4 failure.
 
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, PaymentHash, Sat};
@@ -23,7 +23,7 @@ pub enum CommandError {
     /// The channel would be larger than configured.
     #[error("capacity {capacity} is above {max}")]
     CapacityTooLarge {
-        /// What was asked.
+        /// The capacity asked for.
         capacity: Sat,
         /// The most allowed.
         max: Sat,
@@ -46,7 +46,7 @@ pub enum CommandError {
     /// The payment hash was registered before.
     #[error("payment hash {0} was registered before")]
     DuplicatePaymentHash(PaymentHash),
-    /// No HTLC of this name waits for the operator's word: it never did, or it was resolved.
+    /// No such HTLC waits for the operator's decision: it never did, or it was resolved.
     #[error("HTLC {} of channel {} is not held", .0.htlc_id, .0.channel_id)]
     NotIntercepted(IncomingHtlc),
     /// The attempt is in flight already.

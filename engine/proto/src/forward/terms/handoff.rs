@@ -1,6 +1,6 @@
-//! What one shard of a node asks of another: the seam between a circuit's two ends when two locks own them.
+//! Messages between shards of a node: the seam of a circuit whose two channels belong to different shards.
 //!
-//! Owns the messages between shards. Does not route them: the runtime knows which shard owns a channel, and tells
+//! Owns the messages between shards. Does not route them: the runtime knows which shard owns a channel, and gives
 //! each shard the channels of the others by `Input::SiblingChannels`.
 //!
 //! Invariant: a handoff is idempotent. The incoming HTLC names the circuit on both sides, so an [`Handoff`] delivered
@@ -18,18 +18,18 @@ use super::ids::IncomingHtlc;
 pub struct Handoff {
     /// The HTLC that came in: the circuit's name.
     pub incoming: IncomingHtlc,
-    /// What is asked.
+    /// The step.
     pub step: HandoffStep,
 }
 
-/// What a [`Handoff`] asks.
+/// The kinds of steps of a [`Handoff`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HandoffStep {
     /// To the outgoing channel's shard: offer this HTLC if the channel's policy allows.
     Offer {
-        /// What to offer.
+        /// The terms of the offer.
         offer: Offer,
-        /// With which onion.
+        /// The onion for the peer.
         onion: OnionPacket,
     },
     /// To the shard that receives payments under this hash: an HTLC that pays this node.
@@ -43,11 +43,11 @@ pub enum HandoffStep {
 /// An HTLC for which this node is the last, as the shard of its channel peeled it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentPart {
-    /// What it pays.
+    /// Its `amount_msat`.
     pub amount: Msat,
-    /// When it expires.
+    /// Its `cltv_expiry`.
     pub cltv_expiry: BlockHeight,
-    /// What locks it.
+    /// Its `payment_hash`.
     pub payment_hash: PaymentHash,
     /// The innermost payload of its onion.
     pub payload: Vec<u8>,

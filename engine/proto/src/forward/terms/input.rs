@@ -1,7 +1,8 @@
-//! What a shard is told: messages, commands, blocks, connections, time.
+//! The inputs of a shard: messages, commands, blocks, connections, time.
 //!
-//! Owns the types that go into [`Shard::turn`](crate::forward::Shard::turn). Nothing here is checked yet; a wrong command is
-//! answered by [`Event::CommandRefused`](crate::forward::Event::CommandRefused), a wrong message by failing its channel.
+//! Owns the types that go into [`Shard::turn`](crate::forward::Shard::turn). Nothing here is checked yet; a wrong
+//! command is answered by [`Event::CommandRefused`](crate::forward::Event::CommandRefused), a wrong message by failing
+//! its channel.
 
 use bitcoin::{ScriptBuf, Transaction, TxOut};
 use fulmen_wire::features::Features;
@@ -39,10 +40,10 @@ pub enum Input {
     Message {
         /// The peer.
         peer: NodeId,
-        /// What it sent.
+        /// The message.
         message: Message,
     },
-    /// The operator wants something.
+    /// A command of the operator.
     Command(Command),
     /// The chain's tip is now at `height`.
     Block {
@@ -51,9 +52,9 @@ pub enum Input {
         /// The depths of funding transactions in the chain, for those that changed or still matter.
         confirmations: Vec<Confirmation>,
     },
-    /// Another shard of this node wants something.
+    /// A step of a circuit that is shared with another shard of this node.
     Handoff(Handoff),
-    /// The channels that other shards of this node own, replacing what was said before.
+    /// The channels that other shards of this node own, replacing those of the last such input.
     SiblingChannels(Vec<Scid>),
     /// One more channel that another shard of this node owns.
     SiblingChannel(Scid),
@@ -76,7 +77,7 @@ pub struct Confirmation {
     pub output: TxOut,
 }
 
-/// What an operator can ask of a shard.
+/// A command of the operator to a shard.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Command {
@@ -97,14 +98,14 @@ pub enum Command {
         /// The script our balance is paid to; that of the channel's terms when `None`.
         script: Option<ScriptBuf>,
     },
-    /// Gives up a channel: the peer is told, and only the chain can settle it.
+    /// Fails a channel: the peer is sent an `error`, and only the chain can settle it.
     FailChannel {
         /// The channel.
         channel_id: ChannelId,
-        /// Why, as the peer is told.
+        /// The text of the `error` to the peer.
         reason: String,
     },
-    /// Sets what the channel asks of forwards.
+    /// Sets the forwarding policy of a channel.
     SetPolicy {
         /// The channel.
         channel_id: ChannelId,
@@ -120,16 +121,16 @@ pub enum Command {
     },
     /// Makes a payment hash payable.
     ExpectPayment(ExpectedPayment),
-    /// Carries on an HTLC that [`Event::HtlcIntercepted`](crate::forward::Event::HtlcIntercepted) told of.
+    /// Carries on an HTLC that [`Event::HtlcIntercepted`](crate::forward::Event::HtlcIntercepted) reported.
     ResumeHtlc {
         /// The HTLC.
         incoming: IncomingHtlc,
     },
-    /// Fails an HTLC that [`Event::HtlcIntercepted`](crate::forward::Event::HtlcIntercepted) told of.
+    /// Fails an HTLC that [`Event::HtlcIntercepted`](crate::forward::Event::HtlcIntercepted) reported.
     FailHtlc {
         /// The HTLC.
         incoming: IncomingHtlc,
-        /// What its sender is told.
+        /// The failure for its sender.
         failure: Failure,
     },
     /// Offers an HTLC of our own: one part of a payment we send.
@@ -145,7 +146,7 @@ pub struct OpenChannel {
     pub user_id: u64,
     /// The channel's capacity, all paid by us.
     pub capacity: Sat,
-    /// What of it is the peer's from the start.
+    /// The part of the capacity that is the peer's from the start.
     pub push: Msat,
     /// The policy to start with; the node's own when `None`.
     pub policy: Option<ForwardingPolicy>,
@@ -154,11 +155,11 @@ pub struct OpenChannel {
 /// A payment that this node is willing to receive, as its invoice states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedPayment {
-    /// What the payer locks HTLCs to.
+    /// The payment hash of its HTLCs.
     pub payment_hash: PaymentHash,
-    /// What unlocks them.
+    /// The preimage of the payment hash.
     pub preimage: PaymentPreimage,
-    /// What proves that the payer has the invoice.
+    /// The secret that proves that the payer has the invoice.
     pub payment_secret: PaymentSecret,
     /// The amount asked for; any amount if `None`.
     pub amount: Option<Msat>,
@@ -169,8 +170,9 @@ pub struct ExpectedPayment {
 }
 
 /// The parameters of [`Command::SendHtlc`]. Each ends in exactly one
-/// [`Event::HtlcSettled`](crate::forward::Event::HtlcSettled) or [`Event::HtlcFailed`](crate::forward::Event::HtlcFailed), unless the
-/// command is refused because the attempt is known already.
+/// [`Event::HtlcSettled`](crate::forward::Event::HtlcSettled) or
+/// [`Event::HtlcFailed`](crate::forward::Event::HtlcFailed), unless the command is refused because the attempt is known
+/// already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendHtlc {
     /// The operator's name for this HTLC, never used twice.
@@ -181,7 +183,7 @@ pub struct SendHtlc {
     pub amount: Msat,
     /// Its absolute expiry.
     pub cltv_expiry: BlockHeight,
-    /// What locks it.
+    /// Its payment hash.
     pub payment_hash: PaymentHash,
     /// The onion for the first hop.
     pub onion: OnionPacket,

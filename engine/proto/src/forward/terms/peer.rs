@@ -1,7 +1,7 @@
-//! What two nodes agree on before they talk about channels (BOLT 1 `init`, BOLT 9).
+//! The negotiation of features before anything else (BOLT 1 `init`, BOLT 9).
 //!
-//! Owns the features this node offers, and the check of a peer's `init`. Does not exchange the messages: whoever holds
-//! the connection sends [`local_init`], gives the peer's answer to [`negotiate`], and tells the shard the result with
+//! Owns the features this node offers, and the check of a peer's `init`. Does not exchange the messages: the owner of
+//! the connection sends [`local_init`], gives the peer's answer to [`negotiate`], and the result to the shard with
 //! [`Input::PeerConnected`](crate::forward::Input::PeerConnected).
 
 use fulmen_wire::features::{Feature, Features};
@@ -100,7 +100,7 @@ pub fn negotiate(config: &NodeConfig, init: &Init) -> Result<Features, InitError
     Ok(theirs)
 }
 
-/// What of a peer's features matters to channels.
+/// The negotiated features that channels depend on.
 pub(crate) fn channel_features(theirs: &Features) -> NegotiatedFeatures {
     let ours = local_features();
     let both = |feature| ours.has(feature) && theirs.has(feature);

@@ -6,7 +6,7 @@
 //! policy learns nothing of the balance. Of several faults the one that BOLT 4 lists first is reported, but
 //! `temporary_channel_failure` always last for that reason.
 //!
-//! An amount above `htlc_maximum_msat` is a `temporary_channel_failure`: BOLT 4 has no code of its own for it.
+//! An amount above `htlc_maximum_msat` is a `temporary_channel_failure`: BOLT 4 has no code for it.
 
 use fulmen_wire::units::BlockHeight;
 
@@ -18,7 +18,7 @@ use super::config::{ExpiryLimits, ForwardingPolicy};
 /// Checks an offer against the policy of the channel it is to go out on.
 ///
 /// # Errors
-/// The failure the sender is to be told.
+/// The failure for the sender.
 pub fn check_forward(
     offer: &Offer,
     policy: &ForwardingPolicy,

@@ -76,8 +76,8 @@ fn a_lone_fulfillment_rides_along_with_the_next_payment_or_leaves_soon() {
         assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (waiting, waiting));
         signed.push(net.shards[1].counters().ecdsa_signed - before);
     }
-    // A commitment and its HTLC for each channel, then that HTLC of before that node 2 has not signed away yet: six and a
-    // round trip more on each channel, if nothing waited.
+    // A commitment and its HTLC for each channel, then that HTLC of before that node 2 has not signed away yet: six and
+    // a round trip more on each channel, if nothing waited.
     assert_eq!(signed, [4, 5, 5]);
     net.wake_after(199);
     assert_eq!((pending(&net, 0, 1), pending(&net, 1, 2)), (2, 2));

@@ -112,8 +112,8 @@ fn restart_after(net: &mut Net, steps: usize) -> bool {
     busy
 }
 
-/// An invoice of the node of two shards, at the shard that receives it, and the attempts of two payers to pay a half each,
-/// over a channel of either shard.
+/// An invoice of the node of two shards, at the shard that receives it, and the attempts of two payers to pay a half
+/// each, over a channel of either shard.
 fn paid_on_both_shards(net: &mut Net, receiver: u16, shares: [u64; 2]) -> (PaymentHash, [(usize, u64); 2]) {
     let mut numbers = (1..=u8::MAX).map(|number| (number, hash_of(PaymentPreimage([number; 32]))));
     let (number, _) = numbers

@@ -139,7 +139,8 @@ fn what_comes_in_after_our_shutdown_goes_nowhere() {
     assert_eq!(net.count(1, |event| matches!(event, Event::ChannelClosed { .. })), 1);
 }
 
-/// Three nodes, the middle one holding what it carries on; a payment on its way, and what the middle one was told of it.
+/// Three nodes, the middle one holding what it carries on; a payment on its way, and what the middle one was told of
+/// it.
 fn intercepted() -> (Net, u64, IncomingHtlc, Offer) {
     let mut net = Net::line_with(3, |node, config| config.intercept = node == 1);
     let (hash, recipient) = net.invoice(2, 1, AMOUNT);

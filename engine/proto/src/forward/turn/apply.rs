@@ -46,7 +46,7 @@ impl Shard {
         self.absorb(turn, channel_id, peer, effects);
     }
 
-    /// Takes in a channel just made.
+    /// Adds a new channel.
     pub(crate) fn begin_channel(&mut self, turn: &mut OpenTurn, new_channel: NewChannel, created: Created) {
         let Created { channel, deltas, effects } = created;
         let NewChannel { peer, user_id, key_index, policy } = new_channel;
@@ -61,7 +61,7 @@ impl Shard {
         self.absorb(turn, channel_id, peer, effects);
     }
 
-    /// Takes up what applying a plan brought about.
+    /// Adds the effects of an applied plan to the turn.
     pub(crate) fn absorb(
         &mut self,
         turn: &mut OpenTurn,

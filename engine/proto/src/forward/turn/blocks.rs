@@ -1,6 +1,6 @@
-//! What a block brings: confirmations of fundings, and HTLCs and channels whose time is over.
+//! Block inputs: confirmations of fundings, and deadlines of HTLCs and channels.
 //!
-//! Owns the steps that depend on the height alone. Does not watch the chain: confirmations are told.
+//! Owns the steps that depend on the height alone. Does not watch the chain: confirmations are inputs.
 
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId};
 
@@ -58,7 +58,7 @@ impl Shard {
         entry.channel.htlcs().find_map(|entry| {
             let (id, cltv_expiry) = (entry.htlc.id, entry.htlc.cltv_expiry);
             match entry.offered_by {
-                // What the peer never signed is dropped instead.
+                // An HTLC that the peer never signed is dropped instead.
                 Side::Local if entry.added == channel::Stage::Proposed => None,
                 Side::Local => (height >= cltv_expiry.saturating_add(limits.offered_grace))
                     .then_some(ChannelError::OfferedHtlcExpired { id, cltv_expiry, height }),
@@ -72,7 +72,7 @@ impl Shard {
         })
     }
 
-    /// Gives up the HTLCs that were offered but could not be signed until their expiry came too near: the peer was slow
+    /// Drops the HTLCs that were offered but could not be signed until their expiry came too near: the peer was slow
     /// to answer, or away. Signed later they might be claimed when those they were offered for have timed out.
     fn drop_late_additions(&mut self, turn: &mut OpenTurn) {
         let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);

@@ -1,4 +1,4 @@
-//! What the operator asks for, and what blocks bring to channels.
+//! Commands of the operator, and confirmations for channels.
 //!
 //! Owns the checks of commands that a channel cannot make itself. Does not decide on HTLCs of others; see `decide`.
 //!
@@ -24,7 +24,7 @@ use crate::forward::terms::peer::channel_features;
 use crate::forward::terms::time::Now;
 
 impl Shard {
-    /// Does a command, or says why not.
+    /// Executes a command, or reports why it is refused.
     pub(crate) fn command(&mut self, turn: &mut OpenTurn, command: Command) {
         let result = match command {
             Command::OpenChannel(open) => self.open_channel(turn, &open),
@@ -121,7 +121,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Offers an HTLC of our own. What keeps it from leaving is its failure, not the command's.
+    /// Offers an HTLC of our own. If it cannot leave, the attempt fails, not the command.
     fn send_htlc(&mut self, turn: &mut OpenTurn, send: SendHtlc) -> Result<(), CommandError> {
         let attempt_id = send.attempt_id;
         if self.state.circuits.has_attempt(attempt_id) {
@@ -156,7 +156,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Tells the channel funded by a transaction how deep it is.
+    /// Passes the depth of a funding transaction to its channel.
     pub(crate) fn confirm(&mut self, turn: &mut OpenTurn, confirmation: &Confirmation) {
         let Confirmation { txid, scid, depth, output } = confirmation;
         // A channel is named by its funding output.

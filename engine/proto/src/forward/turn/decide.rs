@@ -1,6 +1,7 @@
-//! What becomes of HTLCs: peeled, checked, carried on, held, fulfilled or failed (BOLT 2 "Forwarding HTLCs", BOLT 4).
+//! Decisions on received HTLCs: peeled, checked, carried on, held, fulfilled or failed (BOLT 2 "Forwarding HTLCs",
+//! BOLT 4).
 //!
-//! Owns the decisions on HTLCs that a channel reports irrevocably committed. Does not carry their ends back (see
+//! Owns the decisions on HTLCs that a channel reports irrevocably committed. Does not relay their resolutions (see
 //! `resolve`), and commits nothing to a peer: the turn signs for all channels at its end.
 //!
 //! Invariant: an HTLC goes out only for one irrevocably committed in, and each received HTLC is decided once.
@@ -52,14 +53,14 @@ impl Shard {
         }
     }
 
-    /// Route blinding is not supported: BOLT 4 asks for `invalid_onion_blinding` whatever is wrong inside a path.
+    /// Route blinding is not supported: BOLT 4 asks for `invalid_onion_blinding` for any error inside a path.
     fn refuse_blinded(&mut self, turn: &mut OpenTurn, locked_in: &LockedIn) {
         let hash = sha256_of_onion(&locked_in.htlc);
         self.refuse(turn, locked_in, None, Refusal::malformed(FailureCode::InvalidOnionBlinding, hash));
     }
 
-    /// What came in on a channel that is being closed goes nowhere (BOLT 2 "Closing Initiation"): its failure is what
-    /// lets the channel close.
+    /// HTLCs of a channel that is being closed are not forwarded (BOLT 2 "Closing Initiation"): failing them lets the
+    /// channel close.
     fn is_closing(&self, channel_id: ChannelId) -> bool {
         let entry = self.state.channels.get(&channel_id);
         entry.is_some_and(|entry| !matches!(entry.channel.state(), channel::State::Normal))
@@ -76,7 +77,7 @@ impl Shard {
         }
     }
 
-    /// Takes the HTLC in only to fail it.
+    /// Records a circuit that is resolved with a failure from the start.
     fn refuse(
         &mut self,
         turn: &mut OpenTurn,
@@ -210,7 +211,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes in an HTLC that pays us on a channel of another shard, which is told how it ends.
+    /// Accepts or refuses an HTLC that pays us on a channel of another shard, which gets the resolution.
     pub(crate) fn accept_part(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, part: &PaymentPart) {
         let PaymentPart { amount, cltv_expiry, payment_hash, ref payload } = *part;
         let accepted = decode_final(payload).and_then(|payload| {
@@ -296,7 +297,7 @@ impl Shard {
                 SetFailure::Mismatch => Failure::IncorrectOrUnknownPaymentDetails { htlc_msat, height },
                 SetFailure::Timeout => Failure::MppTimeout,
             };
-            // Of another shard's HTLC that shard tells.
+            // For another shard's HTLC, that shard reports it.
             if self.state.circuits.accepted_handoff(part).is_none() {
                 report_refusal(turn, part, payment_hash, failure.code().to_u16(), None);
             }
@@ -310,7 +311,7 @@ impl Shard {
         parts
     }
 
-    /// Gives up the sets that waited too long, or whose HTLCs come too near to their expiry.
+    /// Fails the sets that waited too long, or whose HTLCs come too near their expiry.
     pub(crate) fn expire_sets(&mut self, turn: &mut OpenTurn) {
         let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);
         let expires = |part: &IncomingHtlc| {
@@ -351,7 +352,7 @@ impl From<Failure> for Refusal {
     }
 }
 
-/// Why a set of parts is given up.
+/// Why a set of parts is failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SetFailure {
     /// Its parts name different totals.

@@ -1,10 +1,10 @@
-//! What a shard needs to know of time to let a `commitment_signed` wait: which HTLCs are young, and who waits until when.
+//! Deferred `commitment_signed`s: which HTLCs are young, and until when each channel waits.
 //!
-//! Owns: the pace of each channel (how far its updates had come when), the list of those that wait, and the revocations that wait
-//! with them. Does not decide who waits: `commit` does. Nothing here is durable: after a restart no HTLC is young, and nobody
-//! waits.
+//! Owns: the pace of each channel (how far its updates had come when), the list of deferred channels, and the
+//! `revoke_and_ack`s that wait with them. Does not decide which are deferred: `commitments` does. Nothing here is
+//! durable: after a restart no HTLC is young, and no channel is deferred.
 //!
-//! Invariant: whoever waits briefly is in the list with the first deadline it was given.
+//! Invariant: a briefly deferred channel keeps the first deadline it was given.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,7 +16,8 @@ use crate::forward::terms::time::Now;
 
 /// How long an HTLC is young, in milliseconds: likely to be resolved before long.
 const YOUNG_MS: u64 = 200;
-/// How long a channel waits for a tick at least, in milliseconds: one that began to wait just before a tick has not waited.
+/// Minimum age, in milliseconds, of a deferred commitment before a tick releases it, so that one deferred just before a
+/// tick is not.
 const LONG_MS: u64 = 1_000;
 /// How finely a pace is remembered.
 const STEP_MS: u64 = YOUNG_MS / 8;
@@ -49,15 +50,15 @@ impl Pace {
     }
 }
 
-/// The channels that wait, and what tells whether they may.
+/// The channels whose `commitment_signed` is deferred, and the pace of each channel.
 #[derive(Debug, Default)]
 pub(crate) struct DeferredCommitments {
     paces: BTreeMap<ChannelId, Pace>,
-    /// Those that wait for a tick, and since when.
+    /// Channels deferred until a tick, and since when.
     until_tick: BTreeMap<ChannelId, u64>,
     briefly: BTreeMap<ChannelId, u64>,
     deadlines: BTreeSet<(u64, ChannelId)>,
-    /// The `revoke_and_ack`s that wait with them, and for whom.
+    /// Held `revoke_and_ack`s, and their peers.
     revocations: BTreeMap<ChannelId, (NodeId, Message)>,
 }
 
@@ -72,21 +73,21 @@ impl DeferredCommitments {
         self.paces.entry(channel_id).or_default().note(now.unix_ms, place);
     }
 
-    /// Has a channel wait for a tick, from when it first did.
+    /// Defers a channel until a tick, counted from when it was first deferred so.
     pub(crate) fn defer_until_tick(&mut self, channel_id: ChannelId, now: Now) {
         let since = self.until_tick.get(&channel_id).copied();
         self.cancel(channel_id);
         self.until_tick.insert(channel_id, since.unwrap_or(now.unix_ms));
     }
 
-    /// Has a channel wait for so many milliseconds, from when it first did.
+    /// Defers a channel for `ms` milliseconds, counted from when it was first deferred so.
     pub(crate) fn defer_briefly(&mut self, channel_id: ChannelId, now: Now, ms: u64) {
         self.until_tick.remove(&channel_id);
         let deadline = *self.briefly.entry(channel_id).or_insert(now.unix_ms + ms);
         self.deadlines.insert((deadline, channel_id));
     }
 
-    /// Takes a channel's `revoke_and_ack`, if there is one, out of what is to be sent.
+    /// Holds back a channel's `revoke_and_ack`, if there is one, from the messages to send.
     pub(crate) fn hold_revocation(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
         let is_answer = |message: &Message| match message {
             Message::RevokeAndAck(answer) => answer.channel_id == channel_id,
@@ -94,22 +95,23 @@ impl DeferredCommitments {
         };
         if let Some(at) = send.iter().position(|(_, message)| is_answer(message)) {
             let before = self.revocations.insert(channel_id, send.remove(at));
-            // Only a peer that did not wait for its answer is owed two.
+            // Only a peer that did not wait for its answer can have two coming.
             send.extend(before);
         }
     }
 
-    /// Sends a channel's `revoke_and_ack`, if one waits.
+    /// Sends a channel's held `revoke_and_ack`, if there is one.
     pub(crate) fn release_revocation(&mut self, channel_id: ChannelId, send: &mut Vec<(NodeId, Message)>) {
         send.extend(self.revocations.remove(&channel_id));
     }
 
-    /// Gives up an answer: the channel is gone, or the connection to its peer, and what is owed is told at the next.
+    /// Drops a held `revoke_and_ack`: its channel is gone, or its connection, and `channel_reestablish` on the next one
+    /// brings it.
     pub(crate) fn drop_revocation(&mut self, channel_id: ChannelId) {
         self.revocations.remove(&channel_id);
     }
 
-    /// A channel waits no longer.
+    /// Ends the deferral of a channel.
     pub(crate) fn cancel(&mut self, channel_id: ChannelId) {
         self.until_tick.remove(&channel_id);
         if let Some(deadline) = self.briefly.remove(&channel_id) {
@@ -117,7 +119,7 @@ impl DeferredCommitments {
         }
     }
 
-    /// The channels that have waited as long as they may; they wait no longer.
+    /// Removes and returns the channels whose deadline has passed.
     pub(crate) fn take_due(&mut self, now: Now) -> BTreeSet<ChannelId> {
         let mut overdue = BTreeSet::new();
         while let Some((deadline, channel_id)) = self.deadlines.first().copied()
@@ -129,7 +131,7 @@ impl DeferredCommitments {
         overdue
     }
 
-    /// The same at a tick, which some wait for. What paces were long ago is forgotten.
+    /// The same at a tick, which also releases those deferred until one. Paces of idle channels are forgotten.
     pub(crate) fn take_due_at_tick(&mut self, now: Now) -> BTreeSet<ChannelId> {
         self.paces.retain(|_, pace| pace.marks.back().is_some_and(|(at, _)| at + YOUNG_MS > now.unix_ms));
         let mut overdue = self.take_due(now);
@@ -143,7 +145,7 @@ impl DeferredCommitments {
         overdue
     }
 
-    /// When the first of those that wait briefly is due.
+    /// The earliest deadline of the briefly deferred channels.
     pub(crate) fn first_deadline(&self) -> Option<Now> {
         self.deadlines.first().map(|(unix_ms, _)| Now { unix_ms: *unix_ms })
     }

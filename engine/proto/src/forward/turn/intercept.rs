@@ -1,11 +1,11 @@
-//! Forwards that the embedder decides on: held until it says what becomes of them.
+//! Intercepted forwards: held until the embedder resumes or fails them.
 //!
-//! Owns: telling of a forward ([`Event::HtlcIntercepted`]), and going on with it, or failing it, on command or when its
-//! expiry comes too near to wait. Does not know why an embedder would: a channel to open first, a limit of its own, a
-//! policy that BOLT 7 has no words for.
+//! Owns: reporting a forward ([`Event::HtlcIntercepted`]), and carrying it on or failing it on command, or when its
+//! expiry comes too near to wait. Does not know the embedder's reasons: a channel to open first, a limit, a policy that
+//! BOLT 7 cannot express.
 //!
-//! Invariant: an HTLC held here is durable as such. The first turn after a restart tells of each again, and a command
-//! that comes too late is refused. Where `NodeConfig::intercept` is off, nothing of this runs but a look at an empty set.
+//! Invariant: an HTLC held here is durable as such. The first turn after a restart reports each again, and a
+//! command that comes too late is refused.
 
 use super::offer::report_refusal;
 use crate::onion::Failure;
@@ -18,13 +18,13 @@ use crate::forward::terms::error::CommandError;
 use crate::forward::terms::ids::IncomingHtlc;
 
 impl Shard {
-    /// What waits for the embedder's word.
+    /// An event for each HTLC that waits for the embedder's decision.
     pub fn intercepted(&self) -> impl Iterator<Item = Event> + '_ {
         let held = self.state.circuits.intercepted();
         held.map(|(incoming, offer)| intercepted_event(incoming, &offer))
     }
 
-    /// Gives up what cannot be held any longer: forwarded now it would be refused for its expiry.
+    /// Fails the HTLCs that cannot be held any longer: forwarded now they would be refused for their expiry.
     pub(crate) fn expire_intercepted(&mut self, turn: &mut OpenTurn) {
         let near = self.state.height.saturating_add(self.config.expiry.incoming_min);
         let late: Vec<IncomingHtlc> = self
@@ -81,7 +81,7 @@ impl Shard {
     }
 }
 
-/// What the embedder is told of a held HTLC.
+/// The event for a held HTLC.
 pub(crate) fn intercepted_event(incoming: IncomingHtlc, offer: &Offer) -> Event {
     Event::HtlcIntercepted { incoming, offer: *offer }
 }

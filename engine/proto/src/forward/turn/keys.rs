@@ -1,10 +1,10 @@
 //! Deriving the keys of commitments for all channels of a turn at once (BOLT 3, "Key Derivation").
 //!
-//! Owns which derivations share a batch. Eight take as long as one, so that lanes nobody needs now are given to what will
-//! be needed next: the peers' commitments whose points are known, then our own to come. Does not keep keys; the channels
+//! Owns which derivations share a batch. Eight take as long as one, so that idle lanes derive keys that will be needed
+//! next: the peers' commitments whose points are known, then our own to come. Does not keep keys; the channels
 //! do.
 //!
-//! Invariant: what is derived ahead changes no outcome, only when it is computed.
+//! Invariant: deriving ahead changes no outcome, only the time of the computation.
 //!
 //! Budget, of a lone forward: two batches of eight sets, where one by one it would be eight sets alone.
 

@@ -1,4 +1,4 @@
-//! What peers say: routing each message to its channel, in rounds (BOLT 1 `error`, `warning`, `ping`; BOLT 2).
+//! Messages of peers, routed to their channels in rounds (BOLT 1 `error`, `warning`, `ping`; BOLT 2).
 //!
 //! Owns the rounds: the messages of a round are planned, the signatures all plans depend on are verified as one batch,
 //! and the plans are applied. A channel whose plan waits for the batch defers its later messages, and its peer's later
@@ -157,7 +157,7 @@ impl Shard {
         })
     }
 
-    /// Does what a channel's error asks for: nothing, a warning and a new connection, or the end of the channel.
+    /// Reacts to a channel's error: ignores it, warns and disconnects, or fails the channel.
     fn react(&mut self, turn: &mut OpenTurn, round: &mut Round, channel_id: ChannelId, error: &ChannelError) {
         let Some(entry) = self.state.channels.get(&channel_id) else { return };
         let peer = entry.peer;
@@ -175,7 +175,7 @@ impl Shard {
         }
     }
 
-    /// Breaks the connection to a peer: what it says until it is connected again is not heard.
+    /// Breaks the connection to a peer: its messages are ignored until it is connected again.
     pub(crate) fn drop_peer(&mut self, turn: &mut OpenTurn, peer: NodeId) {
         self.end_connection(turn, peer);
         turn.out.disconnect.push(peer);
@@ -196,7 +196,7 @@ impl Shard {
             })
         };
         if self.onions_awaited.values().any(awaits_onion) {
-            // What is to be sent again is not all there yet; the peer will come back.
+            // An onion to be sent again is still missing; the peer will reconnect.
             turn.out.disconnect.push(peer);
             return;
         }
@@ -206,7 +206,7 @@ impl Shard {
         }
     }
 
-    /// The connection to a peer broke. What the turn had to say on it so far is said no more: the peer may be connected
+    /// The connection to a peer broke. The turn's messages to it are dropped: the peer may be connected
     /// again in this very turn, and on a new connection nothing may come before its reestablishment.
     fn disconnect(&mut self, turn: &mut OpenTurn, peer: NodeId) {
         turn.out.send.retain(|(to, _)| *to != peer);
@@ -294,7 +294,7 @@ impl Shard {
         }
     }
 
-    /// Tells a peer that there is no such channel. An error about all of its channels would fail those there are.
+    /// Answers a message about an unknown channel. An error about all of its channels would fail those there are.
     fn refuse_channel(&self, turn: &mut OpenTurn, peer: NodeId, channel_id: ChannelId, text: &str) {
         if channel_id == ALL_CHANNELS {
             self.send(turn, peer, Warning::new(channel_id, text));
@@ -325,7 +325,7 @@ impl Shard {
         }
     }
 
-    /// Why a peer may not open a channel now, whatever its terms.
+    /// The reason why a peer may not open a channel now, its terms aside.
     fn refusal_of_opening(&self, peer: NodeId, open: &OpenChannel) -> Option<String> {
         let (channel_id, config) = (open.temporary_channel_id, &self.config);
         if self.state.channels.contains_key(&channel_id) || channel_id == ALL_CHANNELS {

@@ -1,10 +1,11 @@
-//! Offering an HTLC for one received: on the channel its sender named or, where that cannot, on another to the same peer
-//! (BOLT 4 "Non-strict Forwarding").
+//! Offering an HTLC for one received: on the channel its sender named or, where that cannot, on another to the same
+//! peer (BOLT 4 "Non-strict Forwarding").
 //!
-//! Owns the choice of the outgoing channel. Does not check what policies ask for: see `policy`.
+//! Owns the choice of the outgoing channel. Does not check policies: see `policy`.
 //!
 //! Invariant: an offer satisfies the policy of the channel it names, whichever channel carries it; and that of the one
-//! that does. What another channel lacks never shows in the failure: it is always that of the named one.
+//! that does. The failure is always that of the named channel, so that it reveals
+//! nothing about the others.
 
 use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{ChannelId, Msat, PaymentHash};
@@ -28,7 +29,7 @@ impl Shard {
     /// on a channel of this one. Records its circuit with the stage that follows.
     ///
     /// # Errors
-    /// The failure the sender is to be told. Nothing is recorded then.
+    /// The failure for the sender. Nothing is recorded then.
     pub(crate) fn carry_on(
         &mut self,
         turn: &mut OpenTurn,
@@ -94,7 +95,7 @@ impl Shard {
             if checked.is_ok() {
                 return Ok(());
             }
-            // The failure told is the current policy's, the first.
+            // The failure is that of the current policy, which comes first.
             outcome = outcome.and(checked);
         }
         outcome
@@ -132,13 +133,13 @@ impl Shard {
         Ok(OutgoingHtlc { channel_id, htlc_id })
     }
 
-    /// What the operator asks of HTLCs that come in on a channel.
+    /// The inbound fee of a channel.
     pub(crate) fn inbound_fee(&self, channel_id: ChannelId) -> InboundFee {
         let entry = self.state.channels.get(&channel_id);
         entry.map_or(InboundFee::default(), |entry| entry.policies.current.inbound_fee)
     }
 
-    /// What is told to the operator of a channel that did not take an offer.
+    /// The channel that did not take an offer, for the operator.
     pub(crate) fn refused_outgoing(&self, offer: &Offer) -> Option<RefusedOutgoing> {
         let entry = self.state.channels.get(self.state.scids.get(&offer.scid)?)?;
         let available = entry.channel.available_out();
@@ -172,7 +173,7 @@ fn add_command(offer: &Offer, onion: OnionPacket) -> channel::Command {
     }
 }
 
-/// What the sender is told when a channel cannot take an HTLC that its policy allows.
+/// The failure for the sender when a channel cannot take an HTLC that its policy allows.
 fn failure_of_add(error: &channel::CommandError) -> Failure {
     match error {
         channel::CommandError::HtlcBelowMinimum { amount, .. } => {

@@ -18,17 +18,17 @@ use crate::forward::terms::input::{Command, Confirmation, Input};
 use crate::forward::terms::time::Now;
 use crate::onion::SharedSecret;
 
-/// A turn while it runs: what it gives back so far, and the steps still to come.
+/// A turn while it runs: its output so far, and the input of later steps.
 #[derive(Debug)]
 pub(crate) struct OpenTurn {
     pub(crate) now: Now,
-    /// What the turn returns.
+    /// The output.
     pub(crate) out: Turn,
     /// HTLCs that became irrevocably committed, in order.
     pub(crate) locked_in: Vec<LockedIn>,
     /// Channels with a plan that waits for its signatures to be verified: their state must stay as it is.
     pub(crate) awaiting_verification: BTreeSet<ChannelId>,
-    /// Received HTLCs whose resolution their channels are still to be told.
+    /// Received HTLCs that are resolved and that their channels have not removed yet.
     pub(crate) resolved: Vec<IncomingHtlc>,
     /// Channels that may have something to commit.
     pub(crate) touched: BTreeSet<ChannelId>,
@@ -71,7 +71,7 @@ pub(crate) struct Sorted {
     pub(crate) ticked: bool,
 }
 
-/// What happened on one connection.
+/// An input from one connection.
 #[derive(Debug)]
 pub(crate) struct PeerInput {
     pub(crate) peer: NodeId,

@@ -1,4 +1,4 @@
-//! What a turn gives back: the durable record first, then messages, transactions, events and handoffs.
+//! The output of a turn: the durable record first, then messages, transactions, events and handoffs.
 //!
 //! Owns the types that come out of [`Shard::turn`](crate::forward::Shard::turn). Does not execute anything.
 //!
@@ -16,10 +16,10 @@ use crate::forward::terms::error::{CommandError, LocalFailure};
 use crate::forward::terms::handoff::Handoff;
 use crate::forward::terms::ids::IncomingHtlc;
 
-/// Everything one turn of a shard did, to be executed in the order of the fields.
+/// The effects of one turn of a shard, to be executed in the order of the fields.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// What must be durable before anything else happens.
+    /// The changes that must be durable before anything else happens.
     pub record: Record,
     /// Messages to peers, in order.
     pub send: Vec<(NodeId, Message)>,
@@ -27,13 +27,13 @@ pub struct Turn {
     pub disconnect: Vec<NodeId>,
     /// Transactions to broadcast.
     pub broadcast: Vec<Transaction>,
-    /// What the operator is told.
+    /// Events for the operator.
     pub events: Vec<Event>,
-    /// What other shards of this node are asked.
+    /// Steps for other shards of this node.
     pub handoffs: Vec<Handoff>,
 }
 
-/// What the operator is told.
+/// An event for the operator.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
@@ -46,7 +46,7 @@ pub enum Event {
         user_id: u64,
         /// The peer.
         peer: NodeId,
-        /// What the output pays.
+        /// The value of the output.
         amount: Sat,
         /// The output's script: the two-of-two.
         script: ScriptBuf,
@@ -85,7 +85,7 @@ pub enum Event {
         channel_id: ChannelId,
         /// The peer.
         peer: NodeId,
-        /// What went wrong.
+        /// The cause.
         error: Box<ChannelError>,
         /// Whether our latest commitment may be broadcast; when not, only the peer may close on chain.
         broadcast_allowed: bool,
@@ -106,9 +106,9 @@ pub enum Event {
     },
     /// A payment to us is complete: all its HTLCs are being fulfilled.
     PaymentReceived {
-        /// What it was locked to.
+        /// Its payment hash.
         payment_hash: PaymentHash,
-        /// What its HTLCs pay together.
+        /// The sum of its HTLCs.
         amount: Msat,
         /// How many they are.
         parts: usize,
@@ -119,11 +119,11 @@ pub enum Event {
         incoming_channel_id: ChannelId,
         /// The channel it went out on.
         outgoing_channel_id: ChannelId,
-        /// What came in.
+        /// The amount of the incoming HTLC.
         incoming_amount: Msat,
-        /// What went out.
+        /// The amount of the outgoing HTLC.
         outgoing_amount: Msat,
-        /// What we earned: the difference.
+        /// The fee earned: the difference.
         fee: Msat,
         /// For how long it was held here: from the decision on it to its preimage.
         hold_ms: u64,
@@ -134,14 +134,14 @@ pub enum Event {
         incoming_channel_id: ChannelId,
         /// The channel it had gone out on.
         outgoing_channel_id: ChannelId,
-        /// What had gone out.
+        /// The amount of the outgoing HTLC.
         outgoing_amount: Msat,
         /// For how long it was held here.
         hold_ms: u64,
     },
     /// A forward is held until [`Command::ResumeHtlc`](crate::forward::Command::ResumeHtlc) or
-    /// [`Command::FailHtlc`](crate::forward::Command::FailHtlc) says what becomes of it, or its expiry comes too near. Told again
-    /// after a restart.
+    /// [`Command::FailHtlc`](crate::forward::Command::FailHtlc) decides on it, or its expiry comes too near. Reported
+    /// again after a restart.
     HtlcIntercepted {
         /// The HTLC.
         incoming: IncomingHtlc,
@@ -153,7 +153,7 @@ pub enum Event {
     HtlcRefused {
         /// The channel it came in on.
         incoming_channel_id: ChannelId,
-        /// What it was locked to.
+        /// Its payment hash.
         payment_hash: PaymentHash,
         /// The BOLT 4 failure code it was refused with.
         code: u16,
@@ -169,7 +169,7 @@ pub enum Event {
     PeerWarning {
         /// The peer.
         peer: NodeId,
-        /// What it said, with unprintable characters replaced.
+        /// Its text, with unprintable characters replaced.
         text: String,
     },
     /// A message that is not the shard's: gossip, for the graph.
@@ -186,9 +186,9 @@ pub enum Event {
 pub struct RefusedOutgoing {
     /// The channel it was to go out on.
     pub scid: Scid,
-    /// What was to go out.
+    /// The amount to be offered.
     pub amount: Msat,
-    /// What the channel could have taken at that moment, its policy aside.
+    /// The most the channel could have taken at that moment, its policy aside.
     pub available: Msat,
 }
 

@@ -1,7 +1,7 @@
 //! How much of a peer's `ping`s is answered (BOLT 1 "The `ping` and `pong` Messages").
 //!
-//! Owns the budget of each peer. A ping of 6 bytes asks for a pong of up to 65,535, and BOLT 1 lets a node expect no more
-//! than one ping in 30 seconds; so pongs are bounded by bytes, and pings beyond the bound are ignored.
+//! Owns the budget of each peer. A ping of 6 bytes asks for a pong of up to 65,535, and BOLT 1 lets a node expect no
+//! more than one ping in 30 seconds; so pongs are bounded by bytes, and pings beyond the bound are ignored.
 //!
 //! Invariant: the pongs to one peer take at most [`PONG_BYTES_MAX`] bytes in any turn and any second.
 
@@ -14,7 +14,7 @@ use crate::forward::terms::time::Now;
 
 /// The most bytes of pongs to a peer in a second: one of the longest and a thousand short ones.
 pub(crate) const PONG_BYTES_MAX: usize = 1 << 17;
-/// What a pong counts beyond its padding: its type, length and place in memory.
+/// Bytes that a pong counts beyond its padding: its type, length and place in memory.
 const PONG_OVERHEAD_BYTES: usize = 64;
 /// How long a budget lasts, in milliseconds.
 const PERIOD_MS: u64 = 1_000;

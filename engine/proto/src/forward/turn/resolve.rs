@@ -1,4 +1,4 @@
-//! How every HTLC ends: the way of a preimage or a failure back to where the HTLC came from (BOLT 2 "Forwarding
+//! Resolutions: the way of a preimage or a failure back to where the HTLC came from (BOLT 2 "Forwarding
 //! HTLCs", BOLT 4 "Returning Errors").
 //!
 //! Owns resolutions: recording them, encrypting or wrapping failures, handing them to the channel or to another shard.
@@ -24,7 +24,7 @@ use crate::forward::terms::ids::{IncomingHtlc, OutgoingHtlc};
 use crate::forward::terms::time::Now;
 
 impl Shard {
-    /// Records how a received HTLC ends, and has its channel say so. Only the first resolution counts.
+    /// Records the resolution of a received HTLC, which its channel then removes. Only the first resolution counts.
     pub(crate) fn resolve(&mut self, turn: &mut OpenTurn, incoming: IncomingHtlc, resolution: Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         if matches!(circuit.stage, CircuitStage::Resolved(_)) {
@@ -55,7 +55,7 @@ impl Shard {
                 channel::Command::FailMalformedHtlc { id, sha256_of_onion, failure_code }
             }
             (Resolution::Malformed { failure_code, sha256_of_onion }, Some(secret)) => {
-                // Told to us by the next hop: it cannot encrypt to the sender, so we do, with what it said.
+                // Reported by the next hop, which cannot encrypt to the sender: we do it instead.
                 let failure = Failure::from_malformed(*failure_code, *sha256_of_onion)
                     .unwrap_or(Failure::TemporaryChannelFailure);
                 channel::Command::FailHtlc { id, reason: create_failure(&secret, &failure) }
@@ -104,7 +104,7 @@ impl Shard {
         }
     }
 
-    /// An HTLC we offered was given up before any commitment held it.
+    /// An HTLC we offered was dropped before any commitment held it.
     pub(crate) fn outgoing_dropped(&mut self, turn: &mut OpenTurn, outgoing: OutgoingHtlc) {
         let Some(origin) = self.state.circuits.origin(outgoing) else { return };
         self.change(turn, Change::OfferEnded { outgoing });
@@ -151,7 +151,7 @@ impl Shard {
         }
     }
 
-    /// Tells the shard that handed an HTLC over how it is to be removed.
+    /// Hands the resolution of an HTLC to the shard that handed the HTLC over.
     pub(crate) fn resolve_handoff(
         &mut self,
         turn: &mut OpenTurn,
@@ -177,7 +177,7 @@ impl Shard {
         }
     }
 
-    /// Does what another shard of this node asks; see [`Handoff`] for why it may ask twice.
+    /// Takes a step that another shard of this node asks for; see [`Handoff`] for why it may ask twice.
     pub(crate) fn handoff(&mut self, turn: &mut OpenTurn, handoff: Handoff) {
         let incoming = handoff.incoming;
         let accepted = self.state.circuits.accepted_handoff(incoming);
@@ -209,7 +209,7 @@ impl Shard {
         }
     }
 
-    /// Tells the operator that another shard refused an HTLC, the first time it says so.
+    /// Reports that another shard refused an HTLC, once.
     fn report_refused_handoff(&self, turn: &mut OpenTurn, incoming: IncomingHtlc, resolution: &Resolution) {
         let Some(circuit) = self.state.circuits.received(incoming) else { return };
         if let (CircuitStage::HandedOff(_) | CircuitStage::PartHandedOff, Resolution::Fail(failure)) =
