@@ -79,6 +79,10 @@ pub struct Shard {
     pub(crate) siblings: BTreeSet<Scid>,
     /// After a restart: outgoing HTLCs whose onion another shard must resend, keyed by the incoming HTLC.
     pub(crate) onions_awaited: BTreeMap<IncomingHtlc, OutgoingHtlc>,
+    /// Whether HTLCs may be decided on and offered.
+    pub(crate) in_step: bool,
+    /// Handoffs that wait until then.
+    pub(crate) early_handoffs: Vec<Handoff>,
     pub(crate) counters: CryptoCounters,
     /// Whether the next turn is the first after a restart.
     pub(crate) restored: bool,
@@ -102,6 +106,8 @@ impl Shard {
             node_secret,
             node_id,
             state: State::new(config.shard),
+            in_step: !config.awaits_chain,
+            early_handoffs: Vec::new(),
             config,
             peers: BTreeMap::new(),
             siblings: BTreeSet::new(),
@@ -144,6 +150,9 @@ impl Shard {
         self.siblings.extend(sorted.new_siblings);
         for command in sorted.commands {
             self.command(&mut turn, command);
+        }
+        if sorted.in_step {
+            self.get_in_step(&mut turn);
         }
         for handoff in sorted.handoffs {
             self.handoff(&mut turn, handoff);

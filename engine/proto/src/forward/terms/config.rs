@@ -41,6 +41,9 @@ pub struct NodeConfig {
     pub policy_grace_ms: u64,
     /// The safety margins of forwarding.
     pub expiry: ExpiryLimits,
+    /// Whether HTLCs are decided on, and offered, only after [`Input::ChainInStep`](crate::forward::Input::ChainInStep). A
+    /// node that was off for days would otherwise forward HTLCs that have expired meanwhile.
+    pub awaits_chain: bool,
     /// Whether each forward is held until the embedder resumes or fails it.
     pub intercept: bool,
     /// How long an incomplete multi-part set is held, counted from its first part: BOLT 4 asks for 60 s at least.
@@ -69,6 +72,7 @@ impl NodeConfig {
             policy: ForwardingPolicy::default(),
             policy_grace_ms: 10 * 60 * 1_000,
             expiry: ExpiryLimits::default(),
+            awaits_chain: false,
             intercept: false,
             mpp_timeout_ms: 60_000,
             accept_keysend: true,

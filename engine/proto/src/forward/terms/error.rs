@@ -49,6 +49,9 @@ pub enum CommandError {
     /// No such HTLC waits for the operator's decision: it never did, or it was resolved.
     #[error("HTLC {} of channel {} is not held", .0.htlc_id, .0.channel_id)]
     NotIntercepted(IncomingHtlc),
+    /// The blocks up to the chain's tip have not been input yet.
+    #[error("the chain is not in step yet")]
+    ChainNotInStep,
     /// The attempt is in flight already.
     #[error("attempt {0} is in flight already")]
     DuplicateAttempt(u64),
@@ -70,6 +73,9 @@ pub enum LocalFailure {
         #[source]
         error: channel::CommandError,
     },
+    /// The blocks up to the chain's tip have not been input yet.
+    #[error("the chain is not in step yet")]
+    ChainNotInStep,
     /// The HTLC expires too soon to be offered.
     #[error("expiry at {cltv_expiry} is too near to {height}")]
     ExpiryTooSoon {

@@ -52,6 +52,9 @@ pub enum Input {
         /// The depths of funding transactions in the chain, for those that changed or still matter.
         confirmations: Vec<Confirmation>,
     },
+    /// The height given so far is that of the chain: every block it had when the node started was input. Until then a
+    /// shard with [`NodeConfig::awaits_chain`](crate::forward::NodeConfig::awaits_chain) decides on no HTLC and offers none.
+    ChainInStep,
     /// A step of a circuit that is shared with another shard of this node.
     Handoff(Handoff),
     /// The channels that other shards of this node own, replacing those of the last such input.

@@ -57,3 +57,54 @@ fn a_fulfilled_htlc_near_its_expiry_fails_the_channel() {
     assert_eq!(state(&net, 0, 1), State::Failed, "which its payer finds out later");
     net.check_restored(1, &net.shards[1]);
 }
+
+#[test]
+fn nothing_is_decided_before_the_chain_is_in_step() {
+    for days_behind in [false, true] {
+        let mut net = Net::line_with(3, |node, config| config.awaits_chain = node == 1);
+        let (hash, recipient) = net.invoice(2, 1, Msat(1_000_000));
+        let route = net.route(&[0, 1, 2], Msat(1_000_000), 30);
+        let attempt = net.send(0, hash, &route, &recipient);
+        let own = net.send(1, hash, &net.route(&[1, 2], Msat(1_000_000), 30), &recipient);
+        assert_eq!((net.outcome(0, attempt), net.shards[1].occupancy().circuits), (None, 0));
+        assert_eq!(net.outcome(1, own), Some(Outcome::Local));
+        net.restart(1);
+        assert_eq!((net.outcome(0, attempt), net.shards[1].occupancy().circuits), (None, 0));
+        if days_behind {
+            // All that node 1 missed: the HTLC it would have offered has expired.
+            net.mine(BlockHeight(net.height.0 + 31), &[]);
+        }
+        net.inputs[1].push(Input::ChainInStep);
+        net.pump();
+        match net.outcome(0, attempt) {
+            Some(Outcome::Settled(_)) if !days_behind => {}
+            Some(Outcome::Failed(0, Failure::ExpiryTooSoon)) if days_behind => {}
+            other => panic!("{other:?}"),
+        }
+        net.check_at_rest();
+    }
+}
+
+#[test]
+fn an_offer_of_another_shard_waits_for_the_chain_too() {
+    let mut net = Net::line_with(2, |_, config| config.awaits_chain = true);
+    let channel = net.channel(0, 1);
+    let offer = crate::forward::Offer {
+        scid: channel.scid,
+        incoming_amount: Msat(2_000_000),
+        inbound_fee: crate::forward::InboundFee::default(),
+        incoming_cltv_expiry: BlockHeight(net.height.0 + 100),
+        amount: Msat(1_000_000),
+        cltv_expiry: BlockHeight(net.height.0 + 40),
+        received_at: net.now,
+        payment_hash: PaymentHash([1; 32]),
+    };
+    let onion = fulmen_wire::onion::OnionPacket::from_bytes(Box::new([0; 1366]));
+    let incoming = crate::forward::IncomingHtlc { channel_id: ChannelId([9; 32]), htlc_id: 0 };
+    let step = crate::forward::HandoffStep::Offer { offer, onion };
+    let handoff = crate::forward::Handoff { incoming, step };
+    let turn = net.shards[0].turn([Input::Handoff(handoff)], net.now);
+    assert!(turn.send.is_empty() && turn.handoffs.is_empty() && turn.record.is_empty(), "{turn:?}");
+    let turn = net.shards[0].turn([Input::ChainInStep], net.now);
+    assert!(turn.send.iter().any(|(_, message)| matches!(message, Message::UpdateAddHtlc(_))), "{turn:?}");
+}

@@ -137,6 +137,9 @@ impl Shard {
     fn offer_own(&mut self, turn: &mut OpenTurn, send: SendHtlc) -> Result<(), LocalFailure> {
         let unknown = LocalFailure::UnknownChannel(send.channel);
         let channel_id = self.channel(send.channel).ok_or(unknown)?.id();
+        if !self.in_step {
+            return Err(LocalFailure::ChainNotInStep);
+        }
         let height = self.state.height;
         if send.cltv_expiry <= height.saturating_add(self.config.expiry.outgoing_min) {
             return Err(LocalFailure::ExpiryTooSoon { cltv_expiry: send.cltv_expiry, height });

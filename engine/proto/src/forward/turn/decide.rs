@@ -10,7 +10,7 @@ use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{ChannelId, Msat, PaymentHash};
 use sha2::{Digest, Sha256};
 
-use crate::channel::{self, Htlc};
+use crate::channel::{self, Htlc, HtlcEntry, Side};
 use crate::onion::{
     Failure, FailureCode, FinalPayload, Payload, PeelJob, PeelReaction, Peeled, ReplayTag, SharedSecret,
     peel_batch,
@@ -32,6 +32,10 @@ impl Shard {
     /// Decides all HTLCs that became irrevocably committed this turn, their onions peeled as one batch.
     pub(crate) fn decide(&mut self, turn: &mut OpenTurn) {
         let mut fresh = std::mem::take(&mut turn.locked_in);
+        if !self.in_step {
+            // They are found again in their channels.
+            return;
+        }
         fresh.retain(|locked_in| self.state.circuits.received(locked_in.incoming).is_none());
         let jobs: Vec<PeelJob<'_>> = fresh
             .iter()
@@ -50,6 +54,32 @@ impl Shard {
                 Some(Err(error)) => self.refuse_onion(turn, &locked_in, error.reaction()),
                 Some(Ok(peeled)) => self.decide_peeled(turn, locked_in, peeled),
             }
+        }
+    }
+
+    /// Decides from now on: first on the HTLCs and handoffs that came before the chain was in step.
+    pub(crate) fn get_in_step(&mut self, turn: &mut OpenTurn) {
+        if std::mem::replace(&mut self.in_step, true) {
+            return;
+        }
+        let channels = self.state.channels.iter();
+        let undecided = channels.flat_map(|(channel_id, entry)| {
+            let is_undecided = |entry: &&HtlcEntry| {
+                let incoming = IncomingHtlc { channel_id: *channel_id, htlc_id: entry.htlc.id };
+                entry.offered_by == Side::Remote
+                    && entry.added == channel::Stage::Irrevocable
+                    && entry.removal.is_none()
+                    && self.state.circuits.received(incoming).is_none()
+            };
+            entry.channel.htlcs().filter(is_undecided).map(|entry| LockedIn {
+                incoming: IncomingHtlc { channel_id: *channel_id, htlc_id: entry.htlc.id },
+                htlc: entry.htlc.clone(),
+                over_dust_exposure: entry.over_dust_exposure,
+            })
+        });
+        turn.locked_in = undecided.collect();
+        for handoff in std::mem::take(&mut self.early_handoffs) {
+            self.handoff(turn, handoff);
         }
     }
 

@@ -46,6 +46,9 @@ impl Shard {
         incoming: IncomingHtlc,
     ) -> Result<(), CommandError> {
         let (circuit, offer) = self.held(incoming)?;
+        if !self.in_step {
+            return Err(CommandError::ChainNotInStep);
+        }
         let onion = self.next_onion(incoming).ok_or(CommandError::NotIntercepted(incoming))?;
         if let Err(failure) = self.carry_on(turn, incoming, circuit, offer, onion) {
             self.refuse_intercepted(turn, incoming, failure);

@@ -68,6 +68,7 @@ pub(crate) struct Sorted {
     pub(crate) new_siblings: Vec<Scid>,
     pub(crate) commands: Vec<Command>,
     pub(crate) handoffs: Vec<Handoff>,
+    pub(crate) in_step: bool,
     pub(crate) ticked: bool,
 }
 
@@ -106,6 +107,7 @@ impl Sorted {
                 Input::Handoff(handoff) => sorted.handoffs.push(handoff),
                 Input::SiblingChannels(scids) => sorted.siblings = Some(scids),
                 Input::SiblingChannel(scid) => sorted.new_siblings.push(scid),
+                Input::ChainInStep => sorted.in_step = true,
                 Input::Tick => sorted.ticked = true,
                 Input::Wake => {}
             }

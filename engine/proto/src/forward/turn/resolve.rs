@@ -180,6 +180,10 @@ impl Shard {
     /// Takes a step that another shard of this node asks for; see [`Handoff`] for why it may ask twice.
     pub(crate) fn handoff(&mut self, turn: &mut OpenTurn, handoff: Handoff) {
         let incoming = handoff.incoming;
+        if !self.in_step && matches!(handoff.step, HandoffStep::Offer { .. } | HandoffStep::Part(_)) {
+            self.early_handoffs.push(handoff);
+            return;
+        }
         let accepted = self.state.circuits.accepted_handoff(incoming);
         match handoff.step {
             HandoffStep::Offer { .. } | HandoffStep::Part(_) if accepted.is_some() => {
