@@ -14,7 +14,7 @@ use fulmen_proto::forward::{
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::codec::DecodeError;
 use fulmen_wire::message::Message;
-use fulmen_wire::units::NodeId;
+use fulmen_wire::units::{FeeratePerKw, NodeId};
 
 use crate::chain::ChainEvent;
 use crate::init::{FirstMessageError, accept_init};
@@ -151,6 +151,16 @@ impl ShardDriver {
     /// The chain took a step. Steps are given in the order the chain reports them.
     pub fn chain_event(&mut self, event: &ChainEvent) {
         self.inbox.push(self.monitor.chain_event(event));
+    }
+
+    /// The fee rate at which a transaction is expected to confirm within a few blocks: see [`Input::Feerate`].
+    pub fn feerate(&mut self, feerate: FeeratePerKw) {
+        self.inbox.push(Input::Feerate(feerate));
+    }
+
+    /// Every block that the chain had at the start was given: see [`Input::ChainInStep`].
+    pub fn chain_in_step(&mut self) {
+        self.inbox.push(Input::ChainInStep);
     }
 
     /// Does everything that waits. One turn a second at least, and whenever [`ShardDriver::has_work`], keeps timeouts sharp.

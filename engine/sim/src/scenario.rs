@@ -147,6 +147,7 @@ impl Run {
                 cltv_expiry_delta: CltvDelta(draw.between(10, 60) as u16),
                 ..ForwardingPolicy::default()
             };
+            config.anchors_only = false;
             let channel = &mut config.channel;
             channel.minimum_depth = draw.between(1, 3) as u32;
             channel.dust_limit = Sat(draw.pick(&[354, 546]));

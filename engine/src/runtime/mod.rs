@@ -38,11 +38,11 @@ use std::time::Duration;
 use crossbeam::sync::Parker;
 use fulmen_proto::channel::Channel;
 use fulmen_proto::forward::{
-    ChannelRef, Command, CryptoCounters, NodeConfig, Now, Occupancy, Shard, local_init,
+    ChannelRef, Command, CryptoCounters, Input, NodeConfig, Now, Occupancy, Shard, local_init,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::message::Message;
-use fulmen_wire::units::NodeId;
+use fulmen_wire::units::{FeeratePerKw, NodeId};
 
 pub use builder::Builder;
 pub use clock::{Clock, SystemClock};
@@ -223,6 +223,22 @@ impl Engine {
             // Held while the input is queued, so that two callers cannot swap two steps.
             let mut monitor = lock(&cell.monitor);
             self.runtime.push(cell.number, Item::Input(monitor.chain_event(event)));
+        }
+    }
+
+    /// The fee rate at which a transaction is expected to confirm within a few blocks: see [`Input::Feerate`].
+    pub fn feerate(&self, feerate: FeeratePerKw) {
+        self.for_each_cell(|| Input::Feerate(feerate));
+    }
+
+    /// Every block that the chain had when the engine started was given: see [`Input::ChainInStep`].
+    pub fn chain_in_step(&self) {
+        self.for_each_cell(|| Input::ChainInStep);
+    }
+
+    fn for_each_cell(&self, input: impl Fn() -> Input) {
+        for cell in &self.runtime.cells {
+            self.runtime.push(cell.number, Item::Input(input()));
         }
     }
 

@@ -11,7 +11,7 @@ use fulmen_secp::Verifier;
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
 use fulmen_wire::onion::OnionPacket;
-use fulmen_wire::units::{ChannelId, NodeId, Scid};
+use fulmen_wire::units::{ChannelId, FeeratePerKw, NodeId, Scid};
 use secp256k1::SecretKey;
 
 use crate::channel::{self, Channel, Context, Htlc};
@@ -79,6 +79,8 @@ pub struct Shard {
     pub(crate) siblings: BTreeSet<Scid>,
     /// After a restart: outgoing HTLCs whose onion another shard must resend, keyed by the incoming HTLC.
     pub(crate) onions_awaited: BTreeMap<IncomingHtlc, OutgoingHtlc>,
+    /// The latest [`Input::Feerate`], if there was one.
+    pub(crate) feerate: Option<FeeratePerKw>,
     /// Whether HTLCs may be decided on and offered.
     pub(crate) in_step: bool,
     /// Handoffs that wait until then.
@@ -106,6 +108,7 @@ impl Shard {
             node_secret,
             node_id,
             state: State::new(config.shard),
+            feerate: None,
             in_step: !config.awaits_chain,
             early_handoffs: Vec::new(),
             config,
@@ -150,6 +153,9 @@ impl Shard {
         self.siblings.extend(sorted.new_siblings);
         for command in sorted.commands {
             self.command(&mut turn, command);
+        }
+        if let Some(feerate) = sorted.feerate {
+            self.set_feerate(&mut turn, feerate);
         }
         if sorted.in_step {
             self.get_in_step(&mut turn);
@@ -271,7 +277,7 @@ impl Shard {
     }
 
     pub(crate) fn context(&self) -> Context {
-        Context { height: self.state.height, feerate: self.config.feerate }
+        Context { height: self.state.height, feerate: self.feerate.unwrap_or(self.config.feerate) }
     }
 
     /// Changes the state, and puts the change on record.

@@ -39,6 +39,7 @@ impl FulmenNode {
         let mut config = NodeConfig::new(ChainHash::REGTEST, closing_script.expect("hexadecimal"));
         config.policy = POLICY;
         config.channel.channel_type = channel_type;
+        config.anchors_only = false;
         config.channel.minimum_depth = 1;
         FulmenNode {
             node: ShardDriver::new(NodeSeed::new([42; 32]), config),

@@ -18,8 +18,11 @@ pub struct NodeConfig {
     pub channel: ChannelConfig,
     /// The largest channel opened or accepted.
     pub capacity_max: Sat,
-    /// The fee rate new channels open with.
+    /// The fee rate of openings and closings until the first [`Input::Feerate`](crate::forward::Input::Feerate).
     pub feerate: FeeratePerKw,
+    /// Whether peers may only open channels with anchor outputs. Without anchors a commitment cannot be fee-bumped, and the
+    /// opener alone chooses its fee rate.
+    pub anchors_only: bool,
     /// The most channels one peer may have with us, counting those being opened.
     pub channels_per_peer_max: usize,
     /// The most channels that one peer may be opening with us, no funding transaction named yet. They end with the
@@ -64,6 +67,7 @@ impl NodeConfig {
             channel: ChannelConfig::new(chain_hash, shutdown_scriptpubkey),
             capacity_max: Sat(21_000_000 * 100_000_000),
             feerate: FeeratePerKw(1_000),
+            anchors_only: true,
             channels_per_peer_max: 1_000,
             unfunded_channels_per_peer_max: 16,
             unconfirmed_channels_per_peer_max: 16,

@@ -8,6 +8,7 @@ mod budgets;
 mod closing;
 mod deadlines;
 mod failures;
+mod feerates;
 mod frozen;
 mod handoffs;
 mod hostile;

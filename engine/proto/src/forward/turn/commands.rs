@@ -86,7 +86,7 @@ impl Shard {
             temporary_channel_id,
             funding: capacity,
             push,
-            feerate: self.config.feerate,
+            feerate: self.context().feerate,
         };
         let created = Channel::open(request)
             .map_err(|error| CommandError::Channel { channel_id: temporary_channel_id, error })?;

@@ -16,7 +16,10 @@ use fulmen_wire::features::Features;
 use fulmen_wire::message::{ErrorMessage, Message, OpenChannel, Warning};
 use fulmen_wire::units::{ChannelId, NodeId, Txid};
 
-use crate::channel::{self, AcceptRequest, Channel, ChannelError, Delta, Plan, Reaction, Side};
+use crate::channel::{
+    self, AcceptRequest, Channel, ChannelError, Delta, Plan, Reaction, Side, channel_type_from_features,
+};
+use crate::commitment::ChannelType;
 use crate::keys::ChannelSecrets;
 
 use super::open_turn::{NewChannel, OpenTurn, PeerEvent, PeerInput};
@@ -281,7 +284,13 @@ impl Shard {
                 &format!("{}: unknown channel", message.name()),
             );
         };
-        match entry.channel.plan(&message, &self.context()) {
+        let checked = match &message {
+            Message::UpdateFee(update) => {
+                self.check_peer_feerate(entry.channel.channel_type(), update.feerate_per_kw)
+            }
+            _ => Ok(()),
+        };
+        match checked.and_then(|()| entry.channel.plan(&message, &self.context())) {
             Err(error) => self.react(turn, round, channel_id, &error),
             Ok(plan) if plan.verify.is_empty() => self.apply_plan(turn, channel_id, plan),
             Ok(plan) => {
@@ -347,7 +356,15 @@ impl Shard {
             return Some("too many channels wait for their funding to confirm".to_owned());
         }
         let (capacity, max) = (open.funding_satoshis, config.capacity_max);
-        (capacity > max).then(|| format!("funding of {capacity} is above {max}"))
+        if capacity > max {
+            return Some(format!("funding of {capacity} is above {max}"));
+        }
+        let channel_type = open.channel_type.as_ref().and_then(channel_type_from_features);
+        if config.anchors_only && channel_type == Some(ChannelType::StaticRemotekey) {
+            return Some("channels without anchors are not accepted".to_owned());
+        }
+        let checked = self.check_peer_feerate(channel_type, open.feerate_per_kw);
+        checked.err().map(|error| error.to_string())
     }
 
     /// Answers a peer that opens a channel with us.

@@ -8,6 +8,7 @@ mod commands;
 mod commitments;
 mod decide;
 pub(crate) mod deferred;
+mod feerate;
 mod intercept;
 mod keys;
 mod messages;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
-use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, Scid};
+use fulmen_wire::units::{BlockHeight, ChannelId, FeeratePerKw, NodeId, Scid};
 
 use super::output::Turn;
 use crate::channel::Htlc;
@@ -68,6 +68,7 @@ pub(crate) struct Sorted {
     pub(crate) new_siblings: Vec<Scid>,
     pub(crate) commands: Vec<Command>,
     pub(crate) handoffs: Vec<Handoff>,
+    pub(crate) feerate: Option<FeeratePerKw>,
     pub(crate) in_step: bool,
     pub(crate) ticked: bool,
 }
@@ -107,6 +108,7 @@ impl Sorted {
                 Input::Handoff(handoff) => sorted.handoffs.push(handoff),
                 Input::SiblingChannels(scids) => sorted.siblings = Some(scids),
                 Input::SiblingChannel(scid) => sorted.new_siblings.push(scid),
+                Input::Feerate(feerate) => sorted.feerate = Some(feerate),
                 Input::ChainInStep => sorted.in_step = true,
                 Input::Tick => sorted.ticked = true,
                 Input::Wake => {}
