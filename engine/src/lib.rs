@@ -59,6 +59,7 @@ pub mod driver;
 pub mod gossip;
 mod init;
 mod monitor;
+pub mod pay;
 pub mod runtime;
 pub mod store;
 

@@ -16,7 +16,6 @@ mod knowledge;
 pub mod multi;
 pub mod onion_room;
 mod parts;
-pub mod payment;
 pub mod plain;
 pub mod prices;
 pub mod reservations;

@@ -1,9 +1,9 @@
-//! What payments under way hold of other nodes' channels, shared by all who pay: so that two payments at once do not count
-//! on the same liquidity.
+//! The liquidity of other nodes' channels that a payer's HTLCs in flight take, so that two payments at once do not count on
+//! the same.
 //!
-//! Owns the sums. A payment reserves what it sends before it sends it, and lets go by dropping the [`Reservation`] when the
-//! HTLC is settled or has failed. A payer's own channels say themselves what they can send; what is held of them here is
-//! left out of account wherever the payer's knowledge names them.
+//! Owns the sums. A payment reserves what it sends before it sends it; dropping the [`Reservation`] when the HTLC has ended
+//! lets go. A payer's own channels say themselves what can be sent: what is held of them here is ignored wherever the
+//! payer's knowledge names them.
 //!
 //! Invariant: what is held of a direction is the sum of the reservations alive.
 
@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fulmen_wire::units::Msat;
 
 use crate::graph::DirectedChannel;
-use crate::path::{Knowledge, Route};
+use crate::path::{Knowledge, PathHop, Route};
 use crate::snapshot::Snapshot;
 
-/// What all payments under way hold.
+/// What all payments under way hold, shared by all payers of a node.
 #[derive(Debug, Default)]
 pub struct Reservations {
     held: Mutex<BTreeMap<DirectedChannel, Msat>>,
@@ -53,15 +53,30 @@ impl Reservations {
                 return None;
             }
         }
-        for (directed, sum) in added {
-            let all = held.entry(directed).or_default();
-            *all = all.saturating_add(sum);
-        }
+        Some(self.add(&mut held, routes))
+    }
+
+    /// Holds what `routes` put on their channels, whether there is room or not: one reservation each.
+    pub fn hold(self: &Arc<Self>, routes: &[Route]) -> Vec<Reservation> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.add(&mut held, routes)
+    }
+
+    fn add(
+        self: &Arc<Self>,
+        held: &mut BTreeMap<DirectedChannel, Msat>,
+        routes: &[Route],
+    ) -> Vec<Reservation> {
+        let mut hold = |hop: &PathHop| {
+            let all = held.entry(hop.directed()).or_default();
+            *all = all.saturating_add(hop.amount);
+            (hop.directed(), hop.amount)
+        };
         let reservation = |route: &Route| Reservation {
             of: Arc::clone(self),
-            hops: route.hops.iter().map(|hop| (hop.directed(), hop.amount)).collect(),
+            hops: route.hops.iter().map(&mut hold).collect(),
         };
-        Some(routes.iter().map(reservation).collect())
+        routes.iter().map(reservation).collect()
     }
 
     /// Tells a payer what is in flight.
