@@ -25,12 +25,12 @@ use crate::digest::RunDigest;
 use crate::exec::{Executor, Stall};
 use crate::metrics::Metrics;
 use crate::network::{self, Network};
+use crate::paying::{DRAWS_PER_PAYMENT, End, FINAL_CLTV_DELTA, Order, Outcome, Routing};
 use crate::peer::{Notice, Peer, Work};
 use crate::progress::Progress;
 use crate::report::{self, Crypto, Report, Stage};
 use crate::scenario::{self, Draw, Lottery, ScenarioError};
 use crate::seed::Purpose;
-use crate::sender::{DRAWS_PER_PAYMENT, End, FINAL_CLTV_DELTA, Order, Outcome, Routing};
 use crate::tally::Tally;
 use crate::treasury::{Treasury, TreasuryError};
 
@@ -327,6 +327,7 @@ impl<'a> Run<'a> {
             snapshot: Arc::new(Snapshot::new(&self.graph)),
             seed: self.treasury.seed(),
             attempts_max: self.args.attempts,
+            parts_max: 1,
             learning: self.learning,
         };
         for node in 0..self.network.nodes() {
@@ -365,7 +366,7 @@ impl<'a> Run<'a> {
                         continue;
                     }
                     done += 1;
-                    self.resolved(&draw, *outcome, begun);
+                    self.resolved(&draw, &outcome, begun);
                     bar.inc(1);
                 }
                 Notice::Refused { payment_hash, scid, amount, available } => {
@@ -400,11 +401,14 @@ impl<'a> Run<'a> {
         self.exec.post(draw.from, Work::Pay(order));
     }
 
-    fn resolved(&mut self, draw: &Draw, outcome: Outcome, begun: Duration) {
+    fn resolved(&mut self, draw: &Draw, outcome: &Outcome, begun: Duration) {
         let at = self.exec.now().saturating_sub(begun);
-        match outcome.end {
-            End::Succeeded { hops, .. } => self.metrics.succeeded(at, outcome.latency, hops),
-            _ => self.metrics.failed(at),
+        if outcome.end == End::Succeeded {
+            let parts = outcome.payer.settled.iter();
+            let hops = parts.map(|part| u32::try_from(part.route.hops.len()).unwrap_or(u32::MAX));
+            self.metrics.succeeded(at, outcome.latency, hops);
+        } else {
+            self.metrics.failed(at);
         }
         self.tally.resolved(draw.fault, outcome);
     }

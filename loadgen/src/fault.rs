@@ -1,7 +1,7 @@
 //! Payments that are made to fail, and where and how they must.
 //!
 //! Owns: the kinds of fault, the routes bent to cause them, and the failing hop and code each must meet (BOLT 4,
-//! "Failure Messages"). Does not send anything: [`crate::sender`] does.
+//! "Failure Messages"). Does not send anything: [`crate::paying`] does.
 //!
 //! Invariant: a bent route breaks exactly one rule, at exactly one node; every hop before it is served as its policy
 //! asks. Where a payment fails earlier all the same, a balance on the way was too low.
@@ -9,7 +9,8 @@
 use std::fmt;
 
 use fulmen_graph::path::plain::find;
-use fulmen_graph::path::{NoRoute, PathHop, Query, Route};
+use fulmen_graph::path::{Cost, NoRoute, PathHop, Query, Route};
+use fulmen_graph::scoring::Probability;
 use fulmen_graph::{ChannelGraph, DirectedChannel, Direction, Policy};
 use fulmen_proto::onion::FailureCode;
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat};
@@ -102,6 +103,21 @@ pub(crate) fn bend(
                 }
             })
         }
+    }
+}
+
+/// The route of these hops, for whoever sends it; its cost and its chances are nobody's concern.
+pub(crate) fn route(hops: Vec<PathHop>, height: BlockHeight) -> Route {
+    let total_amount = hops.first().map_or(Msat::ZERO, |hop| hop.amount);
+    let received = hops.last().map_or(Msat::ZERO, |hop| hop.amount);
+    let expiry = hops.first().map_or(height, |hop| hop.cltv_expiry);
+    Route {
+        total_amount,
+        fee: total_amount.saturating_sub(received),
+        total_cltv_blocks: expiry.blocks_above(height),
+        cost: Cost::default(),
+        success: Probability::ONE,
+        hops,
     }
 }
 

@@ -55,14 +55,19 @@ impl Metrics {
         Metrics { latency, hops: BTreeMap::new(), slots: Vec::new(), slot_length: SLOT_FIRST }
     }
 
-    /// A payment succeeded `at` (since the stage began), `latency` after it was handed to its sender.
-    pub(crate) fn succeeded(&mut self, at: Duration, latency: Duration, hops: u32) {
+    /// A payment succeeded `at` (since the stage began), `latency` after it was handed to its payer, in parts over so many
+    /// channels each.
+    pub(crate) fn succeeded(&mut self, at: Duration, latency: Duration, parts: impl Iterator<Item = u32>) {
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.latency.saturating_record(us.clamp(1, LATENCY_MAX_US));
-        *self.hops.entry(hops).or_default() += 1;
+        let mut forwards = 0;
+        for hops in parts {
+            *self.hops.entry(hops).or_default() += 1;
+            forwards += u64::from(hops.saturating_sub(1));
+        }
         let slot = self.slot(at);
         slot.succeeded += 1;
-        slot.forwards += u64::from(hops.saturating_sub(1));
+        slot.forwards += forwards;
     }
 
     /// A payment failed `at`.
@@ -70,7 +75,7 @@ impl Metrics {
         self.slot(at).failed += 1;
     }
 
-    /// Succeeded payments by the channels they crossed.
+    /// Fulfilled parts by the channels they crossed.
     pub(crate) fn hops(&self) -> BTreeMap<u32, u64> {
         self.hops.clone()
     }
@@ -160,7 +165,7 @@ mod tests {
         assert_eq!(metrics.latency().max, 0);
         assert!(metrics.latency_buckets().is_empty());
         for ms in 1..=1000 {
-            metrics.succeeded(Duration::from_millis(ms), Duration::from_millis(ms), 3);
+            metrics.succeeded(Duration::from_millis(ms), Duration::from_millis(ms), [3].into_iter());
         }
         let latency = metrics.latency();
         assert!(
@@ -178,7 +183,7 @@ mod tests {
     fn the_timeline_keeps_counts_when_it_coarsens() {
         let mut metrics = Metrics::new();
         for second in 0..600 {
-            metrics.succeeded(Duration::from_secs(second), Duration::from_micros(5), 2);
+            metrics.succeeded(Duration::from_secs(second), Duration::from_micros(5), [2].into_iter());
             metrics.failed(Duration::from_secs(second));
         }
         let timeline = metrics.timeline();
@@ -190,8 +195,8 @@ mod tests {
     #[test]
     fn an_absurd_latency_is_held_not_lost() {
         let mut metrics = Metrics::new();
-        metrics.succeeded(Duration::ZERO, Duration::from_secs(1 << 40), 1);
-        metrics.succeeded(Duration::ZERO, Duration::ZERO, 1);
+        metrics.succeeded(Duration::ZERO, Duration::from_secs(1 << 40), [1].into_iter());
+        metrics.succeeded(Duration::ZERO, Duration::ZERO, [1].into_iter());
         assert!(metrics.latency().max >= LATENCY_MAX_US);
         assert_eq!(metrics.latency().p50, 1);
     }

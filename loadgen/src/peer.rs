@@ -15,16 +15,15 @@ use fulmen::chain::ChainEvent;
 use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, StartError, Storage};
 use fulmen_graph::path::FirstHop;
 use fulmen_proto::channel::State;
-use fulmen_proto::forward::{ChannelRef, Command, Event, FailureReason, NodeConfig, Now, SendHtlc};
+use fulmen_proto::forward::{ChannelRef, Command, Event, NodeConfig, Now};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, PaymentHash, Sat, Scid};
 
 use crate::accounting::Ledger;
 use crate::exec::{Actor, Outbox};
 use crate::network::Directory;
+use crate::paying::{Moment, Order, Outcome, OwnChannels, PayingSide, Routing, Steps};
 use crate::report::Crypto;
-
-use crate::sender::{FailedHtlc, Order, Outcome, OwnChannels, Routing, Sender, Step};
 
 /// What a node is given to do.
 pub(crate) enum Work {
@@ -111,7 +110,7 @@ pub(crate) struct Peer {
     /// The connections that stand, by the other node's index.
     connections: BTreeMap<usize, Connection>,
     directory: Arc<Directory>,
-    sender: Option<Sender>,
+    paying: Option<PayingSide>,
     /// This node's channels by their place in the chain.
     channels: BTreeMap<Scid, ChannelId>,
     height: BlockHeight,
@@ -140,7 +139,7 @@ impl Peer {
             effects,
             connections: BTreeMap::new(),
             directory: nodes,
-            sender: None,
+            paying: None,
             channels: BTreeMap::new(),
             height: BlockHeight(0),
             ledger: Ledger::default(),
@@ -166,7 +165,7 @@ impl Peer {
     pub(crate) fn unresolved(&self) -> usize {
         let mut held = 0;
         self.engine.for_each_shard(|shard| held += shard.occupancy().circuits + shard.occupancy().offered);
-        held + self.sender.as_ref().map_or(0, Sender::in_flight)
+        held + self.paying.as_ref().map_or(0, PayingSide::in_flight)
     }
 
     fn work(&mut self, work: Work, now: Duration, outbox: &mut Outbox<Work, Notice>) {
@@ -187,13 +186,10 @@ impl Peer {
                 self.engine.chain_event(&event);
             }
             Work::Command(command) => self.command(*command, outbox),
-            Work::Graph(routing) => self.sender = Some(Sender::new(self.engine.id(), *routing)),
+            Work::Graph(routing) => self.paying = Some(PayingSide::new(self.engine.id(), *routing)),
             Work::Pay(order) => {
-                let own = self.own_channels();
-                if let Some(sender) = &mut self.sender {
-                    let step = sender.begin(order, now, self.height, own);
-                    self.step(step, outbox);
-                }
+                let steps = self.paying(now, |paying, moment| paying.begin(order, moment));
+                self.steps(steps, outbox);
             }
         }
     }
@@ -263,23 +259,13 @@ impl Peer {
                 let balance = balances.map(|(local, _)| local);
                 outbox.notices.push(Notice::ChannelClosed { node: self.index, channel_id, balance });
             }
-            Event::HtlcSettled { attempt_id, .. } => {
-                let step = self.sender.as_mut().and_then(|sender| sender.settled(attempt_id, now));
-                self.steps(step, outbox);
+            Event::HtlcSettled { attempt_id, preimage } => {
+                let steps = self.paying(now, |paying, moment| paying.settled(attempt_id, preimage, moment));
+                self.steps(steps, outbox);
             }
             Event::HtlcFailed { attempt_id, reason } => {
-                let own = self.own_channels();
-                let failed = match &reason {
-                    FailureReason::Remote { packet } => FailedHtlc::Remote(packet),
-                    FailureReason::Malformed { failure_code } => FailedHtlc::Malformed(*failure_code),
-                    FailureReason::Local(_) => FailedHtlc::Local,
-                };
-                let height = self.height;
-                let step = self
-                    .sender
-                    .as_mut()
-                    .and_then(|sender| sender.failed(attempt_id, &failed, now, height, own));
-                self.steps(step, outbox);
+                let steps = self.paying(now, |paying, moment| paying.failed(attempt_id, &reason, moment));
+                self.steps(steps, outbox);
             }
             Event::PaymentReceived { amount, .. } => {
                 self.ledger.received = self.ledger.received.saturating_add(amount);
@@ -310,23 +296,30 @@ impl Peer {
         }
     }
 
-    fn steps(&mut self, step: Option<Step>, outbox: &mut Outbox<Work, Notice>) {
-        match step {
-            Some(step) => self.step(step, outbox),
-            None => self.trouble(outbox, "resolved an attempt nobody made".to_owned()),
-        }
+    /// Calls the paying side, which sees the node as it is now.
+    fn paying<E: ToString>(
+        &mut self,
+        now: Duration,
+        call: impl FnOnce(&mut PayingSide, Moment<'_>) -> Result<Steps, E>,
+    ) -> Result<Steps, String> {
+        let own = self.own_channels();
+        let moment = Moment { now, height: self.height, own: &own };
+        let paying = self.paying.as_mut().ok_or("is to pay before it has the graph")?;
+        call(paying, moment).map_err(|error| error.to_string())
     }
 
-    fn step(&mut self, step: Step, outbox: &mut Outbox<Work, Notice>) {
-        match step {
-            Step::Send { attempt_id, htlc } => {
-                let send = SendHtlc::new(attempt_id, &htlc);
-                self.command(Command::SendHtlc(send), outbox);
+    fn steps(&mut self, steps: Result<Steps, String>, outbox: &mut Outbox<Work, Notice>) {
+        match steps {
+            Ok(steps) => {
+                for send in steps.send {
+                    self.command(Command::SendHtlc(send), outbox);
+                }
+                for outcome in steps.ended {
+                    self.ledger.paid = self.ledger.paid.saturating_add(outcome.payer.sent());
+                    outbox.notices.push(Notice::Outcome(Box::new(outcome)));
+                }
             }
-            Step::Done(outcome) => {
-                self.ledger.paid = self.ledger.paid.saturating_add(outcome.sent());
-                outbox.notices.push(Notice::Outcome(outcome));
-            }
+            Err(what) => self.trouble(outbox, what),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::cli::{AmountRange, RunArgs};
 use crate::fault::FaultKind;
 use crate::network::Directory;
 use crate::seed::{Purpose, Seed};
-use crate::sender::FINAL_CLTV_DELTA;
+use crate::paying::FINAL_CLTV_DELTA;
 
 /// The most nodes a run can have: each is an engine of its own.
 const NODES_MAX: usize = 2_000;

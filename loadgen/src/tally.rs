@@ -7,14 +7,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use fulmen::pay::{FailedPart, FailureCause};
 use fulmen_proto::onion::FailureCode;
 use fulmen_wire::units::{Msat, PaymentHash, Scid};
 
 use crate::digest::Fate;
 use crate::fault::FaultKind;
+use crate::paying::{End, Outcome};
 use crate::report::{Faulty, FaultyKind, Ordinary, Payments};
 use crate::seed::Seed;
-use crate::sender::{End, FailedAttempt, Outcome};
 
 /// The name of a failed payment for which not one attempt could be made.
 const NO_ROUTE: &str = "no_route";
@@ -34,7 +35,7 @@ pub(crate) struct Tally {
     ordinary_succeeded_at_once: u64,
     /// Ordinary payments that failed, and every failed attempt of an ordinary payment.
     ordinary_failed: Vec<u64>,
-    ordinary_attempts: Vec<(u64, FailedAttempt)>,
+    ordinary_attempts: Vec<(u64, FailedPart)>,
     /// What each refusing node could have sent: the least it said for one payment, channel and amount.
     refusals: HashMap<(PaymentHash, Scid, Msat), Msat>,
 }
@@ -65,18 +66,19 @@ impl Tally {
     }
 
     /// A payment is over.
-    pub(crate) fn resolved(&mut self, fault: Option<FaultKind>, outcome: Outcome) {
-        self.attempts += u64::from(outcome.attempts);
-        for failure in &outcome.failures {
-            *self.attempt_failures.entry(failure.name.clone()).or_default() += 1;
+    pub(crate) fn resolved(&mut self, fault: Option<FaultKind>, outcome: &Outcome) {
+        let (payment, payer) = (outcome.payment, &outcome.payer);
+        self.attempts += u64::from(payer.htlcs);
+        for failure in &payer.failures {
+            *self.attempt_failures.entry(name_of(&failure.cause)).or_default() += 1;
         }
-        let succeeded = matches!(outcome.end, End::Succeeded { .. });
-        let last = outcome.failures.last();
+        let succeeded = outcome.end == End::Succeeded;
+        let last = payer.failures.last();
         if succeeded {
             self.succeeded += 1;
         } else {
-            let name = last.map_or(NO_ROUTE, |failure| failure.name.as_str());
-            *self.failures.entry(name.to_owned()).or_default() += 1;
+            let name = last.map_or_else(|| NO_ROUTE.to_owned(), |failure| name_of(&failure.cause));
+            *self.failures.entry(name).or_default() += 1;
         }
         match fault {
             Some(kind) => {
@@ -86,25 +88,27 @@ impl Tally {
             }
             None => {
                 self.ordinary_succeeded += u64::from(succeeded);
-                self.ordinary_succeeded_at_once += u64::from(succeeded && outcome.attempts == 1);
+                self.ordinary_succeeded_at_once += u64::from(succeeded && payer.attempts == 1);
                 if !succeeded {
-                    self.ordinary_failed.push(outcome.payment);
+                    self.ordinary_failed.push(payment);
                 }
-                let failures = outcome.failures.iter().cloned();
-                self.ordinary_attempts.extend(failures.map(|failure| (outcome.payment, failure)));
+                let failures = payer.failures.iter().cloned();
+                self.ordinary_attempts.extend(failures.map(|failure| (payment, failure)));
             }
         }
+        let crossed: usize = payer.settled.iter().map(|part| part.route.hops.len()).sum();
+        let place = last.map_or(0, |failure| failure.place);
         let fate = Fate {
             succeeded,
-            attempts: outcome.attempts,
-            code: last.filter(|_| !succeeded).and_then(|failure| failure.code).map_or(0, FailureCode::to_u16),
-            hop: match &outcome.end {
-                End::Succeeded { hops, .. } => *hops,
-                _ => last.map_or(0, |failure| failure.node),
-            },
-            sent: outcome.sent(),
+            attempts: payer.htlcs,
+            code: last
+                .filter(|_| !succeeded)
+                .and_then(|failure| failure.cause.code())
+                .map_or(0, FailureCode::to_u16),
+            hop: u32::try_from(if succeeded { crossed } else { place }).unwrap_or(u32::MAX),
+            sent: payer.sent(),
         };
-        self.fates.insert(outcome.payment, fate);
+        self.fates.insert(payment, fate);
     }
 
     /// How each payment ended, by its number.
@@ -156,13 +160,24 @@ impl Tally {
     }
 
     /// Whether the failing channel really had too little.
-    fn is_explained(&self, payment: u64, failure: &FailedAttempt) -> bool {
+    fn is_explained(&self, payment: u64, failure: &FailedPart) -> bool {
         if let Some(spendable) = failure.own_spendable {
             return spendable < failure.amount;
         }
-        let Some(scid) = failure.channel.filter(|_| failure.is_balance()) else { return false };
+        let is_balance = failure.cause.code() == Some(FailureCode::TemporaryChannelFailure);
+        let Some(scid) = failure.channel.filter(|_| is_balance) else { return false };
         let key = (self.seed.payment_hash(payment), scid, failure.amount);
         self.refusals.get(&key).is_some_and(|available| *available < failure.amount)
+    }
+}
+
+/// The name of a failed attempt: its BOLT 4 code, or what happened instead.
+fn name_of(cause: &FailureCause) -> String {
+    match cause.code() {
+        Some(code @ FailureCode::Other(_)) => format!("code_{:#06x}", code.to_u16()),
+        Some(code) => code.to_string(),
+        None if matches!(cause, FailureCause::Local(_)) => "own_channel".to_owned(),
+        None => "unreadable_failure".to_owned(),
     }
 }
 
@@ -171,25 +186,50 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    use fulmen::pay::{PaymentFailure, PaymentId, PaymentOutcome, SettledPart};
+    use fulmen_graph::path::{Cost, Route};
+    use fulmen_graph::scoring::Probability;
+    use fulmen_proto::forward::{ChannelRef, LocalFailure};
+    use fulmen_wire::units::PaymentPreimage;
+
     fn seed() -> Seed {
         Seed::new(1, b"")
     }
 
-    fn failure(amount: u64) -> FailedAttempt {
-        FailedAttempt {
-            node: 2,
-            code: Some(FailureCode::TemporaryChannelFailure),
-            name: "temporary_channel_failure".to_owned(),
+    fn failure(amount: u64) -> FailedPart {
+        FailedPart {
+            attempt_id: 1,
+            place: 2,
+            cause: FailureCause::Remote(FailureCode::TemporaryChannelFailure),
             channel: Some(Scid(7)),
             amount: Msat(amount),
             own_spendable: None,
-            intended: false,
         }
     }
 
-    fn outcome(payment: u64, end: End, failures: Vec<FailedAttempt>) -> Outcome {
-        let attempts = failures.len() as u32 + u32::from(matches!(end, End::Succeeded { .. }));
-        Outcome { payment, attempts, latency: Duration::ZERO, end, failures }
+    fn outcome(payment: u64, end: End, failures: Vec<FailedPart>) -> Outcome {
+        let route = Route {
+            hops: Vec::new(),
+            total_amount: Msat(10),
+            fee: Msat(1),
+            total_cltv_blocks: 9,
+            cost: Cost::default(),
+            success: Probability::ONE,
+        };
+        let is_paid = end == End::Succeeded;
+        let settled = is_paid.then_some(SettledPart { attempt_id: 9, route });
+        let attempts = failures.len() as u32 + u32::from(is_paid);
+        let payer = PaymentOutcome {
+            id: PaymentId::new(payment).unwrap(),
+            payment_hash: PaymentHash([1; 32]),
+            result: if is_paid { Ok(PaymentPreimage([1; 32])) } else { Err(PaymentFailure::Abandoned) },
+            attempts,
+            htlcs: attempts,
+            parts_at_once: 1,
+            settled: settled.into_iter().collect(),
+            failures,
+        };
+        Outcome { payment, latency: Duration::ZERO, end, payer }
     }
 
     #[test]
@@ -200,7 +240,7 @@ mod tests {
                 tally.refused(seed().payment_hash(4), Scid(7), Msat(1000), Msat(available));
             }
             tally.refused(seed().payment_hash(4), Scid(8), Msat(1000), Msat(0));
-            tally.resolved(None, outcome(4, End::Failed, vec![failure(1000)]));
+            tally.resolved(None, &outcome(4, End::Failed, vec![failure(1000)]));
             let ordinary = tally.payments().ordinary;
             assert_eq!((ordinary.failed, ordinary.failed_by_balance), (1, explained), "{available:?}");
             assert_eq!(ordinary.attempts_unexplained, 1 - explained);
@@ -209,16 +249,17 @@ mod tests {
 
     #[test]
     fn a_payer_short_of_money_is_explained_by_its_own_balance() {
-        let own = |spendable| FailedAttempt {
-            node: 0,
-            code: None,
+        let local = LocalFailure::UnknownChannel(ChannelRef::Scid(Scid(7)));
+        let own = |spendable| FailedPart {
+            place: 0,
+            cause: FailureCause::Local(local.clone()),
             own_spendable: Some(Msat(spendable)),
             ..failure(50)
         };
         let mut tally = Tally::new(seed());
-        tally.resolved(None, outcome(1, End::Failed, vec![own(49)]));
-        tally.resolved(None, outcome(2, End::Failed, vec![own(50)]));
-        tally.resolved(None, outcome(3, End::Failed, vec![]));
+        tally.resolved(None, &outcome(1, End::Failed, vec![own(49)]));
+        tally.resolved(None, &outcome(2, End::Failed, vec![own(50)]));
+        tally.resolved(None, &outcome(3, End::Failed, vec![]));
         let ordinary = tally.payments().ordinary;
         assert_eq!((ordinary.failed, ordinary.failed_by_balance, ordinary.attempts_unexplained), (3, 2, 1));
         assert_eq!(tally.payments().failures[NO_ROUTE], 1);
@@ -227,9 +268,9 @@ mod tests {
     #[test]
     fn counts_add_up_with_faulty_payments_among_them() {
         let mut tally = Tally::new(seed());
-        tally.resolved(None, outcome(0, End::Succeeded { hops: 3, sent: Msat(10) }, vec![failure(9)]));
-        tally.resolved(Some(FaultKind::FeeShort), outcome(1, End::FailedAsExpected, vec![failure(9)]));
-        tally.resolved(Some(FaultKind::FeeShort), outcome(2, End::FailedOtherwise, vec![failure(9)]));
+        tally.resolved(None, &outcome(0, End::Succeeded, vec![failure(9)]));
+        tally.resolved(Some(FaultKind::FeeShort), &outcome(1, End::FailedAsExpected, vec![failure(9)]));
+        tally.resolved(Some(FaultKind::FeeShort), &outcome(2, End::FailedOtherwise, vec![failure(9)]));
         let (payments, faulty) = (tally.payments(), tally.faulty());
         assert_eq!((payments.sent, payments.succeeded, payments.failed, payments.attempts), (3, 1, 2, 4));
         assert_eq!(payments.failures.values().sum::<u64>(), payments.failed);

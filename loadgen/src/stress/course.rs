@@ -29,9 +29,9 @@ use crate::accounting::{self, ChannelBooks, Ledger};
 use crate::cli::StressArgs;
 use crate::metrics::Metrics;
 use crate::network::node_config;
+use crate::paying::FINAL_CLTV_DELTA;
 use crate::report::{self, ChainFigures, Stage, Throughput};
 use crate::seed::Purpose;
-use crate::sender::FINAL_CLTV_DELTA;
 use crate::treasury::Treasury;
 
 /// Blocks on top of the funding transactions.
@@ -282,7 +282,7 @@ impl<'a> Course<'a> {
         let begun = Instant::now();
         let mut life = Life::start(&self.start).map_err(|cause| StressError::Forwarder { when, cause })?;
         if self.crash.kills > 0 {
-            self.restarts.succeeded(self.begun.elapsed(), begun.elapsed(), 1);
+            self.restarts.succeeded(self.begun.elapsed(), begun.elapsed(), [1].into_iter());
         }
         let missed = self.blocks.iter().filter_map(|event| block_frame(event, life.height));
         let mut frames: Vec<Frame> = missed.collect();
@@ -476,7 +476,7 @@ impl<'a> Course<'a> {
         match failure {
             None => {
                 self.counts.succeeded += 1;
-                self.metrics.succeeded(self.begun.elapsed(), payment.begun.elapsed(), 2);
+                self.metrics.succeeded(self.begun.elapsed(), payment.begun.elapsed(), [2].into_iter());
             }
             Some(reason) => {
                 self.counts.failed += 1;
