@@ -25,6 +25,8 @@ const PAYMENTS_MAX: u64 = 10_000_000;
 const IN_FLIGHT_MAX: u64 = 20_000;
 /// The most attempts one payment may make.
 const ATTEMPTS_MAX: u64 = 1_000;
+/// The most parts one payment may go in: each is an HTLC on some channel of the payer, which has 483 at most.
+const PARTS_MAX: u64 = 100;
 /// The most worker threads.
 const WORKERS_MAX: u64 = 256;
 
@@ -173,6 +175,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "COUNT", default_value = "12", value_parser = attempts)]
     pub(crate) attempts: u32,
 
+    /// In how many parts a payment may go (BOLT 4, "Basic Multi-Part Payments"). Payments are drawn that need several, once
+    /// --amount-msat is above what single channels hold.
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = parts)]
+    pub(crate) max_parts: usize,
+
     /// Channels start with any share of their capacity on either side, which senders do not know. The payments are made
     /// twice, by senders who learn from results and by senders who do not, to tell what learning is worth.
     #[arg(long)]
@@ -221,6 +228,7 @@ Examples:
   loadgen run --topology ba:60,m:3 --payments 10000 --in-flight 400
   loadgen run --topology file:graph.json.gz,core:40 --seed 7 --report out
   loadgen run --deterministic --payments 500
+  loadgen run --max-parts 4 --amount-msat 500000000..6000000000 --payments 500
   loadgen run --chain rpc:http://user:password@127.0.0.1:18443 --payments 200
 
 Exit status: 0 all is well; 1 the run failed or the funds check found something; 2 the command line is wrong.";
@@ -362,6 +370,10 @@ fn attempts(text: &str) -> Result<u32, String> {
     count(text, "attempts", 1..=ATTEMPTS_MAX).map(|number| number as u32)
 }
 
+fn parts(text: &str) -> Result<usize, String> {
+    count(text, "parts", 1..=PARTS_MAX).map(|number| number as usize)
+}
+
 fn workers(text: &str) -> Result<usize, String> {
     count(text, "worker threads", 1..=WORKERS_MAX).map(|number| number as usize)
 }
@@ -440,6 +452,8 @@ mod tests {
             (&["--payments", "99999999999999999999999"], "not a whole number"),
             (&["--in-flight", "0"], "too few"),
             (&["--attempts", "0"], "too few"),
+            (&["--max-parts", "0"], "too few"),
+            (&["--max-parts", "101"], "too many"),
             (&["--amount-msat", "50..10"], "write 10..50"),
             (&["--amount-msat", "0..10"], "at least 1"),
             (&["--amount-msat", "ten"], "no whole number"),

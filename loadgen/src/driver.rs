@@ -313,7 +313,7 @@ impl<'a> Run<'a> {
     }
 
     /// Publishes the graph to the nodes and sets the policies it shows.
-    fn publish(&mut self) -> Result<(), RunError> {
+    fn publish(&mut self) -> Result<Arc<Snapshot>, RunError> {
         let scids: Vec<Scid> = self.channels.iter().map(|channel| channel.scid.unwrap_or_default()).collect();
         self.graph = Arc::new(self.network.graph(&scids)?);
         for (channel, opened) in self.network.channels().iter().zip(&self.channels) {
@@ -322,33 +322,36 @@ impl<'a> Run<'a> {
                 self.exec.post(node, Work::Command(Box::new(Command::SetPolicy { channel_id, policy })));
             }
         }
+        let snapshot = Arc::new(Snapshot::new(&self.graph));
         let routing = Routing {
             graph: Arc::clone(&self.graph),
-            snapshot: Arc::new(Snapshot::new(&self.graph)),
+            snapshot: Arc::clone(&snapshot),
             seed: self.treasury.seed(),
             attempts_max: self.args.attempts,
-            parts_max: 1,
+            parts_max: self.args.max_parts,
             learning: self.learning,
         };
         for node in 0..self.network.nodes() {
             self.exec.post(node, Work::Graph(Box::new(routing.clone())));
         }
-        Ok(())
+        Ok(snapshot)
     }
 
     /// Makes all payments, as many at once as allowed.
     fn pay(&mut self) -> Result<(), RunError> {
         const STAGE: &str = "paying";
-        self.publish()?;
+        let snapshot = self.publish()?;
         let wanted = self.args.payments;
         let bar = self.progress.bar("payments", wanted);
         let (begun, cpu) = (self.exec.now(), self.exec.cpu());
         let wall = Instant::now();
         let graph = Arc::clone(&self.graph);
         let directory = Arc::clone(self.network.directory());
-        let lottery = Lottery::new(self.treasury.seed(), &graph, &directory, self.network.nodes(), self.args);
+        let (seed, nodes) = (self.treasury.seed(), self.network.nodes());
+        let mut lottery = Lottery::new(seed, (&graph, &snapshot), &directory, nodes, self.args);
         let mut live: BTreeMap<u64, (Draw, u64)> = BTreeMap::new();
         let (mut next, mut done) = (0, 0);
+        let mut ticks = Ticks::new(self.exec.now());
         while done < wanted {
             while next < wanted && live.len() < self.args.in_flight {
                 let draw = lottery.draw(next, 0)?;
@@ -356,7 +359,7 @@ impl<'a> Run<'a> {
                 live.insert(next, (draw, 0));
                 next += 1;
             }
-            match self.next(STAGE, done, wanted)? {
+            match self.next_ticking(STAGE, done, wanted, &mut ticks)? {
                 Notice::Outcome(outcome) => {
                     let Some((draw, redraw)) = live.remove(&outcome.payment) else { continue };
                     if outcome.end == End::NoFaultyRoute && redraw < REDRAWS_MAX {
@@ -379,6 +382,38 @@ impl<'a> Run<'a> {
         self.cpu = self.exec.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
         bar.finish();
         Ok(())
+    }
+
+    /// The next notice of a stage in which payments may wait at their payee for parts that do not come: time passes for the
+    /// nodes then, though nothing else happens.
+    fn next_ticking(
+        &mut self,
+        stage: &'static str,
+        done: u64,
+        wanted: u64,
+        ticks: &mut Ticks,
+    ) -> Result<Notice, RunError> {
+        if self.args.max_parts == 1 {
+            return self.next(stage, done, wanted);
+        }
+        loop {
+            let now = self.exec.now();
+            if now.saturating_sub(ticks.last) >= TICK {
+                ticks.last = now;
+                ticks.in_silence += 1;
+                (0..self.network.nodes()).for_each(|node| self.exec.post(node, Work::Tick));
+            }
+            let stalled = |cause| RunError::Stalled { stage, cause, done, wanted };
+            match self.exec.next_within(TICK).map_err(stalled)? {
+                Some(Notice::Trouble { node, what }) => return Err(RunError::Trouble { stage, node, what }),
+                Some(notice) => {
+                    ticks.in_silence = 0;
+                    return Ok(notice);
+                }
+                None if ticks.in_silence > TICKS_IN_SILENCE_MAX => return Err(stalled(Stall::Silent)),
+                None => {}
+            }
+        }
     }
 
     /// Gives payment number `payment`, drawn `redraw` times before, to its payer, and its invoice to its payee.
@@ -487,6 +522,7 @@ impl<'a> Run<'a> {
                 channels_closed: treasury.audit().channels_closed(),
             },
             payments: tally.payments(),
+            parts: tally.parts(),
             faulty: tally.faulty(),
             forwards,
             fees_earned_msat: peers.iter().map(|peer| peer.ledger().earned).sum::<Msat>().0,
@@ -514,6 +550,24 @@ impl<'a> Run<'a> {
         })
     }
 }
+
+/// When the nodes were last told that time has passed.
+struct Ticks {
+    last: Duration,
+    /// How often since the last notice.
+    in_silence: u32,
+}
+
+impl Ticks {
+    const fn new(now: Duration) -> Ticks {
+        Ticks { last: now, in_silence: 0 }
+    }
+}
+
+/// How often nodes are told that time has passed.
+const TICK: Duration = Duration::from_secs(1);
+/// After how many ticks without a notice a run is stalled: payees wait for ten, and then more may be tried.
+const TICKS_IN_SILENCE_MAX: u32 = 60;
 
 /// The channels as the funds check needs them.
 fn books(network: &Network, channels: &[Opened]) -> Vec<ChannelBooks> {
@@ -567,6 +621,7 @@ fn settings(args: &RunArgs, workers: usize) -> report::Settings {
         amount_max_msat: args.amount_msat.max.0,
         faulty_share: args.faulty,
         attempts: args.attempts,
+        max_parts: args.max_parts as u64,
         hidden_liquidity: args.hidden_liquidity,
         deterministic: args.deterministic,
         workers: workers as u64,

@@ -111,6 +111,18 @@ impl<A: Actor> Executor<A> {
         }
     }
 
+    /// The next notice, waited for no longer than `wait`; `None` when there is none by then. Virtual time passes meanwhile
+    /// only as far as nothing happens in it.
+    ///
+    /// # Errors
+    /// When a worker has ended.
+    pub(crate) fn next_within(&mut self, wait: Duration) -> Result<Option<A::Notice>, Stall> {
+        match self {
+            Executor::Threads(threads) => threads.next_within(wait),
+            Executor::Virtual(world) => Ok(world.next_within(wait)),
+        }
+    }
+
     /// The time since the executor began.
     pub(crate) fn now(&self) -> Duration {
         match self {
@@ -231,24 +243,28 @@ impl<A: Actor> Threads<A> {
     }
 
     fn next(&mut self) -> Result<A::Notice, Stall> {
-        let mut silent = Duration::ZERO;
+        self.next_within(STALL)?.ok_or(Stall::Silent)
+    }
+
+    fn next_within(&mut self, wait: Duration) -> Result<Option<A::Notice>, Stall> {
+        let begun = Instant::now();
         loop {
             self.flush()?;
             if let Some(notice) = self.arrived.pop_front() {
-                return Ok(notice);
+                return Ok(Some(notice));
+            }
+            let left = wait.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Ok(None);
             }
             // With posts left over, look again soon; without, only a dead worker needs looking for.
-            let patience = Duration::from_millis(if self.outgoing.is_empty() { 500 } else { 1 });
-            match self.notices.recv_timeout(patience) {
+            let pause = Duration::from_millis(if self.outgoing.is_empty() { 500 } else { 1 });
+            match self.notices.recv_timeout(pause.min(left)) {
                 Ok(batch) => self.arrived.extend(batch),
                 Err(RecvTimeoutError::Disconnected) => return Err(Stall::WorkerLost),
                 Err(RecvTimeoutError::Timeout) => {
-                    silent += patience;
                     if self.workers.iter().any(JoinHandle::is_finished) {
                         return Err(Stall::WorkerLost);
-                    }
-                    if silent >= STALL {
-                        return Err(Stall::Silent);
                     }
                 }
             }
@@ -432,6 +448,22 @@ impl<A: Actor> Virtual<A> {
                 return Ok(notice);
             }
             let Some(Reverse((at, _))) = self.queue.peek().copied() else { return Err(Stall::Idle) };
+            self.now = at;
+            self.instant(at);
+        }
+    }
+
+    fn next_within(&mut self, wait: Duration) -> Option<A::Notice> {
+        let end = self.now + wait;
+        loop {
+            if let Some(notice) = self.arrived.pop_front() {
+                return Some(notice);
+            }
+            let next = self.queue.peek().map(|Reverse((at, _))| *at).filter(|at| *at <= end);
+            let Some(at) = next else {
+                self.now = end;
+                return None;
+            };
             self.now = at;
             self.instant(at);
         }

@@ -32,6 +32,10 @@ const PUSH_PERCENT: std::ops::RangeInclusive<u64> = 45..=55;
 /// would be warier.
 const DUST_EXPOSURE: Msat = Msat(2 * 483 * 354_000);
 
+/// How long a payee waits for the rest of a payment. BOLT 4 asks for a minute at least; here all parts are under way at once
+/// and cross a few nodes of one process, and the run would wait as long for each payment that cannot be completed.
+const MPP_TIMEOUT_MS: u64 = 10_000;
+
 /// A network to be built.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -188,6 +192,7 @@ pub(crate) fn node_config(script: Vec<u8>) -> NodeConfig {
         accept_keysend: false,
         // What a faulty payment is to fail with is foreseen from the policy in force alone.
         policy_grace_ms: 0,
+        mpp_timeout_ms: MPP_TIMEOUT_MS,
         ..NodeConfig::new(ChainHash::REGTEST, Vec::new())
     }
 }

@@ -307,8 +307,7 @@ impl Router for PaymentRouter {
         let query = Query { weights: Weights::FEES, scorer: None, ..request.query.clone() };
         let number = faulty.draw * ROUTES_PER_DRAW + u64::from(request.attempts);
         let mut rng = self.seed.rng(Purpose::Fault, number);
-        let Bent { hops, expected } =
-            fault::bend(&self.graph, &query, faulty.kind, &mut rng)?.ok_or(none)?;
+        let Bent { hops, expected } = fault::bend(&self.graph, &query, faulty.kind, &mut rng)?.ok_or(none)?;
         faulty.expected = Some(expected);
         Ok(vec![fault::route(hops, request.query.height)])
     }

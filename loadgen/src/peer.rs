@@ -41,6 +41,8 @@ pub(crate) enum Work {
     Graph(Box<Routing>),
     /// Make this payment.
     Pay(Order),
+    /// Time has passed: payees fail what has waited too long for the rest of its payment.
+    Tick,
 }
 
 /// What a node tells the driver.
@@ -187,6 +189,7 @@ impl Peer {
             }
             Work::Command(command) => self.command(*command, outbox),
             Work::Graph(routing) => self.paying = Some(PayingSide::new(self.engine.id(), *routing)),
+            Work::Tick => self.engine.tick(),
             Work::Pay(order) => {
                 let steps = self.paying(now, |paying, moment| paying.begin(order, moment));
                 self.steps(steps, outbox);

@@ -35,13 +35,15 @@ pub(crate) struct Report {
     pub(crate) chain: ChainFigures,
     /// All payments, the faulty ones among them.
     pub(crate) payments: Payments,
+    /// In how many parts ordinary payments went.
+    pub(crate) parts: Parts,
     /// The payments made to fail.
     pub(crate) faulty: Faulty,
     /// HTLCs forwarded and fulfilled.
     pub(crate) forwards: u64,
     /// Fees all forwarding nodes earned.
     pub(crate) fees_earned_msat: u64,
-    /// Succeeded payments by the number of channels they crossed.
+    /// Fulfilled parts by the number of channels they crossed; a payment that was not split is one part.
     pub(crate) hops: BTreeMap<u32, u64>,
     /// Payments and forwards a second.
     pub(crate) throughput: Throughput,
@@ -81,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) faulty_share: f64,
     /// `--attempts`.
     pub(crate) attempts: u32,
+    /// `--max-parts`.
+    pub(crate) max_parts: u64,
     /// `--hidden-liquidity`.
     pub(crate) hidden_liquidity: bool,
     /// `--deterministic`.
@@ -158,6 +162,25 @@ impl Ordinary {
     pub(crate) fn first_attempt_share(&self) -> f64 {
         self.succeeded_at_once as f64 / self.sent.max(1) as f64
     }
+}
+
+/// In how many parts ordinary payments went.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Parts {
+    /// Payments with several parts in flight at once, whatever became of them.
+    pub(crate) tried_split: u64,
+    /// Succeeded payments that were fulfilled in several parts.
+    pub(crate) split: u64,
+    /// The same as a share of succeeded payments; zero without one.
+    pub(crate) split_share: f64,
+    /// Succeeded payments by the number of their parts.
+    pub(crate) by_count: BTreeMap<u64, u64>,
+    /// The parts of succeeded payments: all were fulfilled.
+    pub(crate) fulfilled: u64,
+    /// HTLCs of succeeded payments that failed and were sent again.
+    pub(crate) retries: u64,
+    /// `retries` over `fulfilled`; zero without a part.
+    pub(crate) retries_per_part: f64,
 }
 
 /// Shares of ordinary payments that succeeded with their first attempt, in two runs of the same seed.
@@ -426,6 +449,7 @@ mod tests {
                 amount_max_msat: 9,
                 faulty_share: 0.5,
                 attempts: 4,
+                max_parts: 2,
                 hidden_liquidity: false,
                 deterministic: false,
                 workers: 2,
@@ -453,6 +477,15 @@ mod tests {
                     attempts_failed_by_balance: 2,
                     attempts_unexplained: 0,
                 },
+            },
+            parts: Parts {
+                tried_split: 1,
+                split: 1,
+                split_share: 0.5,
+                by_count: BTreeMap::from([(1, 1), (2, 1)]),
+                fulfilled: 3,
+                retries: 1,
+                retries_per_part: 1.0 / 3.0,
             },
             faulty: Faulty {
                 sent: 1,
@@ -510,6 +543,9 @@ mod tests {
             "/payments/failures/fee_insufficient",
             "/learning/first_attempt_with",
             "/learning/first_attempt_without",
+            "/parts/split_share",
+            "/parts/by_count/2",
+            "/parts/retries_per_part",
             "/faulty/sent",
             "/faulty/as_expected",
             "/forwards",

@@ -7,8 +7,10 @@
 //! balances.
 
 use fulmen_graph::ChannelGraph;
+use fulmen_graph::path::multi::PartFinder;
 use fulmen_graph::path::plain::find;
-use fulmen_graph::path::{Knowledge, Query};
+use fulmen_graph::path::{FirstHop, Knowledge, Query};
+use fulmen_graph::snapshot::Snapshot;
 use fulmen_topology::{BuildError, Spec, SpecError, Topology};
 use fulmen_wire::units::{Msat, NodeId};
 use rand::RngExt;
@@ -17,8 +19,8 @@ use thiserror::Error;
 use crate::cli::{AmountRange, RunArgs};
 use crate::fault::FaultKind;
 use crate::network::Directory;
-use crate::seed::{Purpose, Seed};
 use crate::paying::FINAL_CLTV_DELTA;
+use crate::seed::{Purpose, Seed};
 
 /// The most nodes a run can have: each is an engine of its own.
 const NODES_MAX: usize = 2_000;
@@ -93,29 +95,42 @@ pub(crate) struct Draw {
 pub(crate) struct Lottery<'a> {
     seed: Seed,
     graph: &'a ChannelGraph,
+    snapshot: &'a Snapshot,
     directory: &'a Directory,
     nodes: usize,
     range: AmountRange,
     faulty_share: f64,
+    parts_max: usize,
+    finder: PartFinder,
 }
 
 impl<'a> Lottery<'a> {
     /// Draws from `seed` for this network.
     pub(crate) fn new(
         seed: Seed,
-        graph: &'a ChannelGraph,
+        (graph, snapshot): (&'a ChannelGraph, &'a Snapshot),
         directory: &'a Directory,
         nodes: usize,
         args: &RunArgs,
     ) -> Lottery<'a> {
-        Lottery { seed, graph, directory, nodes, range: args.amount_msat, faulty_share: args.faulty }
+        Lottery {
+            seed,
+            graph,
+            snapshot,
+            directory,
+            nodes,
+            range: args.amount_msat,
+            faulty_share: args.faulty,
+            parts_max: args.max_parts,
+            finder: PartFinder::new(),
+        }
     }
 
     /// Payment number `payment`; `redraw` tells apart the draws for one payment, as when a fault found no route.
     ///
     /// # Errors
     /// When no pair has a route.
-    pub(crate) fn draw(&self, payment: u64, redraw: u64) -> Result<Draw, ScenarioError> {
+    pub(crate) fn draw(&mut self, payment: u64, redraw: u64) -> Result<Draw, ScenarioError> {
         let fault = self.fault(payment, redraw);
         let mut rng = self.seed.rng(Purpose::Payment, payment | redraw << 40);
         for _ in 0..DRAWS_MAX {
@@ -123,7 +138,9 @@ impl<'a> Lottery<'a> {
             let to_index = (from + rng.random_range(1..self.nodes)) % self.nodes;
             let amount = Msat(rng.random_range(self.range.min.0..=self.range.max.0));
             let to = self.directory.id(to_index);
-            if self.has_route(self.directory.id(from), to, amount) {
+            // Where a faulty payment fails is foreseen for one route.
+            let parts_max = if fault.is_some() { 1 } else { self.parts_max };
+            if self.has_route(self.directory.id(from), to, amount, parts_max) {
                 return Ok(Draw { from, to, to_index, amount, fault });
             }
         }
@@ -139,15 +156,16 @@ impl<'a> Lottery<'a> {
             .then(|| FaultKind::ALL[((nth + redraw / DRAWS_PER_KIND) % kinds) as usize])
     }
 
-    fn has_route(&self, from: NodeId, to: NodeId, amount: Msat) -> bool {
+    fn has_route(&mut self, from: NodeId, to: NodeId, amount: Msat, parts_max: usize) -> bool {
         let mut knowledge = Knowledge::default();
         // The payer's own public limits do not bind it; what it can spend does, and that is a matter of balance.
         let own = self.graph.channels_of(from).map(|channel| {
             let spendable = channel.capacity().to_msat();
-            (channel.scid(), fulmen_graph::path::FirstHop { spendable, htlc_minimum: Msat(1) })
+            (channel.scid(), FirstHop { spendable, htlc_minimum: Msat(1) })
         });
         knowledge.first_hops = Some(own.collect());
         let query = Query { final_cltv_delta: FINAL_CLTV_DELTA, ..Query::new(from, to, amount, &knowledge) };
         find(self.graph, &query).is_ok()
+            || parts_max > 1 && self.finder.find(self.snapshot, &query, parts_max).is_ok()
     }
 }

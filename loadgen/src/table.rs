@@ -86,6 +86,22 @@ fn payments(table: &mut Table, report: &Report) {
             count(ordinary.attempts_failed_by_balance)
         ),
     );
+    if report.settings.max_parts > 1 {
+        let parts = &report.parts;
+        let split: u64 =
+            parts.by_count.iter().filter(|(count, _)| **count > 1).map(|(count, n)| count * n).sum();
+        table.row(
+            "  in parts",
+            &format!(
+                "{} of {} succeeded payments were split ({}), into {:.1} parts each; {:.2} retries a part",
+                count(parts.split),
+                count(ordinary.succeeded),
+                percent(parts.split, ordinary.succeeded),
+                split as f64 / parts.split.max(1) as f64,
+                parts.retries_per_part
+            ),
+        );
+    }
     if let Some(learning) = &report.learning {
         table.row(
             "  at once",

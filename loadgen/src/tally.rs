@@ -7,14 +7,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use fulmen::pay::{FailedPart, FailureCause};
+use fulmen::pay::{FailedPart, FailureCause, PaymentOutcome};
 use fulmen_proto::onion::FailureCode;
 use fulmen_wire::units::{Msat, PaymentHash, Scid};
 
 use crate::digest::Fate;
 use crate::fault::FaultKind;
 use crate::paying::{End, Outcome};
-use crate::report::{Faulty, FaultyKind, Ordinary, Payments};
+use crate::report::{Faulty, FaultyKind, Ordinary, Parts, Payments};
 use crate::seed::Seed;
 
 /// The name of a failed payment for which not one attempt could be made.
@@ -33,6 +33,7 @@ pub(crate) struct Tally {
     faulty: BTreeMap<&'static str, FaultyKind>,
     ordinary_succeeded: u64,
     ordinary_succeeded_at_once: u64,
+    parts: Parts,
     /// Ordinary payments that failed, and every failed attempt of an ordinary payment.
     ordinary_failed: Vec<u64>,
     ordinary_attempts: Vec<(u64, FailedPart)>,
@@ -53,6 +54,7 @@ impl Tally {
             faulty: BTreeMap::new(),
             ordinary_succeeded: 0,
             ordinary_succeeded_at_once: 0,
+            parts: Parts::default(),
             ordinary_failed: Vec::new(),
             ordinary_attempts: Vec::new(),
             refusals: HashMap::new(),
@@ -73,7 +75,9 @@ impl Tally {
             *self.attempt_failures.entry(name_of(&failure.cause)).or_default() += 1;
         }
         let succeeded = outcome.end == End::Succeeded;
-        let last = payer.failures.last();
+        // A part that its payee gave back because another was missing says nothing: that other one does.
+        let is_cause = |failure: &&FailedPart| failure.cause.code() != Some(FailureCode::MppTimeout);
+        let last = payer.failures.iter().rfind(is_cause).or(payer.failures.last());
         if succeeded {
             self.succeeded += 1;
         } else {
@@ -92,7 +96,8 @@ impl Tally {
                 if !succeeded {
                     self.ordinary_failed.push(payment);
                 }
-                let failures = payer.failures.iter().cloned();
+                self.count_parts(succeeded, payer);
+                let failures = payer.failures.iter().filter(is_cause).cloned();
                 self.ordinary_attempts.extend(failures.map(|failure| (payment, failure)));
             }
         }
@@ -109,6 +114,28 @@ impl Tally {
             sent: payer.sent(),
         };
         self.fates.insert(payment, fate);
+    }
+
+    fn count_parts(&mut self, succeeded: bool, payer: &PaymentOutcome) {
+        let parts = &mut self.parts;
+        parts.tried_split += u64::from(payer.parts_at_once > 1);
+        if succeeded {
+            let count = payer.settled.len() as u64;
+            parts.split += u64::from(count > 1);
+            *parts.by_count.entry(count).or_default() += 1;
+            parts.fulfilled += count;
+            parts.retries += payer.failures.len() as u64;
+        }
+    }
+
+    /// In how many parts ordinary payments went.
+    pub(crate) fn parts(&self) -> Parts {
+        let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+        Parts {
+            split_share: share(self.parts.split, self.ordinary_succeeded),
+            retries_per_part: share(self.parts.retries, self.parts.fulfilled),
+            ..self.parts.clone()
+        }
     }
 
     /// How each payment ended, by its number.
@@ -186,7 +213,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    use fulmen::pay::{PaymentFailure, PaymentId, PaymentOutcome, SettledPart};
+    use fulmen::pay::{PaymentFailure, PaymentId, SettledPart};
     use fulmen_graph::path::{Cost, Route};
     use fulmen_graph::scoring::Probability;
     use fulmen_proto::forward::{ChannelRef, LocalFailure};

@@ -118,6 +118,37 @@ fn the_same_seed_gives_the_same_digest_and_another_does_not() {
 }
 
 #[test]
+fn payments_above_single_channels_go_in_parts() {
+    // Each side of a channel holds half a million satoshi: most of these payments need several.
+    let flags = [
+        "--deterministic",
+        "--max-parts",
+        "4",
+        "--topology",
+        "ba:8,m:3,economy:flat,capacity:1000000",
+        "--payments",
+        "60",
+        "--amount-msat",
+        "200000000..1200000000",
+        "--in-flight",
+        "4",
+        "--faulty",
+        "0.1",
+    ];
+    let first = report(&flags);
+    assert_sound(&first);
+    let (split, succeeded) = (number(&first, "/parts/split"), number(&first, "/payments/ordinary/succeeded"));
+    assert!(split > 5, "{}", first["parts"]);
+    let by_count = first["parts"]["by_count"].as_object().expect("an object");
+    let counted = |number: u64| by_count.values().filter_map(Value::as_u64).sum::<u64>() == number;
+    assert!(counted(succeeded), "{}", first["parts"]);
+    assert!(by_count.keys().all(|count| count.parse::<u64>().is_ok_and(|count| (1..=4).contains(&count))));
+    assert_eq!(report(&flags)["digest"], first["digest"], "the same seed gives the same payments");
+    let flags = flags.map(|flag| if flag == "--deterministic" { "--quiet" } else { flag });
+    assert_sound(&report(&flags));
+}
+
+#[test]
 fn payments_too_large_for_balances_fail_and_are_explained() {
     // The middle channel runs dry one way or the other: balances, and nothing else, make payments fail.
     let flags =
