@@ -1,9 +1,12 @@
 //! The run itself: build, fund, open, pay, close, check.
 //!
-//! Owns: the order of the stages, what each waits for, and the collection of what the report shows. Does not know how
-//! nodes work inside, nor how they are run.
+//! Owns: the order of the stages, and what each waits for. A stage gives what the next one needs: the funded nodes
+//! ([`LiveNetwork`]), their channels ([`OpenChannels`]), the results of the payments ([`Paid`]), and from all of it the
+//! report (`summary`). Does not know how nodes work inside, nor how they are run.
 //!
 //! Invariant: a stage ends when all it began is over; the funds check comes last and reads the chain, not the nodes.
+
+mod summary;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,30 +15,25 @@ use std::time::{Duration, Instant};
 use bitcoin::hashes::Hash;
 use fulmen::chain::ChainEvent;
 use fulmen::runtime::StartError;
-use fulmen_graph::ChannelGraph;
 use fulmen_graph::snapshot::Snapshot;
 use fulmen_proto::forward::{Command, ExpectedPayment, OpenChannel};
 use fulmen_topology::ConversionError;
 use fulmen_wire::units::{ChannelId, Msat, Scid};
 use thiserror::Error;
 
-use crate::accounting::{self, ChannelBooks};
 use crate::cli::RunArgs;
-use crate::digest::RunDigest;
 use crate::exec::{Executor, Stall};
 use crate::metrics::Metrics;
-use crate::network::{self, Network};
-use crate::paying::{DRAWS_PER_PAYMENT, End, FINAL_CLTV_DELTA, Order, Outcome, Routing};
-use crate::peer::{Notice, Peer, Work};
+use crate::network::{self, FUNDING_BLOCKS, Network};
+use crate::paying::{DRAWS_PER_PAYMENT, End, FINAL_CLTV_DELTA, Order, Routing};
 use crate::progress::Progress;
-use crate::report::{self, Crypto, Report, Stage};
-use crate::scenario::{self, Draw, Lottery, ScenarioError};
+use crate::report::{self, Report};
+use crate::scenario::{self, DrawnPayment, PaymentDraw, ScenarioError};
 use crate::seed::Purpose;
+use crate::sim_node::{Notice, SimNode, Work};
+use crate::stage::StageClock;
 use crate::tally::Tally;
 use crate::treasury::{Treasury, TreasuryError};
-
-/// Blocks mined on top of the funding transactions: enough for any `minimum_depth` of the run.
-const FUNDING_BLOCKS: u32 = 6;
 
 /// Why a run came to nothing.
 #[derive(Debug, Error)]
@@ -104,7 +102,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Report, RunError> {
     Ok(report)
 }
 
-/// One run, by senders who learn from the results of payments or do not.
+/// One run, by payers who learn from the results of payments or do not.
 fn once(args: &RunArgs, learning: bool) -> Result<Report, RunError> {
     let begun = Instant::now();
     let progress = Progress::new(args.quiet || args.json);
@@ -114,121 +112,96 @@ fn once(args: &RunArgs, learning: bool) -> Result<Report, RunError> {
     let topology = scenario::topology(args)?;
     let treasury = Treasury::open(&args.chain, args.seed)?;
     let network = Network::new(topology, &treasury.seed(), args.hidden_liquidity);
-    let mut run = Run::new(args, learning, network, treasury, progress)?;
-    run.stage("endowing", Run::endow)?;
-    run.stage("opening", Run::open)?;
-    run.stage("paying", Run::pay)?;
-    run.stage("closing", Run::close)?;
-    run.finish(begun)
+    let mut clock = StageClock::default();
+    let mut live = clock.time("funding wallets", || LiveNetwork::start(args, network, treasury, progress))?;
+    let mut channels = clock.time("opening", || live.open())?;
+    let mut paid = clock.time("paying", || live.pay(&channels, learning))?;
+    clock.time("closing", || live.close(&mut channels, &mut paid.tally))?;
+    live.report(&channels, &paid, clock.into_stages(), begun)
 }
 
-/// A run in the making.
-struct Run<'a> {
+/// How many threads the nodes are spread over.
+fn workers(args: &RunArgs, nodes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if args.deterministic { 1 } else { args.workers.unwrap_or(cores).min(nodes) }
+}
+
+/// A network whose nodes run, with coins in their wallets and connections to their peers.
+struct LiveNetwork<'a> {
     args: &'a RunArgs,
-    learning: bool,
     network: Network,
     treasury: Treasury,
-    exec: Executor<Peer>,
+    exec: Executor<SimNode>,
     progress: Progress,
-    channels: Vec<Opened>,
-    by_id: HashMap<ChannelId, usize>,
-    graph: Arc<ChannelGraph>,
-    tally: Tally,
-    metrics: Metrics,
-    cpu: Option<Duration>,
-    paying: Duration,
-    stages: Vec<Stage>,
 }
 
-/// What is known of a channel once it is open.
+/// The channels of the network, once each is open.
+struct OpenChannels {
+    /// In the order the network plans them.
+    list: Vec<Opened>,
+    /// Their places in `list`.
+    by_id: HashMap<ChannelId, usize>,
+}
+
+/// A channel that is open, and later closed.
 #[derive(Clone, Debug, Default)]
 struct Opened {
     id: Option<ChannelId>,
     scid: Option<Scid>,
-    /// How many of its two nodes say that it is ready.
-    ready: u8,
-    /// What opener and acceptor held at the end.
+    /// The balances of opener and acceptor when it was closed.
     balances: [Option<Msat>; 2],
 }
 
-impl<'a> Run<'a> {
-    fn new(
-        args: &'a RunArgs,
-        learning: bool,
-        network: Network,
-        treasury: Treasury,
-        progress: Progress,
-    ) -> Result<Run<'a>, RunError> {
-        let channels = vec![Opened::default(); network.channels().len()];
-        // The nodes are made when their wallets are: an executor without actors stands in until then.
-        let exec = Executor::virtual_time(Vec::new(), treasury.seed().rng(Purpose::Network, 0));
-        Ok(Run {
-            args,
-            learning,
-            network,
-            exec,
-            progress,
-            channels,
-            by_id: HashMap::new(),
-            graph: Arc::new(ChannelGraph::new()),
-            tally: Tally::new(treasury.seed()),
-            treasury,
-            metrics: Metrics::new(),
-            cpu: None,
-            paying: Duration::ZERO,
-            stages: Vec::new(),
-        })
-    }
+/// The results of the payments stage.
+struct Paid {
+    tally: Tally,
+    metrics: Metrics,
+    /// Processor time, where the system reports it.
+    cpu: Option<Duration>,
+    wall: Duration,
+}
 
-    fn stage(
-        &mut self,
-        name: &'static str,
-        run: impl FnOnce(&mut Run<'a>) -> Result<(), RunError>,
-    ) -> Result<(), RunError> {
-        let begun = Instant::now();
-        run(self)?;
-        self.stages.push(Stage { name, wall_s: begun.elapsed().as_secs_f64() });
-        Ok(())
-    }
-
-    fn workers(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        if self.args.deterministic { 1 } else { self.args.workers.unwrap_or(cores).min(self.network.nodes()) }
-    }
-
+impl<'a> LiveNetwork<'a> {
     /// Gives every node its coins, starts the nodes, and connects those that will share a channel.
-    fn endow(&mut self) -> Result<(), RunError> {
-        let blocks = self.treasury.endow(self.network.nodes(), self.network.coins())?;
+    fn start(
+        args: &'a RunArgs,
+        network: Network,
+        mut treasury: Treasury,
+        progress: Progress,
+    ) -> Result<LiveNetwork<'a>, RunError> {
+        let blocks = treasury.fund_wallets(network.nodes(), network.coins())?;
         let node = |index: usize| {
-            let config = network::node_config(self.treasury.script_of(index).to_bytes());
-            let directory = self.args.store.as_ref().map(|store| store.join(format!("node-{index}")));
-            let nodes = Arc::clone(self.network.directory());
-            Peer::new(index, (self.network.seed_of(index), config), directory, nodes)
+            let config = network::node_config(treasury.script_of(index).to_bytes());
+            let directory = args.store.as_ref().map(|store| store.join(format!("node-{index}")));
+            let nodes = Arc::clone(network.directory());
+            SimNode::new(index, (network.seed_of(index), config), directory, nodes)
                 .map_err(|error| RunError::Start { node: index, error })
         };
-        let peers = (0..self.network.nodes()).map(node).collect::<Result<_, _>>()?;
-        self.exec = if self.args.deterministic {
-            Executor::virtual_time(peers, self.treasury.seed().rng(Purpose::Network, 0))
+        let nodes = (0..network.nodes()).map(node).collect::<Result<_, _>>()?;
+        let workers = workers(args, network.nodes());
+        let exec = if args.deterministic {
+            Executor::virtual_time(nodes, treasury.seed().rng(Purpose::Network, 0))
         } else {
-            Executor::threads(peers, self.workers()).map_err(RunError::Threads)?
+            Executor::threads(nodes, workers).map_err(RunError::Threads)?
         };
-        self.tell(&blocks);
+        let mut live = LiveNetwork { args, network, treasury, exec, progress };
+        live.tell(&blocks);
         let mut met = HashSet::new();
-        for channel in self.network.channels() {
+        for channel in live.network.channels() {
             let (one, other) = (channel.opener.min(channel.acceptor), channel.opener.max(channel.acceptor));
             if met.insert((one, other)) {
-                self.exec.post(one, Work::Connect(other));
-                self.exec.post(other, Work::Connect(one));
+                live.exec.post(one, Work::Connect(other));
+                live.exec.post(other, Work::Connect(one));
             }
         }
         let wanted = 2 * met.len() as u64;
         let mut connected = 0;
         while connected < wanted {
-            if let Notice::Connected = self.next("connecting nodes", connected, wanted)? {
+            if let Notice::Connected = live.next("connecting nodes", connected, wanted)? {
                 connected += 1;
             }
         }
-        Ok(())
+        Ok(live)
     }
 
     /// Tells every node about new blocks.
@@ -249,9 +222,9 @@ impl<'a> Run<'a> {
     }
 
     /// Opens every channel: the negotiation, the funding transactions, the blocks, and both sides' `channel_ready`.
-    fn open(&mut self) -> Result<(), RunError> {
+    fn open(&mut self) -> Result<OpenChannels, RunError> {
         const STAGE: &str = "opening channels";
-        let wanted = self.channels.len() as u64;
+        let wanted = self.network.channels().len() as u64;
         let bar = self.progress.bar("funding", wanted);
         for (index, channel) in self.network.channels().iter().enumerate() {
             let open = OpenChannel {
@@ -280,24 +253,25 @@ impl<'a> Run<'a> {
             }
         }
         let blocks = self.treasury.mine(FUNDING_BLOCKS)?;
-        self.place(&blocks);
+        let mut channels = self.locate(&blocks);
         self.tell(&blocks);
         let mut ready = 0;
         while ready < 2 * wanted {
             if let Notice::ChannelReady { channel_id, scid } = self.next(STAGE, ready / 2, wanted)? {
-                if let Some(channel) = self.by_id.get(&channel_id).map(|index| &mut self.channels[*index]) {
-                    channel.scid = Some(scid);
-                    channel.ready += 1;
+                if let Some(index) = channels.by_id.get(&channel_id) {
+                    channels.list[*index].scid = Some(scid);
                 }
                 ready += 1;
             }
         }
         bar.finish();
-        Ok(())
+        Ok(channels)
     }
 
-    /// Finds each channel's id and place from the blocks that hold its funding output.
-    fn place(&mut self, blocks: &[Arc<ChainEvent>]) {
+    /// Finds each channel's id from the blocks that hold its funding output.
+    fn locate(&self, blocks: &[Arc<ChainEvent>]) -> OpenChannels {
+        let list = vec![Opened::default(); self.network.channels().len()];
+        let mut channels = OpenChannels { list, by_id: HashMap::new() };
         for event in blocks {
             let ChainEvent::Connected { block, .. } = &**event else { continue };
             for transaction in &block.txdata {
@@ -305,56 +279,57 @@ impl<'a> Run<'a> {
                 for (output, channel) in self.treasury.audit().fundings_in(transaction) {
                     let wire = fulmen_wire::units::Txid(txid.to_byte_array());
                     let id = ChannelId::from_funding(wire, output);
-                    self.channels[channel].id = Some(id);
-                    self.by_id.insert(id, channel);
+                    channels.list[channel].id = Some(id);
+                    channels.by_id.insert(id, channel);
                 }
             }
         }
+        channels
     }
 
-    /// Publishes the graph to the nodes and sets the policies it shows.
-    fn publish(&mut self) -> Result<Arc<Snapshot>, RunError> {
-        let scids: Vec<Scid> = self.channels.iter().map(|channel| channel.scid.unwrap_or_default()).collect();
-        self.graph = Arc::new(self.network.graph(&scids)?);
-        for (channel, opened) in self.network.channels().iter().zip(&self.channels) {
+    /// Gives the nodes the public graph and sets the policies it shows.
+    fn publish(&mut self, channels: &OpenChannels, learning: bool) -> Result<Routing, RunError> {
+        let scids: Vec<Scid> = channels.list.iter().map(|channel| channel.scid.unwrap_or_default()).collect();
+        let graph = Arc::new(self.network.graph(&scids)?);
+        for (channel, opened) in self.network.channels().iter().zip(&channels.list) {
             let Some(channel_id) = opened.id else { continue };
             for (node, policy) in [channel.opener, channel.acceptor].into_iter().zip(channel.policies) {
                 self.exec.post(node, Work::Command(Box::new(Command::SetPolicy { channel_id, policy })));
             }
         }
-        let snapshot = Arc::new(Snapshot::new(&self.graph));
         let routing = Routing {
-            graph: Arc::clone(&self.graph),
-            snapshot: Arc::clone(&snapshot),
+            snapshot: Arc::new(Snapshot::new(&graph)),
+            graph,
             seed: self.treasury.seed(),
             attempts_max: self.args.attempts,
             parts_max: self.args.max_parts,
-            learning: self.learning,
+            learning,
         };
         for node in 0..self.network.nodes() {
             self.exec.post(node, Work::Graph(Box::new(routing.clone())));
         }
-        Ok(snapshot)
+        Ok(routing)
     }
 
     /// Makes all payments, as many at once as allowed.
-    fn pay(&mut self) -> Result<(), RunError> {
+    fn pay(&mut self, channels: &OpenChannels, learning: bool) -> Result<Paid, RunError> {
         const STAGE: &str = "paying";
-        let snapshot = self.publish()?;
+        let routing = self.publish(channels, learning)?;
         let wanted = self.args.payments;
         let bar = self.progress.bar("payments", wanted);
         let (begun, cpu) = (self.exec.now(), self.exec.cpu());
         let wall = Instant::now();
-        let graph = Arc::clone(&self.graph);
         let directory = Arc::clone(self.network.directory());
         let (seed, nodes) = (self.treasury.seed(), self.network.nodes());
-        let mut lottery = Lottery::new(seed, (&graph, &snapshot), &directory, nodes, self.args);
-        let mut live: BTreeMap<u64, (Draw, u64)> = BTreeMap::new();
+        let mut draws =
+            PaymentDraw::new(seed, (&routing.graph, &routing.snapshot), &directory, nodes, self.args);
+        let mut live: BTreeMap<u64, (DrawnPayment, u64)> = BTreeMap::new();
         let (mut next, mut done) = (0, 0);
-        let mut ticks = Ticks::new(self.exec.now());
+        let mut ticks = Ticks::new(begun);
+        let (mut tally, mut metrics) = (Tally::new(seed), Metrics::new());
         while done < wanted {
             while next < wanted && live.len() < self.args.in_flight {
-                let draw = lottery.draw(next, 0)?;
+                let draw = draws.draw(next, 0)?;
                 self.hand_over(next, 0, &draw);
                 live.insert(next, (draw, 0));
                 next += 1;
@@ -363,25 +338,26 @@ impl<'a> Run<'a> {
                 Notice::Outcome(outcome) => {
                     let Some((draw, redraw)) = live.remove(&outcome.payment) else { continue };
                     if outcome.end == End::NoFaultyRoute && redraw < REDRAWS_MAX {
-                        let again = lottery.draw(outcome.payment, redraw + 1)?;
+                        let again = draws.draw(outcome.payment, redraw + 1)?;
                         self.hand_over(outcome.payment, redraw + 1, &again);
                         live.insert(outcome.payment, (again, redraw + 1));
                         continue;
                     }
                     done += 1;
-                    self.resolved(&draw, &outcome, begun);
+                    metrics.resolved(self.exec.now().saturating_sub(begun), &outcome);
+                    tally.resolved(draw.fault, &outcome);
                     bar.inc(1);
                 }
                 Notice::Refused { payment_hash, scid, amount, available } => {
-                    self.tally.refused(payment_hash, scid, amount, available);
+                    tally.refused(payment_hash, scid, amount, available);
                 }
                 _ => {}
             }
         }
-        self.paying = wall.elapsed();
-        self.cpu = self.exec.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
+        let wall = wall.elapsed();
+        let cpu = self.exec.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
         bar.finish();
-        Ok(())
+        Ok(Paid { tally, metrics, cpu, wall })
     }
 
     /// The next notice of a stage in which payments may wait at their payee for parts that do not come: time passes for the
@@ -417,7 +393,7 @@ impl<'a> Run<'a> {
     }
 
     /// Gives payment number `payment`, drawn `redraw` times before, to its payer, and its invoice to its payee.
-    fn hand_over(&mut self, payment: u64, redraw: u64, draw: &Draw) {
+    fn hand_over(&mut self, payment: u64, redraw: u64, draw: &DrawnPayment) {
         let seed = self.treasury.seed();
         // A faulty payment needs no invoice: it fails before its payee, or because its payee knows none.
         if draw.fault.is_none() {
@@ -436,24 +412,12 @@ impl<'a> Run<'a> {
         self.exec.post(draw.from, Work::Pay(order));
     }
 
-    fn resolved(&mut self, draw: &Draw, outcome: &Outcome, begun: Duration) {
-        let at = self.exec.now().saturating_sub(begun);
-        if outcome.end == End::Succeeded {
-            let parts = outcome.payer.settled.iter();
-            let hops = parts.map(|part| u32::try_from(part.route.hops.len()).unwrap_or(u32::MAX));
-            self.metrics.succeeded(at, outcome.latency, hops);
-        } else {
-            self.metrics.failed(at);
-        }
-        self.tally.resolved(draw.fault, outcome);
-    }
-
     /// Closes every channel by agreement and mines the closings.
-    fn close(&mut self) -> Result<(), RunError> {
+    fn close(&mut self, channels: &mut OpenChannels, tally: &mut Tally) -> Result<(), RunError> {
         const STAGE: &str = "closing channels";
-        let wanted = self.channels.len() as u64;
+        let wanted = channels.list.len() as u64;
         let bar = self.progress.bar("closing", wanted);
-        for (channel, opened) in self.network.channels().iter().zip(&self.channels) {
+        for (channel, opened) in self.network.channels().iter().zip(&channels.list) {
             let Some(channel_id) = opened.id else { continue };
             let close = Command::CloseChannel { channel_id, script: None };
             self.exec.post(channel.opener, Work::Command(Box::new(close)));
@@ -463,9 +427,9 @@ impl<'a> Run<'a> {
             match self.next(STAGE, closed / 2, wanted)? {
                 Notice::ChannelClosed { node, channel_id, balance } => {
                     closed += 1;
-                    if let Some(index) = self.by_id.get(&channel_id) {
+                    if let Some(index) = channels.by_id.get(&channel_id) {
                         let acceptor = usize::from(self.network.channels()[*index].acceptor == node);
-                        self.channels[*index].balances[acceptor] = balance;
+                        channels.list[*index].balances[acceptor] = balance;
                     }
                 }
                 Notice::Broadcast(transaction) => {
@@ -475,7 +439,7 @@ impl<'a> Run<'a> {
                     }
                 }
                 Notice::Refused { payment_hash, scid, amount, available } => {
-                    self.tally.refused(payment_hash, scid, amount, available);
+                    tally.refused(payment_hash, scid, amount, available);
                 }
                 _ => {}
             }
@@ -484,70 +448,6 @@ impl<'a> Run<'a> {
         self.tell(&blocks);
         bar.finish();
         Ok(())
-    }
-
-    /// Checks the funds and writes everything down.
-    fn finish(self, begun: Instant) -> Result<Report, RunError> {
-        let workers = self.workers();
-        let Run { args, network, treasury, exec, channels, tally, metrics, cpu, paying, stages, .. } = self;
-        let peers = exec.finish().map_err(|cause| RunError::Stalled {
-            stage: "ending",
-            cause,
-            done: 0,
-            wanted: 0,
-        })?;
-        let books = books(&network, &channels);
-        let funds = check_funds(&treasury, &peers, &books);
-        let digest =
-            RunDigest { fates: tally.fates(), channels: &books, funds: &funds, txids: treasury.txids() }
-                .hex();
-        let forwards: u64 = peers.iter().map(|peer| peer.ledger().forwards).sum();
-        let seconds = paying.as_secs_f64().max(1e-9);
-        let cpu = cpu.map(|cpu| cpu.as_secs_f64());
-        Ok(Report {
-            schema: report::SCHEMA,
-            version: env!("CARGO_PKG_VERSION"),
-            seed: args.seed,
-            settings: settings(args, workers),
-            topology: report::Topology {
-                spec: args.topology.clone(),
-                nodes: network.nodes() as u64,
-                channels: channels.len() as u64,
-                capacity_sat: network.capacity().0,
-            },
-            chain: report::ChainFigures {
-                backend: args.chain.to_string(),
-                blocks: treasury.blocks(),
-                channels_opened: treasury.audit().channels_opened(),
-                channels_closed: treasury.audit().channels_closed(),
-            },
-            payments: tally.payments(),
-            parts: tally.parts(),
-            faulty: tally.faulty(),
-            forwards,
-            fees_earned_msat: peers.iter().map(|peer| peer.ledger().earned).sum::<Msat>().0,
-            hops: metrics.hops(),
-            throughput: report::Throughput {
-                payments_per_s: args.payments as f64 / seconds,
-                forwards_per_s: forwards as f64 / seconds,
-            },
-            latency_us: metrics.latency(),
-            learning: None,
-            funds,
-            crypto: peers.iter().map(Peer::crypto).fold(Crypto::default(), Crypto::plus),
-            cpu: report::Cpu {
-                nodes_s: cpu,
-                us_per_forward: cpu.filter(|_| forwards > 0).map(|cpu| cpu * 1e6 / forwards as f64),
-            },
-            digest,
-            stages,
-            wall_s: begun.elapsed().as_secs_f64(),
-            plots: report::Plots {
-                latency: metrics.latency_buckets(),
-                timeline: metrics.timeline(),
-                edges: edges(&network),
-            },
-        })
     }
 }
 
@@ -569,61 +469,6 @@ const TICK: Duration = Duration::from_secs(1);
 /// After how many ticks without a notice a run is stalled: payees wait for ten, and then more may be tried.
 const TICKS_IN_SILENCE_MAX: u32 = 60;
 
-/// The channels as the funds check needs them.
-fn books(network: &Network, channels: &[Opened]) -> Vec<ChannelBooks> {
-    let pairs = network.channels().iter().zip(channels);
-    pairs
-        .map(|(planned, opened)| ChannelBooks {
-            opener: planned.opener,
-            acceptor: planned.acceptor,
-            push: planned.push,
-            closing_balances: opened.balances[0].zip(opened.balances[1]).map(|(one, other)| [one, other]),
-        })
-        .collect()
-}
-
-/// Both halves of the funds check, and that no node still holds anything.
-fn check_funds(treasury: &Treasury, peers: &[Peer], books: &[ChannelBooks]) -> report::Funds {
-    let ledgers: Vec<_> = peers.iter().map(|peer| peer.ledger().clone()).collect();
-    let mut funds = accounting::check(treasury.audit(), &ledgers, books);
-    for (node, peer) in peers.iter().enumerate().filter(|(_, peer)| peer.unresolved() > 0) {
-        funds.conserved = false;
-        funds.findings.push(format!("node {node} still holds {} HTLCs or payments", peer.unresolved()));
-    }
-    funds
-}
-
 /// How often a faulty payment is drawn again before it counts as not causable.
 const REDRAWS_MAX: u64 = 80;
 const _: () = assert!(REDRAWS_MAX < DRAWS_PER_PAYMENT);
-/// Networks with more channels are not drawn.
-const EDGES_MAX: usize = 3_000;
-
-/// The channels to draw; none for a network too large for it.
-fn edges(network: &Network) -> Vec<report::Edge> {
-    if network.channels().len() > EDGES_MAX {
-        return Vec::new();
-    }
-    let index = |node: usize| u32::try_from(node).unwrap_or(u32::MAX);
-    let edge = |channel: &network::PlannedChannel| report::Edge {
-        a: index(channel.opener),
-        b: index(channel.acceptor),
-        capacity_sat: channel.capacity.0,
-    };
-    network.channels().iter().map(edge).collect()
-}
-
-fn settings(args: &RunArgs, workers: usize) -> report::Settings {
-    report::Settings {
-        payments: args.payments,
-        in_flight: args.in_flight as u64,
-        amount_min_msat: args.amount_msat.min.0,
-        amount_max_msat: args.amount_msat.max.0,
-        faulty_share: args.faulty,
-        attempts: args.attempts,
-        max_parts: args.max_parts as u64,
-        hidden_liquidity: args.hidden_liquidity,
-        deterministic: args.deterministic,
-        workers: workers as u64,
-    }
-}

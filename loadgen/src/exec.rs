@@ -1,7 +1,7 @@
 //! Two ways to run the same nodes: on worker threads in real time, or one by one in virtual time.
 //!
 //! Owns: who runs when, the queues between nodes, and the delay of a virtual network. Does not know what nodes do: an
-//! [`Actor`] takes work and gives back letters to other actors and notices to the driver.
+//! [`Actor`] takes work and gives back messages to other actors and notices to the driver.
 //!
 //! Threads. Actors are dealt out over workers; each worker owns its actors and an inbox of bounded length. Bounded
 //! queues between threads that all write to each other can deadlock when two wait for room in each other's. Here
@@ -40,14 +40,14 @@ pub(crate) trait Actor: Send + 'static {
 #[derive(Debug)]
 pub(crate) struct Outbox<W, N> {
     /// To other actors, by index.
-    pub(crate) letters: Vec<(usize, W)>,
+    pub(crate) messages: Vec<(usize, W)>,
     /// To the driver.
     pub(crate) notices: Vec<N>,
 }
 
 impl<W, N> Default for Outbox<W, N> {
     fn default() -> Outbox<W, N> {
-        Outbox { letters: Vec::new(), notices: Vec::new() }
+        Outbox { messages: Vec::new(), notices: Vec::new() }
     }
 }
 
@@ -162,7 +162,7 @@ enum Post<W> {
 /// Work for actors of one worker, by the actors' indices.
 struct Batch<W> {
     worker: usize,
-    letters: Vec<(usize, W)>,
+    messages: Vec<(usize, W)>,
 }
 
 /// Actors on worker threads.
@@ -222,8 +222,8 @@ impl<A: Actor> Threads<A> {
     fn post(&mut self, actor: usize, work: A::Work) {
         let worker = actor % self.inboxes.len();
         match self.outgoing.back_mut() {
-            Some(batch) if batch.worker == worker => batch.letters.push((actor, work)),
-            _ => self.outgoing.push_back(Batch { worker, letters: vec![(actor, work)] }),
+            Some(batch) if batch.worker == worker => batch.messages.push((actor, work)),
+            _ => self.outgoing.push_back(Batch { worker, messages: vec![(actor, work)] }),
         }
     }
 
@@ -310,7 +310,7 @@ impl<A: Actor> Worker<A> {
             }
             loop {
                 match self.inbox.try_recv() {
-                    Ok(Post::Batch(batch)) => self.sort(batch.letters),
+                    Ok(Post::Batch(batch)) => self.sort(batch.messages),
                     Ok(Post::Stop) | Err(TryRecvError::Disconnected) => return self.actors,
                     Err(TryRecvError::Empty) => break,
                 }
@@ -335,8 +335,8 @@ impl<A: Actor> Worker<A> {
         select.ready();
     }
 
-    fn sort(&mut self, letters: Vec<(usize, A::Work)>) {
-        for (actor, work) in letters {
+    fn sort(&mut self, messages: Vec<(usize, A::Work)>) {
+        for (actor, work) in messages {
             self.waiting[actor / self.outlets.len()].push(work);
         }
     }
@@ -353,14 +353,15 @@ impl<A: Actor> Worker<A> {
             let work = std::mem::take(&mut self.waiting[slot]);
             let outbox = self.actors[slot].1.turn(work, self.start.elapsed());
             notices.extend(outbox.notices);
-            for (actor, work) in outbox.letters {
+            for (actor, work) in outbox.messages {
                 batches[actor % workers].push((actor, work));
             }
         }
         let own = std::mem::take(&mut batches[self.id]);
         self.sort(own);
-        for (worker, letters) in batches.into_iter().enumerate().filter(|(_, letters)| !letters.is_empty()) {
-            self.backlog[worker].push_back(Batch { worker, letters });
+        for (worker, messages) in batches.into_iter().enumerate().filter(|(_, messages)| !messages.is_empty())
+        {
+            self.backlog[worker].push_back(Batch { worker, messages });
         }
         if !notices.is_empty() {
             self.notice_backlog.push_back(notices);
@@ -401,7 +402,7 @@ fn cpu_of(file: &PathBuf) -> Option<Duration> {
 const DELAY_MIN: Duration = Duration::from_micros(1_000);
 /// By how many steps a delay may exceed it.
 const DELAY_STEPS: u32 = 8;
-/// One step; coarse, so that letters often arrive together, as they do under load.
+/// One step; coarse, so that messages often arrive together, as they do under load.
 const DELAY_STEP: Duration = Duration::from_micros(250);
 
 /// Actors in virtual time.
@@ -409,11 +410,11 @@ pub(crate) struct Virtual<A: Actor> {
     now: Duration,
     actors: Vec<A>,
     rng: ChaCha20Rng,
-    /// Arrivals by time, then by the order they were posted; the work itself lies in `letters`.
+    /// Arrivals by time, then by the order they were posted; the work itself lies in `messages`.
     queue: BinaryHeap<Reverse<(Duration, u64)>>,
-    letters: HashMap<u64, (usize, A::Work)>,
+    messages: HashMap<u64, (usize, A::Work)>,
     posted: u64,
-    /// The latest arrival between two actors: a later letter does not overtake it.
+    /// The latest arrival between two actors: a later message does not overtake it.
     latest: HashMap<(usize, usize), Duration>,
     arrived: VecDeque<A::Notice>,
 }
@@ -425,7 +426,7 @@ impl<A: Actor> Virtual<A> {
             actors,
             rng,
             queue: BinaryHeap::new(),
-            letters: HashMap::new(),
+            messages: HashMap::new(),
             posted: 0,
             latest: HashMap::new(),
             arrived: VecDeque::new(),
@@ -438,7 +439,7 @@ impl<A: Actor> Virtual<A> {
 
     fn arrive(&mut self, at: Duration, actor: usize, work: A::Work) {
         self.queue.push(Reverse((at, self.posted)));
-        self.letters.insert(self.posted, (actor, work));
+        self.messages.insert(self.posted, (actor, work));
         self.posted += 1;
     }
 
@@ -477,14 +478,14 @@ impl<A: Actor> Virtual<A> {
         {
             debug_assert_eq!(time, at);
             self.queue.pop();
-            if let Some((actor, work)) = self.letters.remove(&number) {
+            if let Some((actor, work)) = self.messages.remove(&number) {
                 turns.entry(actor).or_default().push(work);
             }
         }
         for (from, work) in turns {
             let outbox = self.actors[from].turn(work, at);
             self.arrived.extend(outbox.notices);
-            for (to, work) in outbox.letters {
+            for (to, work) in outbox.messages {
                 let delay = DELAY_MIN + DELAY_STEP * self.rng.random_range(0..=DELAY_STEPS);
                 let latest = self.latest.entry((from, to)).or_default();
                 *latest = (*latest).max(at + delay);
@@ -536,7 +537,7 @@ mod tests {
                 let to = (self.index + 1 + token.name as usize % 3) % self.actors;
                 let left = token.left - 1;
                 outbox
-                    .letters
+                    .messages
                     .push((to, Token { from: self.index, number: self.sent, left, name: token.name }));
             }
             outbox

@@ -1,10 +1,10 @@
-//! Payments that are made to fail, and where and how they must.
+//! Payments that are made to fail, with the hop and the code that each must fail with.
 //!
-//! Owns: the kinds of fault, the routes bent to cause them, and the failing hop and code each must meet (BOLT 4,
-//! "Failure Messages"). Does not send anything: [`crate::paying`] does.
+//! Owns: the kinds of fault, the routes that cause them, and the expected failure (BOLT 4, "Failure Messages"). Does not
+//! send anything: [`crate::paying`] does.
 //!
-//! Invariant: a bent route breaks exactly one rule, at exactly one node; every hop before it is served as its policy
-//! asks. Where a payment fails earlier all the same, a balance on the way was too low.
+//! Invariant: a faulty route breaks exactly one rule, at exactly one node; every hop before it is paid as its policy asks.
+//! A payment that fails earlier met a balance that was too low.
 
 use std::fmt;
 
@@ -63,7 +63,7 @@ impl fmt::Display for FaultKind {
     }
 }
 
-/// Where a bent route must fail, and with what.
+/// The failure that a faulty route must meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expected {
     /// The erring node: that at the end of the route's hop of this index.
@@ -74,36 +74,32 @@ pub(crate) struct Expected {
 
 /// A route that must fail.
 #[derive(Clone, Debug)]
-pub(crate) struct Bent {
+pub(crate) struct FaultyRoute {
     /// The HTLC on each channel.
     pub(crate) hops: Vec<PathHop>,
     /// Where it fails.
     pub(crate) expected: Expected,
 }
 
-/// Bends a route for `kind` out of what `query` asks, or says that this payer and payee offer none.
+/// Makes a route for `query` that breaks the rule of `kind`; `None` if no route between payer and payee can break it.
 ///
-/// For [`FaultKind::AboveMaximum`] the payee and the amount are chosen here, for few pairs would do.
-pub(crate) fn bend(
+/// For [`FaultKind::AboveMaximum`] the payee and the amount are chosen here, as few pairs of nodes have such a route.
+///
+/// # Errors
+/// When there is no route between payer and payee at all.
+pub(crate) fn faulty_route(
     graph: &ChannelGraph,
     query: &Query<'_>,
     kind: FaultKind,
     rng: &mut ChaCha20Rng,
-) -> Result<Option<Bent>, NoRoute> {
-    match kind {
-        FaultKind::AboveMaximum => Ok(above_maximum(graph, query, rng)),
-        _ => {
-            let route = find(graph, query)?;
-            Ok(match kind {
-                FaultKind::FeeShort => fee_short(graph, route, rng),
-                FaultKind::DeltaShort => delta_short(graph, route, rng),
-                FaultKind::UnknownHash | FaultKind::AboveMaximum => {
-                    let expected = Expected { hop: route.hops.len() - 1, code: kind.code() };
-                    Some(Bent { hops: route.hops, expected })
-                }
-            })
-        }
-    }
+) -> Result<Option<FaultyRoute>, NoRoute> {
+    let sound = || find(graph, query);
+    Ok(match kind {
+        FaultKind::UnknownHash => Some(unknown_hash(sound()?)),
+        FaultKind::AboveMaximum => above_maximum(graph, query, rng),
+        FaultKind::FeeShort => fee_short(graph, sound()?, rng),
+        FaultKind::DeltaShort => delta_short(graph, sound()?, rng),
+    })
 }
 
 /// The route of these hops, for whoever sends it; its cost and its chances are nobody's concern.
@@ -125,27 +121,36 @@ fn policy<'a>(graph: &'a ChannelGraph, hop: &PathHop) -> Option<&'a Policy> {
     graph.channel(hop.scid)?.policy(hop.direction)
 }
 
+/// A sound route: the payee has issued no invoice for the hash.
+fn unknown_hash(route: Route) -> FaultyRoute {
+    let expected = Expected { hop: route.hops.len() - 1, code: FaultKind::UnknownHash.code() };
+    FaultyRoute { hops: route.hops, expected }
+}
+
 /// Offers one forwarding node less than its fee.
-fn fee_short(graph: &ChannelGraph, route: Route, rng: &mut ChaCha20Rng) -> Option<Bent> {
+fn fee_short(graph: &ChannelGraph, route: Route, rng: &mut ChaCha20Rng) -> Option<FaultyRoute> {
     let mut hops = route.hops;
     let paid: Vec<usize> = (1..hops.len()).filter(|index| hops[*index].fee > Msat::ZERO).collect();
     let victim = *paid.choose(rng)?;
     let short = rng.random_range(1..=hops[victim].fee.0);
     hops[victim - 1].amount = hops[victim - 1].amount.checked_sub(Msat(short))?;
-    // Everyone before the victim is paid for what they forward now.
+    // Each node before the victim is paid its fee on the smaller amount.
     for index in (1..victim).rev() {
         let fee = policy(graph, &hops[index])?.fee(hops[index].amount)?;
         hops[index].fee = fee;
         hops[index - 1].amount = hops[index].amount.checked_add(fee)?;
     }
-    let served = hops[1..victim]
+    let meets_minimums = hops[1..victim]
         .iter()
         .all(|hop| policy(graph, hop).is_some_and(|policy| hop.amount >= policy.htlc_minimum));
-    served.then_some(Bent { hops, expected: Expected { hop: victim - 1, code: FaultKind::FeeShort.code() } })
+    meets_minimums.then_some(FaultyRoute {
+        hops,
+        expected: Expected { hop: victim - 1, code: FaultKind::FeeShort.code() },
+    })
 }
 
 /// Offers one forwarding node less than its expiry delta.
-fn delta_short(graph: &ChannelGraph, route: Route, rng: &mut ChaCha20Rng) -> Option<Bent> {
+fn delta_short(graph: &ChannelGraph, route: Route, rng: &mut ChaCha20Rng) -> Option<FaultyRoute> {
     let mut hops = route.hops;
     let delayed =
         |index: &usize| policy(graph, &hops[*index]).is_some_and(|policy| policy.cltv_expiry_delta.0 > 0);
@@ -155,15 +160,15 @@ fn delta_short(graph: &ChannelGraph, route: Route, rng: &mut ChaCha20Rng) -> Opt
     for hop in &mut hops[..victim] {
         hop.cltv_expiry = hop.cltv_expiry.saturating_sub(CltvDelta(short));
     }
-    Some(Bent { hops, expected: Expected { hop: victim - 1, code: FaultKind::DeltaShort.code() } })
+    Some(FaultyRoute { hops, expected: Expected { hop: victim - 1, code: FaultKind::DeltaShort.code() } })
 }
 
-/// How many channels are tried before a payer is said to reach none above its maximum.
+/// How many channels are tried before the payer counts as reaching none with more than its maximum.
 const CANDIDATES: usize = 12;
 
 /// Asks a node to forward more than the maximum of one of its channels: finds a channel whose maximum is small, a route
 /// to the node in front of it for an amount just above, and adds the channel.
-fn above_maximum(graph: &ChannelGraph, query: &Query<'_>, rng: &mut ChaCha20Rng) -> Option<Bent> {
+fn above_maximum(graph: &ChannelGraph, query: &Query<'_>, rng: &mut ChaCha20Rng) -> Option<FaultyRoute> {
     let mut candidates: Vec<(Msat, DirectedChannel)> = graph
         .channels()
         .flat_map(|channel| Direction::BOTH.map(|direction| (channel, direction)))
@@ -175,22 +180,28 @@ fn above_maximum(graph: &ChannelGraph, query: &Query<'_>, rng: &mut ChaCha20Rng)
             Some((policy.htlc_maximum, DirectedChannel { scid: channel.scid(), direction }))
         })
         .collect();
-    // The smaller the maximum, the likelier the way there carries more.
+    // The smaller the maximum, the likelier a route to the channel carries more.
     candidates.sort_unstable();
     let half = candidates.len().div_ceil(2);
     candidates.truncate(half);
     for _ in 0..CANDIDATES {
         let (maximum, directed) = *candidates.choose(rng)?;
         let above = Msat(maximum.0.checked_add(rng.random_range(1..=1 + maximum.0 / 50))?);
-        if let Some(bent) = through(graph, query, directed, above) {
-            return Some(bent);
+        let route = through(graph, query, directed, above);
+        if route.is_some() {
+            return route;
         }
     }
     None
 }
 
 /// A route of `amount` to the origin of `last` and over it, if its origin can be reached with that much.
-fn through(graph: &ChannelGraph, query: &Query<'_>, last: DirectedChannel, amount: Msat) -> Option<Bent> {
+fn through(
+    graph: &ChannelGraph,
+    query: &Query<'_>,
+    last: DirectedChannel,
+    amount: Msat,
+) -> Option<FaultyRoute> {
     let channel = graph.channel(last.scid)?;
     let policy = channel.policy(last.direction)?;
     let (victim, payee) = (channel.origin(last.direction), channel.origin(last.direction.reversed()));
@@ -212,15 +223,10 @@ fn through(graph: &ChannelGraph, query: &Query<'_>, last: DirectedChannel, amoun
         scid: last.scid,
         direction: last.direction,
         amount,
-        cltv_expiry: final_expiry(query.height, query.final_cltv_delta),
+        cltv_expiry: query.height.saturating_add(query.final_cltv_delta),
         fee,
     });
-    Some(Bent { hops, expected })
-}
-
-/// When the last HTLC of a route expires.
-fn final_expiry(height: BlockHeight, delta: CltvDelta) -> BlockHeight {
-    height.saturating_add(delta)
+    Some(FaultyRoute { hops, expected })
 }
 
 #[cfg(test)]
@@ -254,16 +260,16 @@ mod tests {
         graph
     }
 
-    fn bent(graph: &ChannelGraph, kind: FaultKind, draw: u64) -> Option<Bent> {
+    fn faulty(graph: &ChannelGraph, kind: FaultKind, draw: u64) -> Option<FaultyRoute> {
         let knowledge = Knowledge::default();
         let query =
             Query { height: BlockHeight(700), ..Query::new(node(1), node(5), Msat(1_000_000), &knowledge) };
         let mut rng = Seed::new(9, b"").rng(Purpose::Fault, draw);
-        bend(graph, &query, kind, &mut rng).unwrap()
+        faulty_route(graph, &query, kind, &mut rng).unwrap()
     }
 
-    /// What each forwarding node finds wrong: its index on the route, and the rule.
-    fn judge(graph: &ChannelGraph, hops: &[PathHop]) -> Vec<(usize, FaultKind)> {
+    /// The rules that the forwarding nodes of a route find broken, each with the node's index on the route.
+    fn broken_rules(graph: &ChannelGraph, hops: &[PathHop]) -> Vec<(usize, FaultKind)> {
         let mut found = Vec::new();
         for index in 1..hops.len() {
             let (before, hop) = (&hops[index - 1], &hops[index]);
@@ -288,11 +294,15 @@ mod tests {
         let mut hops_seen = std::collections::BTreeSet::new();
         for kind in [FaultKind::AboveMaximum, FaultKind::FeeShort, FaultKind::DeltaShort] {
             for draw in 0..30 {
-                let bent = bent(&graph, kind, draw).expect("this graph offers every fault");
-                assert_eq!(judge(&graph, &bent.hops), [(bent.expected.hop, kind)], "{kind} draw {draw}");
-                assert_eq!(bent.expected.code, kind.code());
-                assert!(bent.hops.windows(2).all(|pair| pair[0].to == pair[1].from));
-                hops_seen.insert((kind, bent.expected.hop));
+                let route = faulty(&graph, kind, draw).expect("this graph offers every fault");
+                assert_eq!(
+                    broken_rules(&graph, &route.hops),
+                    [(route.expected.hop, kind)],
+                    "{kind} draw {draw}"
+                );
+                assert_eq!(route.expected.code, kind.code());
+                assert!(route.hops.windows(2).all(|pair| pair[0].to == pair[1].from));
+                hops_seen.insert((kind, route.expected.hop));
             }
         }
         assert!(hops_seen.len() >= 7, "faults lie at several places: {hops_seen:?}");
@@ -301,14 +311,14 @@ mod tests {
     #[test]
     fn an_unknown_hash_fails_at_the_payee_of_a_sound_route() {
         let graph = graph(1_000, 40);
-        let bent = bent(&graph, FaultKind::UnknownHash, 0).unwrap();
-        assert!(judge(&graph, &bent.hops).is_empty());
-        assert_eq!(bent.expected.hop, bent.hops.len() - 1);
+        let route = faulty(&graph, FaultKind::UnknownHash, 0).unwrap();
+        assert!(broken_rules(&graph, &route.hops).is_empty());
+        assert_eq!(route.expected.hop, route.hops.len() - 1);
     }
 
     #[test]
-    fn what_costs_nothing_cannot_be_underpaid() {
-        assert!(bent(&graph(0, 40), FaultKind::FeeShort, 0).is_none());
-        assert!(bent(&graph(1_000, 0), FaultKind::DeltaShort, 0).is_none());
+    fn routes_without_fees_or_deltas_cannot_be_underpaid() {
+        assert!(faulty(&graph(0, 40), FaultKind::FeeShort, 0).is_none());
+        assert!(faulty(&graph(1_000, 0), FaultKind::DeltaShort, 0).is_none());
     }
 }

@@ -14,12 +14,13 @@ mod metrics;
 mod network;
 mod page;
 mod paying;
-mod peer;
 mod progress;
 mod report;
 mod route;
 mod scenario;
 mod seed;
+mod sim_node;
+mod stage;
 mod stress;
 mod table;
 mod tally;
@@ -61,60 +62,51 @@ fn log_to_stderr() {
     tracing_subscriber::registry().with(stderr).with(levels).init();
 }
 
-/// Prints what a command found, or the one line that says why it found nothing.
-fn show(found: Result<String, impl std::fmt::Display>) -> ExitCode {
-    match found {
-        Ok(text) => {
-            // A reader that went away, as `head` does, is no failure.
-            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
 fn run(args: &RunArgs) -> ExitCode {
-    let finished = driver::run(args).and_then(|report| {
+    conclude(driver::run(args).and_then(|report| {
         if let Some(directory) = &args.report {
             report.write(directory)?;
         }
         let shown = if args.json { report.json()? } else { table::render(&report, args.report.as_deref()) };
         Ok((shown, report.funds.conserved))
-    });
-    match finished {
-        Ok((shown, conserved)) => {
-            // A reader that went away, as `head` does, is no failure of the run.
-            let _ = writeln!(std::io::stdout(), "{}", shown.trim_end());
-            if conserved { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    }))
 }
 
 fn stress(args: &StressArgs) -> ExitCode {
-    let finished = stress::run(args).and_then(|report| {
+    conclude(stress::run(args).and_then(|report| {
         if let Some(directory) = &args.report {
             report.write(directory)?;
         }
         let shown = if args.json { report.json()? } else { report.table() };
         Ok((shown, report.is_sound()))
-    });
+    }))
+}
+
+/// Prints the report of a run, or the line that says why there is none. The status is success only if the report is sound.
+fn conclude(finished: Result<(String, bool), impl std::fmt::Display>) -> ExitCode {
     match finished {
-        Ok((shown, sound)) => {
-            let _ = writeln!(std::io::stdout(), "{}", shown.trim_end());
-            if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        Ok((text, is_sound)) => {
+            let status = print(&text);
+            if is_sound { status } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&error),
     }
+}
+
+/// Prints the answer of a command, or the line that says why there is none.
+fn show(found: Result<String, impl std::fmt::Display>) -> ExitCode {
+    found.map_or_else(|error| fail(&error), |text| print(&text))
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that went away, as `head` does, is no failure.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    ExitCode::SUCCESS
+}
+
+fn fail(error: &impl std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
 }
 
 /// Help and version go to standard output and are no mistakes; anything else is one line.

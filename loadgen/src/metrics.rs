@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::paying::{End, Outcome};
 use crate::report::{Latency, LatencyBucket, TimelineSlot};
 
 /// The longest latency told apart, in microseconds.
@@ -53,6 +54,17 @@ impl Metrics {
         let latency = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)
             .expect("the bounds are constants hdrhistogram accepts");
         Metrics { latency, hops: BTreeMap::new(), slots: Vec::new(), slot_length: SLOT_FIRST }
+    }
+
+    /// A payment is over, `at` since the stage began.
+    pub(crate) fn resolved(&mut self, at: Duration, outcome: &Outcome) {
+        if outcome.end == End::Succeeded {
+            let parts = outcome.payer.settled.iter();
+            let hops = parts.map(|part| u32::try_from(part.route.hops.len()).unwrap_or(u32::MAX));
+            self.succeeded(at, outcome.latency, hops);
+        } else {
+            self.failed(at);
+        }
     }
 
     /// A payment succeeded `at` (since the stage began), `latency` after it was handed to its payer, in parts over so many

@@ -21,8 +21,10 @@ use crate::seed::{Purpose, Seed};
 
 /// The fee rate of funding, commitment and closing transactions.
 pub(crate) const FEERATE: FeeratePerKw = FeeratePerKw(500);
-/// What a channel's opener has beyond its capacity: the funding transaction's fee and a change worth having.
-const FUNDING_MARGIN: Sat = Sat(2_000);
+/// Blocks mined on top of the funding transactions: enough for any `minimum_depth` of a run.
+pub(crate) const FUNDING_BLOCKS: u32 = 6;
+/// The coins of a channel's opener beyond its capacity: the funding transaction's fee and change above dust.
+pub(crate) const FUNDING_MARGIN: Sat = Sat(2_000);
 /// The same where liquidity is hidden: anything that leaves both sides their reserves.
 const PUSH_PERCENT_HIDDEN: std::ops::RangeInclusive<u64> = 3..=90;
 

@@ -23,7 +23,7 @@ use fulmen_graph::snapshot::Snapshot;
 use fulmen_proto::forward::{FailureReason, SendHtlc};
 use fulmen_wire::units::{BlockHeight, CltvDelta, Msat, NodeId, PaymentPreimage, Scid};
 
-use crate::fault::{self, Bent, Expected, FaultKind};
+use crate::fault::{self, Expected, FaultKind, FaultyRoute};
 use crate::seed::{Purpose, Seed};
 
 /// The `min_final_cltv_expiry_delta` of every invoice of the run.
@@ -307,7 +307,8 @@ impl Router for PaymentRouter {
         let query = Query { weights: Weights::FEES, scorer: None, ..request.query.clone() };
         let number = faulty.draw * ROUTES_PER_DRAW + u64::from(request.attempts);
         let mut rng = self.seed.rng(Purpose::Fault, number);
-        let Bent { hops, expected } = fault::bend(&self.graph, &query, faulty.kind, &mut rng)?.ok_or(none)?;
+        let FaultyRoute { hops, expected } =
+            fault::faulty_route(&self.graph, &query, faulty.kind, &mut rng)?.ok_or(none)?;
         faulty.expected = Some(expected);
         Ok(vec![fault::route(hops, request.query.height)])
     }

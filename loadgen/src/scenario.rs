@@ -77,7 +77,7 @@ pub(crate) fn topology(args: &RunArgs) -> Result<Topology, ScenarioError> {
 
 /// A payment as it was drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Draw {
+pub(crate) struct DrawnPayment {
     /// The payer's index.
     pub(crate) from: usize,
     /// The payee's id.
@@ -92,7 +92,7 @@ pub(crate) struct Draw {
 
 /// Draws payments.
 #[derive(Debug)]
-pub(crate) struct Lottery<'a> {
+pub(crate) struct PaymentDraw<'a> {
     seed: Seed,
     graph: &'a ChannelGraph,
     snapshot: &'a Snapshot,
@@ -104,7 +104,7 @@ pub(crate) struct Lottery<'a> {
     finder: PartFinder,
 }
 
-impl<'a> Lottery<'a> {
+impl<'a> PaymentDraw<'a> {
     /// Draws from `seed` for this network.
     pub(crate) fn new(
         seed: Seed,
@@ -112,8 +112,8 @@ impl<'a> Lottery<'a> {
         directory: &'a Directory,
         nodes: usize,
         args: &RunArgs,
-    ) -> Lottery<'a> {
-        Lottery {
+    ) -> PaymentDraw<'a> {
+        PaymentDraw {
             seed,
             graph,
             snapshot,
@@ -130,7 +130,7 @@ impl<'a> Lottery<'a> {
     ///
     /// # Errors
     /// When no pair has a route.
-    pub(crate) fn draw(&mut self, payment: u64, redraw: u64) -> Result<Draw, ScenarioError> {
+    pub(crate) fn draw(&mut self, payment: u64, redraw: u64) -> Result<DrawnPayment, ScenarioError> {
         let fault = self.fault(payment, redraw);
         let mut rng = self.seed.rng(Purpose::Payment, payment | redraw << 40);
         for _ in 0..DRAWS_MAX {
@@ -141,7 +141,7 @@ impl<'a> Lottery<'a> {
             // Where a faulty payment fails is foreseen for one route.
             let parts_max = if fault.is_some() { 1 } else { self.parts_max };
             if self.has_route(self.directory.id(from), to, amount, parts_max) {
-                return Ok(Draw { from, to, to_index, amount, fault });
+                return Ok(DrawnPayment { from, to, to_index, amount, fault });
             }
         }
         Err(ScenarioError::NoRoutes { range: self.range })

@@ -33,7 +33,7 @@ pub(crate) enum Purpose {
     PaymentSecret,
     /// An onion's session key; numbered by attempt.
     SessionKey,
-    /// How a faulty route is bent; numbered by attempt.
+    /// Which rule a faulty route breaks where; numbered by attempt.
     Fault,
     /// The virtual network's delays.
     Network,

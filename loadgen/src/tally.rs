@@ -1,7 +1,8 @@
-//! What became of the payments: counted, explained, and kept for the digest.
+//! The results of the payments: counted, explained, and kept for the digest.
 //!
-//! Owns: the counts of the report, and the proof that a failure was a matter of balance: the refusing node itself says
-//! what it could have sent at that moment, and that is held against what the payer asked. The payer never sees it.
+//! Owns: the counts of the report, and the proof that a failure was a matter of balance: the refusing node reports the
+//! amount it could have sent at that moment, and that is compared with the amount the payer asked for. The payer never
+//! sees it.
 //!
 //! Invariant: each payment is counted once; a failure is explained only by a number that is really too small.
 
@@ -20,10 +21,15 @@ use crate::seed::Seed;
 /// The name of a failed payment for which not one attempt could be made.
 const NO_ROUTE: &str = "no_route";
 
-/// What became of the payments.
+/// The results of the payments.
 #[derive(Debug)]
 pub(crate) struct Tally {
     seed: Seed,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     succeeded: u64,
     attempts: u64,
     /// By payment number, so that the digest does not depend on the order they ended in.
@@ -34,71 +40,57 @@ pub(crate) struct Tally {
     ordinary_succeeded: u64,
     ordinary_succeeded_at_once: u64,
     parts: Parts,
-    /// Ordinary payments that failed, and every failed attempt of an ordinary payment.
+    /// The ordinary payments that failed, and every failed attempt of an ordinary payment.
     ordinary_failed: Vec<u64>,
     ordinary_attempts: Vec<(u64, FailedPart)>,
-    /// What each refusing node could have sent: the least it said for one payment, channel and amount.
+    /// The amount each refusing node could have sent: the least it reported for one payment, channel and amount.
     refusals: HashMap<(PaymentHash, Scid, Msat), Msat>,
 }
 
 impl Tally {
     /// Nothing counted yet.
     pub(crate) fn new(seed: Seed) -> Tally {
-        Tally {
-            seed,
-            succeeded: 0,
-            attempts: 0,
-            fates: BTreeMap::new(),
-            failures: BTreeMap::new(),
-            attempt_failures: BTreeMap::new(),
-            faulty: BTreeMap::new(),
-            ordinary_succeeded: 0,
-            ordinary_succeeded_at_once: 0,
-            parts: Parts::default(),
-            ordinary_failed: Vec::new(),
-            ordinary_attempts: Vec::new(),
-            refusals: HashMap::new(),
-        }
+        Tally { seed, counts: Counts::default() }
     }
 
     /// A node refused to forward `amount` over `scid`, where it could have sent `available`.
     pub(crate) fn refused(&mut self, payment_hash: PaymentHash, scid: Scid, amount: Msat, available: Msat) {
-        let least = self.refusals.entry((payment_hash, scid, amount)).or_insert(available);
+        let least = self.counts.refusals.entry((payment_hash, scid, amount)).or_insert(available);
         *least = available.min(*least);
     }
 
     /// A payment is over.
     pub(crate) fn resolved(&mut self, fault: Option<FaultKind>, outcome: &Outcome) {
         let (payment, payer) = (outcome.payment, &outcome.payer);
-        self.attempts += u64::from(payer.htlcs);
+        self.counts.attempts += u64::from(payer.htlcs);
         for failure in &payer.failures {
-            *self.attempt_failures.entry(name_of(&failure.cause)).or_default() += 1;
+            *self.counts.attempt_failures.entry(name_of(&failure.cause)).or_default() += 1;
         }
         let succeeded = outcome.end == End::Succeeded;
         // A part that its payee gave back because another was missing says nothing: that other one does.
         let is_cause = |failure: &&FailedPart| failure.cause.code() != Some(FailureCode::MppTimeout);
         let last = payer.failures.iter().rfind(is_cause).or(payer.failures.last());
         if succeeded {
-            self.succeeded += 1;
+            self.counts.succeeded += 1;
         } else {
             let name = last.map_or_else(|| NO_ROUTE.to_owned(), |failure| name_of(&failure.cause));
-            *self.failures.entry(name).or_default() += 1;
+            *self.counts.failures.entry(name).or_default() += 1;
         }
         match fault {
             Some(kind) => {
-                let counts = self.faulty.entry(kind.name()).or_default();
+                let counts = self.counts.faulty.entry(kind.name()).or_default();
                 counts.sent += 1;
                 counts.as_expected += u64::from(outcome.end == End::FailedAsExpected);
             }
             None => {
-                self.ordinary_succeeded += u64::from(succeeded);
-                self.ordinary_succeeded_at_once += u64::from(succeeded && payer.attempts == 1);
+                self.counts.ordinary_succeeded += u64::from(succeeded);
+                self.counts.ordinary_succeeded_at_once += u64::from(succeeded && payer.attempts == 1);
                 if !succeeded {
-                    self.ordinary_failed.push(payment);
+                    self.counts.ordinary_failed.push(payment);
                 }
                 self.count_parts(succeeded, payer);
                 let failures = payer.failures.iter().filter(is_cause).cloned();
-                self.ordinary_attempts.extend(failures.map(|failure| (payment, failure)));
+                self.counts.ordinary_attempts.extend(failures.map(|failure| (payment, failure)));
             }
         }
         let crossed: usize = payer.settled.iter().map(|part| part.route.hops.len()).sum();
@@ -113,11 +105,11 @@ impl Tally {
             hop: u32::try_from(if succeeded { crossed } else { place }).unwrap_or(u32::MAX),
             sent: payer.sent(),
         };
-        self.fates.insert(payment, fate);
+        self.counts.fates.insert(payment, fate);
     }
 
     fn count_parts(&mut self, succeeded: bool, payer: &PaymentOutcome) {
-        let parts = &mut self.parts;
+        let parts = &mut self.counts.parts;
         parts.tried_split += u64::from(payer.parts_at_once > 1);
         if succeeded {
             let count = payer.settled.len() as u64;
@@ -132,27 +124,27 @@ impl Tally {
     pub(crate) fn parts(&self) -> Parts {
         let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
         Parts {
-            split_share: share(self.parts.split, self.ordinary_succeeded),
-            retries_per_part: share(self.parts.retries, self.parts.fulfilled),
-            ..self.parts.clone()
+            split_share: share(self.counts.parts.split, self.counts.ordinary_succeeded),
+            retries_per_part: share(self.counts.parts.retries, self.counts.parts.fulfilled),
+            ..self.counts.parts.clone()
         }
     }
 
     /// How each payment ended, by its number.
     pub(crate) fn fates(&self) -> &BTreeMap<u64, Fate> {
-        &self.fates
+        &self.counts.fates
     }
 
     /// The payments of the report. To be asked when no refusal is still on its way.
     pub(crate) fn payments(&self) -> Payments {
-        let sent = self.fates.len() as u64;
+        let sent = self.counts.fates.len() as u64;
         Payments {
             sent,
-            succeeded: self.succeeded,
-            failed: sent - self.succeeded,
-            attempts: self.attempts,
-            failures: self.failures.clone(),
-            attempt_failures: self.attempt_failures.clone(),
+            succeeded: self.counts.succeeded,
+            failed: sent - self.counts.succeeded,
+            attempts: self.counts.attempts,
+            failures: self.counts.failures.clone(),
+            attempt_failures: self.counts.attempt_failures.clone(),
             ordinary: self.ordinary(),
         }
     }
@@ -160,28 +152,30 @@ impl Tally {
     /// The payments made to fail, by kind.
     pub(crate) fn faulty(&self) -> Faulty {
         Faulty {
-            sent: self.faulty.values().map(|kind| kind.sent).sum(),
-            as_expected: self.faulty.values().map(|kind| kind.as_expected).sum(),
-            kinds: self.faulty.clone(),
+            sent: self.counts.faulty.values().map(|kind| kind.sent).sum(),
+            as_expected: self.counts.faulty.values().map(|kind| kind.as_expected).sum(),
+            kinds: self.counts.faulty.clone(),
         }
     }
 
     fn ordinary(&self) -> Ordinary {
         let unexplained: Vec<u64> = self
+            .counts
             .ordinary_attempts
             .iter()
             .filter(|(payment, failure)| !self.is_explained(*payment, failure))
             .map(|(payment, _)| *payment)
             .collect();
-        let failed = self.ordinary_failed.len() as u64;
-        let by_balance = self.ordinary_failed.iter().filter(|payment| !unexplained.contains(payment)).count();
+        let failed = self.counts.ordinary_failed.len() as u64;
+        let by_balance =
+            self.counts.ordinary_failed.iter().filter(|payment| !unexplained.contains(payment)).count();
         Ordinary {
-            sent: self.ordinary_succeeded + failed,
-            succeeded: self.ordinary_succeeded,
-            succeeded_at_once: self.ordinary_succeeded_at_once,
+            sent: self.counts.ordinary_succeeded + failed,
+            succeeded: self.counts.ordinary_succeeded,
+            succeeded_at_once: self.counts.ordinary_succeeded_at_once,
             failed,
             failed_by_balance: by_balance as u64,
-            attempts_failed_by_balance: (self.ordinary_attempts.len() - unexplained.len()) as u64,
+            attempts_failed_by_balance: (self.counts.ordinary_attempts.len() - unexplained.len()) as u64,
             attempts_unexplained: unexplained.len() as u64,
         }
     }
@@ -194,7 +188,7 @@ impl Tally {
         let is_balance = failure.cause.code() == Some(FailureCode::TemporaryChannelFailure);
         let Some(scid) = failure.channel.filter(|_| is_balance) else { return false };
         let key = (self.seed.payment_hash(payment), scid, failure.amount);
-        self.refusals.get(&key).is_some_and(|available| *available < failure.amount)
+        self.counts.refusals.get(&key).is_some_and(|available| *available < failure.amount)
     }
 }
 

@@ -105,7 +105,7 @@ impl Treasury {
     ///
     /// # Errors
     /// When the chain yields too little, or refuses.
-    pub(crate) fn endow(
+    pub(crate) fn fund_wallets(
         &mut self,
         nodes: usize,
         coins: impl Iterator<Item = (usize, Sat)>,

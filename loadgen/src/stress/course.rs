@@ -1,6 +1,6 @@
 //! The course of a stress run: open, load, kill, check, close.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use fulmen_proto::forward::{Command, ExpectedPayment, ForwardingPolicy, Now};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::onion::PaymentData;
 use fulmen_proto::payment::{Recipient, RouteHop};
-use fulmen_wire::units::{BlockHeight, Msat, NodeId, Sat};
+use fulmen_wire::units::{BlockHeight, Msat, NodeId};
 use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
 
@@ -28,16 +28,13 @@ use super::report::{Crash, Forwarder, Payments, Plots, Settings, StressReport};
 use crate::accounting::{self, ChannelBooks, Ledger};
 use crate::cli::StressArgs;
 use crate::metrics::Metrics;
-use crate::network::node_config;
+use crate::network::{FUNDING_BLOCKS, FUNDING_MARGIN, node_config};
 use crate::paying::FINAL_CLTV_DELTA;
 use crate::report::{self, ChainFigures, Stage, Throughput};
 use crate::seed::Purpose;
+use crate::stage::StageClock;
 use crate::treasury::Treasury;
 
-/// Blocks on top of the funding transactions.
-const FUNDING_BLOCKS: u32 = 6;
-/// What a channel's opener has beyond its capacity, for the funding transaction's fee.
-const FUNDING_MARGIN: Sat = Sat(2_000);
 /// Blocks more than asked that an HTLC gets: one is mined at every death, and all see it at their own time.
 const EXPIRY_MARGIN_BLOCKS: u32 = 12;
 /// How long anything that is waited for may take.
@@ -71,10 +68,11 @@ pub(crate) fn run(args: &StressArgs) -> Result<StressReport, StressError> {
     };
     let store = store.map_err(StressError::Store)?;
     let mut course = Course::new(args, store.path().join("store"))?;
-    course.stage("opening", Course::open)?;
-    course.stage("load", Course::load)?;
-    course.stage("closing", Course::close)?;
-    Ok(course.finish())
+    let mut clock = StageClock::default();
+    clock.time("opening", || course.open())?;
+    clock.time("load", || course.load())?;
+    clock.time("closing", || course.close())?;
+    Ok(course.finish(clock.into_stages()))
 }
 
 /// A run in the making.
@@ -98,11 +96,10 @@ struct Course<'a> {
     spent: Spent,
     findings: Vec<String>,
     /// Funding and closing transactions seen.
-    broadcast: BTreeMap<bitcoin::Txid, ()>,
+    broadcast: BTreeSet<bitcoin::Txid>,
     ready: usize,
     closed: usize,
     load: Duration,
-    stages: Vec<Stage>,
     /// What each channel's opener and acceptor held when it was closed.
     balances: Vec<Option<[Msat; 2]>>,
 }
@@ -129,7 +126,7 @@ impl<'a> Course<'a> {
         let seed = treasury.seed();
         let coin = args.capacity_sat.saturating_add(FUNDING_MARGIN);
         let nodes = args.peers + 1;
-        let blocks = treasury.endow(nodes, (1..nodes).map(|node| (node, coin)))?;
+        let blocks = treasury.fund_wallets(nodes, (1..nodes).map(|node| (node, coin)))?;
         let keys = |node: usize| seed.bytes(Purpose::NodeKeys, node as u64);
         let secret = NodeSeed::new(keys(0)).node_secret();
         let forwarder_id = NodeId(secret.public_key(&Secp256k1::signing_only()).serialize());
@@ -164,25 +161,13 @@ impl<'a> Course<'a> {
             restarts: Metrics::new(),
             spent: Spent::default(),
             findings: Vec::new(),
-            broadcast: BTreeMap::new(),
+            broadcast: BTreeSet::new(),
             ready: 0,
             closed: 0,
             load: Duration::ZERO,
-            stages: Vec::new(),
             balances: vec![None; args.peers],
             treasury,
         })
-    }
-
-    fn stage(
-        &mut self,
-        name: &'static str,
-        run: impl FnOnce(&mut Course<'a>) -> Result<(), StressError>,
-    ) -> Result<(), StressError> {
-        let begun = Instant::now();
-        run(self)?;
-        self.stages.push(Stage { name, wall_s: begun.elapsed().as_secs_f64() });
-        Ok(())
     }
 
     /// Opens a channel from every peer to the forwarder.
@@ -461,7 +446,7 @@ impl<'a> Course<'a> {
     /// Offers the chain a transaction once: both sides of a channel broadcast its closing, and a restart repeats.
     fn offer(&mut self, transaction: &bitcoin::Transaction) -> Result<(), StressError> {
         let known = self.treasury.txids().contains(&transaction.compute_txid());
-        if !known && self.broadcast.insert(transaction.compute_txid(), ()).is_none() {
+        if !known && self.broadcast.insert(transaction.compute_txid()) {
             self.treasury.broadcast(transaction, "a transaction of the run")?;
         }
         Ok(())
@@ -607,7 +592,7 @@ impl<'a> Course<'a> {
     }
 
     /// Checks the funds and writes everything down.
-    fn finish(mut self) -> StressReport {
+    fn finish(mut self, stages: Vec<Stage>) -> StressReport {
         let total =
             |amount: fn(&Ledger) -> Msat| self.ends.iter().map(|end| amount(&end.ledger).0).sum::<u64>();
         let (paid, received) = (total(|ledger| ledger.paid), total(|ledger| ledger.received));
@@ -655,7 +640,7 @@ impl<'a> Course<'a> {
             crash: self.crash,
             forwarder: self.spent.per_forward(),
             funds,
-            stages: self.stages,
+            stages,
             wall_s: self.begun.elapsed().as_secs_f64(),
             plots: Plots { latency: self.metrics.latency_buckets(), timeline: self.metrics.timeline() },
         }

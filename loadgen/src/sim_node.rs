@@ -1,6 +1,6 @@
 //! One node under load: an [`Engine`] without threads of its own, its paying side, and its books.
 //!
-//! Owns: turning work into what the engine is fed, and what the engine gives back into letters and notices. Does not
+//! Owns: turning work into what the engine is fed, and what the engine gives back into messages and notices. Does not
 //! decide who pays whom. Messages cross between nodes as the bytes that would cross a wire.
 //!
 //! Invariant: the books know payments only: they are kept from the engine's events, never from a channel's balance.
@@ -104,7 +104,7 @@ pub(crate) enum Notice {
 }
 
 /// A node under load.
-pub(crate) struct Peer {
+pub(crate) struct SimNode {
     index: usize,
     engine: Engine,
     /// What the engine wants done and was not done yet.
@@ -119,7 +119,7 @@ pub(crate) struct Peer {
     ledger: Ledger,
 }
 
-impl Peer {
+impl SimNode {
     /// The node of this index; its records are kept in `directory`, if anywhere.
     ///
     /// # Errors
@@ -129,13 +129,13 @@ impl Peer {
         (seed, config): (NodeSeed, NodeConfig),
         directory: Option<PathBuf>,
         nodes: Arc<Directory>,
-    ) -> Result<Peer, StartError> {
+    ) -> Result<SimNode, StartError> {
         let effects: Arc<Mutex<Vec<Effects>>> = Arc::default();
         let done = Arc::clone(&effects);
         let storage = directory.map_or(Storage::Nowhere, Storage::Directory);
         let engine = Engine::builder(seed, config, storage)
             .inline(move |effects| done.lock().unwrap_or_else(PoisonError::into_inner).push(effects))?;
-        Ok(Peer {
+        Ok(SimNode {
             index,
             engine,
             effects,
@@ -172,7 +172,7 @@ impl Peer {
 
     fn work(&mut self, work: Work, now: Duration, outbox: &mut Outbox<Work, Notice>) {
         match work {
-            Work::Connect(to) => outbox.letters.push((to, Work::Init(self.index, self.engine.init()))),
+            Work::Connect(to) => outbox.messages.push((to, Work::Init(self.index, self.engine.init()))),
             Work::Init(from, init) => match self.engine.connected(self.directory.id(from), &init) {
                 Ok(connection) => {
                     self.connections.insert(from, connection);
@@ -226,7 +226,7 @@ impl Peer {
             for done in effects {
                 for (connection, bytes) in done.send {
                     if let Some(to) = self.directory.index(connection.peer) {
-                        outbox.letters.push((to, Work::Bytes(self.index, bytes)));
+                        outbox.messages.push((to, Work::Bytes(self.index, bytes)));
                     }
                 }
                 outbox.notices.extend(done.broadcast.into_iter().map(|tx| Notice::Broadcast(Box::new(tx))));
@@ -344,7 +344,7 @@ impl Peer {
     }
 }
 
-impl Actor for Peer {
+impl Actor for SimNode {
     type Work = Work;
     type Notice = Notice;
 
