@@ -1,10 +1,10 @@
 //! The funds check: on chain to the satoshi, and per node to the millisatoshi.
 //!
 //! Owns: [`ChainAudit`], which reads every block of the run and keeps its own set of unspent outputs, and [`Ledger`],
-//! which notes what each node paid, received and earned. The two never share a number: the audit knows blocks and
+//! which notes the amounts each node paid, received and earned. The two never share a number: the audit knows blocks and
 //! scripts only, the ledgers know payments only, and [`check`] holds one against the other.
 //!
-//! Does not ask channels for balances, but for one figure: what each side of a closing held, whose fraction of a
+//! Asks channels for one balance only: that of each side at the closing, whose fraction of a
 //! satoshi (or whole output, below dust) a transaction cannot carry. It is named apart and bounded.
 //!
 //! Invariant: an output the audit cannot attribute is reported as strayed, never ignored.
@@ -30,9 +30,9 @@ pub(crate) enum Owner {
 /// A closing transaction, as the blocks show it.
 #[derive(Clone, Debug)]
 pub(crate) struct Closing {
-    /// What it paid the miner.
+    /// The fee it paid the miner.
     pub(crate) fee: Sat,
-    /// What it paid each node.
+    /// The amounts it paid the nodes.
     pub(crate) paid: Vec<(usize, Sat)>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct ChainAudit {
     started: bool,
     start: HashMap<usize, u64>,
     fees: u64,
-    /// What each node's own transactions paid the miner.
+    /// The fees of each node's own transactions.
     wallet_fees: HashMap<usize, u64>,
     fundings: HashMap<usize, u64>,
     closings: HashMap<usize, Closing>,
@@ -62,7 +62,7 @@ impl ChainAudit {
         self.owners.insert(script, owner);
     }
 
-    /// Fixes what every wallet holds now as what the run starts with.
+    /// Takes every wallet's balance now as its balance at the start of the run.
     pub(crate) fn start(&mut self) {
         self.start = self.wallets();
         self.started = true;
@@ -117,7 +117,7 @@ impl ChainAudit {
         self.closings.get(&channel)
     }
 
-    /// What each node's wallet holds, in satoshi.
+    /// The balance of each node's wallet, in satoshi.
     pub(crate) fn wallets(&self) -> HashMap<usize, u64> {
         let mut wallets = HashMap::new();
         for output in self.unspent.values() {
@@ -180,7 +180,7 @@ impl ChainAudit {
     }
 }
 
-/// What one node paid, received and earned, as its own events told it.
+/// The amounts that one node paid, received and earned, from its own events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ledger {
     /// Payments received.
@@ -200,20 +200,20 @@ pub(crate) struct ChannelBooks {
     pub(crate) opener: usize,
     /// The other node.
     pub(crate) acceptor: usize,
-    /// What the opener gave the acceptor at the start.
+    /// The opener's `push_msat`: the acceptor's balance at the start.
     pub(crate) push: Msat,
-    /// What opener and acceptor held when the closing was agreed, if it was.
+    /// The balances of opener and acceptor when the closing was agreed, if it was.
     pub(crate) closing_balances: Option<[Msat; 2]>,
 }
 
 /// The largest output below dust a closing may leave out; a larger difference is a finding, not rounding.
 const TRIMMED_MAX: Msat = Msat(546_000);
 
-/// What a channel's closing costs its two nodes beside what they were paid.
+/// The part of a channel's balances that its closing did not pay out.
 struct ClosingCosts {
     /// The opener's mining fee.
     fee: Msat,
-    /// What the transaction could not carry: the opener's and the acceptor's.
+    /// Amounts the transaction could not carry: the opener's and the acceptor's.
     rounding: [Msat; 2],
 }
 
@@ -280,7 +280,7 @@ fn sat_to_msat(sat: Option<&u64>) -> u128 {
     u128::from(sat.copied().unwrap_or(0)) * 1000
 }
 
-/// Splits what a closing did not pay out into the opener's fee and both sides' rounding, and bounds the rounding.
+/// Splits the balances that a closing did not pay out into the opener's fee and both sides' rounding, and bounds the rounding.
 fn closing_costs(audit: &ChainAudit, index: usize, books: &ChannelBooks) -> Result<ClosingCosts, String> {
     let Some(closing) = audit.closing(index) else {
         return Err(format!("channel {index} was not closed on chain"));
@@ -294,7 +294,7 @@ fn closing_costs(audit: &ChainAudit, index: usize, books: &ChannelBooks) -> Resu
     };
     let short = |balance: Msat, sat: u64| balance.checked_sub(Sat(sat).to_msat());
     // The acceptor pays no fee: whatever it is short of is rounding. The opener's shortfall is the fee, whole
-    // satoshi, and its own rounding, the rest. Together they are what the miner got, or a balance is wrong.
+    // satoshi, and its own rounding, the rest. Together they equal the miner's fee, or a balance is wrong.
     let (Some(acceptor_rounding), Some(opener_short)) =
         (short(acceptor, paid(books.acceptor)), short(opener, paid(books.opener)))
     else {
@@ -329,7 +329,7 @@ struct Equation {
 }
 
 impl Equation {
-    /// What the node has more than its books say, in millisatoshi.
+    /// The node's balance above that in its books, in millisatoshi.
     fn difference(&self) -> i128 {
         let signed = |amount: u128| i128::try_from(amount).unwrap_or(i128::MAX);
         let gained = u128::from(self.ledger.received.0) + u128::from(self.ledger.earned.0) + self.pushed_in;

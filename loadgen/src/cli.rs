@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, within which limits, and how a mistake is told.
+//! The command line: commands, flags, their limits, and the messages for mistakes.
 //!
 //! Owns: flags, their help, the parsing of amounts, shares and chain addresses, and the one line a bad flag prints.
 //! Does not read files, open connections or build topologies: [`crate::scenario`] does.
@@ -43,7 +43,7 @@ const SECONDS_MAX: f64 = 1_000_000.0;
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version, about, long_about = None, after_help = CLI_HELP)]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -65,8 +65,8 @@ pub(crate) enum Command {
     ///
     /// Each peer opens a channel to the forwarder and pays the others over it. With --kill-every the forwarder is killed
     /// (SIGKILL) at random moments, also while it recovers from the kill before, and started again on its store; then
-    /// everything under way must be resolved, and every channel's balance must be, at both ends and to the
-    /// millisatoshi, what the payments made it. At the end all channels are closed on the chain and the funds counted.
+    /// everything under way must be resolved, and every channel's balance must equal, at both ends and to the
+    /// millisatoshi, the sum of its payments. At the end all channels are closed on the chain and the funds counted.
     #[command(after_help = STRESS_HELP)]
     Stress(StressArgs),
     /// The forwarder's process of `stress`: it speaks to its driver over standard input and output.
@@ -90,7 +90,7 @@ pub(crate) struct StressArgs {
     #[arg(long, value_name = "COUNT", default_value = "8", value_parser = peers)]
     pub(crate) peers: usize,
 
-    /// What each channel holds, half of it on either side.
+    /// The capacity of each channel, half of it on either side.
     #[arg(long, value_name = "SAT", default_value = "10000000", value_parser = capacity)]
     pub(crate) capacity_sat: Sat,
 
@@ -167,21 +167,21 @@ pub(crate) struct RunArgs {
     pub(crate) report: Option<PathBuf>,
 
     /// The share of payments that are made to fail: unknown hashes, amounts above a hop's maximum, fees and expiry
-    /// deltas below what a hop asks.
+    /// deltas below a hop's policy.
     #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = share)]
     pub(crate) faulty: f64,
 
-    /// How often a payment may try: the first attempt and its retries together.
+    /// How often a payment may be tried: the first attempt and its retries together.
     #[arg(long, value_name = "COUNT", default_value = "12", value_parser = attempts)]
     pub(crate) attempts: u32,
 
     /// In how many parts a payment may go (BOLT 4, "Basic Multi-Part Payments"). Payments are drawn that need several, once
-    /// --amount-msat is above what single channels hold.
+    /// --amount-msat exceeds single channels.
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = parts)]
     pub(crate) max_parts: usize,
 
-    /// Channels start with any share of their capacity on either side, which senders do not know. The payments are made
-    /// twice, by senders who learn from results and by senders who do not, to tell what learning is worth.
+    /// Channels start with any share of their capacity on either side, which payers do not know. The payments are made
+    /// twice, by payers who learn from results and by payers who do not, to measure the gain from learning.
     #[arg(long)]
     pub(crate) hidden_liquidity: bool,
 
@@ -346,7 +346,7 @@ impl FromStr for AmountRange {
     }
 }
 
-/// A whole number within `range`, or a sentence about which numbers would do.
+/// A whole number within `range`, or a sentence that names the range.
 fn count(text: &str, what: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     let (min, max) = (range.start(), range.end());
     let wanted = format!("give a whole number of {what} from {min} to {max}");
@@ -404,12 +404,12 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The one line that tells a mistake on the command line: what was wrong, and what to do.
+/// The one-line message for a mistake on the command line: the mistake and its remedy.
 pub(crate) fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or("error: the command line cannot be read").to_owned();
-    // A sentence that already says what to do needs no pointer; neither does clap's own suggestion.
+    // A sentence with a remedy needs no pointer to the help; neither does clap's own suggestion.
     if first.contains("; ") {
         return first;
     }

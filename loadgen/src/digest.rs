@@ -1,6 +1,6 @@
 //! A fingerprint of a run: SHA-256 over every payment's end, all final balances and all transaction ids.
 //!
-//! Owns: what goes into the digest and in which order. Does not decide when runs must agree: two runs with
+//! Owns: the contents of the digest and their order. Does not decide when runs must agree: two runs with
 //! `--deterministic`, the same seed and the same flags must; threads may interleave otherwise.
 //!
 //! Invariant: nothing that depends on time, threads or hash-map order is fed.
@@ -26,7 +26,7 @@ pub(crate) struct Fate {
     pub(crate) code: u16,
     /// The channels crossed, or the erring node's place on the route.
     pub(crate) hop: u32,
-    /// What left the payer.
+    /// The amount that left the payer.
     pub(crate) sent: Msat,
 }
 

@@ -1,6 +1,6 @@
 //! The run itself: build, fund, open, pay, close, check.
 //!
-//! Owns: the order of the stages, and what each waits for. A stage gives what the next one needs: the funded nodes
+//! Owns: the order of the stages, and the condition each waits for. A stage returns the input of the next: the funded nodes
 //! ([`LiveNetwork`]), their channels ([`OpenChannels`]), the results of the payments ([`Paid`]), and from all of it the
 //! report (`summary`). Does not know how nodes work inside, nor how they are run.
 //!
@@ -55,16 +55,16 @@ pub(crate) enum RunError {
     Start {
         /// Which node.
         node: usize,
-        /// What the engine says.
+        /// The engine's error.
         #[source]
         error: StartError,
     },
-    /// The nodes do not go on.
+    /// The nodes make no progress.
     #[error(
         "{stage}: {cause} with {done} of {wanted} done; run again with --deterministic to see whether it repeats"
     )]
     Stalled {
-        /// What was going on.
+        /// The stage.
         stage: &'static str,
         /// Why nothing more comes.
         cause: Stall,
@@ -73,14 +73,14 @@ pub(crate) enum RunError {
         /// Of how much.
         wanted: u64,
     },
-    /// A node met what a healthy run does not.
+    /// A node reported an event that must not occur in a healthy run.
     #[error("{stage}: node {node} {what}; run again with --deterministic to see whether it repeats")]
     Trouble {
-        /// What was going on.
+        /// The stage.
         stage: &'static str,
         /// Which node.
         node: usize,
-        /// What it says.
+        /// Its description of it.
         what: String,
     },
     /// The channels do not make a graph.
@@ -88,7 +88,7 @@ pub(crate) enum RunError {
     Graph(#[from] ConversionError),
 }
 
-/// Runs what `args` ask for.
+/// Runs `loadgen run`.
 ///
 /// # Errors
 /// When a stage cannot be finished. A funds check that finds something is no error here: the report says so.

@@ -1,15 +1,15 @@
 //! Two ways to run the same nodes: on worker threads in real time, or one by one in virtual time.
 //!
-//! Owns: who runs when, the queues between nodes, and the delay of a virtual network. Does not know what nodes do: an
+//! Owns: scheduling, the queues between nodes, and the delays of a virtual network. Does not know how nodes work: an
 //! [`Actor`] takes work and gives back messages to other actors and notices to the driver.
 //!
 //! Threads. Actors are dealt out over workers; each worker owns its actors and an inbox of bounded length. Bounded
 //! queues between threads that all write to each other can deadlock when two wait for room in each other's. Here
-//! nobody waits to write: what does not fit stays in the writer's backlog while it goes on reading, so every inbox
+//! nobody waits to write: a batch that does not fit stays in the writer's backlog while it goes on reading, so every inbox
 //! keeps draining. A backlog is bounded in turn by the payments in flight, each of which has a bounded number of
 //! messages outstanding, and the driver bounds those.
 //!
-//! Virtual. Letters arrive after a delay drawn from the seed, in order for each pair of actors; whatever arrives at
+//! Virtual. Messages arrive after a delay drawn from the seed, in order for each pair of actors; whatever arrives at
 //! one actor in the same instant is one turn.
 //!
 //! Invariant: between two actors, and from the driver to all actors together, work arrives in the order it was posted.
@@ -27,16 +27,16 @@ use thiserror::Error;
 
 /// Something that takes work in turns.
 pub(crate) trait Actor: Send + 'static {
-    /// What it is given.
+    /// Its input.
     type Work: Send + 'static;
-    /// What it tells the driver.
+    /// Its output to the driver.
     type Notice: Send + 'static;
 
     /// One turn over all that waits, at `now` since the executor began.
     fn turn(&mut self, work: Vec<Self::Work>, now: Duration) -> Outbox<Self::Work, Self::Notice>;
 }
 
-/// What a turn gives back.
+/// The output of a turn.
 #[derive(Debug)]
 pub(crate) struct Outbox<W, N> {
     /// To other actors, by index.
@@ -151,7 +151,7 @@ impl<A: Actor> Executor<A> {
     }
 }
 
-/// What goes into an inbox.
+/// An entry of an inbox.
 enum Post<W> {
     /// Work for actors of this worker.
     Batch(Batch<W>),
@@ -172,7 +172,7 @@ pub(crate) struct Threads<A: Actor> {
     notices: Receiver<Vec<A::Notice>>,
     workers: Vec<JoinHandle<Vec<(usize, A)>>>,
     cpu_files: Vec<PathBuf>,
-    /// What the driver posted and no inbox has room for yet. One queue for all, so that what is posted first is in
+    /// The driver's posts that no inbox has room for yet. One queue for all, so that a post is in
     /// its inbox before anything posted later is in any.
     outgoing: VecDeque<Batch<A::Work>>,
     arrived: VecDeque<A::Notice>,
@@ -227,7 +227,7 @@ impl<A: Actor> Threads<A> {
         }
     }
 
-    /// Moves what was posted into the inboxes, in order, as far as there is room.
+    /// Moves the driver's posts into the inboxes, in order, as far as there is room.
     fn flush(&mut self) -> Result<(), Stall> {
         while let Some(batch) = self.outgoing.pop_front() {
             match self.inboxes[batch.worker].try_send(Post::Batch(batch)) {
@@ -296,7 +296,7 @@ struct Worker<A: Actor> {
     waiting: Vec<Vec<A::Work>>,
     inbox: Receiver<Post<A::Work>>,
     outlets: Vec<Sender<Post<A::Work>>>,
-    /// What the other inboxes had no room for.
+    /// Batches that the other inboxes had no room for.
     backlog: Vec<VecDeque<Batch<A::Work>>>,
     notices: Sender<Vec<A::Notice>>,
     notice_backlog: VecDeque<Vec<A::Notice>>,
@@ -368,7 +368,7 @@ impl<A: Actor> Worker<A> {
         }
     }
 
-    /// Sends what there is room for.
+    /// Sends as much as there is room for.
     fn flush(&mut self) {
         for (outlet, backlog) in self.outlets.iter().zip(&mut self.backlog) {
             while let Some(batch) = backlog.pop_front() {
@@ -470,7 +470,7 @@ impl<A: Actor> Virtual<A> {
         }
     }
 
-    /// All that arrives at `at`: one turn of each actor it concerns.
+    /// Delivers everything due at `at`: one turn of each receiver.
     fn instant(&mut self, at: Duration) {
         let mut turns: BTreeMap<usize, Vec<A::Work>> = BTreeMap::new();
         while let Some(Reverse((time, number))) =
@@ -502,7 +502,7 @@ mod tests {
     use crate::seed::{Purpose, Seed};
 
     /// Passes each number on to the next actor, one less each time, and tells the driver when it reaches zero; checks
-    /// that what one actor sends arrives in order.
+    /// that messages of one actor arrive in order.
     struct Relay {
         index: usize,
         actors: usize,

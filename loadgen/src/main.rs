@@ -2,7 +2,7 @@
 //!
 //! Owns: the process: reading the command line, choosing the command, and the exit status. The modules own the rest.
 //!
-//! Invariant: a failure prints one line on standard error that says what was wrong and what to do.
+//! Invariant: a failure prints one line on standard error: the error and its remedy.
 
 mod accounting;
 mod cli;

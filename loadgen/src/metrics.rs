@@ -22,7 +22,7 @@ const SLOTS_MAX: usize = 120;
 /// The timeline's first resolution.
 const SLOT_FIRST: Duration = Duration::from_millis(50);
 
-/// What the payments stage measured.
+/// The measurements of the payments stage.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     latency: Histogram<u64>,

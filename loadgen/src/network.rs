@@ -1,4 +1,4 @@
-//! The network of a run before it exists: whose keys, which channels, who opens them, and with how much on each side.
+//! The plan of a run's network: keys, channels, their openers, and the balances on both sides.
 //!
 //! Owns: the plan drawn from topology and seed, and the translation between nodes' indices and ids. Does not open
 //! anything: [`crate::driver`] does.
@@ -78,9 +78,9 @@ pub(crate) struct PlannedChannel {
     pub(crate) opener: usize,
     /// Who does not.
     pub(crate) acceptor: usize,
-    /// What it holds.
+    /// Its capacity.
     pub(crate) capacity: Sat,
-    /// What of it is the acceptor's from the start.
+    /// The acceptor's share of it from the start.
     pub(crate) push: Msat,
     /// The policies of opener and acceptor.
     pub(crate) policies: [ForwardingPolicy; 2],
@@ -163,7 +163,7 @@ fn plan(
     }
 }
 
-/// What a node asks of forwards: its public policy, or nothing at all without one.
+/// A node's forwarding policy: its public one, or without one a policy that forwards nothing.
 fn policy(public: Option<Policy>) -> ForwardingPolicy {
     match public {
         Some(policy) => ForwardingPolicy {
@@ -192,7 +192,7 @@ pub(crate) fn node_config(script: Vec<u8>) -> NodeConfig {
         unfunded_channels_per_peer_max: usize::MAX,
         unconfirmed_channels_per_peer_max: usize::MAX,
         accept_keysend: false,
-        // What a faulty payment is to fail with is foreseen from the policy in force alone.
+        // The expected failure of a faulty payment follows from the policy in force alone.
         policy_grace_ms: 0,
         mpp_timeout_ms: MPP_TIMEOUT_MS,
         ..NodeConfig::new(ChainHash::REGTEST, Vec::new())

@@ -7,7 +7,7 @@
 
 /// The template, with [`PLACE`] where the report goes.
 const TEMPLATE: &str = include_str!("page.html");
-/// What the template has in the report's place.
+/// The placeholder of the report in the template.
 const PLACE: &str = "\"REPORT\"";
 
 /// The page that shows the report `json`.

@@ -1,7 +1,7 @@
 //! The paying side of a simulated node: [`fulmen::pay::Payer`], fed with the run's payments.
 //!
-//! Owns: the parameters of each payment, the routes of those that are made to fail ([`PaymentRouter`]), and what the run
-//! wants to know of an outcome. Retries, parts and learning are the payer's. A payer knows what a real one knows: the public
+//! Owns: the parameters of each payment, the routes of those that are made to fail ([`PaymentRouter`]), and the
+//! run's verdict on an outcome. Retries, parts and learning are the payer's. A payer's knowledge is that of a real one: the public
 //! graph, its own channels' balances, and the failures its onions come back with.
 //!
 //! Invariant: each payment that is begun ends in exactly one [`Outcome`].
@@ -58,7 +58,7 @@ impl Order {
     }
 }
 
-/// What follows from a call: HTLCs to send, and payments that are over.
+/// The result of a call: HTLCs to send, and payments that are over.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     /// HTLCs to send.
@@ -95,10 +95,10 @@ pub(crate) enum End {
     NoFaultyRoute,
 }
 
-/// What a node knows of its own channels at this moment.
+/// The amounts that a node can spend on its own channels at a moment.
 pub(crate) type OwnChannels = BTreeMap<Scid, FirstHop>;
 
-/// What all payers of a run share.
+/// The graph and settings that all payers of a run share.
 #[derive(Clone, Debug)]
 pub(crate) struct Routing {
     /// The public graph, and the same laid out for searching.
@@ -120,7 +120,7 @@ pub(crate) struct Moment<'a> {
     pub(crate) now: Duration,
     /// The height of the chain.
     pub(crate) height: BlockHeight,
-    /// What can be spent on the node's channels.
+    /// The amounts that can be spent on the node's channels.
     pub(crate) own: &'a OwnChannels,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What bars look like.
+/// The form of a bar.
 const TEMPLATE: &str = "{prefix:>9} {wide_bar:.cyan/238} {pos:>7}/{len} {elapsed:>4} {msg}";
 /// How often a bar is drawn at most.
 const FRAMES_HZ: u8 = 12;

@@ -18,7 +18,7 @@ use crate::page;
 /// The version of the report's shape.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// All that is known of one run.
+/// The results of one run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     /// [`SCHEMA`].
@@ -27,7 +27,7 @@ pub(crate) struct Report {
     pub(crate) version: &'static str,
     /// The seed.
     pub(crate) seed: u64,
-    /// What was asked for.
+    /// The flags of the run.
     pub(crate) settings: Settings,
     /// The network.
     pub(crate) topology: Topology,
@@ -47,9 +47,9 @@ pub(crate) struct Report {
     pub(crate) hops: BTreeMap<u32, u64>,
     /// Payments and forwards a second.
     pub(crate) throughput: Throughput,
-    /// From handing a payment to its sender until the sender knows its outcome, over succeeded payments.
+    /// From handing a payment to its payer until the payer has the preimage, over succeeded payments.
     pub(crate) latency_us: Latency,
-    /// What learning is worth, where `--hidden-liquidity` measured it.
+    /// The gain from learning, if `--hidden-liquidity` measured it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) learning: Option<Learning>,
     /// The funds check.
@@ -64,11 +64,11 @@ pub(crate) struct Report {
     pub(crate) stages: Vec<Stage>,
     /// Wall time of the whole run.
     pub(crate) wall_s: f64,
-    /// What the page plots.
+    /// The data of the page's plots.
     pub(crate) plots: Plots,
 }
 
-/// What was asked for.
+/// The flags of the run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Settings {
     /// `--payments`.
@@ -124,11 +124,11 @@ pub(crate) struct ChainFigures {
 pub(crate) struct Payments {
     /// Payments begun: all of them.
     pub(crate) sent: u64,
-    /// Payments whose preimage reached the sender.
+    /// Payments whose preimage reached the payer.
     pub(crate) succeeded: u64,
-    /// Payments given up.
+    /// Payments that failed.
     pub(crate) failed: u64,
-    /// Routes tried, retries included.
+    /// HTLCs sent: routes tried, each part and each retry counted.
     pub(crate) attempts: u64,
     /// Failed payments by the reason of their last attempt; sums to `failed`.
     pub(crate) failures: BTreeMap<String, u64>,
@@ -149,11 +149,11 @@ pub(crate) struct Ordinary {
     pub(crate) succeeded_at_once: u64,
     /// Failed.
     pub(crate) failed: u64,
-    /// Failed, and every attempt's failure was a balance really too low at that moment.
+    /// Failed, and every attempt met a balance that was too low at that moment.
     pub(crate) failed_by_balance: u64,
-    /// Failed attempts whose failing channel really had too little at that moment, of all failed attempts.
+    /// Failed attempts whose failing channel had too little at that moment, of all failed attempts.
     pub(crate) attempts_failed_by_balance: u64,
-    /// Failed attempts no balance explains.
+    /// Failed attempts without a balance that explains them.
     pub(crate) attempts_unexplained: u64,
 }
 
@@ -186,9 +186,9 @@ pub(crate) struct Parts {
 /// Shares of ordinary payments that succeeded with their first attempt, in two runs of the same seed.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Learning {
-    /// By senders who learn what channels hold from the results of their own payments.
+    /// By payers who learn channels' balances from the results of their own payments.
     pub(crate) first_attempt_with: f64,
-    /// By senders who remember nothing but the failures of the payment at hand.
+    /// By payers who remember only the failures of the current payment.
     pub(crate) first_attempt_without: f64,
 }
 
@@ -239,23 +239,23 @@ pub(crate) struct Latency {
 /// The funds check.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Funds {
-    /// What the nodes' wallets held before the first channel, from the chain's outputs.
+    /// The sum of the nodes' wallets before the first channel, from the chain's outputs.
     pub(crate) start_sat: u64,
-    /// What wallets and channels held after the last block.
+    /// The sum of wallets and channels after the last block.
     pub(crate) end_sat: u64,
-    /// What the transactions in between paid the miner, from the chain's blocks.
+    /// The fees of the transactions in between, from the chain's blocks.
     pub(crate) mining_fees_sat: u64,
-    /// Of `end_sat`, what is still locked in channels.
+    /// The part of `end_sat` that is still locked in channels.
     pub(crate) in_channels_sat: u64,
-    /// What went to scripts of nobody in the run.
+    /// The sum of outputs to scripts that belong to no node of the run.
     pub(crate) strayed_sat: u64,
     /// Nodes whose own equation holds to the millisatoshi.
     pub(crate) nodes_balanced: u64,
-    /// What closing transactions rounded away, over all nodes.
+    /// The amounts that closing transactions rounded away, over all nodes.
     pub(crate) rounding_msat: u64,
     /// Both halves: the chain's equation, and every node's.
     pub(crate) conserved: bool,
-    /// What is wrong, a sentence each; empty when `conserved`.
+    /// The errors found, a sentence each; empty when `conserved`.
     pub(crate) findings: Vec<String>,
     /// Each node's equation.
     pub(crate) nodes: Vec<NodeFunds>,
@@ -328,7 +328,7 @@ pub(crate) struct Stage {
     pub(crate) wall_s: f64,
 }
 
-/// What the page plots beside the figures above.
+/// The data of the page's plots beyond the figures above.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Plots {
     /// Succeeded payments by latency, in buckets that grow by a constant factor.
@@ -346,11 +346,11 @@ pub(crate) struct LatencyBucket {
     pub(crate) from_us: u64,
     /// To below here.
     pub(crate) to_us: u64,
-    /// So many.
+    /// Payments in it.
     pub(crate) count: u64,
 }
 
-/// What happened in one slice of the payments stage.
+/// One time slice of the payments stage.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct TimelineSlot {
     /// The slice's start.
@@ -372,7 +372,7 @@ pub(crate) struct Edge {
     pub(crate) a: u32,
     /// The other.
     pub(crate) b: u32,
-    /// What it holds.
+    /// Its capacity.
     pub(crate) capacity_sat: u64,
 }
 

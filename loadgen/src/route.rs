@@ -5,7 +5,7 @@
 //!
 //! A describegraph need not name its channels; a channel is shown by its place in the file, from zero.
 //!
-//! Invariant: a mistake takes one line that says what was wrong and what to do.
+//! Invariant: a mistake takes one line: the error and its remedy.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ pub(crate) struct RouteArgs {
     #[arg(long, value_name = "KEY")]
     to: String,
 
-    /// What the payee is to receive.
+    /// The amount the payee is to receive.
     #[arg(long, value_name = "SAT")]
     amount_sat: u64,
 
@@ -91,7 +91,7 @@ pub(crate) enum RouteError {
     UnknownKey {
         /// Which end.
         flag: &'static str,
-        /// What was given.
+        /// The text given.
         key: String,
         /// How many nodes there are.
         nodes: usize,
@@ -101,7 +101,7 @@ pub(crate) enum RouteError {
     AmbiguousKey {
         /// Which end.
         flag: &'static str,
-        /// What was given.
+        /// The text given.
         key: String,
         /// How many.
         count: usize,
@@ -179,7 +179,7 @@ fn lay_out(topology: &Topology, keys: &[NodeId]) -> Result<Snapshot, ConversionE
     Ok(Snapshot::new(&topology.channel_graph(keys, &scids)?))
 }
 
-/// Why there is no route, and what to do about it.
+/// Why there is no route, and the remedy.
 fn explain(reason: &NoRoute, query: &Query<'_>, args: &RouteArgs) -> String {
     let sat = args.amount_sat;
     match reason {
@@ -223,7 +223,7 @@ fn in_sat(amount: Msat) -> String {
     format!("{}.{:03}", amount.0 / 1000, amount.0 % 1000)
 }
 
-/// One answer as a table: for each part what it pays, and its hops.
+/// One answer as a table: for each part its amount and its hops.
 fn table(text: &mut String, snapshot: &Snapshot, query: &Query<'_>, parts: &Parts, (at, of): (usize, usize)) {
     let ppm = u128::from(parts.fee.0) * 1_000_000 / u128::from(query.amount.0.max(1));
     let count = parts.routes.len();

@@ -1,4 +1,4 @@
-//! What a run is asked to do, checked as far as can be before anything is built.
+//! The scenario of a run: its topology and its payments, checked before anything is built.
 //!
 //! Owns: the topology's reading and its limits, the payments that are drawn, and which of them are faulty. Does not
 //! open chains or nodes.
@@ -84,7 +84,7 @@ pub(crate) struct DrawnPayment {
     pub(crate) to: NodeId,
     /// The payee's index.
     pub(crate) to_index: usize,
-    /// What is paid.
+    /// The amount.
     pub(crate) amount: Msat,
     /// The rule to break, if any.
     pub(crate) fault: Option<FaultKind>,
@@ -158,7 +158,7 @@ impl<'a> PaymentDraw<'a> {
 
     fn has_route(&mut self, from: NodeId, to: NodeId, amount: Msat, parts_max: usize) -> bool {
         let mut knowledge = Knowledge::default();
-        // The payer's own public limits do not bind it; what it can spend does, and that is a matter of balance.
+        // The payer's own public limits do not bind it; its balances do, and they are not judged here.
         let own = self.graph.channels_of(from).map(|channel| {
             let spendable = channel.capacity().to_msat();
             (channel.scid(), FirstHop { spendable, htlc_minimum: Msat(1) })

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seed([u8; 32]);
 
-/// What a stream is for.
+/// The purpose of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
     /// A node's keys; numbered by node.
@@ -82,17 +82,17 @@ impl Seed {
         ChaCha20Rng::from_seed(self.bytes(purpose, number))
     }
 
-    /// What unlocks a payment.
+    /// The preimage of a payment.
     pub(crate) fn preimage(&self, payment: u64) -> PaymentPreimage {
         PaymentPreimage(self.bytes(Purpose::Preimage, payment))
     }
 
-    /// What a payment is locked to.
+    /// The hash that locks a payment.
     pub(crate) fn payment_hash(&self, payment: u64) -> PaymentHash {
         PaymentHash(Sha256::digest(self.preimage(payment).0).into())
     }
 
-    /// What ties a payment to its invoice.
+    /// The `payment_secret` of a payment's invoice.
     pub(crate) fn payment_secret(&self, payment: u64) -> PaymentSecret {
         PaymentSecret(self.bytes(Purpose::PaymentSecret, payment))
     }

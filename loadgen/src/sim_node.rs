@@ -1,7 +1,7 @@
-//! One node under load: an [`Engine`] without threads of its own, its paying side, and its books.
+//! One simulated node: an [`Engine`] without threads, its paying side, and its books.
 //!
-//! Owns: turning work into what the engine is fed, and what the engine gives back into messages and notices. Does not
-//! decide who pays whom. Messages cross between nodes as the bytes that would cross a wire.
+//! Owns: feeding work to the engine, and turning the engine's effects into messages and notices. Does not decide who pays
+//! whom. Messages cross between nodes as the bytes that would cross a wire.
 //!
 //! Invariant: the books know payments only: they are kept from the engine's events, never from a channel's balance.
 
@@ -25,7 +25,7 @@ use crate::network::Directory;
 use crate::paying::{Moment, Order, Outcome, OwnChannels, PayingSide, Routing, Steps};
 use crate::report::Crypto;
 
-/// What a node is given to do.
+/// Work for a node.
 pub(crate) enum Work {
     /// Connect to this node.
     Connect(usize),
@@ -35,20 +35,20 @@ pub(crate) enum Work {
     Bytes(usize, Vec<u8>),
     /// A step of the chain.
     Chain(Arc<ChainEvent>),
-    /// Something the operator wants.
+    /// A command of the operator.
     Command(Box<Command>),
-    /// The public graph, and what paying needs: from here on the node can pay.
+    /// The public graph and the settings of payments: from here on the node can pay.
     Graph(Box<Routing>),
     /// Make this payment.
     Pay(Order),
-    /// Time has passed: payees fail what has waited too long for the rest of its payment.
+    /// Time has passed: payees fail HTLCs that have waited too long for the rest of their payment.
     Tick,
 }
 
-/// What a node tells the driver.
+/// An event of a node for the driver.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    /// A connection stands, as far as one of its two nodes is concerned.
+    /// One of the two nodes of a connection has exchanged `init`.
     Connected,
     /// A channel this node opens waits for its funding transaction.
     FundingNeeded {
@@ -58,12 +58,12 @@ pub(crate) enum Notice {
         channel: u64,
         /// Its name until it is funded.
         temporary_channel_id: ChannelId,
-        /// What the output pays.
+        /// The output's amount.
         amount: Sat,
         /// The output's script.
         script: ScriptBuf,
     },
-    /// A channel can carry payments, as far as this node is concerned.
+    /// A channel is ready for payments on this node's side.
     ChannelReady {
         /// The channel.
         channel_id: ChannelId,
@@ -76,38 +76,38 @@ pub(crate) enum Notice {
         node: usize,
         /// The channel.
         channel_id: ChannelId,
-        /// What the node held in it.
+        /// The node's balance in it.
         balance: Option<Msat>,
     },
     /// A transaction is to be broadcast.
     Broadcast(Box<Transaction>),
     /// A payment is over.
     Outcome(Box<Outcome>),
-    /// The node refused to forward, for want of balance or otherwise.
+    /// The node refused to forward an HTLC, for lack of balance or another reason.
     Refused {
-        /// What the HTLC is locked to.
+        /// The hash that locks the HTLC.
         payment_hash: PaymentHash,
         /// The channel it was to go out on.
         scid: Scid,
-        /// What was to go out.
+        /// The amount to forward.
         amount: Msat,
-        /// What could have gone out at that moment.
+        /// The amount that could have been forwarded at that moment.
         available: Msat,
     },
-    /// Something that does not happen in a healthy run.
+    /// An event that must not occur in a healthy run.
     Trouble {
         /// The node.
         node: usize,
-        /// What.
+        /// A description.
         what: String,
     },
 }
 
-/// A node under load.
+/// A simulated node.
 pub(crate) struct SimNode {
     index: usize,
     engine: Engine,
-    /// What the engine wants done and was not done yet.
+    /// Effects of the engine that are not executed yet.
     effects: Arc<Mutex<Vec<Effects>>>,
     /// The connections that stand, by the other node's index.
     connections: BTreeMap<usize, Connection>,
@@ -123,7 +123,7 @@ impl SimNode {
     /// The node of this index; its records are kept in `directory`, if anywhere.
     ///
     /// # Errors
-    /// When what the directory has is not this node's, or cannot be read.
+    /// When the directory holds another node's records, or cannot be read.
     pub(crate) fn new(
         index: usize,
         (seed, config): (NodeSeed, NodeConfig),
@@ -148,7 +148,7 @@ impl SimNode {
         })
     }
 
-    /// What the node paid, received and earned.
+    /// The amounts the node paid, received and earned.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -203,7 +203,7 @@ impl SimNode {
         };
         let mut received = self.engine.receive(connection, bytes);
         if let Err(ReceiveError::WouldBlock { .. }) = received {
-            // What waits is done first: on this thread there is no other way to make room.
+            // Running the queued work is the only way to make room on this thread.
             self.run(now, outbox);
             received = self.engine.receive(connection, bytes);
         }
@@ -326,7 +326,7 @@ impl SimNode {
         }
     }
 
-    /// What can be spent on each of this node's channels now.
+    /// The amount that can be spent on each of this node's channels now.
     fn own_channels(&self) -> OwnChannels {
         let mut own = OwnChannels::default();
         self.engine.for_each_shard(|shard| {

@@ -33,9 +33,9 @@ pub(crate) enum TreasuryError {
     /// A transaction of the run was refused.
     #[error("{what}: {cause}; this is a bug or a chain someone else is using")]
     Refused {
-        /// What the transaction was for.
+        /// The transaction's purpose.
         what: String,
-        /// What the chain said.
+        /// The chain's reason.
         cause: BroadcastError,
     },
     /// A wallet cannot pay.
@@ -78,7 +78,7 @@ impl Treasury {
         // On a chain of its own a run depends on the seed alone. On one that lasts, keys must differ from run to run.
         let hash: [u8; 32] = *tip.hash.as_ref();
         let seed = Seed::new(number, if *spec == ChainSpec::Kernel { b"" } else { &hash });
-        // One miner for all runs: on a chain that lasts, a later run spends what an earlier one mined, and need not
+        // One miner for all runs: on a chain that lasts, a later run spends an earlier one's coins, and need not
         // wait for a hundred blocks until its own coins are mature.
         let miner = Wallet::new(Seed::new(0, b"").bytes(Purpose::Miner, 0));
         let mut audit = ChainAudit::new();

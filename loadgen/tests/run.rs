@@ -29,7 +29,7 @@ fn number(report: &Value, pointer: &str) -> u64 {
     report.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer} in {report}"))
 }
 
-/// What every healthy run's report says.
+/// Checks that hold for every healthy run's report.
 fn assert_sound(report: &Value) {
     assert_eq!(report["funds"]["conserved"], true, "{}", report["funds"]);
     assert_eq!(number(report, "/funds/nodes_balanced"), number(report, "/topology/nodes"));

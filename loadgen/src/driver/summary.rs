@@ -1,4 +1,4 @@
-//! The report of a run, put together from what its stages measured.
+//! The report of a run, put together from the results of its stages.
 //!
 //! Owns: ending the nodes, both halves of the funds check, the digest, and the figures that need several stages. Does not
 //! measure anything.

@@ -54,7 +54,7 @@ const FINDINGS_MAX: usize = 20;
 /// How often a payer that has enough is looked for.
 const DRAWS: usize = 4;
 
-/// Runs what `args` ask for.
+/// Runs `loadgen stress`.
 ///
 /// # Errors
 /// When it cannot be finished. A check that finds something is no error here: the report says so.
@@ -100,7 +100,7 @@ struct Course<'a> {
     ready: usize,
     closed: usize,
     load: Duration,
-    /// What each channel's opener and acceptor held when it was closed.
+    /// The balances of each channel's opener and acceptor when it was closed.
     balances: Vec<Option<[Msat; 2]>>,
 }
 
@@ -111,7 +111,7 @@ struct Payment {
     crashed: bool,
 }
 
-/// What the forwarder told of its spending, summed over its lives.
+/// The forwarder's resource use, summed over its lives.
 #[derive(Default)]
 struct Spent {
     forwards: u64,
@@ -237,7 +237,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Kills the forwarder. What it had written is delivered to the peers, or lost with the connections.
+    /// Kills the forwarder. The frames it had written are delivered to the peers, or lost with the connections.
     fn kill(&mut self) -> Result<(), StressError> {
         let Some(life) = self.life.take() else { return Ok(()) };
         self.spent.add(&life);
@@ -345,7 +345,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Lets the peers do what waits for them, then hears what the forwarder says for a while.
+    /// Runs the peers' queued work, then handles the forwarder's frames for a while.
     fn pump(&mut self, when: &'static str) -> Result<(), StressError> {
         for index in 0..self.ends.len() {
             self.work(when, index)?;
@@ -392,7 +392,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Takes up what the forwarder said.
+    /// Handles a frame of the forwarder.
     fn hear(&mut self, frame: Frame) -> Result<(), StressError> {
         match frame {
             Frame::Message { peer, bytes } => {
@@ -416,7 +416,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Takes up what a peer tells.
+    /// Handles an event of a peer.
     fn notice(&mut self, index: usize, notice: Notice) -> Result<(), StressError> {
         match notice {
             Notice::Send(_) => {}
@@ -482,7 +482,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Waits until nothing is under way, at either end of any channel. What then still is is lost.
+    /// Waits until nothing is under way at either end of any channel; payments that remain count as lost.
     fn settle(&mut self, when: &'static str) -> Result<(), StressError> {
         let quiet =
             |course: &mut Course<'_>| course.payments.is_empty() && course.ends.iter().all(End::is_quiet);
@@ -512,7 +512,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Holds every channel's balances, as both its ends have them, against what the payments made them.
+    /// Checks every channel's balances at both ends against the sum of its payments.
     fn check(&mut self) {
         self.crash.checks += 1;
         let mut findings = Vec::new();
@@ -596,7 +596,7 @@ impl<'a> Course<'a> {
         let total =
             |amount: fn(&Ledger) -> Msat| self.ends.iter().map(|end| amount(&end.ledger).0).sum::<u64>();
         let (paid, received) = (total(|ledger| ledger.paid), total(|ledger| ledger.received));
-        // The forwarder's own telling of what it earned dies with it: it must have what the others lack.
+        // The forwarder's own count of its fees dies with it: they must equal the difference between paid and received.
         let earned = Msat(paid.saturating_sub(received));
         let forwarder = Ledger { earned, forwards: self.counts.succeeded, ..Ledger::default() };
         let mut ledgers = vec![forwarder];

@@ -1,6 +1,6 @@
 //! A peer of the forwarder: a node in the driver's process that pays and is paid, and lives through every crash.
 //!
-//! Owns its node, its books and what it has been offered. Does not decide whom it pays.
+//! Owns its node, its books and the HTLCs it was offered. Does not decide whom it pays.
 //!
 //! Invariant: the books know payments only; they are kept from the node's events, never from a channel's balance.
 
@@ -24,13 +24,13 @@ pub(super) struct End {
     forwarder: NodeId,
     channel: Option<(ChannelId, Scid)>,
     pub(super) ledger: Ledger,
-    /// What is under way from here, by attempt.
+    /// Its HTLCs in flight, by attempt.
     paying: HashMap<u64, OutgoingPayment>,
-    /// By what it is locked to: the id of the HTLC the forwarder offered.
+    /// The id of the first HTLC that the forwarder offered for each payment hash.
     offered: HashMap<PaymentHash, u64>,
 }
 
-/// What an end tells the driver.
+/// An event of an end for the driver.
 #[derive(Debug)]
 pub(super) enum Notice {
     /// A message for the forwarder.
@@ -39,7 +39,7 @@ pub(super) enum Notice {
     FundingNeeded {
         /// Its name until it is funded.
         temporary_channel_id: ChannelId,
-        /// What the output pays.
+        /// The output's amount.
         amount: Sat,
         /// To which script.
         script: bitcoin::ScriptBuf,
@@ -98,7 +98,7 @@ impl End {
         self.channel.map(|(_, scid)| scid)
     }
 
-    /// What it could pay now.
+    /// The amount it could pay now.
     pub(super) fn spendable(&self) -> Msat {
         let normal = self.channel().filter(|channel| channel.state() == State::Normal);
         normal.map_or(Msat::ZERO, |channel| channel.available_out())
@@ -130,7 +130,7 @@ impl End {
         Ok(())
     }
 
-    /// A message came from the forwarder. `Some` says what nobody may do: offer one payment twice.
+    /// A message came from the forwarder. `Some` describes a violation: one payment offered twice.
     pub(super) fn receive(&mut self, message: &[u8]) -> Option<String> {
         let twice = self.offered_twice(message);
         match self.node.receive(self.forwarder, message) {
@@ -150,7 +150,7 @@ impl End {
         (first != id).then(|| format!("payment {payment_hash} was forwarded twice, as HTLC {first} and {id}"))
     }
 
-    /// The connection is gone: what was under way on it is lost.
+    /// The connection is gone, with the messages on it.
     pub(super) fn disconnected(&mut self, now: Now) -> Vec<Notice> {
         self.node.disconnected(self.forwarder);
         let mut notices = self.work(now);
@@ -215,7 +215,7 @@ impl End {
     }
 }
 
-/// The BOLT 4 code a payment failed with, or what happened instead.
+/// The BOLT 4 code a payment failed with, or the kind of failure without one.
 fn why(payment: &OutgoingPayment, reason: &FailureReason) -> String {
     match reason {
         FailureReason::Remote { packet } => match payment.read_failure(packet) {

@@ -1,7 +1,7 @@
 //! The forwarder's process: a production engine on a disk store, fed by the frames of its driver.
 //!
-//! Owns: turning frames into calls of the engine and what leaves it into frames. It is made to be killed: it keeps
-//! nothing but what the engine keeps in its store, and ends when its input ends.
+//! Owns: turning frames into calls of the engine and the engine's effects into frames. It is made to be killed: it keeps
+//! nothing but the engine's store, and ends when its input ends.
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, BufWriter, Write};
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_micros(200);
 /// The settings of a forwarder.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Start {
-    /// What its keys derive from.
+    /// The seed of its keys.
     pub(super) seed: [u8; 32],
     /// Where its channels pay on closing.
     pub(super) script: Vec<u8>,
@@ -40,7 +40,7 @@ pub(super) struct Start {
     pub(super) workers: Option<usize>,
 }
 
-/// What a forwarder says of itself.
+/// A forwarder's account of itself.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Account {
     /// Its channels.
@@ -64,9 +64,9 @@ pub(super) struct Account {
 pub(super) struct ChannelAccount {
     /// Its id.
     pub(super) id: [u8; 32],
-    /// What is the forwarder's.
+    /// The forwarder's balance.
     pub(super) local_msat: u64,
-    /// What is the peer's.
+    /// The peer's balance.
     pub(super) remote_msat: u64,
     /// HTLCs in a commitment or on their way there.
     pub(super) htlcs: usize,
@@ -118,7 +118,7 @@ fn speak(frames: &Receiver<Frame>) -> io::Result<()> {
     output.flush()
 }
 
-/// What the engine wants done, said to the driver. How much can wait to be written is bounded by the slots of the
+/// Sends the engine's effects to the driver. The backlog of frames to be written is bounded by the slots of the
 /// channels: a peer that gets no answer offers no more.
 fn tell(sender: &Sender<Frame>, forwards: &AtomicU64, effects: Effects) {
     let Effects { send, disconnect, broadcast, events, .. } = effects;
@@ -169,7 +169,7 @@ impl Forwarder {
         Ok(Forwarder { engine, sender, connections: HashMap::new(), forwards, pending: Vec::new() })
     }
 
-    /// Does what the driver says; true when the driver went away without a word.
+    /// Executes the driver's frames; true if the driver went away without an end frame.
     fn listen(&mut self, input: &mut BufReader<impl io::Read>) -> io::Result<bool> {
         loop {
             if input.buffer().is_empty() {

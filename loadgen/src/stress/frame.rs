@@ -1,6 +1,6 @@
-//! What the driver and the forwarder's process say to each other, over the forwarder's standard input and output.
+//! The frames between the driver and the forwarder's process, over the forwarder's standard input and output.
 //!
-//! A frame is four bytes of length (big-endian, of what follows), one byte that says which frame, and its fields: ids
+//! A frame is four bytes of length (big-endian, of the rest), one byte for its kind, and its fields: ids
 //! are 33 bytes, numbers big-endian, the last field takes the rest. Pipes, so that the forwarder sees the end of its input,
 //! and ends, however its driver died; and so that nothing listens anywhere.
 //!
@@ -15,7 +15,7 @@ use fulmen_wire::units::{BlockHeight, NodeId};
 pub(super) enum Frame {
     /// To the forwarder, first: its settings, as JSON.
     Start(Vec<u8>),
-    /// From the forwarder, first: it has restored what its store holds and can be fed.
+    /// From the forwarder, first: it has restored its store and can be fed.
     Ready {
         /// The height of the last block it knows.
         height: BlockHeight,
@@ -53,7 +53,7 @@ pub(super) enum Frame {
     ForceClose(String),
     /// From the forwarder: something else that a healthy run does not meet.
     Trouble(String),
-    /// To the forwarder: finish what waits and end.
+    /// To the forwarder: finish the queued work and end.
     Stop,
 }
 
@@ -89,7 +89,7 @@ impl Frame {
     /// Reads the next frame; `None` when the other side has ended, in the middle of a frame or between two.
     ///
     /// # Errors
-    /// When what comes is no frame.
+    /// When the input is no frame.
     pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Frame>> {
         let mut length = [0; 4];
         if !filled(from, &mut length)? {

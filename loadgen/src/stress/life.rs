@@ -17,13 +17,13 @@ use super::frame::Frame;
 pub(super) struct Life {
     process: Child,
     input: BufWriter<ChildStdin>,
-    /// What it says, until it has ended.
+    /// Its frames, until it has ended.
     pub(super) frames: Receiver<Frame>,
     /// The height it woke up at.
     pub(super) height: BlockHeight,
     /// Its `init`.
     pub(super) init: Vec<u8>,
-    /// What it last said of itself.
+    /// Its last account of itself.
     pub(super) account: Account,
 }
 
@@ -48,7 +48,7 @@ impl Life {
         let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
             return Err(io::Error::other("the forwarder's process has no pipes"));
         };
-        // How much can wait here is bounded like what the forwarder says: by the slots of its channels.
+        // The backlog here is bounded like the forwarder's output: by the slots of its channels.
         let (sender, frames) = unbounded();
         std::thread::spawn(move || {
             let mut output = BufReader::with_capacity(1 << 20, output);
@@ -87,7 +87,7 @@ impl Life {
         frame.write(&mut self.input)
     }
 
-    /// Sends what was said.
+    /// Writes the buffered frames out.
     ///
     /// # Errors
     /// When the forwarder is gone.
@@ -103,7 +103,7 @@ impl Life {
             && channels.iter().all(|channel| channel.htlcs == 0 && !channel.settling)
     }
 
-    /// Kills it (SIGKILL) and gives what it had said before, and nobody has heard.
+    /// Kills it (SIGKILL) and returns the frames it had written that were not read yet.
     pub(super) fn kill(mut self) -> Vec<Frame> {
         self.end_now();
         self.frames.iter().collect()

@@ -1,13 +1,13 @@
 //! `loadgen stress`: one forwarder in a process of its own, on a disk, between many peers that pay each other over it,
 //! killed again and again.
 //!
-//! Owns: the course of it, the load, the moments of death, and the checks after each. The peers live in this process and
+//! Owns: the stages, the load, the moments of the kills, and the checks after each. The peers live in this process and
 //! survive everything; the forwarder has nothing but its store.
 //!
-//! After each death the forwarder is started again on its store, misses a block that was mined meanwhile, is connected to
+//! After each kill the forwarder is started again on its store, misses a block that was mined meanwhile, is connected to
 //! all peers, and no new payments are made until every HTLC is resolved; it may be killed again before that. Then every
-//! channel's balance must be, at both its ends and to the millisatoshi, what the payments made it. Of what the forwarder
-//! had written into the pipe when it died, either all is delivered or nothing.
+//! channel's balance must equal, at both its ends and to the millisatoshi, the sum of its payments. The frames that the
+//! forwarder had written into the pipe when it died are delivered all or not at all.
 //!
 //! Invariant: a check that fails is a finding and makes the run fail; nothing is repaired.
 
@@ -40,9 +40,9 @@ pub(crate) enum StressError {
     /// The forwarder's process cannot be had, or ended by itself.
     #[error("{when}: the forwarder's process: {cause}")]
     Forwarder {
-        /// What was going on.
+        /// The stage.
         when: &'static str,
-        /// What is wrong.
+        /// The error.
         cause: io::Error,
     },
     /// There is no place for its store.
@@ -51,9 +51,9 @@ pub(crate) enum StressError {
     /// Nothing goes on any more.
     #[error("{when}: {what} after {seconds} s; this is a bug")]
     Stalled {
-        /// What was going on.
+        /// The stage.
         when: &'static str,
-        /// What is missing.
+        /// The condition that was not met.
         what: String,
         /// How long that was waited for.
         seconds: u64,

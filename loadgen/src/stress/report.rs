@@ -21,7 +21,7 @@ pub(crate) struct StressReport {
     pub(crate) version: &'static str,
     /// The seed.
     pub(crate) seed: u64,
-    /// What was asked for.
+    /// The flags of the run.
     pub(crate) settings: Settings,
     /// The chain.
     pub(crate) chain: ChainFigures,
@@ -33,9 +33,9 @@ pub(crate) struct StressReport {
     pub(crate) throughput: Throughput,
     /// From handing a payment to its payer until the payer has the preimage.
     pub(crate) latency_us: Latency,
-    /// What the deaths did.
+    /// The effects of the kills.
     pub(crate) crash: Crash,
-    /// What the forwarder spent.
+    /// The forwarder's resource use.
     pub(crate) forwarder: Forwarder,
     /// The funds check.
     pub(crate) funds: Funds,
@@ -43,11 +43,11 @@ pub(crate) struct StressReport {
     pub(crate) stages: Vec<Stage>,
     /// Wall time of the whole run.
     pub(crate) wall_s: f64,
-    /// What can be plotted beside.
+    /// Data for plots.
     pub(crate) plots: Plots,
 }
 
-/// What was asked for.
+/// The flags of the run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Settings {
     /// `--duration`.
@@ -81,7 +81,7 @@ pub(crate) struct Payments {
     pub(crate) failures: BTreeMap<String, u64>,
 }
 
-/// What the deaths did.
+/// The effects of the kills.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Crash {
     /// Times the forwarder was killed.
@@ -102,7 +102,7 @@ pub(crate) struct Crash {
     pub(crate) restart_us: Latency,
 }
 
-/// What the forwarder spent, over all its lives, as far as it told before it died.
+/// The forwarder's resource use over all its lives, as far as it was reported before each kill.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Forwarder {
     /// Processor time of its threads, per forward.
@@ -113,7 +113,7 @@ pub(crate) struct Forwarder {
     pub(crate) bytes_per_forward: f64,
 }
 
-/// What can be plotted.
+/// Data for plots.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Plots {
     /// Succeeded payments by latency.
