@@ -193,7 +193,7 @@ impl Tally {
 }
 
 /// The name of a failed attempt: its BOLT 4 code, or the kind of failure without one.
-fn name_of(cause: &FailureCause) -> String {
+pub(crate) fn name_of(cause: &FailureCause) -> String {
     match cause.code() {
         Some(code @ FailureCode::Other(_)) => format!("code_{:#06x}", code.to_u16()),
         Some(code) => code.to_string(),

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::consensus::{deserialize, serialize};
-use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use bitcoin::secp256k1::Secp256k1;
 use crossbeam::channel::RecvTimeoutError;
 use fulmen::chain::ChainEvent;
 use fulmen::driver::ShardDriver;
+use fulmen::pay::{PaymentId, PaymentLimits, PaymentRequest};
+use fulmen_graph::Direction;
+use fulmen_graph::path::{Limits, PathHop};
 use fulmen_proto::forward::{Command, ExpectedPayment, ForwardingPolicy, Now};
 use fulmen_proto::keys::NodeSeed;
-use fulmen_proto::onion::PaymentData;
-use fulmen_proto::payment::{Recipient, RouteHop};
 use fulmen_wire::units::{BlockHeight, Msat, NodeId};
 use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
@@ -27,6 +28,7 @@ use super::life::Life;
 use super::report::{Crash, Forwarder, Payments, Plots, Settings, StressReport};
 use crate::accounting::{self, ChannelBooks, Ledger};
 use crate::cli::StressArgs;
+use crate::fault;
 use crate::metrics::Metrics;
 use crate::network::{FUNDING_BLOCKS, FUNDING_MARGIN, node_config};
 use crate::paying::FINAL_CLTV_DELTA;
@@ -313,19 +315,24 @@ impl<'a> Course<'a> {
         let (payment_hash, payment_secret) = (seed.payment_hash(number), seed.payment_secret(number));
         let expiry = BlockHeight(self.height().0 + EXPIRY_MARGIN_BLOCKS).saturating_add(FINAL_CLTV_DELTA);
         let scid = |end: &End| end.scid().ok_or("a channel has no place in the chain");
-        let route = [
-            RouteHop {
-                node_id: self.forwarder_id,
-                short_channel_id: scid(&self.ends[from])?,
-                amount: sent,
-                cltv_expiry: expiry.saturating_add(policy.cltv_expiry_delta),
-            },
-            RouteHop {
-                node_id: self.ends[to].node.id(),
-                short_channel_id: scid(&self.ends[to])?,
-                amount,
-                cltv_expiry: expiry,
-            },
+        let ids = [self.ends[from].node.id(), self.forwarder_id, self.ends[to].node.id()];
+        let hop = |nodes: [NodeId; 2], scid, amount, cltv_expiry| PathHop {
+            from: nodes[0],
+            to: nodes[1],
+            scid,
+            direction: if nodes[0] < nodes[1] { Direction::OneToTwo } else { Direction::TwoToOne },
+            amount,
+            cltv_expiry,
+            fee: Msat::ZERO,
+        };
+        let hops = vec![
+            hop(
+                [ids[0], ids[1]],
+                scid(&self.ends[from])?,
+                sent,
+                expiry.saturating_add(policy.cltv_expiry_delta),
+            ),
+            hop([ids[1], ids[2]], scid(&self.ends[to])?, amount, expiry),
         ];
         self.ends[to].expect(ExpectedPayment {
             payment_hash,
@@ -335,11 +342,20 @@ impl<'a> Course<'a> {
             min_final_cltv_expiry_delta: FINAL_CLTV_DELTA,
             expires_at_unix_ms: u64::MAX,
         });
-        let session_key = SecretKey::from_slice(&seed.bytes(Purpose::SessionKey, number));
-        let session_key = session_key.map_err(|error| error.to_string())?;
-        let payment_data = Some(PaymentData { payment_secret, total_msat: amount });
-        let recipient = Recipient { payment_data, ..Recipient::default() };
-        self.ends[from].pay(number, &session_key, payment_hash, &route, &recipient)?;
+        let id = PaymentId::new(number).ok_or("has made too many payments")?;
+        let entropy = seed.bytes(Purpose::SessionKey, number);
+        let hash = (payment_hash, payment_secret);
+        let request = PaymentRequest {
+            limits: PaymentLimits {
+                route: Limits::default(),
+                parts_max: 1,
+                attempts_max: 1,
+                deadline_unix_ms: None,
+            },
+            ..PaymentRequest::new(id, ids[2], amount, hash, FINAL_CLTV_DELTA, entropy)
+        };
+        let route = fault::route(hops, self.height());
+        self.ends[from].pay(request, route)?;
         self.counts.sent += 1;
         self.payments.insert(number, Payment { begun: Instant::now(), crashed: false });
         Ok(())

@@ -4,19 +4,23 @@
 //!
 //! Invariant: the books know payments only; they are kept from the node's events, never from a channel's balance.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use fulmen::chain::ChainEvent;
 use fulmen::driver::ShardDriver;
-use fulmen_proto::channel::State;
-use fulmen_proto::forward::{
-    ChannelRef, Command, Event, ExpectedPayment, FailureReason, Now, OpenChannel, SendHtlc,
+use fulmen::pay::{
+    Payer, PayerConfig, PayerView, PaymentRequest, PaymentUpdate, RouteRequest, Router, UnknownAttempt,
 };
-use fulmen_proto::onion::ReturnedFailure;
-use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
-use fulmen_wire::units::{ChannelId, Msat, NodeId, PaymentHash, Sat, Scid};
+use fulmen_graph::ChannelGraph;
+use fulmen_graph::path::reservations::Reservations;
+use fulmen_graph::path::{FirstHop, NoRoute, Route};
+use fulmen_graph::snapshot::Snapshot;
+use fulmen_proto::channel::State;
+use fulmen_proto::forward::{ChannelRef, Command, Event, ExpectedPayment, Now, OpenChannel};
+use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash, Sat, Scid};
 
 use crate::accounting::Ledger;
+use crate::tally::name_of;
 
 /// One peer.
 pub(super) struct End {
@@ -24,8 +28,10 @@ pub(super) struct End {
     forwarder: NodeId,
     channel: Option<(ChannelId, Scid)>,
     pub(super) ledger: Ledger,
-    /// Its HTLCs in flight, by attempt.
-    paying: HashMap<u64, OutgoingPayment>,
+    payer: Payer,
+    /// An empty graph: routes are given with their payments.
+    snapshot: Snapshot,
+    own_channels: BTreeMap<Scid, FirstHop>,
     /// The id of the first HTLC that the forwarder offered for each payment hash.
     offered: HashMap<PaymentHash, u64>,
 }
@@ -63,12 +69,16 @@ pub(super) enum Notice {
 impl End {
     /// A peer of `forwarder`.
     pub(super) fn new(node: ShardDriver, forwarder: NodeId) -> End {
+        let config = PayerConfig { payments_max: usize::MAX, ..PayerConfig::default() };
+        let payer = Payer::new(node.id(), config, Reservations::new());
         End {
             node,
             forwarder,
             channel: None,
             ledger: Ledger::default(),
-            paying: HashMap::new(),
+            payer,
+            snapshot: Snapshot::new(&ChannelGraph::new()),
+            own_channels: BTreeMap::new(),
             offered: HashMap::new(),
         }
     }
@@ -114,19 +124,20 @@ impl End {
         self.node.command(Command::ExpectPayment(invoice));
     }
 
-    /// Pays over the forwarder: `route` has two hops.
-    pub(super) fn pay(
-        &mut self,
-        attempt_id: u64,
-        session_key: &bitcoin::secp256k1::SecretKey,
-        payment_hash: PaymentHash,
-        route: &[RouteHop; 2],
-        recipient: &Recipient,
-    ) -> Result<(), String> {
-        let payment = OutgoingPayment::new(session_key, payment_hash, route, recipient);
-        let payment = payment.map_err(|error| error.to_string())?;
-        self.node.command(Command::SendHtlc(SendHtlc::new(attempt_id, &payment)));
-        self.paying.insert(attempt_id, payment);
+    /// Makes a payment over `route`, which is tried once.
+    ///
+    /// # Errors
+    /// Why the payer refuses it.
+    pub(super) fn pay(&mut self, request: PaymentRequest, route: Route) -> Result<(), String> {
+        let view = view(&self.snapshot, &self.own_channels);
+        let updates = self.payer.begin(request, &view, &mut FixedRoute(Some(route)));
+        for update in updates.map_err(|error| error.to_string())? {
+            match update {
+                PaymentUpdate::Send(send) => self.node.command(Command::SendHtlc(send)),
+                PaymentUpdate::Ended(outcome) => return Err(format!("is not sent: {:?}", outcome.result)),
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -179,6 +190,25 @@ impl End {
         notices
     }
 
+    /// The verdict on a payment whose only HTLC has ended.
+    fn ended(&mut self, updates: Result<Vec<PaymentUpdate>, UnknownAttempt>) -> Option<Notice> {
+        let updates = match updates {
+            Ok(updates) => updates,
+            Err(error) => return Some(Notice::Trouble(format!("an HTLC ended twice: {error}"))),
+        };
+        updates.into_iter().find_map(|update| match update {
+            PaymentUpdate::Ended(outcome) => {
+                self.ledger.paid = self.ledger.paid.saturating_add(outcome.sent());
+                let number = outcome.id.number();
+                Some(match outcome.failures.last() {
+                    None => Notice::Settled(number),
+                    Some(failure) => Notice::Failed(number, name_of(&failure.cause)),
+                })
+            }
+            _ => None,
+        })
+    }
+
     fn event(&mut self, event: Event) -> Option<Notice> {
         Some(match event {
             Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {
@@ -189,18 +219,15 @@ impl End {
                 Notice::Ready
             }
             Event::ChannelClosed { .. } => Notice::Closed,
-            Event::HtlcSettled { attempt_id, .. } => {
-                let Some(payment) = self.paying.remove(&attempt_id) else {
-                    return Some(Notice::Trouble(format!("payment {attempt_id} ended twice")));
-                };
-                self.ledger.paid = self.ledger.paid.saturating_add(payment.amount);
-                Notice::Settled(attempt_id)
+            Event::HtlcSettled { attempt_id, preimage } => {
+                let view = view(&self.snapshot, &self.own_channels);
+                let updates = self.payer.settled(attempt_id, preimage, &view);
+                return self.ended(updates);
             }
             Event::HtlcFailed { attempt_id, reason } => {
-                let Some(payment) = self.paying.remove(&attempt_id) else {
-                    return Some(Notice::Trouble(format!("payment {attempt_id} ended twice")));
-                };
-                Notice::Failed(attempt_id, why(&payment, &reason))
+                let view = view(&self.snapshot, &self.own_channels);
+                let updates = self.payer.failed(attempt_id, &reason, &view, &mut FixedRoute(None));
+                return self.ended(updates);
             }
             Event::PaymentReceived { amount, .. } => {
                 self.ledger.received = self.ledger.received.saturating_add(amount);
@@ -215,16 +242,18 @@ impl End {
     }
 }
 
-/// The BOLT 4 code a payment failed with, or the kind of failure without one.
-fn why(payment: &OutgoingPayment, reason: &FailureReason) -> String {
-    match reason {
-        FailureReason::Remote { packet } => match payment.read_failure(packet) {
-            ReturnedFailure::From { failure, .. } => failure.code().to_string(),
-            ReturnedFailure::Unreadable => "unreadable_failure".to_owned(),
-        },
-        FailureReason::Malformed { failure_code } => format!("code_{failure_code:#06x}"),
-        FailureReason::Local(_) => "own_channel".to_owned(),
+/// A payer's only route.
+struct FixedRoute(Option<Route>);
+
+impl Router for FixedRoute {
+    fn find_parts(&mut self, request: &RouteRequest<'_>) -> Result<Vec<Route>, NoRoute> {
+        let amount = request.query.amount;
+        self.0.take().map(|route| vec![route]).ok_or(NoRoute::Unreachable { amount })
     }
+}
+
+fn view<'a>(snapshot: &'a Snapshot, own_channels: &'a BTreeMap<Scid, FirstHop>) -> PayerView<'a> {
+    PayerView { snapshot, own_channels, height: BlockHeight(0), unix_ms: 0 }
 }
 
 const UPDATE_ADD_HTLC: u16 = 128;
