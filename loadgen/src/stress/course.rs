@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::secp256k1::Secp256k1;
-use crossbeam::channel::RecvTimeoutError;
+use crossbeam::channel::{Receiver, RecvTimeoutError};
 use fulmen::chain::ChainEvent;
 use fulmen::driver::ShardDriver;
 use fulmen::pay::{PaymentId, PaymentLimits, PaymentRequest};
@@ -46,7 +46,7 @@ const LISTEN: Duration = Duration::from_millis(2);
 /// How often the forwarder is asked for its account.
 const ASK: Duration = Duration::from_millis(100);
 /// How many of the forwarder's words are taken up before the peers go on.
-const WORDS: usize = 512;
+const FRAMES_MAX: usize = 512;
 /// How often, of ten, a forwarder that is recovering is killed again.
 const AGAIN_IN_TEN: u32 = 2;
 /// At most so long after it was started again.
@@ -369,17 +369,12 @@ impl<'a> Course<'a> {
         let gone = |cause| StressError::Forwarder { when, cause };
         let Some(life) = &mut self.life else { return Ok(()) };
         life.flush().map_err(gone)?;
-        let mut next = life.frames.recv_timeout(LISTEN);
-        for _ in 0..WORDS {
-            match next {
-                Ok(frame) => self.hear(frame)?,
-                Err(RecvTimeoutError::Timeout) => return Ok(()),
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(gone(io::Error::other("it ended by itself; what it said stands above")));
-                }
-            }
-            let Some(life) = &self.life else { return Ok(()) };
-            next = life.frames.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+        let (frames, is_over) = take_frames(&life.frames, LISTEN);
+        for frame in frames {
+            self.hear(frame)?;
+        }
+        if is_over {
+            return Err(gone(io::Error::other("it ended by itself; its last output stands above")));
         }
         Ok(())
     }
@@ -681,6 +676,15 @@ impl Spent {
     }
 }
 
+/// The frames that have arrived, at most [`FRAMES_MAX`], waiting for the first one for at most `wait`; and whether there
+/// will be no more. Frames beyond the limit stay in the channel.
+fn take_frames(frames: &Receiver<Frame>, wait: Duration) -> (Vec<Frame>, bool) {
+    match frames.recv_timeout(wait) {
+        Ok(first) => (std::iter::once(first).chain(frames.try_iter().take(FRAMES_MAX - 1)).collect(), false),
+        Err(error) => (Vec::new(), error == RecvTimeoutError::Disconnected),
+    }
+}
+
 /// A block above `height`, to be told to the forwarder.
 fn block_frame(event: &ChainEvent, height: BlockHeight) -> Option<Frame> {
     match event {
@@ -701,5 +705,33 @@ fn settings(args: &StressArgs) -> Settings {
         amount_min_msat: args.amount_msat.min.0,
         amount_max_msat: args.amount_msat.max.0,
         workers: args.workers.map(|workers| workers as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam::channel::unbounded;
+
+    #[test]
+    fn no_frame_is_lost_or_reordered_however_many_arrive_at_once() {
+        let (sender, receiver) = unbounded();
+        for number in 0..10_000_u32 {
+            sender.send(Frame::Trouble(number.to_string())).unwrap();
+        }
+        drop(sender);
+        let mut taken = Vec::new();
+        loop {
+            let (frames, is_over) = take_frames(&receiver, Duration::ZERO);
+            assert!(frames.len() <= FRAMES_MAX);
+            taken.extend(frames.into_iter().map(|frame| match frame {
+                Frame::Trouble(text) => text,
+                other => panic!("{other:?} was not sent"),
+            }));
+            if is_over {
+                break;
+            }
+        }
+        assert!(taken.into_iter().eq((0..10_000).map(|number: u32| number.to_string())));
     }
 }
