@@ -252,7 +252,8 @@ impl<'a> LiveNetwork<'a> {
                 _ => {}
             }
         }
-        let blocks = self.treasury.mine(FUNDING_BLOCKS)?;
+        let mut blocks = self.treasury.confirm()?;
+        blocks.extend(self.treasury.mine(FUNDING_BLOCKS - 1)?);
         let mut channels = self.locate(&blocks);
         self.tell(&blocks);
         let mut ready = 0;
@@ -444,7 +445,7 @@ impl<'a> LiveNetwork<'a> {
                 _ => {}
             }
         }
-        let blocks = self.treasury.mine(1)?;
+        let blocks = self.treasury.confirm()?;
         self.tell(&blocks);
         bar.finish();
         Ok(())

@@ -6,6 +6,7 @@
 //! Invariant: every block reaches miner, wallets and audit exactly once and in order; the caller gets each of them
 //! once, to tell the nodes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::{ScriptBuf, Transaction, Txid};
@@ -46,6 +47,17 @@ pub(crate) enum TreasuryError {
         /// Why not.
         cause: WalletError,
     },
+    /// A block that had room left out a transaction of the run.
+    #[error(
+        "{count} transactions of the run, {txid} among them, are in no block, though the last one has room; give \
+             loadgen a chain whose policy mines all valid transactions"
+    )]
+    Unconfirmed {
+        /// How many.
+        count: usize,
+        /// The first of them by id.
+        txid: Txid,
+    },
     /// Blocks were taken back during the run.
     #[error("the chain was reorganised during the run; give loadgen a chain nobody else mines on")]
     Reorganised,
@@ -62,6 +74,8 @@ pub(crate) struct Treasury {
     height_first: u32,
     height: u32,
     txids: Vec<Txid>,
+    /// Transactions of the run that no block holds yet.
+    unconfirmed: BTreeSet<Txid>,
 }
 
 impl Treasury {
@@ -70,14 +84,19 @@ impl Treasury {
     /// # Errors
     /// When it cannot be opened or asked.
     pub(crate) fn open(spec: &ChainSpec, number: u64) -> Result<Treasury, TreasuryError> {
-        let mut chain: Box<dyn RegtestChain> = match spec {
+        let chain: Box<dyn RegtestChain> = match spec {
             ChainSpec::Kernel => Box::new(KernelChain::in_memory()?),
             ChainSpec::Rpc { url, .. } => Box::new(daemon::connect(url)?),
         };
+        Treasury::on(chain, number, *spec == ChainSpec::Kernel)
+    }
+
+    /// Uses `chain`, which `is_fresh` if it begins and ends with the run.
+    fn on(mut chain: Box<dyn RegtestChain>, number: u64, is_fresh: bool) -> Result<Treasury, TreasuryError> {
         let tip = chain.tip()?;
-        // On a chain of its own a run depends on the seed alone. On one that lasts, keys must differ from run to run.
+        // On a fresh chain a run depends on the seed alone. On one that lasts, keys must differ from run to run.
         let hash: [u8; 32] = *tip.hash.as_ref();
-        let seed = Seed::new(number, if *spec == ChainSpec::Kernel { b"" } else { &hash });
+        let seed = Seed::new(number, if is_fresh { b"" } else { &hash });
         // One miner for all runs: on a chain that lasts, a later run spends an earlier one's coins, and need not
         // wait for a hundred blocks until its own coins are mature.
         let miner = Wallet::new(Seed::new(0, b"").bytes(Purpose::Miner, 0));
@@ -93,6 +112,7 @@ impl Treasury {
             height_first,
             height,
             txids: Vec::new(),
+            unconfirmed: BTreeSet::new(),
         })
     }
 
@@ -101,7 +121,7 @@ impl Treasury {
         self.seed
     }
 
-    /// Makes a wallet for each node and gives the nodes their coins, mined; returns the last block.
+    /// Makes a wallet for each node and gives the nodes their coins, confirmed; returns the blocks that hold them.
     ///
     /// # Errors
     /// When the chain yields too little, or refuses.
@@ -129,7 +149,7 @@ impl Treasury {
         for spend in &spends {
             self.broadcast(&spend.transaction, "giving the nodes their coins")?;
         }
-        let events = self.mine(1)?;
+        let events = self.confirm()?;
         self.audit.start();
         Ok(events)
     }
@@ -160,7 +180,25 @@ impl Treasury {
     pub(crate) fn broadcast(&mut self, transaction: &Transaction, what: &str) -> Result<(), TreasuryError> {
         self.chain
             .broadcast(transaction)
-            .map_err(|cause| TreasuryError::Refused { what: what.to_owned(), cause })
+            .map_err(|cause| TreasuryError::Refused { what: what.to_owned(), cause })?;
+        self.unconfirmed.insert(transaction.compute_txid());
+        Ok(())
+    }
+
+    /// Mines until every transaction of the run is in a block, and gives the blocks back.
+    ///
+    /// # Errors
+    /// When the chain refuses, or a block confirms none of them.
+    pub(crate) fn confirm(&mut self) -> Result<Vec<Arc<ChainEvent>>, TreasuryError> {
+        let mut blocks = Vec::new();
+        while let Some(txid) = self.unconfirmed.first().copied() {
+            let count = self.unconfirmed.len();
+            blocks.extend(self.mine(1)?);
+            if self.unconfirmed.len() == count {
+                return Err(TreasuryError::Unconfirmed { count, txid });
+            }
+        }
+        Ok(blocks)
     }
 
     /// Mines `blocks` blocks and gives them back.
@@ -209,11 +247,140 @@ impl Treasury {
             self.wallets.iter_mut().for_each(|wallet| wallet.apply(&event));
             self.audit.connect(block);
             if height.0 > self.height_first {
-                self.txids.extend(block.txdata.iter().map(Transaction::compute_txid));
+                for txid in block.txdata.iter().map(Transaction::compute_txid) {
+                    self.unconfirmed.remove(&txid);
+                    self.txids.push(txid);
+                }
             }
             self.height = height.0;
             followed.push(Arc::new(event));
         }
         Ok(followed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use bitcoin::block::{Header, Version};
+    use bitcoin::hashes::Hash;
+    use bitcoin::{
+        Amount, Block, BlockHash, CompactTarget, OutPoint, Sequence, TxIn, TxMerkleNode, TxOut, Witness,
+    };
+    use fulmen::chain::{Chain, Tip};
+    use fulmen_wire::units::{BlockHeight, FeeratePerKw};
+
+    use super::*;
+
+    /// A chain whose blocks hold a few transactions each.
+    struct SmallBlocks {
+        capacity: usize,
+        height: u32,
+        mempool: VecDeque<Transaction>,
+        events: Vec<ChainEvent>,
+    }
+
+    impl SmallBlocks {
+        fn connect(&mut self, reward_to: &ScriptBuf) {
+            self.height += 1;
+            let coinbase = Transaction {
+                version: bitcoin::transaction::Version::TWO,
+                lock_time: bitcoin::absolute::LockTime::from_consensus(self.height),
+                input: vec![TxIn {
+                    previous_output: OutPoint::null(),
+                    script_sig: ScriptBuf::new(),
+                    sequence: Sequence::MAX,
+                    witness: Witness::new(),
+                }],
+                output: vec![TxOut { value: Amount::from_int_btc(50), script_pubkey: reward_to.clone() }],
+            };
+            let count = self.capacity.min(self.mempool.len());
+            let txdata = std::iter::once(coinbase).chain(self.mempool.drain(..count)).collect();
+            let header = Header {
+                version: Version::TWO,
+                prev_blockhash: BlockHash::all_zeros(),
+                merkle_root: TxMerkleNode::all_zeros(),
+                time: self.height,
+                bits: CompactTarget::from_consensus(0),
+                nonce: 0,
+            };
+            let block = Arc::new(Block { header, txdata });
+            self.events.push(ChainEvent::Connected { height: BlockHeight(self.height), block });
+        }
+    }
+
+    impl Chain for SmallBlocks {
+        fn tip(&mut self) -> Result<Tip, ChainError> {
+            Ok(Tip { height: BlockHeight(self.height), hash: BlockHash::all_zeros() })
+        }
+
+        fn block(&mut self, _: BlockHeight) -> Result<Option<Arc<Block>>, ChainError> {
+            Ok(None)
+        }
+
+        fn poll(&mut self) -> Result<Vec<ChainEvent>, ChainError> {
+            Ok(std::mem::take(&mut self.events))
+        }
+
+        fn broadcast(&mut self, transaction: &Transaction) -> Result<(), BroadcastError> {
+            self.mempool.push_back(transaction.clone());
+            Ok(())
+        }
+
+        fn fee_estimate(&mut self) -> Result<FeeratePerKw, ChainError> {
+            Ok(FEERATE)
+        }
+    }
+
+    impl RegtestChain for SmallBlocks {
+        fn mine(&mut self, blocks: u32, reward_to: &ScriptBuf) -> Result<Vec<BlockHash>, RegtestError> {
+            (0..blocks).for_each(|_| self.connect(reward_to));
+            Ok(vec![BlockHash::all_zeros(); blocks as usize])
+        }
+
+        fn reorganize(&mut self, _: u32, _: &ScriptBuf) -> Result<Vec<BlockHash>, RegtestError> {
+            Ok(Vec::new())
+        }
+
+        fn mempool_txids(&mut self) -> Result<Vec<Txid>, RegtestError> {
+            Ok(self.mempool.iter().map(Transaction::compute_txid).collect())
+        }
+    }
+
+    /// A treasury of five nodes with a coin each, and their funding transactions.
+    fn with_fundings(capacity: usize) -> Result<Treasury, TreasuryError> {
+        let chain = SmallBlocks { capacity, height: 0, mempool: VecDeque::new(), events: Vec::new() };
+        let mut treasury = Treasury::on(Box::new(chain), 1, true)?;
+        treasury.fund_wallets(5, (0..5).map(|node| (node, Sat(110_000))))?;
+        for node in 0..5 {
+            let script = ScriptBuf::from(vec![0x51, node as u8]);
+            let transaction = treasury.fund(node, node, &script, Sat(100_000))?;
+            treasury.broadcast(&transaction, "funding a channel")?;
+        }
+        Ok(treasury)
+    }
+
+    #[test]
+    fn transactions_that_fill_several_blocks_are_all_confirmed() {
+        let mut treasury = with_fundings(2).unwrap();
+        assert_eq!(treasury.confirm().unwrap().len(), 3);
+        assert_eq!(treasury.audit().channels_opened(), 5);
+        assert!(treasury.confirm().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_transaction_that_no_block_takes_is_named() {
+        let mut treasury = with_fundings(5).unwrap();
+        let stranger = Transaction {
+            version: bitcoin::transaction::Version::ONE,
+            lock_time: bitcoin::absolute::LockTime::ZERO,
+            input: Vec::new(),
+            output: Vec::new(),
+        };
+        treasury.confirm().unwrap();
+        treasury.unconfirmed.insert(stranger.compute_txid());
+        let error = treasury.confirm().unwrap_err().to_string();
+        assert!(error.contains(&stranger.compute_txid().to_string()), "{error}");
     }
 }

@@ -181,7 +181,9 @@ impl<'a> Course<'a> {
         }
         let wanted = self.ends.len();
         self.until(WHEN, |course| course.broadcast.len() == wanted)?;
-        self.mine(FUNDING_BLOCKS)?;
+        let blocks = self.treasury.confirm()?;
+        self.follow(blocks)?;
+        self.mine(FUNDING_BLOCKS - 1)?;
         self.until(WHEN, |course| course.ready == wanted)?;
         self.broadcast.clear();
         self.settle(WHEN)
@@ -554,7 +556,8 @@ impl<'a> Course<'a> {
         self.ends.iter_mut().for_each(End::close);
         let wanted = self.ends.len();
         self.until(WHEN, |course| course.closed == wanted && course.broadcast.len() == wanted)?;
-        self.mine(1)?;
+        let blocks = self.treasury.confirm()?;
+        self.follow(blocks)?;
         if let Some(life) = self.life.take() {
             self.spent.add(&life);
             life.stop().map_err(|cause| StressError::Forwarder { when: WHEN, cause })?;
@@ -579,9 +582,14 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Mines, and tells everybody who lives.
+    /// Mines, and tells the peers and a running forwarder of the blocks.
     fn mine(&mut self, blocks: u32) -> Result<(), StressError> {
-        for event in self.treasury.mine(blocks)? {
+        let blocks = self.treasury.mine(blocks)?;
+        self.follow(blocks)
+    }
+
+    fn follow(&mut self, blocks: Vec<Arc<ChainEvent>>) -> Result<(), StressError> {
+        for event in blocks {
             self.ends.iter_mut().for_each(|end| end.chain_event(&event));
             if let Some(frame) = block_frame(&event, BlockHeight(0)) {
                 self.say("mining", &frame)?;
