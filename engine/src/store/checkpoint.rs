@@ -13,6 +13,16 @@ use super::{CheckpointWriter, WrittenCheckpoint};
 /// How many bytes are gathered before they are given to the file.
 const WRITE_BYTES: usize = 256 << 10;
 
+/// A checkpoint that is durable under its partial name.
+#[derive(Debug)]
+pub(super) struct LogWritten {
+    /// Which of all the log's checkpoints it is.
+    pub(super) attempt: u64,
+    pub(super) bytes: u64,
+    /// Keeps the log from beginning another checkpoint of the shard.
+    _alive: Option<Arc<()>>,
+}
+
 /// A checkpoint being written. Dropped before it is finished, it deletes its file.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -72,7 +82,7 @@ impl CheckpointWriter for Writer {
         self.write()?;
         self.file.sync().map_err(|error| StoreError::io(Operation::Sync, &self.name, error))?;
         let Writer { shard, attempt, bytes, .. } = *self;
-        Ok(WrittenCheckpoint { shard, attempt, bytes, _alive: self.alive.take(), chunks: Vec::new() })
+        Ok(WrittenCheckpoint::new(shard, LogWritten { attempt, bytes, _alive: self.alive.take() }))
     }
 }
 

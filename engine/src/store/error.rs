@@ -80,6 +80,12 @@ pub enum StoreError {
         /// What can be taken.
         most: usize,
     },
+    /// A checkpoint was given to another store than the one that began it: a bug of the caller.
+    #[error("the checkpoint of shard {shard} was written by another kind of store")]
+    ForeignCheckpoint {
+        /// The checkpoint's shard.
+        shard: u16,
+    },
     /// An earlier call failed; what it wrote may or may not be there, so that nothing may follow it.
     #[error("the store has stopped: {cause}")]
     Stopped {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use fulmen_wire::units::NodeId;
 
-use super::checkpoint;
+use super::checkpoint::{self, LogWritten};
 use super::disk::{Directory, Disk, DiskFile};
 use super::error::{Operation, StoreError};
 use super::format::{
@@ -208,7 +208,8 @@ impl LogStore {
     }
 
     fn take_up(&mut self, written: WrittenCheckpoint) -> Result<(), StoreError> {
-        let WrittenCheckpoint { shard, attempt, bytes, .. } = written;
+        let shard = written.shard();
+        let LogWritten { attempt, bytes, .. } = written.into_payload()?;
         let partial = partial_name(shard, attempt);
         let log = self.shards.entry(shard).or_default();
         let Some(begun) = log.begun.take_if(|begun| begun.attempt == attempt) else {

@@ -99,16 +99,17 @@ impl Store for MemoryStore {
     }
 
     fn finish_checkpoint(&mut self, written: WrittenCheckpoint) -> Result<(), StoreError> {
-        let WrittenCheckpoint { shard, attempt, bytes, chunks, .. } = written;
+        let shard = written.shard();
+        let Writer { attempt, chunks, .. } = written.into_payload()?;
         let Some(&(begun, covers)) = self.begun.get(&shard) else { return Ok(()) };
         if begun != attempt {
             return Ok(());
         }
         self.begun.remove(&shard);
+        self.stats.checkpoint_bytes += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
         self.checkpoints.insert(shard, chunks);
         self.records.retain(|kept| kept.shard != shard || kept.number > covers);
         self.stats.checkpoints += 1;
-        self.stats.checkpoint_bytes += bytes;
         let left = self.records.iter().filter(|kept| kept.shard == shard);
         self.waiting_bytes.insert(shard, left.map(|kept| kept.record.len() as u64).sum());
         let chunks = self.checkpoints.values().flatten().map(|chunk| chunk.len() as u64);
@@ -136,9 +137,7 @@ impl CheckpointWriter for Writer {
     }
 
     fn finish(self: Box<Self>) -> Result<WrittenCheckpoint, StoreError> {
-        let Writer { shard, attempt, chunks } = *self;
-        let bytes = chunks.iter().map(Vec::len).sum::<usize>() as u64;
-        Ok(WrittenCheckpoint { shard, attempt, bytes, _alive: None, chunks })
+        Ok(WrittenCheckpoint::new(self.shard, *self))
     }
 }
 

@@ -1,13 +1,15 @@
 //! The store: where the records of a node's turns become durable, and what a restart reads.
 //!
-//! Owns: the [`Store`] trait, a store in memory, and the embedded default, a checksummed log on disk. Does not know what a
-//! record or a snapshot says: both are opaque bytes here.
+//! Owns: the [`Store`] trait, the suite that holds every store to it ([`conformance`]), a store in memory, and the
+//! embedded default, a checksummed log on disk. Does not know the contents of records and checkpoint chunks: both are
+//! opaque bytes here. `examples/store.rs` is a store written against the public interface alone.
 //!
 //! Invariant: what [`Store::append`] has returned for survives any crash, whole and in order; what it has not returned
 //! for survives as a prefix of its batch, or not at all. After an error nothing is durable that was not before, and the
 //! store takes nothing more: the engine has to stop and be started again.
 
 mod checkpoint;
+pub mod conformance;
 mod disk;
 mod error;
 mod format;
@@ -16,9 +18,9 @@ mod log;
 mod memory;
 mod recover;
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 pub use disk::{Directory, Disk, DiskFile};
 pub use error::{Operation, StoreError};
@@ -76,12 +78,42 @@ pub struct StoreStats {
 
 /// Where records become durable.
 ///
-/// Driven by one thread, the persister: [`replay`](Store::replay) first, once, then [`append`](Store::append) with
-/// whatever records wait, again and again. When [`checkpoint_due`](Store::checkpoint_due) names a shard, the caller takes
-/// a snapshot of it, calls [`begin_checkpoint`](Store::begin_checkpoint) after it has appended the last record that the
-/// snapshot includes and before it appends the first that it does not, hands the writer and the snapshot to a thread that
-/// may wait for the disk, and gives what that thread finished to [`finish_checkpoint`](Store::finish_checkpoint).
-/// Records of all shards may be appended in between.
+/// Driven by one caller at a time, on any thread: [`replay`](Store::replay) first, once, then [`append`](Store::append)
+/// with the records that wait, again and again. When [`checkpoint_due`](Store::checkpoint_due) names a shard, the caller
+///
+/// 1. appends the last record that the shard's present state includes,
+/// 2. takes that state as chunks and calls [`begin_checkpoint`](Store::begin_checkpoint), before it appends a record that
+///    the state does not include,
+/// 3. gives the [`CheckpointWriter`] and the chunks to a thread that may wait for the disk, and
+/// 4. gives the result of that thread to [`finish_checkpoint`](Store::finish_checkpoint).
+///
+/// Records of all shards may be appended between these steps.
+///
+/// # Examples
+///
+/// ```
+/// use std::ops::ControlFlow;
+///
+/// use fulmen::store::{Entry, MemoryStore, Replayed, Store};
+///
+/// let mut store = MemoryStore::default();
+/// store.append(&[Entry { shard: 0, record: b"opened" }, Entry { shard: 0, record: b"ready" }])?;
+/// let mut checkpoint = store.begin_checkpoint(0)?;
+/// store.append(&[Entry { shard: 0, record: b"closed" }])?;
+/// checkpoint.chunk(b"a ready channel")?;
+/// store.finish_checkpoint(checkpoint.finish()?)?;
+///
+/// let mut found = Vec::new();
+/// store.replay(&mut |replayed| {
+///     found.push(match replayed {
+///         Replayed::Chunk { chunk, .. } => chunk.to_vec(),
+///         Replayed::Record { record, .. } => record.to_vec(),
+///     });
+///     ControlFlow::Continue(())
+/// })?;
+/// assert_eq!(found, [&b"a ready channel"[..], b"closed"]);
+/// # Ok::<(), fulmen::store::StoreError>(())
+/// ```
 pub trait Store: Send + Debug {
     /// Makes the records of a batch durable, in their order, with one sync for all of them. They are durable once this
     /// returns, and not before. An empty batch does nothing.
@@ -92,24 +124,24 @@ pub trait Store: Send + Debug {
     fn append(&mut self, batch: &[Entry<'_>]) -> Result<(), StoreError>;
 
     /// Reads everything that is durable: of each shard the chunks of its last finished checkpoint, then all records
-    /// appended after that began. `visit` stops it by breaking; what it gave up for, it keeps itself.
+    /// appended after that began. `visit` may return [`ControlFlow::Break`] to stop; recording why is up to the caller.
     ///
     /// # Errors
     /// When something that was durable cannot be read or is damaged.
     fn replay(&mut self, visit: &mut dyn FnMut(Replayed<'_>) -> ControlFlow<()>) -> Result<(), StoreError>;
 
     /// Begins a checkpoint of a shard, which stands for all records of this shard appended so far. An unfinished earlier
-    /// one of the same shard is given up.
+    /// one of the same shard is abandoned.
     ///
     /// # Errors
     /// When it cannot be begun.
     fn begin_checkpoint(&mut self, shard: u16) -> Result<Box<dyn CheckpointWriter>, StoreError>;
 
-    /// Takes up a checkpoint whose chunks are durable: a later [`replay`](Store::replay) begins with it, and the space
-    /// of what it stands for is reclaimed. A checkpoint that was given up is dropped without effect.
+    /// Puts a checkpoint whose chunks are durable into effect: a later [`replay`](Store::replay) begins with it, and the
+    /// records it stands for are no longer visited. An abandoned checkpoint is dropped without effect.
     ///
     /// # Errors
-    /// When that fails.
+    /// When it may not be in effect, or belongs to another kind of store. The store takes nothing more then.
     fn finish_checkpoint(&mut self, written: WrittenCheckpoint) -> Result<(), StoreError>;
 
     /// The shard whose checkpoint would reclaim the most space, once there is enough of it that restarting would take
@@ -135,16 +167,36 @@ pub trait CheckpointWriter: Send + Debug {
     fn finish(self: Box<Self>) -> Result<WrittenCheckpoint, StoreError>;
 }
 
-/// A checkpoint whose chunks are durable, to be given to [`Store::finish_checkpoint`].
+/// A checkpoint whose chunks are durable, to be given to [`Store::finish_checkpoint`] of the store that began it.
 #[derive(Debug)]
-#[must_use]
+#[must_use = "without `Store::finish_checkpoint` the checkpoint has no effect"]
 pub struct WrittenCheckpoint {
     shard: u16,
-    /// Which of the shard's checkpoints it is, counted since the store was opened.
-    attempt: u64,
-    bytes: u64,
-    /// Tells the store, as long as there is one, that the checkpoint may still be finished.
-    _alive: Option<Arc<()>>,
-    /// The chunks, where the store keeps them in memory.
-    chunks: Vec<Vec<u8>>,
+    payload: Box<dyn Any + Send>,
+}
+
+impl WrittenCheckpoint {
+    /// A written checkpoint of `shard`. `payload` is whatever the store's writer hands to the store: a file name, an
+    /// attempt number, the chunks themselves.
+    pub fn new(shard: u16, payload: impl Any + Send) -> WrittenCheckpoint {
+        WrittenCheckpoint { shard, payload: Box::new(payload) }
+    }
+
+    /// The shard.
+    #[must_use]
+    pub const fn shard(&self) -> u16 {
+        self.shard
+    }
+
+    /// The payload given to [`new`](WrittenCheckpoint::new).
+    ///
+    /// # Errors
+    /// [`StoreError::ForeignCheckpoint`] when it is no `T`: the writer that made it belongs to another kind of store.
+    pub fn into_payload<T: Any>(self) -> Result<T, StoreError> {
+        let shard = self.shard;
+        match self.payload.downcast() {
+            Ok(payload) => Ok(*payload),
+            Err(_) => Err(StoreError::ForeignCheckpoint { shard }),
+        }
+    }
 }

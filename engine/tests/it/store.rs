@@ -3,6 +3,7 @@
 //! Owns a busy script of appends and checkpoints with a model beside it. The model of a shard is the list of its records;
 //! its snapshot is that list, so that what a replay gives can be compared with it.
 
+mod conformance;
 mod crashes;
 mod damage;
 mod directory;
