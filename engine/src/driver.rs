@@ -20,7 +20,7 @@ use crate::chain::ChainEvent;
 use crate::init::{FirstMessageError, accept_init};
 use crate::monitor::FundingMonitor;
 
-/// How often the shard is told that time passes, in milliseconds.
+/// The period of `Input::Tick`, in milliseconds.
 const TICK_MS: u64 = 1_000;
 
 /// A Lightning node of one shard, without threads, sockets or clock.
@@ -34,14 +34,14 @@ pub struct ShardDriver {
     inbox: Vec<Input>,
     peers: BTreeSet<NodeId>,
     monitor: FundingMonitor,
-    /// When the shard was last told that time passes.
+    /// The time of the last tick.
     ticked: Now,
 }
 
-/// What a turn asks of the world, to be executed in the order of the fields.
+/// The results of a turn, to be carried out in the order of the fields.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// What must be durable before anything below happens.
+    /// The record, which must be durable before anything below happens.
     pub record: Record,
     /// Serialized messages to peers, in order.
     pub send: Vec<(NodeId, Vec<u8>)>,
@@ -49,18 +49,18 @@ pub struct Outbox {
     pub disconnect: Vec<NodeId>,
     /// Transactions to broadcast.
     pub broadcast: Vec<Transaction>,
-    /// What the operator is told.
+    /// Events for the operator.
     pub events: Vec<Event>,
 }
 
-/// A message that cannot be taken. The peer is sent a `warning` where BOLT 1 asks for one.
+/// Why a message cannot be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DriverReceiveError {
     /// There is no connection to the peer.
     #[error("{0} is not connected")]
     NotConnected(NodeId),
-    /// The message does not decode; the connection is to be closed.
+    /// The message does not decode. Close the connection.
     #[error(transparent)]
     Broken(#[from] DecodeError),
 }
@@ -72,8 +72,8 @@ impl ShardDriver {
         ShardDriver::restored(Shard::new(seed, config))
     }
 
-    /// A node after a restart, without connections. The blocks from below the oldest funding that is not confirmed for good
-    /// are to be given again; heights that were passed already do no harm.
+    /// A node after a restart, without connections. Give the blocks again from the one below the oldest funding whose
+    /// channel is not ready; blocks at heights that were passed already are harmless.
     #[must_use]
     pub fn restored(shard: Shard) -> ShardDriver {
         let monitor = FundingMonitor::of(&shard);
@@ -86,19 +86,19 @@ impl ShardDriver {
         self.shard.node_id()
     }
 
-    /// The shard, for what it can tell about channels and balances.
+    /// The shard, to read channels and balances.
     #[must_use]
     pub const fn shard(&self) -> &Shard {
         &self.shard
     }
 
-    /// How much cryptography was done so far.
+    /// Cryptographic operations so far.
     #[must_use]
     pub const fn counters(&self) -> CryptoCounters {
         self.shard.counters()
     }
 
-    /// How much the node holds.
+    /// Channels, circuits and HTLCs that the node holds.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
         self.shard.occupancy()
@@ -110,7 +110,7 @@ impl ShardDriver {
         Message::from(local_init(self.shard.config())).encode()
     }
 
-    /// A connection to `peer` stands, and `init` is the first message it sent.
+    /// Begins a connection: transport to `peer` is established, and `init` is the first message it sent.
     ///
     /// # Errors
     /// When the connection is to be closed; nothing has changed then.
@@ -123,17 +123,17 @@ impl ShardDriver {
         Ok(())
     }
 
-    /// The connection to `peer` is gone.
+    /// Ends the connection to `peer`.
     pub fn disconnected(&mut self, peer: NodeId) {
         if self.peers.remove(&peer) {
             self.inbox.push(Input::PeerDisconnected { peer });
         }
     }
 
-    /// A message came from `peer`, as its bytes from the type on.
+    /// Queues a message of `peer`, given as its bytes from the type on.
     ///
     /// # Errors
-    /// When the message cannot be taken; nothing has changed then.
+    /// When the message cannot be accepted; nothing has changed then.
     pub fn receive(&mut self, peer: NodeId, message: &[u8]) -> Result<(), DriverReceiveError> {
         if !self.peers.contains(&peer) {
             return Err(DriverReceiveError::NotConnected(peer));
@@ -143,12 +143,12 @@ impl ShardDriver {
         Ok(())
     }
 
-    /// The operator wants something.
+    /// Queues a command of the operator. Its outcome is an event.
     pub fn command(&mut self, command: Command) {
         self.inbox.push(Input::Command(command));
     }
 
-    /// The chain took a step. Steps are given in the order the chain reports them.
+    /// Queues a step of the chain. Give the steps in the order in which the chain reports them.
     pub fn chain_event(&mut self, event: &ChainEvent) {
         self.inbox.push(self.monitor.chain_event(event));
     }
@@ -163,7 +163,7 @@ impl ShardDriver {
         self.inbox.push(Input::ChainInStep);
     }
 
-    /// Does everything that waits. One turn a second at least, and whenever [`ShardDriver::has_work`], keeps timeouts sharp.
+    /// Runs a turn over all queued inputs. Call it once a second at least, and whenever [`ShardDriver::has_work`] says so.
     pub fn turn(&mut self, now: Now) -> Outbox {
         let mut inputs = std::mem::take(&mut self.inbox);
         if now.unix_ms >= self.ticked.unix_ms + TICK_MS {
@@ -180,7 +180,7 @@ impl ShardDriver {
         Outbox { record, send, disconnect, broadcast, events }
     }
 
-    /// Whether something waits to be done, or has waited for this moment to come.
+    /// Whether inputs are queued, or the time has come for which the shard asked.
     #[must_use]
     pub fn has_work(&self, now: Now) -> bool {
         !self.inbox.is_empty() || self.shard.wake_at().is_some_and(|at| at <= now)

@@ -1,8 +1,8 @@
 //! Fulmen: a Lightning Network engine for routing nodes, to be embedded.
 //!
-//! An [`Engine`] is fed what peers send, what the chain does and what the operator wants. It runs the node's channels on
-//! threads of its own, makes what they do durable, and only then hands out what is to be sent, broadcast and told:
-//! [`runtime::Effects`], to a handler of the embedder's. It holds no sockets. Two of them, here without threads, talking:
+//! An [`Engine`] is fed the messages of peers, the blocks of the chain and the commands of the operator. It runs the node's
+//! channels on its threads, makes every turn durable, and only then gives [`runtime::Effects`] to the embedder's handler:
+//! messages to send, transactions to broadcast, events. It holds no sockets. Two engines without threads open a channel:
 //!
 //! ```
 //! use std::sync::mpsc;

@@ -18,7 +18,7 @@ use fulmen_wire::units::{BlockHeight, Sat};
 
 use crate::regtest_subsidy;
 
-/// Where a block goes and what it pays.
+/// The place of a block and the receiver of its reward.
 pub(super) struct Slot<'a> {
     /// The parent's hash.
     pub(super) parent: BlockHash,
@@ -28,7 +28,7 @@ pub(super) struct Slot<'a> {
     pub(super) time: u32,
     /// Who gets subsidy and fees.
     pub(super) reward_to: &'a ScriptBuf,
-    /// What sets this block's coinbase apart from that of a sibling at the same height.
+    /// Sets this block's coinbase apart from that of a sibling at the same height.
     pub(super) tag: [u8; 8],
 }
 
@@ -53,8 +53,8 @@ pub(super) fn block(slot: &Slot<'_>, transactions: Vec<Transaction>, fees: Sat) 
     block
 }
 
-/// The tag of a branch that replaces the chain up to `tip`: it keeps the branch apart from what it replaces, even when
-/// the blocks of both are empty and pay the same script.
+/// The tag of a branch that replaces the chain up to `tip`: it keeps the branch apart from the blocks it replaces, even
+/// when the blocks of both are empty and pay the same script.
 pub(super) fn branch_tag(tip: BlockHash) -> [u8; 8] {
     let mut tag = [0; 8];
     tag.copy_from_slice(&tip.as_byte_array()[..8]);

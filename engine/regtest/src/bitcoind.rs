@@ -32,7 +32,7 @@ pub enum BitcoindError {
     Spawn {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// It ended, or does not answer.
@@ -40,7 +40,7 @@ pub enum BitcoindError {
     Silent {
         /// The program.
         program: PathBuf,
-        /// What was seen of it last.
+        /// Its exit status, or the last error of a call.
         reason: String,
     },
     /// The place for its chain could not be made, or no port is free.

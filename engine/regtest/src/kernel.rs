@@ -1,8 +1,8 @@
 //! A regtest chain in process, validated by Bitcoin Core's own engine (`bitcoinkernel`).
 //!
-//! Owns what the engine lacks: a mempool over our own index of unspent outputs (`mempool`, `utxo`), a miner, and the
-//! walk of events. The engine alone decides what a valid block is; nothing here can make it accept more. There is no
-//! network: the only blocks are those mined or handed in here, and the mempool is empty after a restart.
+//! Owns the parts that the engine lacks: a mempool over our own index of unspent outputs (`mempool`, `utxo`), a miner,
+//! and the walk of events. The engine alone decides whether a block is valid; nothing here can make it accept more.
+//! There is no network: the only blocks are those mined or handed in here, and the mempool is empty after a restart.
 //!
 //! Invariants: the index and the block list equal the engine's best chain after every call, and every block assembled
 //! from the mempool is accepted. Time is virtual: a block is `seconds_per_block` later than its parent unless
@@ -36,7 +36,7 @@ pub struct KernelConfig {
     /// How much later a block is than its parent. The chain begins in 2011, and a block's time must not run ahead of
     /// the system clock by more than two hours: with 600 s there is room for over 700,000 blocks.
     pub seconds_per_block: u32,
-    /// What [`Chain::fee_estimate`] answers: there is no market to ask.
+    /// The answer of [`Chain::fee_estimate`]: there is no market to ask.
     pub feerate: FeeratePerKw,
 }
 
@@ -59,7 +59,7 @@ pub struct KernelChain {
     time_floor: u32,
 }
 
-/// A block of the best chain, and what takes it back from the index.
+/// A block of the best chain, and how to take it back from the index.
 struct Applied {
     hash: BlockHash,
     block: Arc<Block>,
@@ -225,7 +225,7 @@ impl KernelChain {
     }
 
     /// After a reorganisation: fills the mempool anew, first with the transactions of the blocks taken back (`blocks`,
-    /// last block first), then with what waited. What is no longer valid is dropped, as a bitcoind does.
+    /// last block first), then with its former entries. Those that are no longer valid are dropped, as a bitcoind does.
     fn refill(&mut self, blocks: &[Arc<Block>]) {
         let waited = self.mempool.drain();
         let from_blocks = blocks.iter().rev().flat_map(|block| block.txdata.iter().skip(1).cloned());

@@ -33,7 +33,7 @@ pub const REGTEST_HALVING_BLOCKS: u32 = 150;
 
 /// A chain whose blocks we make ourselves: for tests and load.
 pub trait RegtestChain: Chain {
-    /// Mines `blocks` blocks with what waits to be mined, the reward of each to `reward_to`; returns their hashes.
+    /// Mines `blocks` blocks from the mempool, the reward of each to `reward_to`; returns their hashes.
     ///
     /// # Errors
     /// When the backend refuses a block or cannot be asked.
@@ -53,7 +53,7 @@ pub trait RegtestChain: Chain {
     fn mempool_txids(&mut self) -> Result<Vec<Txid>, RegtestError>;
 }
 
-/// Why a regtest chain could not be opened or extended. Each line says what to do about it.
+/// Why a regtest chain could not be opened or extended. Each message names a remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegtestError {
@@ -62,7 +62,7 @@ pub enum RegtestError {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The kernel does not open the directory.
@@ -73,13 +73,13 @@ pub enum RegtestError {
     Open {
         /// The directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's message.
         reason: String,
     },
     /// The kernel reported a failure of its own, such as a full disk.
     #[error("the validation engine failed: {reason}; check disk space and start again")]
     Kernel {
-        /// What it said.
+        /// The kernel's message.
         reason: String,
     },
     /// A block we assembled was refused: a bug of ours, or a clock far off.
@@ -89,7 +89,7 @@ pub enum RegtestError {
         height: BlockHeight,
         /// Its hash.
         hash: BlockHash,
-        /// What the backend said.
+        /// The backend's message.
         reason: String,
     },
     /// More blocks were to be replaced than there are.

@@ -7,8 +7,8 @@
 //! coins; once the transaction was broadcast say [`Wallet::sent`], which frees its change for further spends, or say
 //! [`Wallet::release`] to have the coins back. No randomness: the same calls give the same transactions.
 //!
-//! Invariant: a coin is spent by one transaction at most, and `balance().total()` changes by what the chain paid to
-//! the address and what our transactions paid away, fees included: to the satoshi.
+//! Invariant: a coin is spent by one transaction at most, and `balance().total()` changes, to the satoshi, by
+//! the amounts that the chain paid to the address and our transactions paid away, fees included.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -36,7 +36,7 @@ pub struct Wallet {
     coins: BTreeMap<OutPoint, Coin>,
     /// Every transaction of ours that was not released, mined or not: a reorganisation may bring any of them back.
     spends: BTreeMap<Txid, Made>,
-    /// What each applied block did to the coins, to take it back; blocks that did nothing are left out.
+    /// The changes of each applied block to the coins, to take it back; blocks that changed nothing are left out.
     undos: BTreeMap<BlockHeight, Undo>,
 }
 
@@ -46,13 +46,13 @@ pub struct Wallet {
 pub struct WalletSpend {
     /// The transaction: the outputs asked for in their order, then the change, if any.
     pub transaction: Transaction,
-    /// What it pays to the miner.
+    /// Its fee.
     pub fee: Sat,
-    /// What comes back; zero without a change output.
+    /// The change; zero without a change output.
     pub change: Sat,
 }
 
-/// What a wallet holds.
+/// The balance of a wallet by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
     /// Can be spent now; change of our own that is not yet mined included.
@@ -81,9 +81,9 @@ pub enum WalletError {
         balance.spendable, balance.immature, balance.reserved
     )]
     Insufficient {
-        /// What was asked for, fee included.
+        /// The amount asked for, fee included.
         wanted: Sat,
-        /// What there is.
+        /// The wallet's balance.
         balance: Balance,
     },
     /// An output nobody would relay.
@@ -97,7 +97,7 @@ pub enum WalletError {
     /// Too many inputs or outputs.
     #[error("a transaction of weight {weight} exceeds the {maximum} that are relayed; pay in several")]
     TooHeavy {
-        /// What it would weigh.
+        /// Its weight.
         weight: u64,
         /// The limit.
         maximum: u64,
@@ -124,7 +124,7 @@ enum Origin {
     },
 }
 
-/// What the wallet remembers of a transaction it made.
+/// A transaction that the wallet made.
 struct Made {
     inputs: Vec<OutPoint>,
     fee: Sat,
@@ -173,7 +173,7 @@ impl Wallet {
         &self.script_pubkey
     }
 
-    /// What the wallet holds.
+    /// The wallet's balance.
     #[must_use]
     pub fn balance(&self) -> Balance {
         let mut balance = Balance::default();
@@ -195,7 +195,7 @@ impl Wallet {
         self.spends.values().filter(|made| made.mined).map(|made| made.fee).sum()
     }
 
-    /// Takes in what happened to the chain.
+    /// Applies one step of the chain.
     ///
     /// # Panics
     /// When an event was left out: the balance would be wrong from then on.
@@ -283,7 +283,7 @@ impl Wallet {
     /// `None` when there is nothing.
     ///
     /// # Errors
-    /// When what there is does not pay for its own way.
+    /// When the balance does not exceed the fee by the dust limit.
     pub fn sweep(
         &mut self,
         to: &ScriptBuf,
@@ -588,7 +588,7 @@ fn unsigned(coins: &[OutPoint], output: Vec<TxOut>) -> Transaction {
     Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input, output }
 }
 
-/// What an unsigned transaction weighs at most when signed.
+/// The weight of an unsigned transaction once signed, at most.
 fn signed_weight(transaction: &Transaction) -> u64 {
     let witnesses = WITNESS_WEIGHT * transaction.input.len() as u64;
     transaction.weight().to_wu() + SEGWIT_WEIGHT + witnesses

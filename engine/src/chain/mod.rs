@@ -21,6 +21,28 @@ pub mod rpc;
 ///
 /// Feed it with [`broadcast`](Chain::broadcast), drain it with [`poll`](Chain::poll). The first poll reports every
 /// block from height 1 on, so a consumer who starts at the genesis block and applies each event knows the chain.
+///
+/// # Examples
+///
+/// An embedder's loop gives each step to the engine, and each transaction of the engine's effects to the chain:
+///
+/// ```
+/// use bitcoin::Transaction;
+/// use fulmen::Engine;
+/// use fulmen::chain::{BroadcastError, Chain, ChainError};
+///
+/// fn follow(engine: &Engine, chain: &mut dyn Chain) -> Result<(), ChainError> {
+///     chain.poll()?.iter().for_each(|event| engine.chain_event(event));
+///     Ok(())
+/// }
+///
+/// fn broadcast(chain: &mut dyn Chain, transaction: &Transaction) -> Result<(), ChainError> {
+///     match chain.broadcast(transaction) {
+///         Err(BroadcastError::Chain(error)) => Err(error), // try again later
+///         _ => Ok(()), // in the mempool, in a block, or refused: its inputs are gone
+///     }
+/// }
+/// ```
 pub trait Chain: Send {
     /// The best block, as of now: possibly ahead of the events drained so far.
     ///
@@ -34,7 +56,7 @@ pub trait Chain: Send {
     /// When the backend cannot be asked.
     fn block(&mut self, height: BlockHeight) -> Result<Option<Arc<Block>>, ChainError>;
 
-    /// What happened since the last poll, oldest first: after a reorganisation the old blocks from the tip down,
+    /// The steps of the chain since the last poll, oldest first: after a reorganisation the old blocks from the tip down,
     /// then the new ones upwards.
     ///
     /// # Errors
@@ -43,7 +65,7 @@ pub trait Chain: Send {
 
     /// Offers a transaction to be mined. `Ok` means that it waits to be mined or already is: sending a transaction
     /// twice is no error, as both sides of a channel may do so. Only one that is mined and has all its outputs spent
-    /// is no longer recognised: it is refused, as its inputs are gone.
+    /// is no longer recognised: it is refused, since its inputs are gone.
     ///
     /// # Errors
     /// [`BroadcastError::Refused`] when it cannot be in the next block; nothing is changed then.
@@ -84,7 +106,7 @@ pub enum ChainEvent {
     },
 }
 
-/// Why a chain could not be reached or asked. Each line says what to do about it.
+/// Why a chain could not be reached or asked. Each message names a remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainError {
@@ -93,7 +115,7 @@ pub enum ChainError {
     Url {
         /// The URL, without its password.
         url: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: &'static str,
     },
     /// Nothing answers.
@@ -103,7 +125,7 @@ pub enum ChainError {
     Unreachable {
         /// The URL, without user and password.
         url: String,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
     /// The user or password is wrong.
@@ -137,14 +159,14 @@ pub enum ChainError {
         /// The JSON-RPC error message.
         message: String,
     },
-    /// An answer was not what the method promises.
+    /// An answer is not as the method documents it.
     #[error("unexpected answer to {method} from {url}: {reason}; check that a bitcoind listens there")]
     UnexpectedAnswer {
         /// The URL, without user and password.
         url: String,
         /// The method called.
         method: &'static str,
-        /// What was wrong.
+        /// The fault.
         reason: String,
     },
 }

@@ -136,7 +136,7 @@ impl Chain for RpcChain {
     }
 
     fn broadcast(&mut self, transaction: &Transaction) -> Result<(), BroadcastError> {
-        // A fee limit of zero is none: what a transaction pays is its maker's business.
+        // A fee limit of zero is none: the caller has chosen the fee.
         match self.client.ask("sendrawtransaction", &[json!(serialize_hex(transaction)), json!(0)])? {
             RpcAnswer::Result(_) | RpcAnswer::Refused { code: RPC_ALREADY_IN_CHAIN, .. } => Ok(()),
             RpcAnswer::Refused { message, .. } if message.contains("txn-already-") => Ok(()),
@@ -167,7 +167,7 @@ fn refused(transaction: &Transaction, kind: RefusalKind, reason: String) -> Broa
 }
 
 /// The rule behind a bitcoind's words. The words are part of its interface and tested by its own functional tests;
-/// what is not known here counts as policy.
+/// unknown ones count as policy.
 fn refusal_kind(message: &str) -> RefusalKind {
     let known = REFUSALS.iter().find(|(words, _)| message.contains(words));
     known.map_or(RefusalKind::Policy, |(_, kind)| *kind)

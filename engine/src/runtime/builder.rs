@@ -1,7 +1,7 @@
-//! From settings to an engine that runs.
+//! From settings to a running engine.
 //!
-//! Owns the settings and their defaults, and the start: what the store kept is restored, and what shards owe each other is
-//! delivered again. What a setting means is said where it is set.
+//! Owns the settings with their defaults, and the start: shards are restored from the store, and handoffs without an
+//! answer are delivered again. Each setting's method documents its meaning.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,12 +24,31 @@ use super::storage::{Opened, Storage};
 use super::worker::Runtime;
 use crate::monitor::FundingMonitor;
 
-/// Shards of each of several workers. Two workers that have one each leave an eighth of two cores idle with 100 or 400 HTLCs
-/// in flight, two each a twentieth, for 4 to 7 % more work; more than two gain no more. The example `workers` of `bench`
-/// measures it.
+/// Shards per worker, if there are several. With 100 or 400 HTLCs in flight, two workers with one shard each leave an eighth
+/// of two cores idle; with two each a twentieth, for 4 to 7 % more work; more shards gain nothing. The example `workers` of
+/// `bench` measures it.
 const SHARDS_PER_WORKER: usize = 2;
 
-/// An engine to be started; made by [`Engine::builder`].
+/// The settings of an engine; made by [`Engine::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use fulmen::proto::forward::NodeConfig;
+/// use fulmen::proto::keys::NodeSeed;
+/// use fulmen::runtime::{Effects, Engine, Storage};
+/// use fulmen::wire::units::ChainHash;
+///
+/// let closing_script = [&[0x00, 0x14][..], &[7; 20]].concat(); // P2WPKH: our balance on mutual close
+/// let config = NodeConfig::new(ChainHash::REGTEST, closing_script);
+/// let engine = Engine::builder(NodeSeed::new([1; 32]), config, Storage::Nowhere)
+///     .workers(2)
+///     .peer_credit(512, 1 << 20)
+///     .start(|effects: Effects| println!("{} messages to send", effects.send.len()))?;
+/// assert_eq!(engine.shards(), 4);
+/// engine.shutdown()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Builder {
@@ -48,43 +67,44 @@ impl Builder {
         Builder { seed, config, storage, workers: None, shards: None, bounds: QueueBounds::default(), clock }
     }
 
-    /// How many threads run turns: one a core unless set.
+    /// The number of threads that run turns. Default: one per core.
     pub fn workers(self, workers: usize) -> Builder {
         Builder { workers: Some(workers), ..self }
     }
 
-    /// How many shards the channels are dealt out to, by their peers' ids: one for one worker, two for each of several,
-    /// unless set. A forward between two peers of one shard takes one turn and one record, one between two shards takes
-    /// two of each, so that shards cost. But a shard's turn is one worker's, and takes all that waits: with no more shards
-    /// than workers, one often finds nothing to run while another has everything.
+    /// The number of shards, to which channels are dealt out by the ids of their peers. Default: one for a single worker,
+    /// two for each of several. A forward between two peers of one shard takes one turn and one record, one between two
+    /// shards takes two of each: shards have a cost. But one worker runs a shard's turn over all its inputs: with no more
+    /// shards than workers, one worker often finds nothing to run while another has all the work.
     ///
-    /// Where a channel is kept is for ever: an engine without this setting takes as many shards as its storage has, and
+    /// The shard of a channel never changes: without this setting an engine takes the number that its storage has, and
     /// one that asks for another number does not start.
     pub fn shards(self, shards: u16) -> Builder {
         Builder { shards: Some(shards), ..self }
     }
 
-    /// How many messages, and bytes of messages, of one peer may wait; a peer may always have one waiting.
+    /// The credit of a peer: messages, and bytes of messages, that may be queued. Default: 2,048 messages and 2 MiB. One
+    /// message may always be queued, whatever its length.
     pub fn peer_credit(self, messages: usize, bytes: usize) -> Builder {
         let bounds = QueueBounds { peer_messages_max: messages, peer_bytes_max: bytes, ..self.bounds };
         Builder { bounds, ..self }
     }
 
-    /// How many bytes of messages may wait for one shard, whoever they are from, and how many commands.
+    /// The queue of a shard: bytes of messages, of all peers together, and commands. Default: 64 MiB and 4,096 commands.
     pub fn shard_queue(self, bytes: usize, commands: usize) -> Builder {
         let bounds = QueueBounds { shard_bytes_max: bytes, commands_max: commands, ..self.bounds };
         Builder { bounds, ..self }
     }
 
-    /// The clock to go by: the machine's unless set.
+    /// The clock. Default: the machine's.
     pub fn clock(self, clock: impl Clock) -> Builder {
         Builder { clock: Box::new(clock), ..self }
     }
 
-    /// Starts the engine on threads of its own, whose names begin with `fulmen-`.
+    /// Starts the engine on threads whose names begin with `fulmen-`.
     ///
     /// # Errors
-    /// When the storage cannot be read, or a thread not be started.
+    /// When the storage cannot be read, or a thread cannot be started.
     pub fn start(self, handler: impl Handler) -> Result<Engine, StartError> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.workers.unwrap_or_else(cores).max(1);
@@ -94,8 +114,8 @@ impl Builder {
         Engine::spawn(Arc::new(runtime), workers, parker)
     }
 
-    /// An engine without threads: it does what waits when [`Engine::step`] is called, on the caller's thread, always in
-    /// the same order.
+    /// An engine without threads: [`Engine::step`] does all queued work on the caller's thread, in an order that depends
+    /// on the inputs alone.
     ///
     /// # Errors
     /// When the storage cannot be read.
@@ -137,13 +157,13 @@ impl Builder {
     }
 }
 
-/// A shard that has a runtime.
+/// A restored shard with its queue and monitor.
 fn cell(number: u16, shard: Shard) -> ShardCell {
     let monitor = FundingMonitor::of(&shard);
     ShardCell::new(number, shard, monitor)
 }
 
-/// Tells the shards of each other's channels, and delivers again what they owe each other.
+/// Sends each shard the channels of the others, and delivers handoffs without an answer again.
 fn introduce(runtime: &Runtime) {
     let mut owned: Vec<(u16, Scid)> = Vec::new();
     let mut owed = Vec::new();

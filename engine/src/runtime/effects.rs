@@ -1,9 +1,9 @@
-//! What the engine wants done: effects, and who does them.
+//! The effects of a turn, and the handler that carries them out.
 //!
 //! Owns the types that leave the engine. Does not execute anything.
 //!
-//! Invariant: effects are given to the handler only after the record that justifies them is durable, those of one shard
-//! in the order of its turns, and those of one turn in the order of the fields of [`Effects`].
+//! Invariant: the handler gets effects only after the record that justifies them is durable, those of one shard in the
+//! order of its turns, and those of one turn in the order of the fields of [`Effects`].
 
 use bitcoin::Transaction;
 use fulmen_proto::forward::Event;
@@ -11,22 +11,22 @@ use fulmen_proto::forward::Event;
 use super::connection::Connection;
 use super::error::Fatal;
 
-/// What one turn of one shard asks of the world, to be done in the order of the fields.
+/// The effects of one turn of one shard, to be carried out in the order of the fields.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Effects {
     /// The shard whose turn it was.
     pub shard: u16,
-    /// Serialized messages, in order. One for a connection that is over is dropped.
+    /// Serialized messages, in order. Drop those for a connection that has ended.
     pub send: Vec<(Connection, Vec<u8>)>,
     /// Connections to close once their messages are sent.
     pub disconnect: Vec<Connection>,
     /// Transactions to broadcast.
     pub broadcast: Vec<Transaction>,
-    /// What the operator is told.
+    /// Events for the operator.
     pub events: Vec<Event>,
-    /// Connections that were refused messages with [`ReceiveError::WouldBlock`](super::ReceiveError::WouldBlock) and may
-    /// be read from again.
+    /// Connections to read from again: their messages were refused with
+    /// [`ReceiveError::WouldBlock`](super::ReceiveError::WouldBlock), and they have credit again.
     pub resume: Vec<Connection>,
 }
 
@@ -43,7 +43,7 @@ impl Effects {
     }
 }
 
-/// Does what the engine wants done.
+/// Carries out effects.
 ///
 /// It is called on the engine's threads, by one at a time, and holds up everything that leaves until it returns: it should
 /// put bytes into the buffers of sockets and wake whoever writes them, not wait for a peer. It may feed the engine, whose
@@ -53,10 +53,10 @@ impl Effects {
 /// What a peer that does not read can make pile up is bounded by its channels' cells, since it owes an answer to each
 /// `commitment_signed`, and by what is read from it: an embedder stops reading from a peer to whom much is unwritten.
 pub trait Handler: Send + Sync + 'static {
-    /// Does what a turn asks for.
+    /// Carries out the effects of one turn.
     fn effects(&self, effects: Effects);
 
-    /// The engine has stopped for good; nothing comes after this.
+    /// The engine has stopped for good; no effects follow.
     fn stopped(&self, fatal: &Fatal) {
         tracing::error!(%fatal, "the engine has stopped");
     }

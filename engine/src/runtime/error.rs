@@ -1,7 +1,7 @@
-//! Why the engine cannot be fed, and why it stops.
+//! Errors of the embedding API, and the reasons for which an engine stops.
 //!
-//! Owns the errors of the embedding API, one enum an operation. What a command or a peer's message does wrong in a channel
-//! comes as an event instead, once the turn has seen it.
+//! Owns one enum for each operation. A command that a channel refuses and a peer that violates the protocol are not here:
+//! both are events, since only the shard's turn finds them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::connection::Connection;
 use crate::init::FirstMessageError;
 use crate::store::StoreError;
 
-/// A peer that cannot be talked to: the connection is to be closed.
+/// Why a connection cannot be used. Close it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -26,26 +26,26 @@ pub enum ConnectError {
     Stopped(#[from] Stopped),
 }
 
-/// Messages that were not all taken.
+/// Why not all messages were accepted.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReceiveError {
-    /// The connection is not the peer's last one, or was ended by the engine.
+    /// The peer has a newer connection, or the engine has ended this one.
     #[error("the connection to {} is over", .0.peer)]
     NotConnected(Connection),
-    /// The peer has used up its credit: stop reading from it until [`Effects::resume`](super::Effects::resume) names its
-    /// connection, then give the messages from this one on again.
+    /// The peer has used up its credit. Stop reading from it until [`Effects::resume`](super::Effects::resume) names its
+    /// connection, then give the messages again, beginning with the first that was not accepted.
     #[error("after {accepted} messages the peer has more waiting than its credit")]
     WouldBlock {
-        /// How many of the messages given were taken.
+        /// The number of messages accepted.
         accepted: usize,
     },
-    /// A message does not decode; the connection is to be closed. Those before it were taken.
+    /// A message does not decode. Close the connection. The messages before it were accepted.
     #[error("message {accepted} is broken: {error}")]
     Broken {
-        /// How many of the messages given were taken.
+        /// The number of messages accepted.
         accepted: usize,
-        /// What is wrong with the next.
+        /// The error of the next message.
         error: DecodeError,
     },
     /// The engine has stopped, or is shutting down.
@@ -53,17 +53,17 @@ pub enum ReceiveError {
     Stopped(#[from] Stopped),
 }
 
-/// A command that was not taken up.
+/// Why a command was not accepted.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
     /// No channel has this id, temporary or permanent.
     #[error("no channel {0}")]
     UnknownChannel(ChannelId),
-    /// So many commands wait for the shard that it takes no more at present.
+    /// The shard's queue of commands is full; try again once it has run a turn.
     #[error("{waiting} commands wait already")]
     WouldBlock {
-        /// How many wait.
+        /// The commands in the queue.
         waiting: usize,
     },
     /// The engine has stopped, or is shutting down.
@@ -71,11 +71,11 @@ pub enum SubmitError {
     Stopped(#[from] Stopped),
 }
 
-/// The engine takes nothing more.
+/// Why the engine accepts nothing more.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Stopped {
-    /// It was shut down.
+    /// It was shut down, or is being shut down.
     #[error("the engine was shut down")]
     ShutDown,
     /// It stopped itself; see [`Fatal`].
@@ -83,25 +83,26 @@ pub enum Stopped {
     Failed(Arc<Fatal>),
 }
 
-/// What the engine cannot go on after. Nothing leaves it any more; a restart takes up from what is durable.
+/// A failure that stops the engine. Nothing leaves it any more; a restart continues from its durable records.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fatal {
-    /// A turn panicked: a bug. What the turn would have changed is not durable.
+    /// A turn panicked: a bug. The changes of that turn are not durable.
     #[error("a turn of shard {shard} panicked: {message}")]
     Panicked {
         /// The shard.
         shard: u16,
-        /// What it said.
+        /// The message of the panic.
         message: String,
     },
-    /// The handler panicked, or what calls it. What the last turns changed is durable, and part of it may have left.
+    /// The handler panicked, or the code that calls it. The last turns are durable, and part of their effects may have
+    /// left.
     #[error("the handler panicked: {message}")]
     HandlerPanicked {
-        /// What it said.
+        /// The message of the panic.
         message: String,
     },
-    /// The store failed: what the last turns changed may not be durable, and nothing of it has left.
+    /// The store failed. The last turns may not be durable, and none of their effects has left.
     #[error("the store failed: {0}")]
     Store(#[from] StoreError),
 }
@@ -115,7 +116,7 @@ pub enum StartError {
     Thread {
         /// The thread.
         name: String,
-        /// What the system says.
+        /// The system's error.
         #[source]
         error: std::io::Error,
     },
@@ -125,43 +126,43 @@ pub enum StartError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store's channels are dealt out to another number of shards than was asked for.
+    /// The store was made for another number of shards.
     #[error("the store has {kept} shards, not {wanted}: a channel cannot change its shard")]
     OtherShards {
-        /// How many there are.
+        /// The number in the store.
         kept: u16,
-        /// How many were asked for.
+        /// The number asked for.
         wanted: u16,
     },
-    /// The record that says how many shards there are is missing or is of a version not known here.
+    /// The record with the number of shards is missing or of an unknown version.
     #[error("the engine's own record in the store is missing or unknown: {found:?}")]
     EngineRecord {
         /// Its bytes.
         found: Vec<u8>,
     },
-    /// The store has records of a shard that there is none of.
+    /// The store has records of a shard above its number of shards.
     #[error("the store has records of shard {shard}, and there are {shards} shards")]
     NoSuchShard {
-        /// Whose records.
+        /// The shard of the records.
         shard: u16,
-        /// How many shards there are.
+        /// The number of shards.
         shards: u16,
     },
     /// A record does not decode.
     #[error("a record of shard {shard}: {error}")]
     Record {
-        /// Whose record.
+        /// The shard of the record.
         shard: u16,
-        /// What is wrong with it.
+        /// The decoding error.
         #[source]
         error: RecordError,
     },
-    /// The records do not make a shard.
+    /// The records do not fit together.
     #[error("shard {shard}: {error}")]
     Restore {
-        /// Which shard.
+        /// The shard.
         shard: u16,
-        /// What is wrong.
+        /// The first contradiction.
         #[source]
         error: RestoreError,
     },

@@ -1,21 +1,22 @@
-//! Group commit: from turns to what is durable, and from there to what leaves.
+//! Group commit: turns are made durable in order, then their effects are released.
 //!
-//! Owns the queue of turns that were run and not yet made durable, and the order in which effects are released. Does not
-//! run turns.
+//! Owns the queue of finished turns that are not yet durable, and the order in which effects are released. Does not run
+//! turns.
 //!
-//! Any number of workers put turns in; whoever finds nobody at it makes everything that waits durable with one append,
-//! releases the effects in order, and looks again. So at light load a turn is run, made durable and released by one thread,
-//! without a hop; and while one thread waits for the disk, the others run turns that the next append covers together. A
-//! worker that has other shards to run leaves the disk to a thread of its own.
+//! Any number of workers queue turns. Whichever of them finds the writer free makes all queued turns durable with one append,
+//! releases their effects in order, and looks again. So at light load one thread runs a turn, makes it durable and
+//! releases it, without a hop; and while one thread waits for the disk, the others run turns that the next append covers
+//! together. A worker that has other shards to run leaves the disk to the journal thread.
 //!
-//! A turn that says nothing to anybody (a `revoke_and_ack` received, say) is in no hurry: it becomes durable with the next
-//! that does, or at the next tick. Should it be lost in between, the peer finds itself unanswered and says it again.
+//! A turn without effects (a received `revoke_and_ack`, say) is not urgent: it becomes durable with the next urgent turn, or
+//! at the next tick. If a crash loses it, the peer has no answer yet and sends its message again (BOLT 2, message
+//! retransmission).
 //!
-//! Handoffs do not wait for the disk. What a shard does on one is queued here after the turn that gave it, and a store
-//! keeps a prefix of what was appended: whatever of the second turn survives a crash, the first does too.
+//! Handoffs do not wait for the disk. The turn that a handoff causes in another shard is queued here after the turn that sent
+//! it, and a store keeps a prefix of its records: if the later turn survives a crash, so does the earlier one.
 //!
-//! **Checkpoints.** When the store asks for one of a shard, whoever writes has that shard stand still between two turns,
-//! writes all its turns, and takes its snapshot; another thread brings that to the disk.
+//! **Checkpoints.** When the store asks for one, the writer holds the shard between two turns, appends all its records, and
+//! takes its state as chunks; another thread writes the chunks to the disk.
 //!
 //! Invariants: effects are released only after every record queued before them is durable; those of one shard in the
 //! order of its turns. After a failure nothing is released any more.
@@ -33,23 +34,23 @@ use super::storage::engine_record;
 use crate::store::{Entry, Store, StoreError, StoreStats, WrittenCheckpoint};
 use crossbeam::queue::SegQueue;
 
-/// Turns that may wait for the disk; past that, those who run them wait too.
+/// Turns queued for the disk at most; above that, workers wait before they run another.
 const UNWRITTEN_TURNS_MAX: usize = 256;
 
-/// What is appended at once, if it is more than one record.
+/// The most bytes of one append, unless it is a single record.
 const APPEND_BYTES_MAX: usize = 12 << 20;
-/// What a store may add to a record.
+/// Framing that a store may add to a record.
 const ENTRY_BYTES: usize = 64;
 
-/// A turn that was run.
+/// A turn that was run, and is not durable yet.
 #[derive(Debug)]
 pub(super) struct FinishedTurn {
-    /// What it changed, encoded; empty if nothing.
+    /// Its record, encoded; empty if it changed nothing.
     pub(super) record: Vec<u8>,
     pub(super) effects: Effects,
-    /// When the oldest of its inputs came.
+    /// The arrival of its oldest input.
     pub(super) since: Duration,
-    /// Whether the operator asked for something, and may rely on it from now on.
+    /// Whether a command of the operator was among its inputs, which makes the turn urgent.
     pub(super) commanded: bool,
 }
 
@@ -59,14 +60,14 @@ impl FinishedTurn {
     }
 }
 
-/// Makes turns durable, and releases what they say.
+/// Makes turns durable, and releases their effects.
 pub(super) struct Journal {
     queue: SegQueue<FinishedTurn>,
     waiting: AtomicUsize,
     urgent: AtomicUsize,
-    /// Held from the moment turns are taken from the queue until they are durable.
+    /// Locked from the moment turns leave the queue until they are durable.
     writer: Mutex<JournalWriter>,
-    /// Taken before the writer is given up, so that effects are released in its order.
+    /// Locked before the writer is unlocked, so that effects are released in the order of the records.
     release: Mutex<()>,
     handler: Box<dyn Handler>,
     failed: AtomicBool,
@@ -78,7 +79,7 @@ pub(super) struct Journal {
 struct JournalWriter {
     store: Option<Box<dyn Store>>,
     checkpoint: Option<JoinHandle<Result<WrittenCheckpoint, StoreError>>>,
-    /// Whether the engine may have threads of its own.
+    /// Whether a checkpoint may have a thread.
     has_threads: bool,
 }
 
@@ -109,12 +110,12 @@ impl Journal {
         }
     }
 
-    /// Queues a turn. The turns of one shard are queued in their order, and before anything that follows from them.
+    /// Queues a turn. The turns of one shard are queued in their order, and before the turns that their handoffs cause.
     pub(super) fn queue(&self, turn: FinishedTurn) {
         if turn.record.is_empty() && !turn.is_urgent() {
             return;
         }
-        // Counted first: whoever takes it from the queue counts it off.
+        // Counted first: the thread that takes it from the queue subtracts it.
         self.waiting.fetch_add(1, Ordering::SeqCst);
         if turn.is_urgent() {
             self.urgent.fetch_add(1, Ordering::SeqCst);
@@ -122,20 +123,21 @@ impl Journal {
         self.queue.push(turn);
     }
 
-    /// Whether something waits to be released.
+    /// Whether an urgent turn is queued.
     pub(super) fn is_due(&self) -> bool {
         self.urgent.load(Ordering::SeqCst) > 0
     }
 
-    /// Turns that are not durable yet.
+    /// The number of turns that are not durable yet.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Makes durable and releases what waits, unless somebody else is at it, until nothing is urgent or `leave` says so.
+    /// Writes and releases queued turns until none is urgent, or `leave` says so. Returns at once if another thread is
+    /// writing.
     pub(super) fn write_urgent(&self, cells: &[ShardCell], clock: &dyn Clock, leave: impl Fn() -> bool) {
-        // Between an unlocked writer and the look at what is urgent there is a fence, as there is between queueing and
-        // trying the lock: of two threads, one sees what the other did.
+        // Pairs with the fence below: of a thread that queues and then tries the lock, and one that unlocks and then looks
+        // for urgent turns, one sees the other's write.
         fence(Ordering::SeqCst);
         while self.is_due() && !self.has_failed() {
             let Some(writer) = self.enter() else { return };
@@ -147,7 +149,7 @@ impl Journal {
         }
     }
 
-    /// Makes everything that waits durable, urgent or not.
+    /// Writes and releases all queued turns, urgent or not.
     pub(super) fn write_all(&self, cells: &[ShardCell], clock: &dyn Clock) {
         while self.waiting() > 0 && !self.has_failed() {
             let writer = lock(&self.writer);
@@ -155,7 +157,7 @@ impl Journal {
         }
     }
 
-    /// The writer, if nobody has it; waited for when so much is in it that nobody may add more.
+    /// The writer, if no thread has it. Blocks for it when the queue is over its bound.
     fn enter(&self) -> Option<MutexGuard<'_, JournalWriter>> {
         if self.waiting() > UNWRITTEN_TURNS_MAX {
             return Some(lock(&self.writer));
@@ -189,7 +191,7 @@ impl Journal {
                 if !turn.effects.is_empty() && !self.has_failed() {
                     self.handler.effects(turn.effects);
                 }
-                // Only now: whoever finds nothing left to do may rely on its having been handed out.
+                // Only now: a caller that finds nothing urgent may rely on its effects having been released.
                 self.urgent.fetch_sub(1, Ordering::SeqCst);
             }
             self.waiting.fetch_sub(1, Ordering::SeqCst);
@@ -197,7 +199,7 @@ impl Journal {
         drop(release);
     }
 
-    /// Makes durable what waits, and what a checkpoint needs. `batch` holds the turns that were written.
+    /// Appends all queued turns, and attends to checkpoints. `batch` gets the turns that were written.
     fn write(
         &self,
         writer: &mut JournalWriter,
@@ -231,7 +233,7 @@ impl Journal {
             .filter(|turn| !turn.record.is_empty())
             .map(|turn| Entry { shard: turn.effects.shard, record: &turn.record })
             .collect();
-        // One append, unless there is more than a store takes at once.
+        // One append, unless there is more than one should hold.
         let mut entries = entries.as_slice();
         while !entries.is_empty() {
             let mut bytes = 0;
@@ -258,7 +260,7 @@ impl Journal {
             None => vec![engine_record(u16::try_from(cells.len()).unwrap_or(u16::MAX))],
             Some(cell) => {
                 let running = lock(&cell.running);
-                // A turn is queued before its shard is let go, so that this writes every turn in the snapshot.
+                // A turn is queued before its shard is unlocked: this append has every turn of the state below.
                 self.append(writer, batch)?;
                 running.shard.checkpoint().collect()
             }
@@ -280,7 +282,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Stops everything: nothing is released from here on.
+    /// Stops the engine: nothing is released from here on.
     pub(super) fn fail(&self, fatal: Fatal) {
         if self.failed.swap(true, Ordering::SeqCst) {
             return;
@@ -291,7 +293,7 @@ impl Journal {
         self.handler.stopped(&fatal);
     }
 
-    /// Stops everything without a word: the engine is dropped.
+    /// Stops the engine without calling the handler: it is being dropped.
     pub(super) fn abandon(&self) {
         self.failed.store(true, Ordering::SeqCst);
     }
@@ -300,12 +302,12 @@ impl Journal {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// Why everything has stopped, if it has.
+    /// Why the engine has stopped, if it has.
     pub(super) fn fatal(&self) -> Option<Arc<Fatal>> {
         self.fatal.get().cloned()
     }
 
-    /// What the store has turn; waits for what it is doing.
+    /// The store's counters. Waits for an append in progress.
     pub(super) fn store_stats(&self) -> StoreStats {
         lock(&self.writer).store.as_ref().map(|store| store.stats()).unwrap_or_default()
     }

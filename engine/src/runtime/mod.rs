@@ -1,19 +1,21 @@
 //! The runtime: a node's shards on threads, fed with bytes, blocks and commands.
 //!
-//! Owns: the engine's threads (the only ones), the shards' queues, the order in which what a turn did becomes durable and
-//! leaves, and the embedding API. Does not: hold sockets, keep time (a [`Clock`] does), or know what a message means.
+//! Owns: the engine's threads (the only ones of the crate), the shards' queues, the order in which turns become durable and
+//! their effects leave, and the embedding API. Does not hold sockets, read a clock (a [`Clock`] does), or interpret
+//! messages.
 //!
-//! **Threads.** Workers run turns over the shards that have something waiting, round-robin. What a turn did is made
-//! durable by group commit (`journal`), on the worker itself while nothing else waits, by a thread of its own while there
-//! are turns to run. Nothing is shared by all shards on the way of an HTLC but two lock-free queues that are touched once
-//! a turn: the list of ready shards, with a lock for those that fall asleep at it (`ready`), and the turns to be made durable. The shard of a peer is a function of its id
-//! (`channel_index`), so a message is queued under its own shard's lock and no other, and non-strict forwarding, which
-//! chooses among the channels of one peer, stays inside a shard.
+//! **Threads.** Workers run turns over the shards with queued inputs, round-robin. Turns become durable by group commit
+//! (`journal`): on the worker itself while no shard is ready, on the journal thread while there are turns to run. All
+//! shards together share two lock-free queues, touched once a turn: the ready shards, with a lock for workers that fall
+//! asleep (`ready`), and the turns to be made durable. The shard of a peer is a function of its id (`channel_index`), so a
+//! message takes the lock of its own shard and no other, and non-strict forwarding, which chooses among the channels of
+//! one peer, stays inside a shard.
 //!
-//! **Bounds.** See `shard_cell` for queues, `journal` for turns that wait for the disk. Feeding never waits: a peer without credit
-//! gets [`ReceiveError::WouldBlock`].
+//! **Bounds.** `shard_cell` bounds queues, `journal` turns that wait for the disk. Feeding never blocks: a peer without
+//! credit gets [`ReceiveError::WouldBlock`].
 //!
-//! Invariant: what leaves is justified by what is durable, in the order of the turns; after a failure nothing leaves.
+//! Invariant: every effect that leaves is justified by a durable record, in the order of the turns; after a failure
+//! nothing leaves.
 
 mod builder;
 mod channel_index;
@@ -58,11 +60,39 @@ use channel_index::shard_of_peer;
 use shard_cell::{Item, ShardCell, lock};
 use worker::Runtime;
 
-/// A Lightning node that runs: the embedder feeds it, and it gives back [`Effects`] through a [`Handler`].
+/// A running Lightning node. The embedder feeds it inputs; it gives back [`Effects`] through a [`Handler`].
 ///
-/// Feeding calls may be made from any thread; they queue and return. What is fed by one thread for one peer is taken up in
-/// that order. Dropping the engine ends its threads at once, as a crash would, and loses nothing that has left;
-/// [`Engine::shutdown`] finishes what waits first.
+/// Feeding calls may come from any thread; they queue and return. Inputs that one thread feeds for one peer are processed
+/// in that order. Dropping the engine ends its threads at once, as a crash would: no effect that has left is lost.
+/// [`Engine::shutdown`] finishes queued work first.
+///
+/// # Examples
+///
+/// An engine without threads answers a `ping`:
+///
+/// ```
+/// use std::sync::mpsc;
+///
+/// use fulmen::proto::forward::{NodeConfig, Now};
+/// use fulmen::proto::keys::NodeSeed;
+/// use fulmen::runtime::{Effects, Engine, Storage};
+/// use fulmen::wire::units::ChainHash;
+///
+/// let node = |seed| {
+///     let closing_script = [&[0x00, 0x14][..], &[seed; 20]].concat();
+///     let config = NodeConfig::new(ChainHash::REGTEST, closing_script);
+///     let (sender, effects) = mpsc::channel::<Effects>();
+///     let builder = Engine::builder(NodeSeed::new([seed; 32]), config, Storage::Nowhere);
+///     builder.inline(move |effects| sender.send(effects).unwrap_or_default()).map(|engine| (engine, effects))
+/// };
+/// let ((alice, effects), (bob, _)) = (node(1)?, node(2)?);
+/// let to_bob = alice.connected(bob.id(), &bob.init())?;
+/// alice.receive(to_bob, &[0, 18, 0, 2, 0, 0])?; // BOLT 1: type 18, asks for 2 bytes, carries none
+/// alice.step(Now { unix_ms: 0 });
+/// let pong = vec![0, 19, 0, 2, 0, 0]; // type 19, 2 bytes
+/// assert_eq!(effects.recv()?.send, [(to_bob, pong)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Engine {
     runtime: Arc<Runtime>,
@@ -72,24 +102,24 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What an engine leaves unfinished: nothing of it is lost, a restart goes on with it.
+/// Work in flight with peers when an engine was shut down. It is durable, and a restart continues it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// Received HTLCs that are not removed for good.
+    /// Received HTLCs that are not irrevocably removed.
     pub circuits: usize,
     /// Offered HTLCs that are not resolved.
     pub offered: usize,
     /// Payments to this node that wait for more parts.
     pub incomplete_sets: usize,
-    /// What shards ask of each other and is not acknowledged.
+    /// Handoffs between shards without an acknowledgement.
     pub handoffs: usize,
-    /// Channels with updates or a `commitment_signed` under way.
+    /// Channels with updates or a `commitment_signed` in flight.
     pub settling_channels: usize,
 }
 
 impl Engine {
-    /// Settings of an engine whose keys all derive from `seed`, and which keeps what must survive it in `storage`.
+    /// The settings of an engine whose keys all derive from `seed`, and which keeps its records in `storage`.
     pub fn builder(seed: NodeSeed, config: NodeConfig, storage: Storage) -> Builder {
         Builder::new(seed, config, storage)
     }
@@ -131,13 +161,14 @@ impl Engine {
         Message::from(local_init(&self.runtime.config)).encode()
     }
 
-    /// A connection to `peer` stands, and `init` is the first message it sent. A connection that stood before is over.
+    /// Begins a connection: transport to `peer` is established, and `init` is the first message it sent. An earlier
+    /// connection to the peer ends.
     ///
-    /// The handler may be given messages for the new connection before this returns: an embedder that looks sockets up by
+    /// The handler may get messages for the new connection before this returns: an embedder that looks sockets up by
     /// connection keeps its table locked meanwhile.
     ///
     /// # Errors
-    /// When the connection is to be closed; nothing has changed then.
+    /// When the connection cannot be used and is to be closed; nothing has changed then.
     pub fn connected(&self, peer: NodeId, init: &[u8]) -> Result<Connection, ConnectError> {
         self.check_running()?;
         let features = accept_init(&self.runtime.config, init)?;
@@ -150,7 +181,7 @@ impl Engine {
         Ok(connection)
     }
 
-    /// A connection is gone. One that is over already is no concern.
+    /// Ends a connection. Does nothing if it has ended already.
     pub fn disconnected(&self, connection: Connection) {
         let cell = self.cell_of(connection.peer);
         let mut inbox = lock(&cell.inbox);
@@ -162,19 +193,19 @@ impl Engine {
         }
     }
 
-    /// A message came, as its bytes from the type on.
+    /// Queues a message of a peer, given as its bytes from the type on.
     ///
     /// # Errors
-    /// When the message is not taken; nothing has changed then.
+    /// When the message is not accepted; nothing has changed then.
     pub fn receive(&self, connection: Connection, message: &[u8]) -> Result<(), ReceiveError> {
         self.receive_all(connection, [message])
     }
 
-    /// Messages came. Giving all at once that were read at once keeps one turn from seeing only some of them, so that
-    /// updates which belong to one `commitment_signed` are answered by one.
+    /// Queues messages of a peer. Messages that were read together are best given together: one turn then sees them all,
+    /// and answers updates that belong to one `commitment_signed` with one.
     ///
     /// # Errors
-    /// When they are not all taken; the error says how many were.
+    /// When not all are accepted; the error has the number of those that were.
     pub fn receive_all<'a>(
         &self,
         connection: Connection,
@@ -202,10 +233,10 @@ impl Engine {
         taken.and(broken.map_or(Ok(()), Err))
     }
 
-    /// The operator wants something. What comes of it is told by an event.
+    /// Queues a command of the operator. Its outcome is an event.
     ///
     /// # Errors
-    /// When the command is not taken up; nothing has changed then.
+    /// When the command is not accepted; nothing has changed then.
     pub fn command(&self, command: Command) -> Result<(), SubmitError> {
         self.check_running()?;
         let shard = self.shard_of(&command)?;
@@ -217,7 +248,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The chain took a step. Steps are given in the order the chain reports them.
+    /// Queues a step of the chain. Give the steps in the order in which [`Chain::poll`](crate::chain::Chain::poll) reports
+    /// them.
     pub fn chain_event(&self, event: &ChainEvent) {
         for cell in &self.runtime.cells {
             // Held while the input is queued, so that two callers cannot swap two steps.
@@ -242,43 +274,43 @@ impl Engine {
         }
     }
 
-    /// Does everything that waits, on this thread: what an engine without threads lives by. The handler is called from
-    /// within. With threads there is no need for it, and it does no harm.
+    /// Does all queued work on this thread, which an engine without threads depends on. Calls the handler. An engine with
+    /// threads does not need it; calling it is harmless.
     pub fn step(&self, now: Now) {
         self.runtime.run_all(now);
     }
 
-    /// Whether [`Engine::step`] would find something to do besides the passing of time.
+    /// Whether [`Engine::step`] would find queued work, the passing of time aside.
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.runtime.cells.iter().any(|cell| lock(&cell.inbox).scheduled) || self.runtime.journal.is_due()
     }
 
-    /// Tells an engine without threads that time has passed: once a second keeps timeouts sharp.
+    /// Queues a tick in every shard of an engine without threads. One a second keeps timeouts exact to a second.
     pub fn tick(&self) {
         self.runtime.tick();
     }
 
-    /// Looks at a channel, between two turns of its shard. A turn waits meanwhile; `look` must not call the engine.
+    /// Calls `look` with a channel, between two turns of its shard, which waits meanwhile; `look` must not call the engine.
     pub fn channel<T>(&self, channel: ChannelRef, look: impl FnOnce(&Channel) -> T) -> Option<T> {
         let shard = self.runtime.channels.shard_of(channel)?;
         lock(&self.runtime.cell(shard).running).shard.channel(channel).map(look)
     }
 
-    /// Looks at each shard, between two of its turns; `look` must not call the engine.
+    /// Calls `look` with each shard, between two of its turns; `look` must not call the engine.
     pub fn for_each_shard(&self, mut look: impl FnMut(&Shard)) {
         for cell in &self.runtime.cells {
             look(&lock(&cell.running).shard);
         }
     }
 
-    /// How many shards the channels are dealt out to.
+    /// The number of shards that the channels are dealt out to.
     #[must_use]
     pub fn shards(&self) -> u16 {
         u16::try_from(self.runtime.cells.len()).unwrap_or(u16::MAX)
     }
 
-    /// What the engine has done and holds. Waits for the turn that each shard is in.
+    /// Counters and present load. Waits for the running turn of each shard.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let journal = &self.runtime.journal;
@@ -296,11 +328,11 @@ impl Engine {
         stats
     }
 
-    /// Takes nothing more, does everything that waits, makes it durable, releases it, and ends the threads. Says what is
-    /// left in flight with peers.
+    /// Stops accepting inputs, does all queued work, makes it durable, releases its effects, and ends the threads. Returns
+    /// the work in flight with peers.
     ///
     /// # Errors
-    /// When the engine has stopped itself before.
+    /// When the engine has failed.
     pub fn shutdown(&self) -> Result<Unfinished, Stopped> {
         self.closing.store(true, Ordering::SeqCst);
         if self.runtime.workers == 0 {
@@ -329,7 +361,7 @@ impl Engine {
     fn end_threads(&self) {
         self.runtime.end();
         for thread in lock(&self.threads).drain(..) {
-            // One that panicked has said so on its own; there is nobody left to tell.
+            // The panic hook has reported a thread that panicked.
             let _ = thread.join();
         }
     }
@@ -360,11 +392,11 @@ impl Engine {
             | Command::FailChannel { channel_id, .. }
             | Command::SetPolicy { channel_id, .. }
             | Command::UpdateFee { channel_id, .. } => by_id(*channel_id),
-            // Any shard can say that it knows no such channel, as the outcome of the attempt.
             Command::ResumeHtlc { incoming } | Command::FailHtlc { incoming, .. } => {
                 by_id(incoming.channel_id)
             }
             Command::ExpectPayment(invoice) => Ok(self.runtime.config.receiver(invoice.payment_hash)),
+            // Any shard can report that it knows no such channel, as the outcome of the attempt.
             Command::SendHtlc(send) => Ok(self.runtime.channels.shard_of(send.channel).unwrap_or(0)),
             _ => Ok(0),
         }
@@ -380,7 +412,7 @@ impl Drop for Engine {
     }
 }
 
-/// How often a shutdown looks whether everything is done.
+/// The period in which a shutdown checks for queued work.
 const DRAIN_POLL: Duration = Duration::from_micros(200);
 
 fn plus(one: CryptoCounters, other: CryptoCounters) -> CryptoCounters {

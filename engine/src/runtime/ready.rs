@@ -1,13 +1,13 @@
-//! The list of shards that have something waiting, and the workers that sleep for want of such.
+//! The queue of ready shards, and the workers that sleep while it is empty.
 //!
-//! Owns: who is woken when. Does not know what a shard is.
+//! Owns: which worker is woken, and when. Does not know shards: an element is any value.
 //!
-//! A worker that finds nothing sleeps at once. Looking a few times before, as channels of the usual kind do, is repaid where
-//! the next thing comes within a microsecond; here it comes when a peer has answered, and by then the looking was a tenth
-//! of all that a lone forward costs. Nobody is woken while all workers are awake.
+//! A worker that finds the queue empty sleeps at once. Spinning first, as most channels do, pays off where the next element
+//! comes within a microsecond; here it comes when a peer has answered, and spinning took a tenth of the processor time of a
+//! lone forward. A push wakes nobody while all workers are awake.
 //!
-//! Invariant: while something is in the list, a worker is awake or has been woken: a worker that takes something and
-//! leaves more wakes another, so that one woken for what somebody else has taken leaves nothing behind.
+//! Invariant: while the queue is not empty, a worker is awake or has been woken. A worker that pops an element and leaves
+//! others wakes another worker, so that a worker woken for an element that is already gone strands nothing.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -18,18 +18,18 @@ use crossbeam::queue::ArrayQueue;
 
 use super::shard_cell::lock;
 
-/// A bounded list that workers wait at.
+/// A bounded queue that workers sleep on.
 #[derive(Debug)]
 pub(super) struct Ready<T> {
     list: ArrayQueue<T>,
-    /// As many as `sleepers` holds, to be read without its lock.
+    /// The length of `sleepers`, readable without its lock.
     asleep: AtomicUsize,
-    /// Those that sleep or are about to, the last to lie down last: it is woken first, its memory still warm.
+    /// Workers asleep or about to sleep. The last one is woken first: its caches are the warmest.
     sleepers: Mutex<Vec<Thread>>,
 }
 
 impl<T> Ready<T> {
-    /// A list with room for so many.
+    /// An empty queue with room for `room` elements.
     pub(super) fn new(room: usize) -> Ready<T> {
         Ready { list: ArrayQueue::new(room), asleep: AtomicUsize::new(0), sleepers: Mutex::default() }
     }
@@ -38,26 +38,26 @@ impl<T> Ready<T> {
         self.list.is_empty()
     }
 
-    /// Puts something at the end, if there is room, and sees to it that a worker is awake.
+    /// Appends an element, if there is room, and wakes a worker if one sleeps.
     pub(super) fn push(&self, next: T) {
         let _ = self.list.push(next);
         self.wake_one();
     }
 
-    /// Takes the first, if there is one.
+    /// Pops the front; `None` when empty.
     pub(super) fn try_take(&self) -> Option<T> {
         self.list.pop()
     }
 
-    /// Takes the first, waiting for it, if for long enough in vain then none. Without a `patience` it waits until there is.
-    pub(super) fn take(&self, patience: Option<Duration>) -> Option<T> {
-        let until = patience.map(|patience| Instant::now() + patience);
+    /// Pops the front, blocking for at most `timeout`; `None` if it expires. Without a timeout, blocks until there is one.
+    pub(super) fn take(&self, timeout: Option<Duration>) -> Option<T> {
+        let until = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             if let Some(next) = self.taken() {
                 return Some(next);
             }
             self.lie_down();
-            // Whoever pushed before this looks saw nobody asleep; what it pushed is seen here.
+            // An element pushed before this worker counted as asleep woke nobody: it is seen here.
             if let Some(next) = self.list.pop() {
                 self.get_up();
                 self.pass_on();
@@ -80,7 +80,7 @@ impl<T> Ready<T> {
         Some(next)
     }
 
-    /// Wakes another worker if something is left.
+    /// Wakes another worker if elements are left.
     fn pass_on(&self) {
         if !self.list.is_empty() {
             self.wake_one();
@@ -88,8 +88,7 @@ impl<T> Ready<T> {
     }
 
     fn wake_one(&self) {
-        // Between a push and the look at who sleeps there is a fence, as there is between lying down and the look at the
-        // list: of two threads, one sees what the other did.
+        // Pairs with the fence in `lie_down`: of a thread that pushes and one that falls asleep, one sees the other's write.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) == 0 {
             return;
@@ -111,7 +110,7 @@ impl<T> Ready<T> {
         fence(Ordering::SeqCst);
     }
 
-    /// Takes this thread off the sleepers, if nobody has who woke it.
+    /// Removes this thread from the sleepers, unless the thread that woke it has done so.
     fn get_up(&self) {
         let me = std::thread::current().id();
         let mut sleepers = lock(&self.sleepers);
@@ -127,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_forgotten_and_patience_ends() {
+    fn nothing_is_forgotten_and_a_timeout_ends() {
         let ready = Ready::new(4);
         assert_eq!(ready.take(Some(Duration::from_millis(1))), None);
         ready.push(1);

@@ -1,17 +1,16 @@
-//! One shard in the runtime: its lock, what waits for it, and the credit of its peers.
+//! One shard in the runtime: its lock, its queue of inputs, and the credit of its peers.
 //!
-//! Owns the bounded queue of a shard. Everything that waits is taken by one turn, so nobody waits for more than the turn
-//! that runs; only of more than [`TURN_BYTES_MAX`] the rest is left for the next turn, since what a turn changes must fit
-//! one record. Does not decide who runs a turn when; see [`super::worker`].
+//! Owns the bounded queue of a shard. One turn takes all queued inputs, up to [`TURN_BYTES_MAX`], so an input waits for one
+//! running turn at most. Does not decide which thread runs a turn, nor when; see [`super::worker`].
 //!
-//! Bounds. A peer has credit for a number of messages and of bytes, and a shard for a sum of bytes over all its peers,
-//! which nobody who has something waiting may exceed; a peer who has nothing waiting may always say one thing. Commands
-//! are bounded by number. Handoffs of other shards are never refused, since a circuit would hang: each belongs to an HTLC
-//! that occupies one of the 483 cells of its incoming channel until it is irrevocably removed, and a circuit has one
-//! handoff under way at a time, so that at most 483 times the channels of the other shards can wait.
+//! **Bounds**, in bytes, as [`Item::cost`] counts them. A peer has credit for a number of messages and of bytes, and all
+//! peers of a shard share a bound; one message is always accepted from a peer with nothing queued. Commands are bounded by
+//! number. Handoffs of other shards are never refused, since a circuit would hang: each belongs to an HTLC that occupies one
+//! of the 483 slots of its incoming channel until it is irrevocably removed, and a circuit has one handoff in flight at a
+//! time, so that the channels of the other shards times 483 times the longest handoff bound them.
 //!
-//! Invariant: a shard is in the ready list, or held by a worker, exactly while `scheduled` is set, so that only one
-//! worker runs it at a time and none is forgotten.
+//! Invariant: a shard is in the ready queue, or held by a worker, exactly while `scheduled` is set: one worker runs it at a
+//! time, and a shard with queued inputs is never stranded.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicU64;
@@ -35,7 +34,7 @@ const TURN_BYTES_MAX: usize = 4 << 20;
 /// What counts for whatever is not a message: the onion of an HTLC, and what stands around it.
 const ITEM_BYTES: usize = 2_048;
 
-/// What may wait for a shard.
+/// Bounds of the queue of a shard.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueBounds {
     pub(super) peer_messages_max: usize,
@@ -56,28 +55,28 @@ impl Default for QueueBounds {
     }
 }
 
-/// A shard and what stands around it.
+/// A shard with its queue, monitor and counters.
 #[derive(Debug)]
 pub(super) struct ShardCell {
     pub(super) number: u16,
     pub(super) inbox: Mutex<Inbox>,
-    /// Held by the worker that runs a turn, and by whoever looks into the shard between two turns.
+    /// Locked by the worker that runs a turn, and by callers that read the shard between two turns.
     pub(super) running: Mutex<Running>,
     pub(super) monitor: Mutex<FundingMonitor>,
     pub(super) counters: ShardCounters,
-    /// When the shard wants a turn for the sake of time alone; never, if at the end of time.
+    /// The time at which the shard wants a turn without any input; `u64::MAX` for never.
     pub(super) wake_at_unix_ms: AtomicU64,
 }
 
-/// What a turn works on.
+/// The state that a turn changes.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) shard: Shard,
-    /// The connections as the shard knows them: those of the inputs it was given.
+    /// The connections that the shard knows: those of the inputs that turns have taken.
     pub(super) connections: HashMap<NodeId, Connection>,
 }
 
-/// Something that waits for a shard's turn.
+/// A queued input of a shard.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every item is a message: boxing each would cost more")]
 pub(super) enum Item {
@@ -94,44 +93,44 @@ pub(super) enum Item {
         bytes: usize,
     },
     Command(Command),
-    /// A block, or time.
+    /// A block, a spend or time.
     Input(Input),
-    /// What the shard `from` asks.
+    /// A handoff of the shard `from`.
     Handoff {
         from: u16,
         handoff: Handoff,
     },
-    /// Another shard owns this channel.
+    /// A channel that another shard owns.
     Sibling(Scid),
 }
 
-/// What waits for a shard.
+/// The queued inputs of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     items: VecDeque<Item>,
-    /// What the items come to, as [`Item::cost`] counts.
+    /// The cost of all items together, as [`Item::cost`] counts.
     cost: usize,
     pub(super) scheduled: bool,
-    /// When the oldest item came.
+    /// The arrival of the oldest item.
     since: Duration,
     bytes: usize,
     commands: usize,
     links: HashMap<NodeId, Link>,
-    /// Peers that have messages waiting.
+    /// Peers with queued messages.
     talking: Vec<NodeId>,
 }
 
-/// A connection, as the feeding side sees it.
+/// A connection and its use of credit.
 #[derive(Debug)]
 struct Link {
     connection: Connection,
     messages: usize,
     bytes: usize,
-    /// A message was refused for want of credit.
+    /// Whether a message was refused for lack of credit.
     blocked: bool,
 }
 
-/// What a turn takes.
+/// The inputs that a turn takes.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) items: VecDeque<Item>,
@@ -163,7 +162,7 @@ impl Item {
 }
 
 impl Inbox {
-    /// Adds an item that is not subject to credit; says whether the shard is to be scheduled.
+    /// Queues an item that is not subject to credit. Returns whether the caller must schedule the shard.
     pub(super) fn push(&mut self, item: Item, clock: &dyn Clock) -> bool {
         if self.items.is_empty() {
             self.since = clock.elapsed();
@@ -173,7 +172,7 @@ impl Inbox {
         !std::mem::replace(&mut self.scheduled, true)
     }
 
-    /// Begins a connection, ending the one before.
+    /// Begins a connection, and ends the one before.
     pub(super) fn connect(&mut self, connection: Connection, features: Features, clock: &dyn Clock) -> bool {
         let link = Link { connection, messages: 0, bytes: 0, blocked: false };
         let mut schedule = false;
@@ -184,7 +183,7 @@ impl Inbox {
         schedule
     }
 
-    /// Forgets a connection; false if it was over already.
+    /// Removes a connection; false if it had ended already.
     pub(super) fn unlink(&mut self, connection: Connection) -> bool {
         let is_last = self.links.get(&connection.peer).is_some_and(|link| link.connection == connection);
         if is_last {
@@ -193,7 +192,8 @@ impl Inbox {
         is_last
     }
 
-    /// Adds messages of a peer, each with its length, as far as its credit goes; says whether the shard is to be scheduled.
+    /// Queues messages of a peer, each with its length, up to its credit. Returns whether the caller must schedule the
+    /// shard.
     pub(super) fn queue_messages(
         &mut self,
         connection: Connection,
@@ -226,7 +226,7 @@ impl Inbox {
         (schedule, Ok(()))
     }
 
-    /// Adds a command of the operator; says whether the shard is to be scheduled.
+    /// Queues a command of the operator. Returns whether the caller must schedule the shard.
     pub(super) fn submit(
         &mut self,
         command: Command,
@@ -240,7 +240,7 @@ impl Inbox {
         Ok(self.push(Item::Command(command), clock))
     }
 
-    /// Takes what waits, as far as it fits one turn, and gives the credit for it back.
+    /// Takes the inputs of one turn, and returns their credit to the peers.
     pub(super) fn take(&mut self) -> Taken {
         let since = self.since;
         if self.cost > TURN_BYTES_MAX {
@@ -288,7 +288,7 @@ impl Inbox {
         taken
     }
 
-    /// Whether something waits; if not, the shard is no longer scheduled.
+    /// Whether inputs are queued; if not, the shard is no longer scheduled.
     pub(super) fn stays_scheduled(&mut self) -> bool {
         self.scheduled = !self.items.is_empty();
         self.scheduled
@@ -303,7 +303,8 @@ impl Inbox {
     }
 }
 
-/// Locks; a thread that panicked holding the lock has stopped the engine, and what it left is looked at at most.
+/// Locks, ignoring poisoning: a panic under the lock has already stopped the engine, so this state is at most read for
+/// statistics.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
-//! What the engine counts, and what it tells of it.
+//! Counters and latencies of the engine.
 //!
-//! Owns counters and the latency histogram. Each shard has its own, so that no two workers write to one cache line for
-//! the sake of counting; they are summed when asked for.
+//! Owns the counters and the latency histogram. Each shard has its own, so that no two workers write to one cache line
+//! only to count; [`Engine::stats`](super::Engine::stats) adds them up. The histogram is not the library's: its buckets
+//! are atomics, which workers increment without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,56 +11,56 @@ use fulmen_proto::forward::{CryptoCounters, Occupancy};
 
 use crate::store::StoreStats;
 
-/// What the engine has done and holds.
+/// Counters of an engine since it started, and its present load.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Each shard, by number.
     pub shards: Vec<ShardStats>,
-    /// What all shards' cryptography comes to.
+    /// Cryptographic operations of all shards together.
     pub crypto: CryptoCounters,
-    /// What the store has done: its syncs, and the bytes written.
+    /// The store: its syncs, and the bytes written.
     pub store: StoreStats,
-    /// Turns whose effects wait for their records.
+    /// Turns whose records are not yet durable.
     pub unwritten_turns: u64,
-    /// From the arrival of a turn's oldest input to the moment its effects were handed out.
+    /// Time from the arrival of a turn's oldest input to the release of its effects.
     pub latency: LatencyHistogram,
 }
 
-/// What a shard has done and holds.
+/// Counters of one shard since the engine started, and its present load.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct ShardStats {
     /// Turns run.
     pub turns: u64,
-    /// What those turns were given.
+    /// Inputs of those turns.
     pub inputs: u64,
-    /// The most that one turn was given.
+    /// The most inputs of one turn.
     pub inputs_max: u64,
-    /// What waits.
+    /// Inputs in the queue.
     pub queued: u64,
-    /// Bytes of messages that wait.
+    /// Bytes of messages in the queue.
     pub queued_bytes: u64,
-    /// HTLCs handed to other shards, and the answers to such.
+    /// Handoffs sent to other shards.
     pub handoffs: u64,
-    /// What it holds.
+    /// Channels, circuits and HTLCs it holds.
     pub occupancy: Occupancy,
 }
 
-/// How often which latency was met, in steps of at most an eighth.
+/// A histogram of latencies whose buckets are at most an eighth wide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LatencyHistogram {
     counts: Vec<u64>,
 }
 
 impl LatencyHistogram {
-    /// How many were counted.
+    /// The number of latencies counted.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The latency that a share of all stay within; zero when none was counted.
+    /// The latency that `share` of all (0 to 1) do not exceed, rounded up to its bucket; zero when none was counted.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Duration {
         let wanted = (self.count() as f64 * share).ceil().max(1.0) as u64;
@@ -73,7 +74,7 @@ impl LatencyHistogram {
         Duration::ZERO
     }
 
-    /// The upper ends of the steps that were met, with how often.
+    /// The upper ends of the buckets that are not empty, each with its count.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         let met = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
         met.map(|(bucket, count)| (Duration::from_micros(bucket_end_us(bucket)), *count))
@@ -87,7 +88,7 @@ impl LatencyHistogram {
     }
 }
 
-/// Steps of one power of two.
+/// Buckets of one power of two.
 const STEPS: usize = 8;
 /// Up to 2^32 microseconds: more than an hour.
 const BUCKETS: usize = 30 * STEPS;

@@ -1,9 +1,10 @@
-//! What a restart begins with: shards from what the store kept.
+//! Restoring shards from a store.
 //!
-//! Owns the reading of a store into shards, and the engine's own record in it: how many shards the channels are dealt out
-//! to, which must never change. Does not know what records say.
+//! Owns the reading of a store into shards, and the engine's own record in it: the number of shards that the channels are
+//! dealt out to, which never changes. Does not interpret the records of shards.
 //!
-//! Invariant: the shards that come back are those whose turns were durable; what one owes another is delivered again.
+//! Invariant: the shards restored are exactly those whose turns were durable. Handoffs without an answer are delivered
+//! again.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -18,27 +19,27 @@ use fulmen_wire::units::NodeId;
 use super::error::StartError;
 use crate::store::{Entry, LogStore, Replayed, Store};
 
-/// Where an engine keeps what must survive it.
+/// Where an engine keeps its records and checkpoints.
 #[derive(Debug)]
 pub enum Storage {
-    /// In this directory of its own, made if there is none: a log on disk, with checkpoints.
+    /// In this directory, made if there is none and used by this engine alone: a log with checkpoints.
     Directory(PathBuf),
-    /// In a store of the embedder's.
+    /// In a store of the embedder; see [`Store`] and `examples/store.rs`.
     Store(Box<dyn Store>),
-    /// Nowhere: for tests and measurements. A node that comes back without its records loses money.
+    /// Nowhere: for tests and measurements. A node that restarts without its records loses money.
     Nowhere,
 }
 
-/// The number that the engine's own record has among the shards' in the store.
+/// The shard number of the engine's own record in the store.
 pub(super) const ENGINE_SHARD: u16 = u16::MAX;
 /// The version of that record, its first byte.
 const VERSION: u8 = 1;
 
-/// What a store gave back.
+/// The contents of a store, restored.
 pub(super) struct Opened {
     pub(super) store: Option<Box<dyn Store>>,
     pub(super) shards: Vec<Shard>,
-    /// Transactions that may not have been broadcast.
+    /// Transactions that a crash may have kept from being broadcast.
     pub(super) broadcast: Vec<Transaction>,
 }
 
@@ -109,7 +110,7 @@ impl Storage {
     }
 }
 
-/// What was read so far.
+/// The shards as read so far.
 struct Reading<'a> {
     begin: &'a dyn Fn(u16) -> Restoring,
     shards: Option<u16>,

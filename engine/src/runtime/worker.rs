@@ -1,11 +1,11 @@
-//! Workers: who runs which shard's turn when, and what becomes of a turn.
+//! Workers: which thread runs the turn of which shard, and where the results of a turn go.
 //!
-//! Owns the ready list and the threads' loops. A shard that has something waiting stands in the list once; a worker takes
-//! the first, runs one turn over everything that waits, and puts the shard at the end again if more has come meanwhile. So
-//! shards take turns round-robin, and inside a shard nobody waits for more than the turn that runs.
+//! Owns the loops of the threads, and the handoffs between shards. A shard with queued inputs is in the ready queue once; a
+//! worker takes the first, runs one turn over all its inputs, and appends the shard again if more have come meanwhile. So
+//! shards are served round-robin, and inside a shard an input waits for one running turn at most.
 //!
-//! Does not make turns durable itself: they are queued for [`Journal`], and the next turn of the same shard may run
-//! before they are, since nothing leaves until then.
+//! Does not make turns durable: they are queued in the [`Journal`], and the next turn of the same shard may run before they
+//! are durable, since no effect is released until then.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -28,21 +28,21 @@ use super::journal::{FinishedTurn, Journal};
 use super::ready::Ready;
 use super::shard_cell::{Item, QueueBounds, Running, ShardCell, Taken, lock};
 
-/// How often the shards are told that time has passed, and what nobody waits for is made durable.
+/// The period in which every shard gets an `Input::Tick` and turns without effects are made durable.
 const TICK: Duration = Duration::from_secs(1);
-/// How often shards that want a turn for the sake of time alone are looked at.
+/// The period in which shards with a wake-up time are checked.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What a worker takes from the ready list.
+/// An element of the ready queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Run a turn of this shard.
     Shard(u16),
-    /// End.
+    /// End the thread.
     Stop,
 }
 
-/// What all threads of an engine share.
+/// The state that all threads of an engine share.
 #[derive(Debug)]
 pub(super) struct Runtime {
     pub(super) config: NodeConfig,
@@ -51,15 +51,15 @@ pub(super) struct Runtime {
     pub(super) channels: ChannelIndex,
     pub(super) journal: Journal,
     pub(super) clock: Box<dyn Clock>,
-    /// Has room for every shard once and every worker's end, so that putting something in never waits.
+    /// Has room for every shard once and a `Stop` for every worker, so that a push never fails.
     pub(super) ready: Ready<Next>,
-    /// Wakes the thread that waits for the disk in the workers' stead, if there is one.
+    /// Wakes the journal thread, if there is one.
     pub(super) persister: Option<Unparker>,
     pub(super) workers: usize,
     /// Whether there is a store.
     pub(super) keeps_records: bool,
     pub(super) ending: AtomicBool,
-    /// Whether some shard wants a turn for the sake of time alone.
+    /// Whether some shard has a wake-up time.
     pub(super) shards_wait: AtomicBool,
 }
 
@@ -68,13 +68,13 @@ impl Runtime {
         &self.cells[usize::from(number)]
     }
 
-    /// Puts a shard into the ready list; the caller has just set `scheduled`.
+    /// Appends a shard to the ready queue. The caller has just set `scheduled`.
     pub(super) fn schedule(&self, number: u16) {
-        // The list has room for every shard, and this one is not in it.
+        // The queue has room for every shard, and this one is not in it.
         self.ready.push(Next::Shard(number));
     }
 
-    /// Gives a shard something that is not subject to credit.
+    /// Queues an item that is not subject to credit.
     pub(super) fn push(&self, number: u16, item: Item) {
         let schedule = lock(&self.cell(number).inbox).push(item, &*self.clock);
         if schedule {
@@ -82,18 +82,18 @@ impl Runtime {
         }
     }
 
-    /// A worker's life. The first worker also tells the time.
+    /// The loop of a worker. The first worker also sends ticks.
     pub(super) fn work(&self, worker: usize) {
         let mut ticked = self.clock.elapsed();
         let mut looked = ticked;
         loop {
-            // The worker that ran the turn of a shard that now waits is sure to come by here.
-            let patience = match worker {
+            // The worker that ran a turn after which a shard has a wake-up time comes by here next.
+            let timeout = match worker {
                 _ if self.shards_wait.load(Ordering::SeqCst) => Some(LOOK),
                 0 => Some(TICK),
                 _ => None,
             };
-            match self.ready.take(patience) {
+            match self.ready.take(timeout) {
                 Some(Next::Shard(number)) => {
                     self.run(number, self.clock.now());
                     self.guarded(|| self.write_journal());
@@ -113,7 +113,7 @@ impl Runtime {
         }
     }
 
-    /// The life of the thread that waits for the disk while workers have turns to run.
+    /// The loop of the journal thread, which waits for the disk while workers have turns to run.
     pub(super) fn run_journal_thread(&self, parker: &Parker) {
         while !self.ending.load(Ordering::SeqCst) {
             parker.park();
@@ -121,7 +121,7 @@ impl Runtime {
         }
     }
 
-    /// Stops the engine should the handler, or something in the engine itself, panic.
+    /// Runs `work`, and stops the engine if it panics: in the handler, or in the engine itself.
     fn guarded(&self, work: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
             self.journal.fail(Fatal::HandlerPanicked { message: message_of(&*panic) });
@@ -139,7 +139,7 @@ impl Runtime {
         }
     }
 
-    /// Schedules the shards that wanted a turn by now.
+    /// Schedules the shards whose wake-up time has come.
     fn wake_shards(&self, now: Now) {
         self.shards_wait.store(false, Ordering::SeqCst);
         for cell in &self.cells {
@@ -153,7 +153,7 @@ impl Runtime {
         }
     }
 
-    /// Runs turns on the calling thread until nothing waits.
+    /// Runs turns on the calling thread until no shard is ready.
     pub(super) fn run_all(&self, now: Now) {
         self.wake_shards(now);
         while let Some(Next::Shard(number)) = self.ready.try_take() {
@@ -164,7 +164,7 @@ impl Runtime {
         }
     }
 
-    /// Tells every shard that time has passed, and makes durable what nobody waits for.
+    /// Sends a tick to every shard, and makes all queued turns durable.
     pub(super) fn tick(&self) {
         for cell in &self.cells {
             self.push(cell.number, Item::Input(Input::Tick));
@@ -172,7 +172,7 @@ impl Runtime {
         self.journal.write_all(&self.cells, &*self.clock);
     }
 
-    /// Makes durable and releases what waits, or has it done by the thread for that if there are turns to run instead.
+    /// Writes and releases urgent turns, or leaves that to the journal thread if shards are ready.
     fn write_journal(&self) {
         if !self.journal.is_due() {
             return;
@@ -190,7 +190,7 @@ impl Runtime {
         }
     }
 
-    /// Runs one turn of a shard over everything that waits for it. The caller holds the shard's place in the ready list.
+    /// Runs one turn of a shard over its queued inputs. The caller has taken the shard from the ready queue.
     fn run(&self, number: u16, now: Now) {
         let cell = self.cell(number);
         let taken = lock(&cell.inbox).take();
@@ -271,7 +271,7 @@ impl Runtime {
         self.hand_over(cell.number, handoffs, &askers);
     }
 
-    /// Takes down what an event says about where channels are.
+    /// Follows the channels that an event opens, places or ends.
     fn note(&self, cell: &ShardCell, running: &Running, event: &Event) {
         match event {
             Event::FundingNeeded { temporary_channel_id, .. } => {
@@ -298,7 +298,7 @@ impl Runtime {
         }
     }
 
-    /// Gives what a turn of one shard asks of others to those others, to each all at once, so that one turn sees it all.
+    /// Queues the handoffs of a turn in their shards, in each all at once, so that one turn sees them together.
     pub(super) fn hand_over(&self, from: u16, handoffs: Vec<Handoff>, askers: &HashMap<IncomingHtlc, u16>) {
         let mut items: Vec<Vec<Item>> = Vec::new();
         for handoff in handoffs {
@@ -322,7 +322,7 @@ impl Runtime {
         }
     }
 
-    /// The shard that a handoff is for, and the handoff.
+    /// The shard that a handoff goes to, and the handoff.
     fn addressed(
         &self,
         from: u16,
@@ -339,7 +339,7 @@ impl Runtime {
         match (to, &handoff.step) {
             (Some(to), _) => Some((to, handoff)),
             (None, HandoffStep::Offer { .. }) => {
-                // No shard has the channel any more: it is as if the one that had it refused.
+                // No shard has the channel any more: the sender gets the refusal that its shard would have sent.
                 let step = HandoffStep::Resolve(Resolution::Fail(Failure::UnknownNextPeer));
                 Some((from, Handoff { incoming, step }))
             }
@@ -351,7 +351,7 @@ impl Runtime {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()

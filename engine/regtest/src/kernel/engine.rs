@@ -2,7 +2,7 @@
 //!
 //! Owns the binding's objects and the directory they live in. Knows no mempool, no miner, no events.
 //!
-//! Invariant: what is returned is the engine's own verdict; a failure of the engine itself (a full disk) is never
+//! Invariant: verdicts are the engine's own; a failure of the engine itself (a full disk) is never
 //! taken for an invalid block, nor the other way round.
 
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(super) struct Engine {
     _directory: ChainDirectory,
 }
 
-/// What the engine thinks of a block.
+/// The engine's verdict on a block.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// Valid, known before or not.
@@ -35,7 +35,7 @@ pub(super) enum Verdict {
     Invalid(String),
 }
 
-/// What the engine says through its callbacks.
+/// The reports of the engine's callbacks.
 #[derive(Default)]
 struct Reports {
     /// Why the block processed last is invalid.
@@ -131,7 +131,7 @@ impl Engine {
 pub(super) struct Checked(bitcoinkernel::Transaction);
 
 impl Checked {
-    /// Checks what does not depend on the chain: `None` when the form is invalid.
+    /// Checks the form, which does not depend on the chain; `None` when it is invalid.
     pub(super) fn new(transaction: &Transaction) -> Option<Checked> {
         // A transaction without inputs would be read as one with a witness flag.
         if transaction.input.is_empty() {

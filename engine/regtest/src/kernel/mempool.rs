@@ -1,9 +1,9 @@
-//! What waits to be mined: transactions that may be in the next block.
+//! The mempool: transactions that may be in the next block.
 //!
 //! Owns the checks the engine makes when it connects a block, made beforehand on one transaction: form, locktime
 //! (BIP 113), relative locktime (BIP 68), maturity, amounts, scripts; and the choice for a block. Scripts and form are
 //! checked by the engine's own code. Relay policy (dust, lowest fee, standard forms) is deliberately absent: the
-//! measure is what a miner could mine. A conflicting transaction is refused, whatever it pays.
+//! measure is whether a miner could mine it. A conflicting transaction is refused, whatever it pays.
 //!
 //! Invariant: the entries, in order of arrival, are a valid sequence on top of the tip. Blocks only make locktimes
 //! pass, so this holds as the chain grows; a reorganisation refills the mempool through the same checks.
@@ -81,9 +81,9 @@ pub enum MempoolError {
     /// More goes out than comes in.
     #[error("outputs of {outputs} exceed inputs of {inputs}")]
     Overspent {
-        /// What its inputs hold.
+        /// The sum of its inputs.
         inputs: Sat,
-        /// What its outputs pay.
+        /// The sum of its outputs.
         outputs: Sat,
     },
     /// A script fails.
@@ -130,7 +130,7 @@ pub(super) struct Entry {
     sigops: u64,
 }
 
-/// What waits to be mined.
+/// The transactions that may be in the next block.
 #[derive(Default)]
 pub(super) struct Mempool {
     /// By order of arrival: a parent comes before its children.
@@ -195,7 +195,7 @@ impl Mempool {
         self.entries.insert(arrival, entry);
     }
 
-    /// Drops what a new block confirms, and what conflicts with it.
+    /// Drops the transactions that a new block confirms, and those that conflict with it.
     pub(super) fn confirm(&mut self, block: &Block) {
         for transaction in block.txdata.iter().skip(1) {
             if let Some(arrival) = self.arrivals.get(&transaction.compute_txid()) {
@@ -210,7 +210,7 @@ impl Mempool {
         }
     }
 
-    /// What the next block holds, paying `reward_to`, and the fees it earns: first come, first mined.
+    /// The transactions of the next block, which pays `reward_to`, and their fees: first come, first mined.
     pub(super) fn select(&self, reward_to: &ScriptBuf) -> (Vec<Transaction>, Sat) {
         let mut weight = BLOCK_OVERHEAD_WEIGHT + 4 * reward_to.len() as u64;
         let mut sigops = 4 * reward_to.count_sigops_legacy() as u64;
@@ -242,7 +242,7 @@ impl Mempool {
         std::mem::take(&mut self.entries).into_values().map(|entry| entry.transaction).collect()
     }
 
-    /// The ids of what waits, in order of arrival.
+    /// The ids of all transactions, in order of arrival.
     pub(super) fn txids(&self) -> Vec<Txid> {
         self.entries.values().map(|entry| entry.txid).collect()
     }
@@ -356,7 +356,7 @@ fn check_amounts(transaction: &Transaction, spent: &[Spent], view: &View<'_>) ->
     inputs.checked_sub(outputs).ok_or(MempoolError::Overspent { inputs, outputs })
 }
 
-/// What the transaction takes of a block's room.
+/// The block space of a transaction.
 fn check_size(transaction: &Transaction, spent: &[Spent]) -> Result<(u64, u64), MempoolError> {
     let weight = transaction.weight().to_wu();
     // Inputs are distinct: the form has been checked.

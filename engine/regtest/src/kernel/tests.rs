@@ -1,4 +1,4 @@
-//! The kernel chain against itself: what the mempool takes the engine mines, what it refuses the engine refuses.
+//! The kernel chain against itself: the engine mines all that the mempool takes, and nothing that it refuses.
 
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ fn the_same_calls_give_the_same_chain() {
     assert_eq!(tip(), tip());
 }
 
-/// What a step of the property does.
+/// A step of the property.
 #[derive(Clone, Debug)]
 enum Step {
     /// Offers a transaction.
@@ -101,7 +101,7 @@ enum Step {
     Sleep(u32),
 }
 
-/// A transaction in terms of what exists when its turn comes.
+/// A transaction in terms of the outputs that exist when its turn comes.
 #[derive(Clone, Debug)]
 struct Draft {
     /// Picks the outputs to spend, and how old each must be.
@@ -112,7 +112,7 @@ struct Draft {
     fault: Fault,
 }
 
-/// A relative locktime, near what the output's age allows.
+/// A relative locktime near the output's age.
 #[derive(Clone, Copy, Debug)]
 enum Lock {
     Final,
@@ -121,7 +121,7 @@ enum Lock {
     Time(u8),
 }
 
-/// An absolute locktime, near what the tip allows.
+/// An absolute locktime near the tip.
 #[derive(Clone, Copy, Debug)]
 enum Absolute {
     None,

@@ -21,7 +21,7 @@ pub(super) struct Coin {
     pub(super) coinbase: bool,
 }
 
-/// What a block spent, in the order it did.
+/// The coins that a block spent, in its order.
 #[derive(Debug)]
 pub(super) struct Undo(Vec<(OutPoint, Coin)>);
 

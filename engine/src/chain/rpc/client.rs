@@ -1,4 +1,4 @@
-//! Calls to one bitcoind, and what their failures mean.
+//! Calls to one bitcoind, and the errors of calls that fail.
 //!
 //! Owns the URL and the connection. Knows no method's meaning. Invariant: no error and no debug text holds the
 //! password.
@@ -22,7 +22,7 @@ pub struct RpcClient {
     user: String,
 }
 
-/// What the daemon answered.
+/// The answer of the daemon.
 pub(super) enum RpcAnswer {
     Result(Value),
     Refused { code: i32, message: String },
@@ -61,7 +61,7 @@ impl RpcClient {
             Err(jsonrpc::Error::Transport(error)) => Err(match error.downcast_ref::<simple_http::Error>() {
                 Some(simple_http::Error::SocketError(error)) => {
                     let reason = match error.kind() {
-                        // What a socket says when its time is up differs from system to system.
+                        // Systems differ in the error of a socket whose timeout expires.
                         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                             format!("no answer within {:?}", self.timeout)
                         }

@@ -1,4 +1,4 @@
-//! Wallets on the kernel chain: through payments, sweeps and reorganisations they know exactly what they hold.
+//! Wallets on the kernel chain: through payments, sweeps and reorganisations their balances stay exact.
 
 use proptest::prelude::{Strategy, prop};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -7,7 +7,7 @@ use super::*;
 use crate::regtest_subsidy;
 use crate::wallet::{Wallet, mine_until};
 
-/// What a step of the wallets' property does; who pays, who is paid and how much are picked by number.
+/// A step of the wallets' property; payer, payee and amount are picked by number.
 #[derive(Clone, Debug)]
 enum Move {
     Pay { from: u8, to: u8, share: u8 },
@@ -92,8 +92,8 @@ impl Wallets {
         self.wallets[usize::from(wallet)].script_pubkey().clone()
     }
 
-    /// With nothing waiting, the wallets together hold every satoshi issued, and each knows what a wallet knows that
-    /// only ever saw the chain as it is now.
+    /// With an empty mempool, the wallets together hold every satoshi issued, and each equals a fresh wallet that reads
+    /// the present chain.
     fn settle(&mut self) -> Result<(), TestCaseError> {
         self.step(&Move::Mine { blocks: 1 });
         proptest::prop_assert!(self.chain.mempool_txids().unwrap().is_empty());
