@@ -1,15 +1,15 @@
 //! A store written against the public interface alone: one file for each batch, one for each checkpoint.
 //!
-//! Simple rather than fast: a batch costs a file, a rename and two syncs, and a restart reads every file. What it shows is
-//! the whole contract of `fulmen::store::Store` in a page. `cargo test -p fulmen --example store` runs the conformance
-//! suite on it; `cargo run -p fulmen --example store -- DIRECTORY` starts an engine on it, twice.
+//! Simple rather than fast: a batch costs a file, a rename and two syncs, and a restart reads every file. What it shows
+//! is the whole contract of `fulmen::store::Store` in a page. `cargo test -p fulmen --example store` runs the
+//! conformance suite on it; `cargo run -p fulmen --example store -- DIRECTORY` starts an engine on it, twice.
 //!
 //! - `NUMBER.batch`: for each record its shard (2 bytes), its length (4 bytes) and its bytes; big-endian.
-//! - `SHARD-NUMBER.checkpoint`: stands for all records of the shard in batches up to `NUMBER`; for each chunk its length
-//!   (4 bytes) and its bytes.
+//! - `SHARD-NUMBER.checkpoint`: stands for all records of the shard in batches up to `NUMBER`; for each chunk its
+//!   length (4 bytes) and its bytes.
 //!
-//! A file is written under a temporary name, synced, renamed, and its directory is synced: so it is there whole or not at
-//! all, and a batch is durable before the next one begins.
+//! A file is written under a temporary name, synced, renamed, and its directory is synced: so it is there whole or not
+//! at all, and a batch is durable before the next one begins.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

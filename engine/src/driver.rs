@@ -1,7 +1,8 @@
 //! A node of one shard without a runtime: for simulators, and for embedders who bring their own threads and store.
 //!
-//! Owns the step from bytes to messages, and the monitoring of the shard's channels in blocks. Does not hold connections,
-//! keep threads, read a clock or make a record durable: the caller does, in the order of the fields of [`Outbox`].
+//! Owns the step from bytes to messages, and the monitoring of the shard's channels in blocks. Does not hold
+//! connections, keep threads, read a clock or make a record durable: the caller does, in the order of the fields of
+//! [`Outbox`].
 //!
 //! Invariant: a peer's bytes reach the shard only as messages that decoded, and only after its `init` was accepted.
 
@@ -25,9 +26,10 @@ const TICK_MS: u64 = 1_000;
 
 /// A Lightning node of one shard, without threads, sockets or clock.
 ///
-/// Feed it with [`connected`](ShardDriver::connected), [`receive`](ShardDriver::receive), [`command`](ShardDriver::command) and
-/// [`chain_event`](ShardDriver::chain_event), in the order things happen; then call [`turn`](ShardDriver::turn) and execute the
-/// [`Outbox`] in the order of its fields. Feeding only queues: all work is done by the turn.
+/// Feed it with [`connected`](ShardDriver::connected), [`receive`](ShardDriver::receive),
+/// [`command`](ShardDriver::command) and [`chain_event`](ShardDriver::chain_event), in the order things happen; then
+/// call [`turn`](ShardDriver::turn) and execute the [`Outbox`] in the order of its fields. Feeding only queues: all
+/// work is done by the turn.
 #[derive(Debug)]
 pub struct ShardDriver {
     shard: Shard,
@@ -163,7 +165,8 @@ impl ShardDriver {
         self.inbox.push(Input::ChainInStep);
     }
 
-    /// Runs a turn over all queued inputs. Call it once a second at least, and whenever [`ShardDriver::has_work`] says so.
+    /// Runs a turn over all queued inputs. Call it once a second at least, and whenever [`ShardDriver::has_work`] says
+    /// so.
     pub fn turn(&mut self, now: Now) -> Outbox {
         let mut inputs = std::mem::take(&mut self.inbox);
         if now.unix_ms >= self.ticked.unix_ms + TICK_MS {

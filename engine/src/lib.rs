@@ -1,8 +1,9 @@
 //! Fulmen: a Lightning Network engine for routing nodes, to be embedded.
 //!
-//! An [`Engine`] is fed the messages of peers, the blocks of the chain and the commands of the operator. It runs the node's
-//! channels on its threads, makes every turn durable, and only then gives [`runtime::Effects`] to the embedder's handler:
-//! messages to send, transactions to broadcast, events. It holds no sockets. Two engines without threads open a channel:
+//! An [`Engine`] is fed the messages of peers, the blocks of the chain and the commands of the operator. It runs the
+//! node's channels on its threads, makes every turn durable, and only then gives [`runtime::Effects`] to the embedder's
+//! handler: messages to send, transactions to broadcast, events. It holds no sockets. Two engines without threads open
+//! a channel:
 //!
 //! ```
 //! use std::sync::mpsc;
@@ -45,12 +46,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/embed.rs` shows one with threads and sockets. [`driver::ShardDriver`] is a single shard without any runtime, for
-//! simulators and those who bring their own.
+//! `examples/embed.rs` shows one with threads and sockets. [`driver::ShardDriver`] is a single shard without any
+//! runtime, for simulators and those who bring their own.
 //!
-//! [`graph`] finds the routes, [`proto::payment`] makes their onions, [`chain`] is the block chain, with a
-//! bitcoind over JSON-RPC as its backend (feature `rpc`); the crate `fulmen-regtest` has Bitcoin Core's validation engine
-//! in process, for tests. `ARCHITECTURE.md` beside this crate says how it all fits.
+//! [`graph`] finds the routes, [`proto::payment`] makes their onions, [`chain`] is the block chain, with a bitcoind
+//! over JSON-RPC as its backend (feature `rpc`); the crate `fulmen-regtest` has Bitcoin Core's validation engine in
+//! process, for tests. `ARCHITECTURE.md` beside this crate says how it all fits.
 
 #![forbid(unsafe_code)]
 

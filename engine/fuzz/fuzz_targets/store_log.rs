@@ -13,7 +13,7 @@ use fulmen_sim::{SimDisk, Survival};
 use libfuzzer_sys::fuzz_target;
 
 const NODE: NodeId = NodeId([2; 33]);
-const OPTIONS: LogOptions = LogOptions { segment_bytes: 300, log_bytes_max: 900, salt: 7 };
+const OPTIONS: LogOptions = LogOptions { segment_bytes: 300, log_bytes_max: 900, frame_bytes_max: 64, salt: 7 };
 
 fuzz_target!(|program: &[u8]| {
     let mut program = program.iter().copied();

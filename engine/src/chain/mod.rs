@@ -56,8 +56,8 @@ pub trait Chain: Send {
     /// When the backend cannot be asked.
     fn block(&mut self, height: BlockHeight) -> Result<Option<Arc<Block>>, ChainError>;
 
-    /// The steps of the chain since the last poll, oldest first: after a reorganisation the old blocks from the tip down,
-    /// then the new ones upwards.
+    /// The steps of the chain since the last poll, oldest first: after a reorganisation the old blocks from the tip
+    /// down, then the new ones upwards.
     ///
     /// # Errors
     /// When the backend cannot be asked; no event is lost, the next poll reports it.

@@ -1,7 +1,7 @@
 //! From blocks to depths: where the funding outputs of a shard's channels stand in the chain.
 //!
-//! Owns the outputs that are watched, from the moment a channel names one until it is buried. Does not own the chain: steps
-//! are told in the order the chain takes them.
+//! Owns the outputs that are watched, from the moment a channel names one until it is buried. Does not own the chain:
+//! steps are told in the order the chain takes them.
 //!
 //! Invariant: what is told of an output is what the blocks given so far say, reorganisations included.
 
@@ -60,8 +60,8 @@ impl FundingMonitor {
     }
 
     /// Takes a step of the chain, and gives what the shard is to be told: the height, and how deep the funding outputs
-    /// that still matter are. A block at a height that was passed already, without its having been disconnected, is given
-    /// again after a restart to those who look for what it holds, and does not change the height.
+    /// that still matter are. A block at a height that was passed already, without its having been disconnected, is
+    /// given again after a restart to those who look for what it holds, and does not change the height.
     pub(crate) fn chain_event(&mut self, event: &ChainEvent) -> Input {
         match event {
             ChainEvent::Connected { height, block } => self.block_connected(*height, block),

@@ -24,9 +24,9 @@ use super::storage::{Opened, Storage};
 use super::worker::Runtime;
 use crate::monitor::FundingMonitor;
 
-/// Shards per worker, if there are several. With 100 or 400 HTLCs in flight, two workers with one shard each leave an eighth
-/// of two cores idle; with two each a twentieth, for 4 to 7 % more work; more shards gain nothing. The example `workers` of
-/// `bench` measures it.
+/// Shards per worker, if there are several. With 100 or 400 HTLCs in flight, two workers with one shard each leave an
+/// eighth of two cores idle; with two each a twentieth, for 4 to 7 % more work; more shards gain nothing. The example
+/// `workers` of `bench` measures it.
 const SHARDS_PER_WORKER: usize = 2;
 
 /// The settings of an engine; made by [`Engine::builder`].
@@ -72,10 +72,10 @@ impl Builder {
         Builder { workers: Some(workers), ..self }
     }
 
-    /// The number of shards, to which channels are dealt out by the ids of their peers. Default: one for a single worker,
-    /// two for each of several. A forward between two peers of one shard takes one turn and one record, one between two
-    /// shards takes two of each: shards have a cost. But one worker runs a shard's turn over all its inputs: with no more
-    /// shards than workers, one worker often finds nothing to run while another has all the work.
+    /// The number of shards, to which channels are dealt out by the ids of their peers. Default: one for a single
+    /// worker, two for each of several. A forward between two peers of one shard takes one turn and one record, one
+    /// between two shards takes two of each: shards have a cost. But one worker runs a shard's turn over all its
+    /// inputs: with no more shards than workers, one worker often finds nothing to run while another has all the work.
     ///
     /// The shard of a channel never changes: without this setting an engine takes the number that its storage has, and
     /// one that asks for another number does not start.
@@ -83,14 +83,15 @@ impl Builder {
         Builder { shards: Some(shards), ..self }
     }
 
-    /// The credit of a peer: messages, and bytes of messages, that may be queued. Default: 2,048 messages and 2 MiB. One
-    /// message may always be queued, whatever its length.
+    /// The credit of a peer: messages, and bytes of messages, that may be queued. Default: 2,048 messages and 2 MiB.
+    /// One message may always be queued, whatever its length.
     pub fn peer_credit(self, messages: usize, bytes: usize) -> Builder {
         let bounds = QueueBounds { peer_messages_max: messages, peer_bytes_max: bytes, ..self.bounds };
         Builder { bounds, ..self }
     }
 
-    /// The queue of a shard: bytes of messages, of all peers together, and commands. Default: 64 MiB and 4,096 commands.
+    /// The queue of a shard: bytes of messages, of all peers together, and commands. Default: 64 MiB and 4,096
+    /// commands.
     pub fn shard_queue(self, bytes: usize, commands: usize) -> Builder {
         let bounds = QueueBounds { shard_bytes_max: bytes, commands_max: commands, ..self.bounds };
         Builder { bounds, ..self }
@@ -114,8 +115,8 @@ impl Builder {
         Engine::spawn(Arc::new(runtime), workers, parker)
     }
 
-    /// An engine without threads: [`Engine::step`] does all queued work on the caller's thread, in an order that depends
-    /// on the inputs alone.
+    /// An engine without threads: [`Engine::step`] does all queued work on the caller's thread, in an order that
+    /// depends on the inputs alone.
     ///
     /// # Errors
     /// When the storage cannot be read.

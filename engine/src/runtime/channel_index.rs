@@ -1,7 +1,8 @@
 //! The shard of each channel, by channel id and by short channel id.
 //!
-//! Owns the map from the names of a channel to its shard, written when a channel opens and read for commands and handoffs.
-//! Messages do not use it: the shard of a peer is a function of its id, so that all channels with one peer share a shard.
+//! Owns the map from the names of a channel to its shard, written when a channel opens and read for commands and
+//! handoffs. Messages do not use it: the shard of a peer is a function of its id, so that all channels with one peer
+//! share a shard.
 //!
 //! Readers lock a cache line of their own ([`ShardedLock`]); a turn reads once, and only if it hands something over.
 

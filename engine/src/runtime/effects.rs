@@ -45,9 +45,9 @@ impl Effects {
 
 /// Carries out effects.
 ///
-/// It is called on the engine's threads, by one at a time, and holds up everything that leaves until it returns: it should
-/// put bytes into the buffers of sockets and wake whoever writes them, not wait for a peer. It may feed the engine, whose
-/// feeding calls never wait; it must not call [`Engine::step`](super::Engine::step) or
+/// It is called on the engine's threads, by one at a time, and holds up everything that leaves until it returns: it
+/// should put bytes into the buffers of sockets and wake whoever writes them, not wait for a peer. It may feed the
+/// engine, whose feeding calls never wait; it must not call [`Engine::step`](super::Engine::step) or
 /// [`Engine::shutdown`](super::Engine::shutdown).
 ///
 /// What a peer that does not read can make pile up is bounded by its channels' cells, since it owes an answer to each

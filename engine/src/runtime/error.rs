@@ -1,7 +1,7 @@
 //! Errors of the embedding API, and the reasons for which an engine stops.
 //!
-//! Owns one enum for each operation. A command that a channel refuses and a peer that violates the protocol are not here:
-//! both are events, since only the shard's turn finds them.
+//! Owns one enum for each operation. A command that a channel refuses and a peer that violates the protocol are not
+//! here: both are events, since only the shard's turn finds them.
 
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ pub enum ReceiveError {
     /// The peer has a newer connection, or the engine has ended this one.
     #[error("the connection to {} is over", .0.peer)]
     NotConnected(Connection),
-    /// The peer has used up its credit. Stop reading from it until [`Effects::resume`](super::Effects::resume) names its
-    /// connection, then give the messages again, beginning with the first that was not accepted.
+    /// The peer has used up its credit. Stop reading from it until [`Effects::resume`](super::Effects::resume) names
+    /// its connection, then give the messages again, beginning with the first that was not accepted.
     #[error("after {accepted} messages the peer has more waiting than its credit")]
     WouldBlock {
         /// The number of messages accepted.

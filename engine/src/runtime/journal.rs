@@ -3,20 +3,21 @@
 //! Owns the queue of finished turns that are not yet durable, and the order in which effects are released. Does not run
 //! turns.
 //!
-//! Any number of workers queue turns. Whichever of them finds the writer free makes all queued turns durable with one append,
-//! releases their effects in order, and looks again. So at light load one thread runs a turn, makes it durable and
-//! releases it, without a hop; and while one thread waits for the disk, the others run turns that the next append covers
-//! together. A worker that has other shards to run leaves the disk to the journal thread.
+//! Any number of workers queue turns. Whichever of them finds the writer free makes all queued turns durable with one
+//! append, releases their effects in order, and looks again. So at light load one thread runs a turn, makes it durable
+//! and releases it, without a hop; and while one thread waits for the disk, the others run turns that the next append
+//! covers together. A worker that has other shards to run leaves the disk to the journal thread.
 //!
-//! A turn without effects (a received `revoke_and_ack`, say) is not urgent: it becomes durable with the next urgent turn, or
-//! at the next tick. If a crash loses it, the peer has no answer yet and sends its message again (BOLT 2, message
-//! retransmission).
+//! A turn without effects (a received `revoke_and_ack`, say) is not urgent: it becomes durable with the next urgent
+//! turn, or at the next tick. If a crash loses it, the peer has no answer yet and sends its message again (BOLT 2,
+//! message retransmission).
 //!
-//! Handoffs do not wait for the disk. The turn that a handoff causes in another shard is queued here after the turn that sent
-//! it, and a store keeps a prefix of its records: if the later turn survives a crash, so does the earlier one.
+//! Handoffs do not wait for the disk. The turn that a handoff causes in another shard is queued here after the turn
+//! that sent it, and a store keeps a prefix of its records: if the later turn survives a crash, so does the earlier
+//! one.
 //!
-//! **Checkpoints.** When the store asks for one, the writer holds the shard between two turns, appends all its records, and
-//! takes its state as chunks; another thread writes the chunks to the disk.
+//! **Checkpoints.** When the store asks for one, the writer holds the shard between two turns, appends all its records,
+//! and takes its state as chunks; another thread writes the chunks to the disk.
 //!
 //! Invariants: effects are released only after every record queued before them is durable; those of one shard in the
 //! order of its turns. After a failure nothing is released any more.
@@ -136,8 +137,8 @@ impl Journal {
     /// Writes and releases queued turns until none is urgent, or `leave` says so. Returns at once if another thread is
     /// writing.
     pub(super) fn write_urgent(&self, cells: &[ShardCell], clock: &dyn Clock, leave: impl Fn() -> bool) {
-        // Pairs with the fence below: of a thread that queues and then tries the lock, and one that unlocks and then looks
-        // for urgent turns, one sees the other's write.
+        // Pairs with the fence below: of a thread that queues and then tries the lock, and one that unlocks and then
+        // looks for urgent turns, one sees the other's write.
         fence(Ordering::SeqCst);
         while self.is_due() && !self.has_failed() {
             let Some(writer) = self.enter() else { return };

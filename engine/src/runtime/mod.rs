@@ -1,15 +1,15 @@
 //! The runtime: a node's shards on threads, fed with bytes, blocks and commands.
 //!
-//! Owns: the engine's threads (the only ones of the crate), the shards' queues, the order in which turns become durable and
-//! their effects leave, and the embedding API. Does not hold sockets, read a clock (a [`Clock`] does), or interpret
+//! Owns: the engine's threads (the only ones of the crate), the shards' queues, the order in which turns become durable
+//! and their effects leave, and the embedding API. Does not hold sockets, read a clock (a [`Clock`] does), or interpret
 //! messages.
 //!
 //! **Threads.** Workers run turns over the shards with queued inputs, round-robin. Turns become durable by group commit
 //! (`journal`): on the worker itself while no shard is ready, on the journal thread while there are turns to run. All
 //! shards together share two lock-free queues, touched once a turn: the ready shards, with a lock for workers that fall
-//! asleep (`ready`), and the turns to be made durable. The shard of a peer is a function of its id (`channel_index`), so a
-//! message takes the lock of its own shard and no other, and non-strict forwarding, which chooses among the channels of
-//! one peer, stays inside a shard.
+//! asleep (`ready`), and the turns to be made durable. The shard of a peer is a function of its id (`channel_index`),
+//! so a message takes the lock of its own shard and no other, and non-strict forwarding, which chooses among the
+//! channels of one peer, stays inside a shard.
 //!
 //! **Bounds.** `shard_cell` bounds queues, `journal` turns that wait for the disk. Feeding never blocks: a peer without
 //! credit gets [`ReceiveError::WouldBlock`].
@@ -62,9 +62,9 @@ use worker::Runtime;
 
 /// A running Lightning node. The embedder feeds it inputs; it gives back [`Effects`] through a [`Handler`].
 ///
-/// Feeding calls may come from any thread; they queue and return. Inputs that one thread feeds for one peer are processed
-/// in that order. Dropping the engine ends its threads at once, as a crash would: no effect that has left is lost.
-/// [`Engine::shutdown`] finishes queued work first.
+/// Feeding calls may come from any thread; they queue and return. Inputs that one thread feeds for one peer are
+/// processed in that order. Dropping the engine ends its threads at once, as a crash would: no effect that has left is
+/// lost. [`Engine::shutdown`] finishes queued work first.
 ///
 /// # Examples
 ///
@@ -201,8 +201,8 @@ impl Engine {
         self.receive_all(connection, [message])
     }
 
-    /// Queues messages of a peer. Messages that were read together are best given together: one turn then sees them all,
-    /// and answers updates that belong to one `commitment_signed` with one.
+    /// Queues messages of a peer. Messages that were read together are best given together: one turn then sees them
+    /// all, and answers updates that belong to one `commitment_signed` with one.
     ///
     /// # Errors
     /// When not all are accepted; the error has the number of those that were.
@@ -248,8 +248,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Queues a step of the chain. Give the steps in the order in which [`Chain::poll`](crate::chain::Chain::poll) reports
-    /// them.
+    /// Queues a step of the chain. Give the steps in the order in which [`Chain::poll`](crate::chain::Chain::poll)
+    /// reports them.
     pub fn chain_event(&self, event: &ChainEvent) {
         for cell in &self.runtime.cells {
             // Held while the input is queued, so that two callers cannot swap two steps.
@@ -274,8 +274,8 @@ impl Engine {
         }
     }
 
-    /// Does all queued work on this thread, which an engine without threads depends on. Calls the handler. An engine with
-    /// threads does not need it; calling it is harmless.
+    /// Does all queued work on this thread, which an engine without threads depends on. Calls the handler. An engine
+    /// with threads does not need it; calling it is harmless.
     pub fn step(&self, now: Now) {
         self.runtime.run_all(now);
     }
@@ -291,7 +291,8 @@ impl Engine {
         self.runtime.tick();
     }
 
-    /// Calls `look` with a channel, between two turns of its shard, which waits meanwhile; `look` must not call the engine.
+    /// Calls `look` with a channel, between two turns of its shard, which waits meanwhile; `look` must not call the
+    /// engine.
     pub fn channel<T>(&self, channel: ChannelRef, look: impl FnOnce(&Channel) -> T) -> Option<T> {
         let shard = self.runtime.channels.shard_of(channel)?;
         lock(&self.runtime.cell(shard).running).shard.channel(channel).map(look)
@@ -328,8 +329,8 @@ impl Engine {
         stats
     }
 
-    /// Stops accepting inputs, does all queued work, makes it durable, releases its effects, and ends the threads. Returns
-    /// the work in flight with peers.
+    /// Stops accepting inputs, does all queued work, makes it durable, releases its effects, and ends the threads.
+    /// Returns the work in flight with peers.
     ///
     /// # Errors
     /// When the engine has failed.

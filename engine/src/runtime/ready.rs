@@ -2,12 +2,12 @@
 //!
 //! Owns: which worker is woken, and when. Does not know shards: an element is any value.
 //!
-//! A worker that finds the queue empty sleeps at once. Spinning first, as most channels do, pays off where the next element
-//! comes within a microsecond; here it comes when a peer has answered, and spinning took a tenth of the processor time of a
-//! lone forward. A push wakes nobody while all workers are awake.
+//! A worker that finds the queue empty sleeps at once. Spinning first, as most channels do, pays off where the next
+//! element comes within a microsecond; here it comes when a peer has answered, and spinning took a tenth of the
+//! processor time of a lone forward. A push wakes nobody while all workers are awake.
 //!
-//! Invariant: while the queue is not empty, a worker is awake or has been woken. A worker that pops an element and leaves
-//! others wakes another worker, so that a worker woken for an element that is already gone strands nothing.
+//! Invariant: while the queue is not empty, a worker is awake or has been woken. A worker that pops an element and
+//! leaves others wakes another worker, so that a worker woken for an element that is already gone strands nothing.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -49,7 +49,8 @@ impl<T> Ready<T> {
         self.list.pop()
     }
 
-    /// Pops the front, blocking for at most `timeout`; `None` if it expires. Without a timeout, blocks until there is one.
+    /// Pops the front, blocking for at most `timeout`; `None` if it expires. Without a timeout, blocks until there is
+    /// one.
     pub(super) fn take(&self, timeout: Option<Duration>) -> Option<T> {
         let until = timeout.map(|timeout| Instant::now() + timeout);
         loop {
@@ -88,7 +89,8 @@ impl<T> Ready<T> {
     }
 
     fn wake_one(&self) {
-        // Pairs with the fence in `lie_down`: of a thread that pushes and one that falls asleep, one sees the other's write.
+        // Pairs with the fence in `lie_down`: of a thread that pushes and one that falls asleep, one sees the other's
+        // write.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) == 0 {
             return;

@@ -1,16 +1,17 @@
 //! One shard in the runtime: its lock, its queue of inputs, and the credit of its peers.
 //!
-//! Owns the bounded queue of a shard. One turn takes all queued inputs, up to [`TURN_BYTES_MAX`], so an input waits for one
-//! running turn at most. Does not decide which thread runs a turn, nor when; see [`super::worker`].
+//! Owns the bounded queue of a shard. One turn takes all queued inputs, up to [`TURN_BYTES_MAX`], so an input waits for
+//! one running turn at most. Does not decide which thread runs a turn, nor when; see [`super::worker`].
 //!
-//! **Bounds**, in bytes, as [`Item::cost`] counts them. A peer has credit for a number of messages and of bytes, and all
-//! peers of a shard share a bound; one message is always accepted from a peer with nothing queued. Commands are bounded by
-//! number. Handoffs of other shards are never refused, since a circuit would hang: each belongs to an HTLC that occupies one
-//! of the 483 slots of its incoming channel until it is irrevocably removed, and a circuit has one handoff in flight at a
-//! time, so that the channels of the other shards times 483 times the longest handoff bound them.
+//! **Bounds**, in bytes, as [`Item::cost`] counts them. A peer has credit for a number of messages and of bytes, and
+//! all peers of a shard share a bound; one message is always accepted from a peer with nothing queued. Commands are
+//! bounded by number. Handoffs of other shards are never refused, since a circuit would hang: each belongs to an HTLC
+//! that occupies one of the 483 slots of its incoming channel until it is irrevocably removed, and a circuit has one
+//! handoff in flight at a time, so that the channels of the other shards times 483 times the longest handoff bound
+//! them.
 //!
-//! Invariant: a shard is in the ready queue, or held by a worker, exactly while `scheduled` is set: one worker runs it at a
-//! time, and a shard with queued inputs is never stranded.
+//! Invariant: a shard is in the ready queue, or held by a worker, exactly while `scheduled` is set: one worker runs it
+//! at a time, and a shard with queued inputs is never stranded.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicU64;
@@ -28,8 +29,8 @@ use super::error::{ReceiveError, SubmitError};
 use super::stats::ShardCounters;
 use crate::monitor::FundingMonitor;
 
-/// What a turn takes at most, in bytes of messages: what it changes has to fit a record of 16 MiB, and an HTLC received,
-/// handed over or offered changes no more than three times its message.
+/// What a turn takes at most, in bytes of messages: what it changes has to fit a record of 16 MiB, and an HTLC
+/// received, handed over or offered changes no more than three times its message.
 const TURN_BYTES_MAX: usize = 4 << 20;
 /// What counts for whatever is not a message: the onion of an HTLC, and what stands around it.
 const ITEM_BYTES: usize = 2_048;

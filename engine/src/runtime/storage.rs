@@ -1,7 +1,7 @@
 //! Restoring shards from a store.
 //!
-//! Owns the reading of a store into shards, and the engine's own record in it: the number of shards that the channels are
-//! dealt out to, which never changes. Does not interpret the records of shards.
+//! Owns the reading of a store into shards, and the engine's own record in it: the number of shards that the channels
+//! are dealt out to, which never changes. Does not interpret the records of shards.
 //!
 //! Invariant: the shards restored are exactly those whose turns were durable. Handoffs without an answer are delivered
 //! again.

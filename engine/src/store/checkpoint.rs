@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::error::{Operation, StoreError};
-use super::format::{FileHeader, check_body, encode_frame, partial_name};
+use super::format::{FileHeader, encode_chunk, encode_frame, partial_name};
 use super::{CheckpointWriter, WrittenCheckpoint};
 
 /// How many bytes are gathered before they are given to the file.
@@ -32,7 +32,9 @@ pub(super) struct Writer {
     shard: u16,
     attempt: u64,
     salt: u64,
-    /// The sequence number of the next chunk.
+    /// The longest part of a chunk in one frame.
+    part_bytes_max: usize,
+    /// The sequence number of the next frame.
     sequence: u64,
     buffer: Vec<u8>,
     bytes: u64,
@@ -45,13 +47,15 @@ impl Writer {
         disk: Arc<dyn Disk>,
         header: &FileHeader,
         attempt: u64,
+        frame_bytes_max: usize,
         alive: Arc<()>,
     ) -> Result<Writer, StoreError> {
         let FileHeader { shard, salt, .. } = *header;
         let name = partial_name(shard, attempt);
         let file = disk.create(&name).map_err(|error| StoreError::io(Operation::Create, &name, error))?;
         let (buffer, alive) = (header.encode(), Some(alive));
-        Ok(Writer { disk, file, name, shard, attempt, salt, sequence: 1, buffer, bytes: 0, alive })
+        let (part_bytes_max, sequence, bytes) = (frame_bytes_max - 1, 1, 0);
+        Ok(Writer { disk, file, name, shard, attempt, salt, part_bytes_max, sequence, buffer, bytes, alive })
     }
 
     fn write(&mut self) -> Result<(), StoreError> {
@@ -64,15 +68,21 @@ impl Writer {
 
 impl CheckpointWriter for Writer {
     fn chunk(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
-        check_body(chunk.len())?;
         if chunk.is_empty() {
             // An empty frame ends a checkpoint, and an empty chunk says nothing.
             return Ok(());
         }
-        encode_frame(&mut self.buffer, self.salt, self.sequence, |body| body.extend(chunk));
-        self.sequence += 1;
-        if self.buffer.len() >= WRITE_BYTES {
-            self.write()?;
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(rest.len().min(self.part_bytes_max));
+            rest = later;
+            encode_frame(&mut self.buffer, self.salt, self.sequence, |body| {
+                encode_chunk(body, part, rest.is_empty());
+            });
+            self.sequence += 1;
+            if self.buffer.len() >= WRITE_BYTES {
+                self.write()?;
+            }
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! The seam between the log and the file system: what a log needs of a directory, and nothing more.
+//! The seam between the log and the file system: the operations of a directory that a log needs.
 //!
-//! Owns the [`Disk`] and [`DiskFile`] traits and [`Directory`], the real thing. A simulated disk takes its place in tests,
-//! so the traits promise no more than POSIX does: bytes are durable after [`DiskFile::sync`], names after
-//! [`Disk::sync_names`], and before that any part of them may be gone after a crash, in any order.
+//! Owns the [`Disk`] and [`DiskFile`] traits and [`Directory`], the real thing. A simulated disk takes its place in
+//! tests, so the traits promise no more than POSIX does: bytes are durable after [`DiskFile::sync`], names after
+//! [`Disk::sync_names`]; before that, a crash may lose any part of them, in any order.
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -16,74 +16,74 @@ const LOCK_NAME: &str = "lock";
 
 /// A directory of files.
 pub trait Disk: Debug + Send + Sync {
-    /// The files' names and lengths, in any order.
+    /// Names and lengths of the files, in any order.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
 
     /// All of a file.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
 
     /// Makes an empty file, in place of one that has the name already.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
 
     /// Cuts a file to a length, durably.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn truncate(&self, name: &str, bytes: u64) -> io::Result<()>;
 
     /// Gives a file another name, in place of one that has it already.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Deletes a file.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Makes the files' names durable: those made, given and deleted before.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn sync_names(&self) -> io::Result<()>;
 }
 
 /// A file open for writing, from its beginning on.
 pub trait DiskFile: Debug + Send {
-    /// Writes behind what was written before: into the room that is left, and at the end of the file from where that ends.
+    /// Writes after the last write: into the reserved room, and beyond its end.
     ///
     /// # Errors
-    /// What the system says; part of the bytes may have been written.
+    /// The system's error; part of the bytes may have been written.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes room at the end of the file, durable with the next sync: so many zeros, which later writes take the place of. To
-    /// sync those takes less, since the file has its length already.
+    /// Extends the file by `bytes` zeros, durable with the next sync. Later writes replace them; syncing those is
+    /// cheaper, since the length of the file does not change.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn reserve(&mut self, bytes: u64) -> io::Result<()>;
 
-    /// Cuts the room that is left off, durably.
+    /// Cuts off the room that is left, durably.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn trim(&mut self) -> io::Result<()>;
 
-    /// Makes durable what was written.
+    /// Makes all writes durable.
     ///
     /// # Errors
-    /// What the system says. What was written since the last success may never become durable then.
+    /// The system's error. Bytes written since the last success may never become durable then.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -163,7 +163,7 @@ impl DiskFile for File {
     }
 
     fn reserve(&mut self, bytes: u64) -> io::Result<()> {
-        // Nothing is written: what was never written reads as zeros, and takes no place on the disk.
+        // Nothing is written: a hole reads as zeros and takes no space.
         self.set_len(self.metadata()?.len() + bytes)
     }
 

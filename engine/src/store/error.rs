@@ -1,6 +1,6 @@
-//! What goes wrong with a store: where, and what to do about it.
+//! Errors of a store: the file, the fault, and the remedy.
 //!
-//! Owns the one error type of the store. Every variant that an operator can do something about says what.
+//! Owns the one error type of the store. Every variant that an operator can mend says how.
 
 use std::fmt;
 use std::io;
@@ -14,21 +14,21 @@ pub enum StoreError {
     /// The operating system refused something.
     #[error("cannot {operation} {file}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation.
         operation: Operation,
         /// With which file of the store.
         file: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// There is no room left. Nothing is lost; the engine can be started again when there is.
     #[error("no room left to {operation} {file}: make room on its disk, then start again ({source})")]
     DiskFull {
-        /// What was tried.
+        /// The operation.
         operation: Operation,
         /// With which file of the store.
         file: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Another process has the store open.
@@ -59,7 +59,7 @@ pub enum StoreError {
         /// The version that is known.
         known: u16,
     },
-    /// Bytes that were durable once are not what was written.
+    /// Bytes that were durable once have changed.
     #[error(
         "{file} is damaged at byte {offset}: {what}. Starting from it could lose money. Look for a fault of the disk; \
          bring back this very file if it was copied or cut; do not start from an older copy of the store"
@@ -69,15 +69,15 @@ pub enum StoreError {
         file: String,
         /// Where the first damaged byte stands, or the frame it is in.
         offset: u64,
-        /// What is wrong there.
+        /// The fault.
         what: String,
     },
-    /// A record, batch or chunk is larger than a store takes.
-    #[error("{bytes} bytes at once are more than the {most} that a store takes")]
+    /// A record is longer than its length field can say.
+    #[error("a record of {bytes} bytes is longer than the {most} that a store takes")]
     TooLarge {
-        /// What was given.
+        /// The length given.
         bytes: usize,
-        /// What can be taken.
+        /// The longest possible.
         most: usize,
     },
     /// A checkpoint was given to another store than the one that began it: a bug of the caller.
@@ -86,7 +86,7 @@ pub enum StoreError {
         /// The checkpoint's shard.
         shard: u16,
     },
-    /// An earlier call failed; what it wrote may or may not be there, so that nothing may follow it.
+    /// An earlier call failed. Its bytes may or may not be there, so nothing may follow them.
     #[error("the store has stopped: {cause}")]
     Stopped {
         /// The first failure, in words.
@@ -94,7 +94,7 @@ pub enum StoreError {
     },
 }
 
-/// What was tried with a file.
+/// An operation on a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
@@ -134,7 +134,7 @@ impl fmt::Display for Operation {
     }
 }
 impl StoreError {
-    /// The error for what the system said of an operation.
+    /// The error of an operation that the system refused.
     pub(super) fn io(operation: Operation, file: impl Into<String>, source: io::Error) -> StoreError {
         let file = file.into();
         match source.kind() {

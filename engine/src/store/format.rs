@@ -2,15 +2,18 @@
 //!
 //! Owns encoding and decoding, and telling a torn tail from damage. Does not touch files, and trusts no byte it reads.
 //!
-//! Invariant: a frame that decodes is the frame that was written. A checksum binds it to its file by the file's salt, so
-//! that bytes which a peer had us write inside a record are never taken for a frame.
+//! Invariant: a frame that decodes is the frame that was written. A checksum binds it to its file by the file's salt,
+//! so that bytes which a peer had us write inside a record are never taken for a frame.
 
 use fulmen_wire::units::NodeId;
 
 use super::error::StoreError;
 
-/// The version this engine writes and reads.
-pub(super) const VERSION: u16 = 1;
+/// The version this engine writes. It reads this one and [`VERSION_WHOLE_CHUNKS`].
+pub(super) const VERSION: u16 = 2;
+
+/// The version in which each frame of a checkpoint is a whole chunk, and each record is in one frame.
+pub(super) const VERSION_WHOLE_CHUNKS: u16 = 1;
 
 /// The length of a file header.
 pub(super) const HEADER_BYTES: usize = 68;
@@ -24,15 +27,25 @@ pub(super) const ENTRY_HEADER_BYTES: usize = 14;
 /// The length of one shard's position.
 const POSITION_BYTES: usize = 10;
 
-/// The most a frame's body may hold.
+/// The longest body of a frame. A record or a chunk that does not fit is written in parts, one a frame.
 pub(super) const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// The first byte of a body of records.
 const BODY_RECORDS: u8 = 1;
 /// The first byte of a body of positions.
 const BODY_POSITIONS: u8 = 2;
+/// The first byte of a body with a part of a record.
+const BODY_PART: u8 = 3;
 
-/// What a file is.
+/// The first byte of a checkpoint's frame whose chunk goes on in the next frame.
+const CHUNK_GOES_ON: u8 = 0;
+/// The first byte of a checkpoint's frame that ends its chunk.
+const CHUNK_ENDS: u8 = 1;
+
+/// The length of the fields before a part of a record, the first byte included.
+const PART_HEADER_BYTES: usize = 19;
+
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     /// A segment of the log.
@@ -53,6 +66,7 @@ impl FileKind {
 /// How a file begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileHeader {
+    pub(super) version: u16,
     pub(super) kind: FileKind,
     pub(super) node_id: NodeId,
     /// The shard of a checkpoint; zero in a segment.
@@ -76,7 +90,7 @@ impl FileHeader {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(self.kind.magic());
-        bytes.extend(VERSION.to_be_bytes());
+        bytes.extend(self.version.to_be_bytes());
         bytes.extend(self.node_id.0);
         bytes.extend(self.shard.to_be_bytes());
         bytes.extend([0; 3]);
@@ -95,13 +109,14 @@ impl FileHeader {
         }
         // The version comes first: another one may have another header.
         let version = u16::from_be_bytes(array(bytes, 8));
-        if version != VERSION {
+        if !(VERSION_WHOLE_CHUNKS..=VERSION).contains(&version) {
             return Err(HeaderError::Version(version));
         }
         if crc32c::crc32c(&bytes[..64]) != u32::from_be_bytes(array(bytes, 64)) {
             return Err(HeaderError::Broken("its header does not match its checksum"));
         }
         Ok(FileHeader {
+            version,
             kind,
             node_id: NodeId(array(bytes, 10)),
             shard: u16::from_be_bytes(array(bytes, 43)),
@@ -111,7 +126,7 @@ impl FileHeader {
     }
 }
 
-/// Writes a frame: its header, then what `write` writes as its body.
+/// Writes a frame: its header, then the body that `write` appends.
 pub(super) fn encode_frame(out: &mut Vec<u8>, salt: u64, sequence: u64, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend([0; FRAME_HEADER_BYTES]);
@@ -135,7 +150,7 @@ pub(super) struct Frame<'a> {
     pub(super) body: &'a [u8],
 }
 
-/// What stands at a place in a file.
+/// The next thing in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step<'a> {
     /// The next frame.
@@ -182,8 +197,8 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Whether a frame that was written after this place, and so after what stands here was durable, can still be read.
-    /// If so, what stands here was damaged; if not, it may never have been written whole.
+    /// Whether an intact frame follows anywhere after this place. It was written after the bytes here were durable: if
+    /// there is one, these bytes were damaged; if not, they may never have been written whole.
     pub(super) fn later_frame(&self) -> Option<usize> {
         let rest = &self.bytes[self.offset..];
         // Any frame has a number, and so begins before the room does.
@@ -224,6 +239,45 @@ fn header_checksum(salt: u64, header: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_be_bytes()), header)
 }
 
+/// The longest part of a record in a body of at most so many bytes.
+pub(super) const fn part_bytes_max(body_bytes_max: usize) -> usize {
+    body_bytes_max - PART_HEADER_BYTES
+}
+
+/// Writes a body with the part of the shard's `number`th record that begins at `offset`.
+pub(super) fn encode_part(
+    out: &mut Vec<u8>,
+    shard: u16,
+    number: u64,
+    record: &[u8],
+    offset: usize,
+    end: usize,
+) {
+    let of = |length: usize| u32::try_from(length).expect("callers keep records below 4 GiB");
+    out.push(BODY_PART);
+    out.extend(shard.to_be_bytes());
+    out.extend(number.to_be_bytes());
+    out.extend(of(record.len()).to_be_bytes());
+    out.extend(of(offset).to_be_bytes());
+    out.extend(&record[offset..end]);
+}
+
+/// Writes the body of a checkpoint's frame: a chunk, or a part of it.
+pub(super) fn encode_chunk(out: &mut Vec<u8>, part: &[u8], is_last: bool) {
+    out.push(if is_last { CHUNK_ENDS } else { CHUNK_GOES_ON });
+    out.extend(part);
+}
+
+/// Reads the body of a checkpoint's frame: the bytes, and whether the chunk ends with them.
+pub(super) fn decode_chunk(version: u16, body: &[u8]) -> Result<(&[u8], bool), &'static str> {
+    match body.split_first() {
+        _ if version == VERSION_WHOLE_CHUNKS => Ok((body, true)),
+        Some((&CHUNK_ENDS, part)) => Ok((part, true)),
+        Some((&CHUNK_GOES_ON, part)) => Ok((part, false)),
+        _ => Err("a frame holds no chunk"),
+    }
+}
+
 /// Begins a body of records.
 pub(super) fn encode_records(out: &mut Vec<u8>) {
     out.push(BODY_RECORDS);
@@ -260,14 +314,51 @@ pub(super) struct Stored<'a> {
     pub(super) record: &'a [u8],
 }
 
-/// Reads a body of records, handing each to `visit` until it fails.
+/// A part of a record that takes several frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part<'a> {
+    pub(super) shard: u16,
+    pub(super) number: u64,
+    /// The length of the whole record.
+    pub(super) record_bytes: usize,
+    /// Where in the record the part begins.
+    pub(super) offset: usize,
+    pub(super) bytes: &'a [u8],
+}
+
+/// The body of a log's frame after a segment's first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body<'a> {
+    /// Whole records, for [`decode_records`].
+    Records(&'a [u8]),
+    /// A part of one record.
+    Part(Part<'a>),
+}
+
+pub(super) fn decode_body(body: &[u8]) -> Result<Body<'_>, &'static str> {
+    match body.split_first() {
+        Some((&BODY_RECORDS, records)) => Ok(Body::Records(records)),
+        Some((&BODY_PART, _)) => {
+            let header: &[u8; PART_HEADER_BYTES] = body.first_chunk().ok_or("a part's header is cut")?;
+            let length = |at| usize::try_from(u32::from_be_bytes(array(header, at))).unwrap_or(usize::MAX);
+            Ok(Body::Part(Part {
+                shard: u16::from_be_bytes(array(header, 1)),
+                number: u64::from_be_bytes(array(header, 3)),
+                record_bytes: length(11),
+                offset: length(15),
+                bytes: &body[PART_HEADER_BYTES..],
+            }))
+        }
+        _ => Err("a frame holds no records"),
+    }
+}
+
+/// Reads the records of a body, handing each to `visit` until it fails.
 pub(super) fn decode_records<'a>(
-    body: &'a [u8],
-    mut visit: impl FnMut(Stored<'a>) -> Result<(), String>,
+    records: &'a [u8],
+    visit: &mut dyn FnMut(Stored<'a>) -> Result<(), String>,
 ) -> Result<(), String> {
-    let Some((&BODY_RECORDS, mut rest)) = body.split_first() else {
-        return Err("a frame holds no records".to_owned());
-    };
+    let mut rest = records;
     while !rest.is_empty() {
         let header: &[u8; ENTRY_HEADER_BYTES] = rest.first_chunk().ok_or("an entry's header is cut")?;
         let length = usize::try_from(u32::from_be_bytes(array(header, 10))).unwrap_or(usize::MAX);
@@ -325,12 +416,12 @@ pub(super) fn is_partial(name: &str) -> bool {
     name.ends_with(".partial")
 }
 
-/// Refuses what is too large for one frame.
-pub(super) fn check_body(bytes: usize) -> Result<(), StoreError> {
-    if bytes > BODY_BYTES_MAX {
-        return Err(StoreError::TooLarge { bytes, most: BODY_BYTES_MAX });
+/// Refuses a record whose length does not fit its field: 4 GiB, far above any turn's record.
+pub(super) fn check_record(bytes: usize) -> Result<(), StoreError> {
+    match u32::try_from(bytes) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(StoreError::TooLarge { bytes, most: u32::MAX as usize }),
     }
-    Ok(())
 }
 
 fn hexadecimal(digits: &str, length: usize) -> Option<u64> {

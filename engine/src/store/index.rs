@@ -19,7 +19,7 @@ pub(super) struct Segment {
     pub(super) last: BTreeMap<u16, u64>,
 }
 
-/// What the log knows of a shard.
+/// The positions of a shard in the log.
 #[derive(Debug, Default)]
 pub(super) struct ShardLog {
     /// How many records it has appended, ever.

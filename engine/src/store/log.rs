@@ -1,14 +1,16 @@
 //! The embedded store: one append-only log for all shards of a node, in segments, with a checkpoint file a shard.
 //!
 //! Owns appending, when a segment is full, which shard is due for a checkpoint, and the reclaiming of space. Does not
-//! encode (`format`), open what a crash left (`recover`) or write checkpoints (`checkpoint`). `FORMAT.md` gives the bytes.
+//! encode (`format`), open a directory after a crash (`recover`) or write checkpoints (`checkpoint`). `FORMAT.md` gives
+//! the bytes.
 //!
-//! Invariants: a batch is one frame, and no frame is written before the one before it is durable, so that a crash can
-//! tear the last frame only; a segment is deleted only after checkpoints that stand for all its records are durable,
-//! their names included; after an error nothing more is written.
+//! Invariants: no frame is written before the one before it is durable, so that a crash can tear the last frame only; a
+//! batch is one frame, unless it holds more than a frame may: then a record that does not fit is written in parts; a
+//! segment is deleted only after checkpoints that stand for all its records are durable, their names included; after an
+//! error nothing more is written.
 //!
-//! A segment has its length from the start, its end being a hole that reads as zeros: with the length known, a sync has the
-//! batch alone to write, and takes a quarter less of the processor.
+//! A segment has its length from the start, its end being a hole that reads as zeros: with the length known, a sync has
+//! the batch alone to write, and takes a quarter less of the processor.
 //!
 //! Budget: one write and one sync a batch, 35 bytes of framing for a batch of one record.
 
@@ -23,8 +25,8 @@ use super::checkpoint::{self, LogWritten};
 use super::disk::{Directory, Disk, DiskFile};
 use super::error::{Operation, StoreError};
 use super::format::{
-    BODY_BYTES_MAX, ENTRY_HEADER_BYTES, FileHeader, FileKind, check_body, encode_entry, encode_frame,
-    encode_positions, encode_records, partial_name, segment_name,
+    BODY_BYTES_MAX, ENTRY_HEADER_BYTES, FileHeader, FileKind, VERSION, check_record, encode_entry,
+    encode_frame, encode_part, encode_positions, encode_records, part_bytes_max, partial_name, segment_name,
 };
 use super::index::{Begun, LogCheckpoint, Segment, ShardLog, pinning};
 use super::recover;
@@ -33,11 +35,13 @@ use super::{CheckpointWriter, Entry, Replayed, Store, StoreStats, WrittenCheckpo
 /// How a log uses its directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOptions {
-    /// How long a segment gets before the next is begun: the unit in which space is reclaimed.
+    /// The length at which a segment is full and the next is begun: the unit in which space is reclaimed.
     pub segment_bytes: u64,
-    /// How long the log gets before checkpoints are due, and so what a restart has to read besides checkpoints. A log
-    /// shorter than the checkpoints themselves is left alone too.
+    /// The length of the log at which checkpoints become due, and so the bytes that a restart reads besides
+    /// checkpoints. No checkpoint is due while the log is shorter than all checkpoints together.
     pub log_bytes_max: u64,
+    /// The longest body of a frame; clamped to 64 bytes to 16 MiB. A longer record or chunk is written in parts.
+    pub frame_bytes_max: usize,
     /// Makes the checksums of this store's frames unlike any that a peer could have us write inside a record. Any value
     /// that peers cannot guess.
     pub salt: u64,
@@ -48,7 +52,7 @@ impl Default for LogOptions {
         use std::hash::{BuildHasher, RandomState};
         // The standard library keys its hash maps from the system's source of randomness.
         let salt = RandomState::new().hash_one(0);
-        LogOptions { segment_bytes: 16 << 20, log_bytes_max: 64 << 20, salt }
+        LogOptions { segment_bytes: 16 << 20, log_bytes_max: 64 << 20, frame_bytes_max: BODY_BYTES_MAX, salt }
     }
 }
 
@@ -94,6 +98,8 @@ impl LogStore {
         options: LogOptions,
     ) -> Result<LogStore, StoreError> {
         let found = recover::recover(&*disk, node_id)?;
+        let frame_bytes_max = options.frame_bytes_max.clamp(FRAME_BYTES_MAX_LEAST, BODY_BYTES_MAX);
+        let options = LogOptions { frame_bytes_max, ..options };
         let mut store = LogStore {
             disk,
             node_id,
@@ -128,26 +134,52 @@ impl LogStore {
         done
     }
 
-    /// Appends what fits into one frame, durably.
-    fn append_frame(&mut self, entries: &[Entry<'_>]) -> Result<(), StoreError> {
-        if self.file.is_none() || self.segment_is_full() {
-            self.begin_segment()?;
-        }
-        let (file, segment) = match (self.file.as_mut(), self.segments.back_mut()) {
-            (Some(file), Some(segment)) => (file, segment),
-            _ => unreachable!("a segment was just begun"),
-        };
+    /// Appends records that fit into one frame, durably.
+    fn append_whole(&mut self, entries: &[Entry<'_>]) -> Result<(), StoreError> {
+        self.ready_segment()?;
         self.buffer.clear();
-        let shards = &mut self.shards;
-        encode_frame(&mut self.buffer, self.options.salt, self.next_sequence, |body| {
+        let (salt, sequence) = (self.options.salt, self.next_sequence);
+        let (shards, segment) = (&mut self.shards, self.segments.back_mut());
+        let last = &mut segment.expect("a segment is open").last;
+        encode_frame(&mut self.buffer, salt, sequence, |body| {
             encode_records(body);
             for Entry { shard, record } in entries {
                 let log = shards.entry(*shard).or_default();
                 log.appended += 1;
                 encode_entry(body, *shard, log.appended, record);
-                segment.last.insert(*shard, log.appended);
+                last.insert(*shard, log.appended);
             }
         });
+        self.write_frame()?;
+        self.stats.records += entries.len() as u64;
+        Ok(())
+    }
+
+    /// Appends a record that is too long for a frame: each part is durable before the next is written, so that a crash
+    /// leaves a prefix of them, which the next start cuts off. All stand in one segment.
+    fn append_in_parts(&mut self, entry: &Entry<'_>) -> Result<(), StoreError> {
+        self.ready_segment()?;
+        let Entry { shard, record } = *entry;
+        let number = self.shards.entry(shard).or_default().appended + 1;
+        let step = part_bytes_max(self.options.frame_bytes_max);
+        for offset in (0..record.len()).step_by(step) {
+            let end = record.len().min(offset + step);
+            self.buffer.clear();
+            encode_frame(&mut self.buffer, self.options.salt, self.next_sequence, |body| {
+                encode_part(body, shard, number, record, offset, end);
+            });
+            self.write_frame()?;
+        }
+        self.shards.entry(shard).or_default().appended = number;
+        self.segments.back_mut().expect("a segment is open").last.insert(shard, number);
+        self.stats.records += 1;
+        Ok(())
+    }
+
+    /// Writes the frame in the buffer to the open segment, durably.
+    fn write_frame(&mut self) -> Result<(), StoreError> {
+        let file = self.file.as_mut().expect("a segment is open");
+        let segment = self.segments.back_mut().expect("a segment is open");
         let name = || segment_name(segment.first);
         file.append(&self.buffer).map_err(|error| StoreError::io(Operation::Write, name(), error))?;
         file.sync().map_err(|error| StoreError::io(Operation::Sync, name(), error))?;
@@ -155,24 +187,34 @@ impl LogStore {
         segment.bytes += self.buffer.len() as u64;
         self.file_bytes = self.file_bytes.max(segment.bytes);
         self.stats.syncs += 1;
-        self.stats.records += entries.len() as u64;
         self.stats.record_bytes += self.buffer.len() as u64;
         Ok(())
+    }
+
+    /// Sees to it that a segment with room is open.
+    fn ready_segment(&mut self) -> Result<(), StoreError> {
+        if self.file.is_none() || self.segment_is_full() { self.begin_segment() } else { Ok(()) }
     }
 
     fn segment_is_full(&self) -> bool {
         self.segments.back().is_some_and(|segment| segment.bytes >= self.options.segment_bytes)
     }
 
-    /// Begins the next segment: it says how many records of each shard came before it, so that a segment that is missing
-    /// is missed. All the room it is to have is made at once.
+    /// Begins the next segment: it says how many records of each shard came before it, so that a segment that is
+    /// missing is missed. All the room it is to have is made at once.
     fn begin_segment(&mut self) -> Result<(), StoreError> {
         self.end_segment()?;
         let LogOptions { salt, segment_bytes, .. } = self.options;
         let first = self.next_sequence;
         let name = segment_name(first);
-        let header =
-            FileHeader { kind: FileKind::Segment, node_id: self.node_id, shard: 0, number: first, salt };
+        let header = FileHeader {
+            version: VERSION,
+            kind: FileKind::Segment,
+            node_id: self.node_id,
+            shard: 0,
+            number: first,
+            salt,
+        };
         let mut bytes = header.encode();
         let begun = self.shards.iter().filter(|(_, log)| log.appended > 0);
         let positions = begun.map(|(shard, log)| (*shard, log.appended));
@@ -194,8 +236,8 @@ impl LogStore {
         self.reclaim()
     }
 
-    /// Cuts off the room that is left in the segment written to. Nothing but frames may stand in a segment that another one
-    /// follows, and so the cut is durable before there is another.
+    /// Cuts off the room that is left in the segment written to. Nothing but frames may stand in a segment that another
+    /// one follows, and so the cut is durable before there is another.
     fn end_segment(&mut self) -> Result<(), StoreError> {
         let (Some(mut file), Some(segment)) = (self.file.take(), self.segments.back()) else { return Ok(()) };
         if self.file_bytes > segment.bytes {
@@ -259,20 +301,24 @@ impl LogStore {
 
 impl Store for LogStore {
     fn append(&mut self, batch: &[Entry<'_>]) -> Result<(), StoreError> {
+        batch.iter().try_for_each(|entry| check_record(entry.record.len()))?;
+        let most = self.options.frame_bytes_max;
         let stored = |entry: &Entry<'_>| ENTRY_HEADER_BYTES + entry.record.len();
-        for entry in batch {
-            check_body(1 + stored(entry))?;
-        }
         self.or_stop(|store| {
             let mut rest = batch;
-            while !rest.is_empty() {
+            while let [first, later @ ..] = rest {
+                if 1 + stored(first) > most {
+                    store.append_in_parts(first)?;
+                    rest = later;
+                    continue;
+                }
                 let mut bytes = 1;
                 let fit = rest.iter().take_while(|entry| {
                     bytes += stored(entry);
-                    bytes <= BODY_BYTES_MAX
+                    bytes <= most
                 });
                 let (frame, left) = rest.split_at(fit.count());
-                store.append_frame(frame)?;
+                store.append_whole(frame)?;
                 rest = left;
             }
             store.stats.batches += u64::from(!batch.is_empty());
@@ -295,13 +341,20 @@ impl Store for LogStore {
         let covers = log.appended;
         log.begun = Some(Begun { attempt, covers, alive: Arc::downgrade(&alive), log_bytes });
         let header = FileHeader {
+            version: VERSION,
             kind: FileKind::Checkpoint,
             node_id: self.node_id,
             shard,
             number: covers,
             salt: self.options.salt,
         };
-        Ok(Box::new(checkpoint::Writer::begin(Arc::clone(&self.disk), &header, attempt, alive)?))
+        Ok(Box::new(checkpoint::Writer::begin(
+            Arc::clone(&self.disk),
+            &header,
+            attempt,
+            self.options.frame_bytes_max,
+            alive,
+        )?))
     }
 
     fn finish_checkpoint(&mut self, written: WrittenCheckpoint) -> Result<(), StoreError> {
@@ -329,3 +382,6 @@ impl Store for LogStore {
         StoreStats { file_bytes: self.log_bytes() + room + self.checkpoint_bytes(), ..self.stats }
     }
 }
+
+/// The least a frame may be limited to: room for the fields before a part.
+const FRAME_BYTES_MAX_LEAST: usize = 64;

@@ -1,6 +1,6 @@
-//! A store that forgets everything with its process: for tests, and to measure what the disk costs.
+//! A store in memory, lost with its process: for tests, and to measure the cost of the disk.
 //!
-//! Owns the same promises as the log on disk, a crash aside: order, checkpoints, what a checkpoint supersedes.
+//! Owns the same promises as the log on disk, crashes aside: order, and the records that a checkpoint supersedes.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

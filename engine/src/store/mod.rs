@@ -1,13 +1,14 @@
-//! The store: where the records of a node's turns become durable, and what a restart reads.
+//! The store: where the records of a node's turns become durable, and the source of a restart.
 //!
 //! Owns: the [`Store`] trait, the suite that holds every store to it ([`conformance`]), a store in memory, and the
 //! embedded default, a checksummed log on disk. Does not know the contents of records and checkpoint chunks: both are
 //! opaque bytes here. `examples/store.rs` is a store written against the public interface alone.
 //!
-//! Invariant: what [`Store::append`] has returned for survives any crash, whole and in order; what it has not returned
-//! for survives as a prefix of its batch, or not at all. After an error nothing is durable that was not before, and the
-//! store takes nothing more: the engine has to stop and be started again.
+//! Invariant: a batch for which [`Store::append`] has returned survives any crash, whole and in order; a batch for
+//! which it has not survives as a prefix, or not at all, and no record of it in part. After an error nothing is durable
+//! that was not before, and the store accepts nothing more: the engine has to stop and be started again.
 
+mod assembly;
 mod checkpoint;
 pub mod conformance;
 mod disk;
@@ -27,7 +28,7 @@ pub use error::{Operation, StoreError};
 pub use log::{LogOptions, LogStore};
 pub use memory::MemoryStore;
 
-/// One record of one shard: what one of its turns changed, encoded.
+/// One record of one shard: the changes of one of its turns, encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// The shard; the caller numbers them as it likes.
@@ -36,11 +37,11 @@ pub struct Entry<'a> {
     pub record: &'a [u8],
 }
 
-/// What [`Store::replay`] visits.
+/// A visit of [`Store::replay`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replayed<'a> {
-    /// The next chunk of a shard's last checkpoint, as it was given to [`CheckpointWriter::chunk`]. All chunks of a shard
-    /// come before its first record, in order and without other shards' between them.
+    /// The next chunk of a shard's last checkpoint, as it was given to [`CheckpointWriter::chunk`]. All chunks of a
+    /// shard come before its first record, in order and without other shards' between them.
     Chunk {
         /// The shard.
         shard: u16,
@@ -57,10 +58,10 @@ pub enum Replayed<'a> {
     },
 }
 
-/// What a store has done since it was opened, and what it holds.
+/// Counters of a store since it was opened, and its size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Times a file was made durable; directories count too.
+    /// Files and directories synced.
     pub syncs: u64,
     /// Batches appended.
     pub batches: u64,
@@ -72,18 +73,20 @@ pub struct StoreStats {
     pub checkpoints: u64,
     /// Bytes written for checkpoints, framing included.
     pub checkpoint_bytes: u64,
-    /// Bytes of all files as they stand, room for the log included: 16 MiB at most, of which the disk need not know yet.
+    /// Bytes of all files, including the room reserved at the end of the log: 16 MiB at most, which the file system may
+    /// not have allocated yet.
     pub file_bytes: u64,
 }
 
 /// Where records become durable.
 ///
 /// Driven by one caller at a time, on any thread: [`replay`](Store::replay) first, once, then [`append`](Store::append)
-/// with the records that wait, again and again. When [`checkpoint_due`](Store::checkpoint_due) names a shard, the caller
+/// with the records that wait, again and again. When [`checkpoint_due`](Store::checkpoint_due) names a shard, the
+/// caller
 ///
 /// 1. appends the last record that the shard's present state includes,
-/// 2. takes that state as chunks and calls [`begin_checkpoint`](Store::begin_checkpoint), before it appends a record that
-///    the state does not include,
+/// 2. takes that state as chunks and calls [`begin_checkpoint`](Store::begin_checkpoint), before it appends a record
+///    that the state does not include,
 /// 3. gives the [`CheckpointWriter`] and the chunks to a thread that may wait for the disk, and
 /// 4. gives the result of that thread to [`finish_checkpoint`](Store::finish_checkpoint).
 ///
@@ -119,8 +122,8 @@ pub trait Store: Send + Debug {
     /// returns, and not before. An empty batch does nothing.
     ///
     /// # Errors
-    /// When they may not be durable. The store takes nothing more then; a second attempt is refused, since a system that
-    /// has failed to write pages once may take them for written.
+    /// When they may not be durable. The store takes nothing more then; a second attempt is refused, since a system
+    /// that has failed to write pages once may take them for written.
     fn append(&mut self, batch: &[Entry<'_>]) -> Result<(), StoreError>;
 
     /// Reads everything that is durable: of each shard the chunks of its last finished checkpoint, then all records
@@ -130,15 +133,15 @@ pub trait Store: Send + Debug {
     /// When something that was durable cannot be read or is damaged.
     fn replay(&mut self, visit: &mut dyn FnMut(Replayed<'_>) -> ControlFlow<()>) -> Result<(), StoreError>;
 
-    /// Begins a checkpoint of a shard, which stands for all records of this shard appended so far. An unfinished earlier
-    /// one of the same shard is abandoned.
+    /// Begins a checkpoint of a shard, which stands for all records of this shard appended so far. An unfinished
+    /// earlier one of the same shard is abandoned.
     ///
     /// # Errors
     /// When it cannot be begun.
     fn begin_checkpoint(&mut self, shard: u16) -> Result<Box<dyn CheckpointWriter>, StoreError>;
 
-    /// Puts a checkpoint whose chunks are durable into effect: a later [`replay`](Store::replay) begins with it, and the
-    /// records it stands for are no longer visited. An abandoned checkpoint is dropped without effect.
+    /// Puts a checkpoint whose chunks are durable into effect: a later [`replay`](Store::replay) begins with it, and
+    /// the records it stands for are no longer visited. An abandoned checkpoint is dropped without effect.
     ///
     /// # Errors
     /// When it may not be in effect, or belongs to another kind of store. The store takes nothing more then.
@@ -148,13 +151,13 @@ pub trait Store: Send + Debug {
     /// long. One that has begun and is not finished is not named again.
     fn checkpoint_due(&self) -> Option<u16>;
 
-    /// What was done since the store was opened, and what it holds.
+    /// Counters since the store was opened, and its size.
     fn stats(&self) -> StoreStats;
 }
 
 /// A checkpoint being written, apart from the store's own thread.
 pub trait CheckpointWriter: Send + Debug {
-    /// Writes the next chunk of the snapshot. A chunk is as large as the caller likes, up to 16 MiB.
+    /// Writes the next chunk of the snapshot. A chunk is as large as the caller likes.
     ///
     /// # Errors
     /// When it cannot be written. The checkpoint has failed then; the store has not.

@@ -1,9 +1,9 @@
-//! Opening what the last process left behind: which files count, where the log ends, and what it says.
+//! Opening a directory after a crash: which files count, where the log ends, and the records in it.
 //!
 //! Owns the decision between a torn tail, which is cut, and damage, which is an error. Does not interpret records.
 //!
 //! Invariant: every record is accounted for. Each shard's records are numbered without gaps from its checkpoint on, a
-//! segment says how many came before it, and a checkpoint never stands for records that the log has not seen.
+//! segment has the number of records before it, and a checkpoint never stands for records that the log has not seen.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -11,16 +11,16 @@ use std::ops::ControlFlow;
 use fulmen_wire::units::NodeId;
 
 use super::Replayed;
+use super::assembly::Assembly;
 use super::disk::Disk;
 use super::error::{Operation, StoreError};
 use super::format::{
     FileHeader, FileKind, Frames, HeaderError, Step, Stored, VERSION, checkpoint_name, checkpoint_of,
-    decode_positions, decode_records, is_partial, segment_name, segment_of, segment_start_bytes,
-    without_room,
+    decode_chunk, decode_positions, is_partial, segment_name, segment_of, segment_start_bytes, without_room,
 };
 use super::index::{LogCheckpoint, Segment, ShardLog};
 
-/// What is on disk.
+/// The contents of the disk.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) segments: VecDeque<Segment>,
@@ -29,7 +29,7 @@ pub(super) struct Found {
     pub(super) syncs: u64,
 }
 
-/// Reads all files, deletes what is superseded or unfinished, and cuts a torn tail.
+/// Reads all files, deletes superseded and unfinished ones, and cuts a torn tail.
 pub(super) fn recover(disk: &dyn Disk, node_id: NodeId) -> Result<Found, StoreError> {
     let files = disk.list().map_err(|error| StoreError::io(Operation::List, "the directory", error))?;
     let mut superfluous: Vec<String> =
@@ -118,10 +118,19 @@ fn read_checkpoint(
         return Err(damaged(0, "its name is not the one in its header"));
     }
     let mut frames = Frames::new(&bytes, header.salt, 1);
+    let mut chunk = Vec::new();
     loop {
         match frames.step() {
-            Step::Frame(frame) if frame.body.is_empty() => break,
-            Step::Frame(frame) => visit(frame.body),
+            Step::Frame(frame) if frame.body.is_empty() && chunk.is_empty() => break,
+            Step::Frame(frame) => {
+                let (part, is_last) =
+                    decode_chunk(header.version, frame.body).map_err(|what| damaged(frame.offset, what))?;
+                chunk.extend(part);
+                if is_last {
+                    visit(&chunk);
+                    chunk.clear();
+                }
+            }
             Step::End => return Err(damaged(bytes.len(), "its end is missing")),
             Step::Broken { offset, what } => return Err(damaged(offset, what)),
         }
@@ -133,7 +142,7 @@ fn read_checkpoint(
     }
 }
 
-/// Reads a segment into what was found. Whether there was one: a last segment may not have got as far.
+/// Reads a segment into `found`. False if it was never begun, which only the last one may not have been.
 fn read_segment(
     disk: &dyn Disk,
     node_id: NodeId,
@@ -160,9 +169,10 @@ fn read_segment(
     }
     let mut frames = Frames::new(&bytes, header.salt, first);
     let mut segment = Segment { first, bytes: bytes.len() as u64, last: BTreeMap::new() };
+    let (mut assembly, mut next_sequence) = (Assembly::default(), None);
     loop {
         match frames.step() {
-            Step::End if frames.sequence() > first => break,
+            Step::End if frames.sequence() > first && assembly.unfinished().is_none() => break,
             Step::Frame(frame) if frames.sequence() == first + 1 => {
                 let positions =
                     decode_positions(frame.body).map_err(|what| damaged(frame.offset, what.into()))?;
@@ -171,37 +181,57 @@ fn read_segment(
                     .map_err(|what| damaged(frame.offset, what))?;
             }
             Step::Frame(frame) => {
-                decode_records(frame.body, |stored| count(stored, &mut segment, &mut found.shards))
+                let sequence = frames.sequence() - 1;
+                assembly
+                    .frame(frame, sequence, &mut |stored| count(stored, &mut segment, &mut found.shards))
                     .map_err(|what| damaged(frame.offset, what))?;
             }
             step => {
                 let (offset, what) = match step {
                     Step::Broken { offset, what } => (offset, what),
+                    _ if frames.sequence() > first => (bytes.len(), "the last parts of a record are missing"),
                     _ => (bytes.len(), "its first frame is missing"),
                 };
-                if !is_last {
-                    return Err(damaged(offset, what.to_owned()));
-                }
-                if let Some(later) = frames.later_frame() {
-                    return Err(damaged(offset, format!("{what}, but an intact frame follows at {later}")));
-                }
-                if !without_room(&bytes[offset..]).is_empty() {
-                    tracing::warn!(file = name, offset, what, "a crash tore the last frame: cutting it off");
-                }
+                check_torn(&frames, is_last, offset, what, &bytes, &name)?;
                 if frames.sequence() == first {
                     return Ok(false);
                 }
+                let next = assembly.unfinished().map(|record| (record.offset, record.sequence));
+                let (offset, sequence) = next.unwrap_or((offset, frames.sequence()));
                 disk.truncate(&name, offset as u64)
                     .map_err(|error| StoreError::io(Operation::Truncate, &name, error))?;
                 found.syncs += 1;
                 segment.bytes = offset as u64;
+                next_sequence = Some(sequence);
                 break;
             }
         }
     }
-    found.next_sequence = frames.sequence();
+    found.next_sequence = next_sequence.unwrap_or(frames.sequence());
     found.segments.push_back(segment);
     Ok(true)
+}
+
+/// Tells a torn tail, which only the last segment may have, from damage.
+fn check_torn(
+    frames: &Frames<'_>,
+    is_last: bool,
+    offset: usize,
+    what: &str,
+    bytes: &[u8],
+    name: &str,
+) -> Result<(), StoreError> {
+    let damaged = |what| StoreError::Damaged { file: name.to_owned(), offset: offset as u64, what };
+    if !is_last {
+        return Err(damaged(what.to_owned()));
+    }
+    if let Some(later) = frames.later_frame() {
+        return Err(damaged(format!("{what}, but an intact frame follows at {later}")));
+    }
+    if !without_room(&bytes[offset..]).is_empty() {
+        tracing::warn!(file = name, offset, what, "a crash tore the last frame: cutting it off");
+    }
+    Ok(())
 }
 
 /// Whether so many bytes can be a segment's header and positions alone.
@@ -210,8 +240,8 @@ fn is_start(bytes: &[u8], found: &Found) -> bool {
     without_room(bytes).len() <= segment_start_bytes(positions)
 }
 
-/// Takes up a segment's positions: after a segment they say what that one left, at the start of the log no more than
-/// checkpoints stand for.
+/// Checks a segment's positions: they equal those at the end of the segment before, and at the start of the log they do
+/// not exceed the records that checkpoints stand for.
 fn check_positions(
     positions: &[(u16, u64)],
     is_next: bool,
@@ -244,7 +274,7 @@ fn count(
     Ok(())
 }
 
-/// Visits all chunks and records of what [`recover`] found.
+/// Visits all chunks and records that [`recover`] found.
 pub(super) fn replay(
     disk: &dyn Disk,
     segments: &VecDeque<Segment>,
@@ -269,12 +299,14 @@ pub(super) fn replay(
         // Behind its frames there may be room.
         let written = usize::try_from(segment.bytes).unwrap_or(usize::MAX).min(bytes.len());
         let mut frames = Frames::new(&bytes[..written], header.salt, segment.first);
+        let mut assembly = Assembly::default();
         loop {
             let (offset, result) = match frames.step() {
                 Step::End => break,
                 Step::Frame(_) if frames.sequence() == segment.first + 1 => continue,
                 Step::Frame(frame) => {
-                    let result = decode_records(frame.body, |Stored { shard, number, record }| {
+                    let sequence = frames.sequence() - 1;
+                    let result = assembly.frame(frame, sequence, &mut |Stored { shard, number, record }| {
                         let covered = shards.get(&shard).map_or(0, ShardLog::covered);
                         if number > covered && flow.is_continue() {
                             flow = visit(Replayed::Record { shard, record });

@@ -1,7 +1,7 @@
 //! The runtime under its public interface: forwards that cross shards, with and without threads.
 //!
-//! Owns the networks of engines and what they are asked to do; `runtime/net.rs` carries messages and blocks between them.
-//! Money is counted on the channels, before and after, on all nodes.
+//! Owns the networks of engines and what they are asked to do; `runtime/net.rs` carries messages and blocks between
+//! them. Money is counted on the channels, before and after, on all nodes.
 
 mod net;
 

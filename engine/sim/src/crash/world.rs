@@ -33,7 +33,8 @@ const TICK_ROUNDS: u64 = 1_000 / ROUND_MS;
 const RESTARTS_MAX: usize = 4;
 
 /// Small enough that segments fill and checkpoints come while the script runs.
-const LOG: LogOptions = LogOptions { segment_bytes: 6_000, log_bytes_max: 24_000, salt: 0xC4A5 };
+const LOG: LogOptions =
+    LogOptions { segment_bytes: 6_000, log_bytes_max: 24_000, frame_bytes_max: 16 << 20, salt: 0xC4A5 };
 
 /// All machines at rest.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Three engines in a line, and what carries messages and blocks between them.
 //!
-//! Owns delivery: in the order of a plain loop for engines without threads, as it comes for those with. The chain has no
-//! consensus: a block holds what was broadcast.
+//! Owns delivery: in the order of a plain loop for engines without threads, as it comes for those with. The chain has
+//! no consensus: a block holds what was broadcast.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

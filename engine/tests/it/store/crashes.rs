@@ -5,17 +5,22 @@ use std::io;
 use fulmen::store::{LogOptions, LogStore, MemoryStore, Store, StoreError};
 use fulmen_sim::{SimDisk, Survival};
 
-use super::model::{Model, NODE, OPTIONS, Progress, open, script};
+use super::model::{Model, NODE, OPTIONS, Progress, SMALL_FRAMES, open, open_with, script};
 
 const STEPS: u32 = 70;
 
 /// Runs the script on a disk until it ends or the store fails.
-fn run(disk: &SimDisk, steps: std::ops::Range<u32>, progress: &mut Progress) -> Result<(), StoreError> {
-    let mut store = open(disk.clone())?;
+fn run(
+    disk: &SimDisk,
+    options: LogOptions,
+    steps: std::ops::Range<u32>,
+    progress: &mut Progress,
+) -> Result<(), StoreError> {
+    let mut store = open_with(disk.clone(), options)?;
     script(&mut store, steps, progress)
 }
 
-/// Opens what a crash left, again and again, each time dying one operation later, until it opens; checks it.
+/// Opens the disk after a crash, again and again, each time dying one operation later, until it opens; checks it.
 fn reopen(disk: SimDisk, survival: Survival, progress: &Progress, seed: u64) -> (SimDisk, Model) {
     let (mut disk, mut operation) = (disk, 0);
     loop {
@@ -28,7 +33,7 @@ fn reopen(disk: SimDisk, survival: Survival, progress: &Progress, seed: u64) -> 
             continue;
         }
         let mut store = opened.unwrap_or_else(|error| panic!("{survival:?}, seed {seed}: {error}"));
-        let found = Model::replay(&mut store).expect("what opens can be replayed");
+        let found = Model::replay(&mut store).expect("an open store can be replayed");
         assert!(progress.allows(&found), "{survival:?}, seed {seed}: found {found:?}, expected {progress:?}");
         return (disk, found);
     }
@@ -36,23 +41,33 @@ fn reopen(disk: SimDisk, survival: Survival, progress: &Progress, seed: u64) -> 
 
 #[test]
 fn a_crash_at_any_operation_loses_nothing_durable() {
+    crash_everywhere(OPTIONS, STEPS, 250);
+}
+
+#[test]
+fn a_crash_between_the_parts_of_a_record_loses_it_whole() {
+    crash_everywhere(SMALL_FRAMES, STEPS / 2, 250);
+}
+
+/// Crashes at every operation of the first `steps` of the script, which are `operations_min` at least.
+fn crash_everywhere(options: LogOptions, steps: u32, operations_min: u64) {
     let disk = SimDisk::new();
     let mut whole = Progress::default();
-    run(&disk, 0..STEPS, &mut whole).expect("a healthy disk");
+    run(&disk, options, 0..steps, &mut whole).expect("a healthy disk");
     let operations = disk.operations();
-    assert!(operations > 250, "the script does too little: {operations} operations");
+    assert!(operations > operations_min, "the script does too little: {operations} operations");
     for operation in 0..operations {
         for survival in Survival::EACH {
             let disk = SimDisk::new();
             disk.die_at(operation);
             let mut progress = Progress::default();
-            run(&disk, 0..STEPS, &mut progress).expect_err("the disk dies");
+            run(&disk, options, 0..steps, &mut progress).expect_err("the disk dies");
             let seed = operation * 1_000;
             let (disk, found) = reopen(disk.after_crash(survival, seed), survival, &progress, seed);
-            // It goes on from there, and a second crash finds what the first one left.
+            // It goes on from there, and a second crash finds the state that the first one left.
             disk.die_at(disk.operations() + operation % 13);
             let mut progress = Progress { durable: found, in_flight: Vec::new() };
-            run(&disk, STEPS..STEPS + 6, &mut progress).ok();
+            run(&disk, options, steps..steps + 6, &mut progress).ok();
             reopen(disk.after_crash(survival, seed + 500), survival, &progress, seed + 500);
         }
     }
@@ -62,7 +77,7 @@ fn a_crash_at_any_operation_loses_nothing_durable() {
 #[test]
 fn an_error_at_any_operation_is_typed_and_the_last_word() {
     let disk = SimDisk::new();
-    run(&disk, 0..STEPS, &mut Progress::default()).expect("a healthy disk");
+    run(&disk, OPTIONS, 0..STEPS, &mut Progress::default()).expect("a healthy disk");
     for operation in 0..disk.operations() {
         for (kind, is_full) in [(io::ErrorKind::StorageFull, true), (io::ErrorKind::Other, false)] {
             let disk = SimDisk::new();

@@ -83,7 +83,8 @@ fn a_missing_file_is_missed() {
         disk.remove(&name).unwrap();
         match open(disk) {
             Err(StoreError::Damaged { what, .. }) => assert!(what.contains("missing"), "{name}: {what}"),
-            // Without its last segment a store is a rolled-back copy, which reestablishing the channels brings to light.
+            // Without its last segment a store is a rolled-back copy, which reestablishing the channels brings to
+            // light.
             Ok(mut store) => {
                 assert_eq!(Some(name), last_segment);
                 assert_ne!(Model::replay(&mut store).unwrap(), model);

@@ -33,24 +33,41 @@ fn a_second_process_is_kept_out() {
 }
 
 #[test]
-fn too_large_a_record_is_refused_and_harms_nothing() {
+fn a_record_and_a_chunk_longer_than_a_frame_are_written_in_parts() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = LogStore::open(directory.path(), NODE).unwrap();
-    let most = (16 << 20) - 15;
-    let large = vec![1; most + 1];
-    let refused = store.append(&[Entry { shard: 0, record: &large }]).unwrap_err();
-    assert!(matches!(refused, StoreError::TooLarge { .. }), "{refused}");
-    // A batch larger than a frame becomes several.
-    let batch = [Entry { shard: 0, record: &large[..most] }, Entry { shard: 0, record: b"more" }];
+    let large: Vec<u8> = (0..40 << 20).map(|at: u32| (at >> 12) as u8).collect();
+    let batch = [
+        Entry { shard: 0, record: b"before" },
+        Entry { shard: 0, record: &large },
+        Entry { shard: 1, record: b"after" },
+    ];
     store.append(&batch).unwrap();
+    let mut writer = store.begin_checkpoint(0).unwrap();
+    writer.chunk(&frame_of(b"before")).unwrap();
+    let chunk = frame_of(&large);
+    writer.chunk(&chunk).unwrap();
+    drop((writer, store));
+    let mut store = LogStore::open(directory.path(), NODE).unwrap();
+    let found = Model::replay(&mut store).unwrap();
+    assert!(found.0[&0] == [&b"before"[..], &large] && found.0[&1] == [b"after"]);
+    let mut writer = store.begin_checkpoint(0).unwrap();
+    writer.chunk(&frame_of(b"before")).unwrap();
+    writer.chunk(&chunk).unwrap();
+    store.finish_checkpoint(writer.finish().unwrap()).unwrap();
     drop(store);
     let found = Model::replay(&mut LogStore::open(directory.path(), NODE).unwrap()).unwrap();
-    assert_eq!(found.0[&0], [&large[..most], b"more"]);
+    assert!(found.0[&0] == [&b"before"[..], &large] && found.0[&1] == [b"after"]);
+}
+
+/// A record as the model's chunks hold it.
+fn frame_of(record: &[u8]) -> Vec<u8> {
+    [&(record.len() as u32).to_be_bytes()[..], record].concat()
 }
 
 /// The bytes that `FORMAT.md` gives as its example. They may never change: a new version gets its own.
 #[test]
-fn the_bytes_are_those_of_version_1() {
+fn the_bytes_are_those_of_version_2() {
     use fulmen::store::Directory;
     let directory = tempfile::tempdir().unwrap();
     let disk = Directory::open(directory.path()).unwrap();

@@ -10,7 +10,11 @@ use fulmen::wire::units::NodeId;
 pub(crate) const NODE: NodeId = NodeId([2; 33]);
 
 /// Small enough that a short script fills segments and asks for checkpoints.
-pub(crate) const OPTIONS: LogOptions = LogOptions { segment_bytes: 600, log_bytes_max: 1_500, salt: 0x5A17 };
+pub(crate) const OPTIONS: LogOptions =
+    LogOptions { segment_bytes: 600, log_bytes_max: 1_500, frame_bytes_max: 16 << 20, salt: 0x5A17 };
+
+/// Frames so small that most batches take several, and a good part of the records too.
+pub(crate) const SMALL_FRAMES: LogOptions = LogOptions { frame_bytes_max: 100, ..OPTIONS };
 
 /// Each shard's records, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,7 +74,11 @@ impl Progress {
 }
 
 pub(crate) fn open(disk: impl Disk + 'static) -> Result<LogStore, StoreError> {
-    LogStore::open_on(Arc::new(disk), NODE, OPTIONS)
+    open_with(disk, OPTIONS)
+}
+
+pub(crate) fn open_with(disk: impl Disk + 'static, options: LogOptions) -> Result<LogStore, StoreError> {
+    LogStore::open_on(Arc::new(disk), NODE, options)
 }
 
 /// Appends batches of three shards from a step on, and makes checkpoints when they are due: some at once, some while
