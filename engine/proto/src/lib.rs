@@ -1,7 +1,7 @@
 //! Sans-IO machines of the Lightning Network: channel keys and transactions, the onion, the channel, forwarding.
 //!
-//! Owns: the protocol's rules. Has no threads, clock, randomness or I/O of its own: time, randomness and what arrives
-//! are arguments; what is to be stored, sent or broadcast is returned.
+//! Owns: the protocol's rules. Has no threads, clock, randomness or I/O of its own: time, randomness and messages
+//! are arguments; records, messages and transactions are returned.
 
 pub mod channel;
 pub mod commitment;

@@ -29,12 +29,12 @@ pub struct RouteHop {
     pub cltv_expiry: BlockHeight,
 }
 
-/// What the payee is told beyond the amount and expiry of its HTLC.
+/// The fields of the payee's payload beyond the amount and expiry of its HTLC.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recipient {
-    /// What the invoice asks to be sent back: its secret, and the total over all parts.
+    /// The `payment_data` that the invoice asks for: its secret, and the total over all parts.
     pub payment_data: Option<PaymentData>,
-    /// What the invoice asks to be sent along.
+    /// The `payment_metadata` of the invoice.
     pub payment_metadata: Option<Vec<u8>>,
     /// The preimage itself, in a payment without an invoice.
     pub keysend_preimage: Option<PaymentPreimage>,
@@ -89,8 +89,8 @@ impl OutgoingPayment {
     }
 }
 
-/// What a route takes of the [`HOP_PAYLOADS_LENGTH`](fulmen_wire::onion::HOP_PAYLOADS_LENGTH) bytes an onion has for
-/// payloads.
+/// The bytes a route takes of the [`HOP_PAYLOADS_LENGTH`](fulmen_wire::onion::HOP_PAYLOADS_LENGTH) that an onion has
+/// for payloads.
 #[must_use]
 pub fn onion_size(route: &[RouteHop], recipient: &Recipient) -> usize {
     onion::payload_size(&onion_hops(route, recipient))

@@ -1,14 +1,14 @@
-//! The byte form of durable state: what every record and every checkpoint is written with.
+//! The byte form of durable state: the encoding of records and checkpoints.
 //!
 //! Owns: [`Durable`] (a value and its bytes), the [`Encoder`] and [`Decoder`] that values are written with and read
-//! from, [`RecordError`], and the macros that make both directions out of one list of fields. Does not know what is
-//! stored; the modules beside the types do (`channel::codec`, `forward::codec`). `FORMAT.md` beside `Cargo.toml` tells
-//! the format to the byte.
+//! from, [`RecordError`], and the macros that make both directions out of one list of fields. Does not know the
+//! stored types; the modules beside them do (`channel::codec`, `forward::codec`). `FORMAT.md` beside `Cargo.toml`
+//! specifies the format to the byte.
 //!
 //! Integers are minimal `bigsize`s. Ids and hashes of 32 bytes tend to come several times in a record, so the first
 //! time they are written out and afterwards named by their number of first appearance.
 //!
-//! Invariant: what was written is read as an equal value, and decoding any bytes ends in a value or a [`RecordError`],
+//! Invariant: a written value is read as an equal one, and decoding any bytes ends in a value or a [`RecordError`],
 //! having allocated no more than a constant times their number.
 
 mod primitives;
@@ -19,24 +19,24 @@ use std::collections::HashMap;
 
 use fulmen_wire::codec::{DecodeError, Reader, Writer};
 
-/// Why bytes are not what was written. Offsets count from the first byte given to the decoder.
+/// Why bytes do not decode. Offsets count from the first byte given to the decoder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
     /// The first byte is no version that is known here.
     #[error("{what} of format version {found}; known here is {known}")]
     Version {
-        /// What was to be read.
+        /// The kind of thing expected.
         what: &'static str,
         /// The first byte.
         found: u8,
         /// The version written here.
         known: u8,
     },
-    /// A field is cut off, or is not what such a field can be.
+    /// A field is cut off, or has a value that it cannot have.
     #[error(transparent)]
     Field(#[from] DecodeError),
-    /// A byte that tells which of several things follows, and names none of them.
+    /// A tag that names no variant.
     #[error("at offset {offset}: there is no {what} {tag}")]
     UnknownTag {
         /// Where the byte is.
@@ -91,7 +91,7 @@ pub enum RecordError {
     NotOnCurve {
         /// Where the bytes start.
         offset: usize,
-        /// What they were to be.
+        /// The kind of thing expected.
         what: &'static str,
     },
     /// Parts that are each well formed do not belong together.
@@ -99,7 +99,7 @@ pub enum RecordError {
     Inconsistent {
         /// Where the last of them ends.
         offset: usize,
-        /// What is wrong.
+        /// The contradiction.
         what: &'static str,
     },
 }
@@ -179,7 +179,7 @@ pub(crate) struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// Reads `bytes`, which begin with the version of a `what`.
+    /// Reads `bytes`, which begin with a version; `what` names the kind of thing in errors.
     pub(crate) fn new(bytes: &'a [u8], what: &'static str, version: u8) -> Result<Decoder<'a>, RecordError> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
@@ -249,7 +249,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// The byte that tells what follows.
+    /// The byte that selects the variant that follows.
     pub(crate) fn tag(&mut self) -> Result<(usize, u8), RecordError> {
         Ok((self.offset(), self.reader.u8()?))
     }

@@ -1,7 +1,7 @@
-//! The byte forms of numbers, units, ids and what other crates define.
+//! The byte forms of numbers, units, ids and types of other crates.
 //!
 //! Owns: one implementation of [`Durable`] a type, both directions side by side. Invariant: a point is not checked to
-//! be on the curve; whoever keeps it parsed does that.
+//! be on the curve; the type that keeps it parsed does that.
 
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Transaction};
@@ -43,7 +43,7 @@ macro_rules! numbers {
 
 numbers!(u16, u32, u64);
 
-/// Newtypes, written as what they wrap.
+/// Newtypes, written as their content.
 macro_rules! wrappers {
     ($($type:ident),*) => {
         $(impl Durable for $type {
@@ -114,7 +114,7 @@ macro_rules! shared {
 
 shared!(ChannelId, PaymentHash, PaymentPreimage);
 
-/// What the reader and the writer of BOLT 1 have a method for, and how a test makes one.
+/// Types that the BOLT 1 reader and writer have a method for, with their test samples.
 macro_rules! fields {
     ($($type:ty: $method:ident, $write:expr, $sample:expr;)*) => {
         $(impl Durable for $type {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A payment over the line that its receiver holds, because half of it is missing; gives what completes it.
+/// A payment over the line that its receiver holds, because half of it is missing; returns the missing half.
 fn held(net: &mut Net, number: u8) -> (u64, PaymentHash, Recipient) {
     let amount = Msat(1_000_000);
     let (hash, recipient) = net.invoice(2, number, Msat(2 * amount.0));
@@ -31,7 +31,7 @@ fn disturb(net: &mut Net, restarts: bool) {
     }
 }
 
-/// Sends what completes payments that are [`held`].
+/// Completes payments that are [`held`].
 fn complete(net: &mut Net, payments: Vec<(u64, PaymentHash, Recipient)>) {
     for (attempt, hash, recipient) in payments {
         net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
@@ -131,7 +131,7 @@ fn one_beside_many_young(net: &mut Net) -> (Vec<(u64, PaymentHash, Recipient)>, 
     net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
     net.still = true;
     let others: Vec<_> = (1..=20).map(|number| held(net, number)).collect();
-    // All were sent while the clock stood; what waited for their sake leaves now, and they are young still.
+    // All were sent while the clock stood; deferred commitments leave now, and the HTLCs are young still.
     net.wake_after(150);
     assert_eq!((pending(net, 0, 1), pending(net, 1, 2)), (20, 20));
     let (hash, recipient) = net.invoice(2, 100, Msat(3_000_000));
@@ -152,7 +152,7 @@ fn an_addition_beside_very_many_young_htlcs_waits_briefly() {
     assert_eq!(net.shards.iter().filter_map(Shard::wake_at).count(), 0, "nobody waits briefly any more");
 }
 
-/// What a node has said to another that is still under way.
+/// The messages from one node to another that are still under way.
 fn said(net: &Net, from: usize, to: usize) -> Vec<&'static str> {
     let under_way = net.wires.get(&(from, to)).into_iter().flatten();
     under_way.map(|bytes| Message::decode(bytes).expect("what a shard sends can be read").name()).collect()

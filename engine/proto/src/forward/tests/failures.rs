@@ -263,7 +263,7 @@ fn the_last_htlc_must_keep_what_the_onion_promises() {
     assert_eq!(outcome, failed_at(4, Failure::FinalIncorrectCltvExpiry { cltv_expiry }));
 }
 
-/// A line whose node 3 limits what it takes, so that node 2 runs into it when it offers there.
+/// A line whose node 3 has tight limits, so that node 2 runs into them when it offers there.
 fn limited_by_the_next_peer(limit: impl Fn(&mut NodeConfig)) -> Net {
     Net::line_with(5, |node, config| {
         if node == 3 {

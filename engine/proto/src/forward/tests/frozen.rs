@@ -1,7 +1,7 @@
 //! Frozen bytes: records and a checkpoint as an earlier build wrote them, which every later one must read, or refuse by
 //! the name of their version.
 //!
-//! `engine/tests/vectors/frozen-*.txt` hold a line each: the words of `FORMAT.md` for what the bytes say, and the
+//! `engine/tests/vectors/frozen-*.txt` hold a line each: the words of `FORMAT.md` for the content, and the
 //! bytes. A tag that comes to mean something else makes other words of them. The lines of a new version are printed by
 //!
 //!     cargo test -p fulmen-proto print_lines_to_freeze -- --ignored --nocapture

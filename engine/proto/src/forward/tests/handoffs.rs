@@ -24,7 +24,7 @@ fn net() -> Net {
     net
 }
 
-/// The route over both shards; the caller may change what the payer's HTLC says.
+/// The route over both shards; the caller may change the payer's HTLC.
 fn route(net: &Net, change: impl FnOnce(&mut RouteHop)) -> Vec<RouteHop> {
     let last = net.route(&[2, 3], AMOUNT, 18)[0];
     let policy = ForwardingPolicy::default();
@@ -93,7 +93,7 @@ fn restart_after(net: &mut Net, steps: usize) -> bool {
         busy = net.step();
     }
     for node in [1, 2] {
-        // What another shard was told but did not get to is lost with the process.
+        // Inputs that another shard did not process are lost with the process.
         net.inputs[node].clear();
     }
     let scids: Vec<Scid> = net.channels.iter().map(|channel| channel.scid).collect();

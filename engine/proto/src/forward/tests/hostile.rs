@@ -1,4 +1,4 @@
-//! Peers that misbehave: what they send fails at most their own channel, and never the turn.
+//! Peers that misbehave: their messages fail at most their own channel, and never the turn.
 
 use fulmen_wire::message::{ErrorMessage, Ping, UpdateFailMalformedHtlc, UpdateFulfillHtlc, Warning};
 use fulmen_wire::units::Signature;
@@ -7,7 +7,7 @@ use super::*;
 use crate::channel::State;
 use crate::forward::turn::blocks::FUNDING_TIMEOUT_BLOCKS;
 
-/// Gives a node a message as if its peer had sent it, in a turn of its own; gives back what it sends and tells.
+/// Gives a node a message as if its peer had sent it, in a turn of its own; returns the turn.
 fn tell(net: &mut Net, node: usize, peer: usize, message: impl Into<Message>) -> Turn {
     let input = Input::Message { peer: net.ids[peer], message: message.into() };
     net.shards[node].turn([input], net.now)

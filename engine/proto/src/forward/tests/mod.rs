@@ -1,6 +1,6 @@
 //! A network of shards in memory: every message travels as bytes, every turn's record is kept and replayed.
 //!
-//! Owns the harness, [`Net`]; the scenarios stand in the files beside it. What it checks after every scenario: both
+//! Owns the harness, [`Net`]; the scenarios stand in the files beside it. It checks after every scenario: both
 //! ends of a channel agree on its balances, no channel gains or loses a millisatoshi, and nothing is left pending.
 
 mod batching;
@@ -42,14 +42,14 @@ use crate::payment::{OutgoingPayment, Recipient, RouteHop};
 const CAPACITY: Sat = Sat(10_000_000);
 const START: BlockHeight = BlockHeight(100);
 
-/// Shards, the links between them, and what they said.
+/// Shards, the links between them, and the messages under way.
 struct Net {
     shards: Vec<Shard>,
     seeds: Vec<NodeSeed>,
     /// Two shards that are one node.
     siblings: Option<(usize, usize)>,
     ids: Vec<NodeId>,
-    /// What is under way, by sender and receiver.
+    /// Messages under way, by sender and receiver.
     wires: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     up: BTreeSet<(usize, usize)>,
     inputs: Vec<Vec<Input>>,
@@ -63,7 +63,7 @@ struct Net {
     attempts: BTreeMap<u64, OutgoingPayment>,
     now: Now,
     height: BlockHeight,
-    /// Whether what waits for a moment goes on waiting when nothing else is under way.
+    /// Whether deferred commitments stay deferred when nothing else is under way.
     still: bool,
 }
 
@@ -75,7 +75,7 @@ struct NetChannel {
     channel_id: ChannelId,
 }
 
-/// What became of an attempt, as its sender reads it.
+/// The outcome of an attempt, as its sender reads it.
 #[derive(Clone, Debug, PartialEq)]
 enum Outcome {
     Settled(PaymentPreimage),
@@ -151,7 +151,7 @@ impl Net {
         self.pump();
     }
 
-    /// Breaks a link; what was under way on it is lost.
+    /// Breaks a link; messages under way on it are lost.
     fn cut(&mut self, one: usize, other: usize) {
         for (from, to) in [(one, other), (other, one)] {
             self.up.remove(&(from, to));
@@ -320,7 +320,7 @@ impl Net {
         attempt_id
     }
 
-    /// Makes a hash payable at a node, and gives it with what to tell the payee.
+    /// Makes a hash payable at a node, and returns it with the payee's payload fields.
     fn invoice(&mut self, node: usize, number: u8, amount: Msat) -> (PaymentHash, Recipient) {
         let (preimage, payment_secret) = (PaymentPreimage([number; 32]), PaymentSecret([number ^ 0xff; 32]));
         let payment_hash = hash_of(preimage);
@@ -332,7 +332,7 @@ impl Net {
             min_final_cltv_expiry_delta: CltvDelta(18),
             expires_at_unix_ms: u64::MAX,
         });
-        // A turn of its own, so that what waits in the network goes on waiting.
+        // A turn of its own, so that deferred commitments stay deferred.
         let turn = self.shards[node].turn([Input::Command(invoice)], self.now);
         self.take_turn(node, turn);
         let payment_data = Some(PaymentData { payment_secret, total_msat: amount });
@@ -366,7 +366,7 @@ impl Net {
         }
     }
 
-    /// What a node has in all its channels.
+    /// The balance of a node over all its channels.
     fn funds(&self, node: usize) -> Msat {
         let balances = self.shards[node].channels().filter_map(|channel| channel.balances());
         balances.map(|(ours, _)| ours).sum()

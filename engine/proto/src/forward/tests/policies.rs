@@ -139,7 +139,7 @@ fn what_comes_in_after_our_shutdown_goes_nowhere() {
     assert_eq!(net.count(1, |event| matches!(event, Event::ChannelClosed { .. })), 1);
 }
 
-/// Three nodes, the middle one holding what it carries on; a payment on its way, and what the middle one was told of
+/// Three nodes, the middle one holding what it carries on; a payment on its way, and the middle one's event about
 /// it.
 fn intercepted() -> (Net, u64, IncomingHtlc, Offer) {
     let mut net = Net::line_with(3, |node, config| config.intercept = node == 1);
@@ -188,7 +188,7 @@ fn a_held_forward_fails_when_told_to_or_refused_or_too_late() {
     assert_eq!(net.outcome(0, attempt), Some(Outcome::Failed(0, Failure::RequiredChannelFeatureMissing)));
     net.check_at_rest();
 
-    // What would have been refused at once is refused when it is resumed.
+    // An HTLC that would have been refused at once is refused when it is resumed.
     let (mut net, attempt, incoming, _) = intercepted();
     set_policy(&mut net, 1, |policy| policy.disabled = true);
     net.command(1, Command::ResumeHtlc { incoming });

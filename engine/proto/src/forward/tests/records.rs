@@ -111,7 +111,7 @@ fn errors_say_what_and_where() {
     assert!(matches!(Record::decode(&[]), Err(RecordError::Field(_))));
 }
 
-/// What a node in the middle writes for each of `count` payments that pass through it together.
+/// The bytes a node in the middle writes for each of `count` payments that pass through it together.
 fn bytes_a_forward(count: usize) -> usize {
     let mut net = Net::line(3);
     let amount = Msat(30_000_000);
@@ -141,7 +141,7 @@ struct Stored {
     records: Vec<Vec<u8>>,
 }
 
-/// What a node in the middle of payments has stored, with a checkpoint after each of its records, and without any.
+/// The stored bytes of a node in the middle of payments, with a checkpoint after each of its records, and without any.
 fn stored() -> (NodeSeed, NodeConfig, Vec<Stored>) {
     let mut net = Net::line(3);
     let amount = Msat(30_000_000);
@@ -159,7 +159,7 @@ fn stored() -> (NodeSeed, NodeConfig, Vec<Stored>) {
     (net.seeds[1].clone(), net.shards[1].config().clone(), stored)
 }
 
-/// What a shard makes of such bytes: itself or an error.
+/// The shard that such bytes restore, if they do.
 fn restore(seed: &NodeSeed, config: &NodeConfig, chunks: &[Vec<u8>], records: &[Vec<u8>]) -> Option<Shard> {
     let mut restoring = Restoring::new(seed.clone(), config.clone());
     chunks.iter().try_for_each(|chunk| restoring.chunk(chunk)).ok()?;
