@@ -72,7 +72,7 @@ features! {
     DualFund = 28 "option_dual_fund",
     /// Channels can be brought to rest.
     Quiesce = 34 "option_quiesce",
-    /// Attribution data in failures and fulfilments.
+    /// Attribution data in failures and fulfillments.
     AttributionData = 36 "option_attribution_data",
     /// Onion messages.
     OnionMessages = 38 "option_onion_messages",

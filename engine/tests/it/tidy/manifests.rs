@@ -1,4 +1,5 @@
-//! The rule of manifests: every dependency is used, and one that tests alone use is a dependency of tests.
+//! The rules of manifests: every dependency is used, and one that tests alone use is a dependency of tests; `cargo bench`
+//! runs nothing but criterion.
 
 use super::complain;
 use super::source::{Repository, Source, is_word};
@@ -11,6 +12,33 @@ fn every_dependency_is_used() {
             repository.sources.iter().filter(|source| source.package == *package).collect();
         unused(package, manifest, &sources)
     }));
+}
+
+/// A library's or binary's test harness refuses criterion's flags, and `cargo bench -- FLAGS` with it.
+#[test]
+fn cargo_bench_runs_no_test_harness() {
+    let repository = Repository::read();
+    complain(repository.manifests.iter().flat_map(|(package, manifest)| {
+        let has = |file: &str| {
+            repository.sources.iter().any(|source| source.path == format!("{package}/src/{file}"))
+        };
+        benched(package, manifest, has("lib.rs"), has("main.rs"))
+    }));
+}
+
+/// The targets of a package in the workspace that lack `bench = false`.
+fn benched(package: &str, manifest: &str, has_lib: bool, has_main: bool) -> Vec<String> {
+    let in_workspace = manifest.contains("version.workspace = true");
+    [("[lib]", has_lib), ("[[bin]]", has_main)]
+        .into_iter()
+        .filter(|(section, exists)| in_workspace && *exists && !sets_bench_false(manifest, section))
+        .map(|(section, _)| format!("{package}: {section} lacks bench = false"))
+        .collect()
+}
+
+fn sets_bench_false(manifest: &str, section: &str) -> bool {
+    let inside = manifest.lines().skip_while(|line| *line != section).skip(1);
+    inside.take_while(|line| !line.starts_with('[')).any(|line| line == "bench = false")
 }
 
 fn unused(package: &str, manifest: &str, sources: &[&Source]) -> Vec<String> {
@@ -63,6 +91,14 @@ fn names(code: &str, name: &str) -> bool {
         let whole = !before.bytes().next_back().is_some_and(is_word);
         whole && (after.starts_with("::") || (before.ends_with("use ") && after.starts_with([';', ' '])))
     })
+}
+
+#[test]
+fn benched_harnesses_are_found() {
+    let manifest = "[package]\nversion.workspace = true\n[lib]\nbench = false\n[[bin]]\nname = \"a\"\n";
+    assert_eq!(benched("a", manifest, true, true), ["a: [[bin]] lacks bench = false"]);
+    assert_eq!(benched("a", "version.workspace = true\n[lints]\nbench = false\n", true, false).len(), 1);
+    assert_eq!(benched("a", "version = \"1\"\n", true, true), [String::new(); 0]);
 }
 
 #[test]
