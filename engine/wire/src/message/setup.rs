@@ -124,8 +124,8 @@ message! {
     tlvs {}
 }
 
-/// The most bytes of text that our `error` and `warning` carry, and that we keep of a peer's: the text of one `error` may
-/// be stored once for each channel of its sender.
+/// The most bytes of text that our `error` and `warning` carry, and that we keep of a peer's: the text of one `error`
+/// may be stored once for each channel of its sender.
 pub const TEXT_MAX_BYTES: usize = 1024;
 
 fn bounded_text(text: &str) -> Vec<u8> {

@@ -4,7 +4,7 @@
 //! `engine/tests/vectors/frozen-*.txt` hold a line each: the words of `FORMAT.md` for the content, and the
 //! bytes. A tag that comes to mean something else makes other words of them. The lines of a new version are printed by
 //!
-//!     cargo test -p fulmen-proto print_lines_to_freeze -- --ignored --nocapture
+//!     cargo test -p fulmen-proto frozen -- --nocapture    # with FULMEN_FREEZE=1
 //!
 //! and the file of the version before stays.
 
@@ -156,10 +156,9 @@ fn summary(shard: &Shard) -> String {
     )
 }
 
-#[test]
-#[ignore = "writes the lines of a new version"]
-fn print_lines_to_freeze() {
-    for (title, lines) in [("record", every_record()), ("checkpoint", some_checkpoint().2)] {
+/// Prints the lines of a new version if `FULMEN_FREEZE` is set (and `--nocapture` given).
+fn print_if_asked(title: &str, lines: &[(String, Vec<u8>)]) {
+    if std::env::var_os("FULMEN_FREEZE").is_some() {
         println!("== {title}");
         lines.iter().for_each(|(words, bytes)| println!("{words}: {}", hex::encode(bytes)));
     }
@@ -167,9 +166,10 @@ fn print_lines_to_freeze() {
 
 #[test]
 fn frozen_records_are_read_as_they_were_meant() {
-    let frozen = lines(RECORDS);
+    let (frozen, current) = (lines(RECORDS), every_record());
+    print_if_asked("record", &current);
     let kinds: BTreeSet<&String> = frozen.iter().map(|(words, _)| words).collect();
-    assert!(every_record().iter().all(|(words, _)| kinds.contains(words)), "each kind of change is frozen");
+    assert!(current.iter().all(|(words, _)| kinds.contains(words)), "each kind of change is frozen");
     for (expected, bytes) in &frozen {
         let record = Record::decode(bytes).expect("a record of a known version");
         let [change] = record.changes.as_slice() else { panic!("{expected}: {record:?}") };
@@ -180,7 +180,8 @@ fn frozen_records_are_read_as_they_were_meant() {
 
 #[test]
 fn a_frozen_checkpoint_makes_the_shard_it_was() {
-    let (seed, config, _) = some_checkpoint();
+    let (seed, config, current) = some_checkpoint();
+    print_if_asked("checkpoint", &current);
     let frozen = lines(CHECKPOINT);
     let mut restoring = Restoring::new(seed, config);
     for (_, chunk) in &frozen {
