@@ -3,7 +3,9 @@
 //! Owns the values and their defaults (BOLT 2 channel parameters, BOLT 7 routing policy, the safety margins BOLT 2
 //! derives in "`cltv_expiry_delta` Selection"). Does not check anything: `policy`, `receiver` and the channel do.
 
-use fulmen_wire::units::{ChainHash, CltvDelta, FeeratePerKw, Msat, PaymentHash, Sat};
+use fulmen_wire::units::{
+    ChainHash, CltvDelta, FeeProportionalMillionths, FeeratePerKw, Msat, PaymentHash, Sat,
+};
 
 use crate::channel::ChannelConfig;
 
@@ -157,9 +159,8 @@ impl ForwardingPolicy {
     /// The fee asked for forwarding `amount` (BOLT 7 "HTLC Fees"), held at `u64::MAX`.
     #[must_use]
     pub fn fee(&self, amount: Msat) -> Msat {
-        let proportional = u128::from(amount.0) * u128::from(self.fee_proportional_millionths) / 1_000_000;
-        let total = u128::from(self.fee_base.0) + proportional;
-        Msat(u64::try_from(total).unwrap_or(u64::MAX))
+        let rate = FeeProportionalMillionths(self.fee_proportional_millionths);
+        rate.forwarding_fee(self.fee_base, amount).unwrap_or(Msat(u64::MAX))
     }
 
     /// The amount that must come in, over a channel with this inbound fee, for `amount` to go out: at least `amount`,
