@@ -106,7 +106,9 @@ fn engine(which: usize, store: Option<(&Path, LogOptions)>, outbox: Outbox) -> E
     let handler = move |effects| outbox.0.lock().unwrap_or_else(PoisonError::into_inner).push(effects);
     let builder = Engine::builder(seed, config, storage).shards(1);
     let builder = builder.peer_credit(usize::MAX, usize::MAX).shard_queue(usize::MAX, usize::MAX);
-    builder.inline(handler).expect("an engine")
+    let engine = builder.inline(handler).expect("an engine");
+    engine.chain_in_step();
+    engine
 }
 
 impl Pair {

@@ -150,6 +150,7 @@ impl Transcript {
                 move |effects| mailbox.put(effects)
             })
             .expect("an empty storage starts");
+        engine.chain_in_step();
         let connections: Vec<Connection> = self
             .ends
             .iter()
@@ -420,6 +421,7 @@ fn new_member(member: usize, shards: u16) -> Member {
         .shards(shards)
         .inline(move |effects: Effects| sender.send(effects).unwrap_or_default())
         .expect("an engine without storage starts");
+    engine.chain_in_step();
     Member { engine, effects, connections: HashMap::new(), events: Vec::new() }
 }
 

@@ -1,7 +1,6 @@
 //! Two nodes, each an embedded engine with a TCP socket, open a channel: `cargo run -p fulmen --example embed`.
 //!
-//! A real node has the transport of BOLT 8 around each message, a chain (`fulmen::chain`), a wallet and a directory to
-//! keep its records in, where this has a made-up block; and its handler does not wait for a socket.
+//! A real node adds the transport of BOLT 8, a wallet, a directory for its records and a chain (`fulmen::chain`).
 
 #![allow(clippy::unwrap_used, reason = "an example has nobody to tell")]
 
@@ -24,14 +23,14 @@ struct Node {
     events: Receiver<Event>,
 }
 
-/// Starts an engine: what it says goes to the sockets, what it tells to `events`.
+/// Starts an engine whose messages go to the sockets, and whose events go to `events`.
 fn node(seed: u8) -> Node {
     let sockets: Arc<Mutex<HashMap<Connection, TcpStream>>> = Arc::default();
     let (table, (sender, events)) = (Arc::clone(&sockets), unbounded());
     let handler = move |effects: Effects| {
         let mut table = table.lock().unwrap();
         for (connection, message) in &effects.send {
-            // A connection that is over is not in the table, and what was meant for it is dropped.
+            // A connection that has ended is not in the table: its messages are dropped.
             table.get_mut(connection).map(|socket| write(socket, message));
         }
         effects.disconnect.iter().for_each(|connection| drop(table.remove(connection)));
@@ -41,10 +40,11 @@ fn node(seed: u8) -> Node {
     let mut config = NodeConfig::new(ChainHash::REGTEST, [&[0x00, 0x14][..], &[seed; 20]].concat());
     config.channel.minimum_depth = 1;
     let engine = Engine::builder(NodeSeed::new([seed; 32]), config, Storage::Nowhere).start(handler).unwrap();
+    engine.chain_in_step(); // after a restart, once the missed blocks were given
     Node { engine: Arc::new(engine), sockets, events }
 }
 
-/// Exchanges `init` with the peer, then feeds the engine what it says, on a thread of its own.
+/// Exchanges `init` with the peer, then feeds its messages to the engine from a thread.
 fn serve(node: &Node, peer: NodeId, mut socket: TcpStream) {
     write(&mut socket, &node.engine.init()).unwrap();
     let init = read(&mut socket).unwrap();

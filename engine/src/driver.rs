@@ -75,7 +75,8 @@ impl ShardDriver {
     }
 
     /// A node after a restart, without connections. Give the blocks again from the one below the oldest funding whose
-    /// channel is not ready; blocks at heights that were passed already are harmless.
+    /// channel is not ready; blocks at heights that were passed already are harmless. Give every block up to the chain's tip
+    /// before the first connection: with a height far behind, expired HTLCs would be forwarded.
     #[must_use]
     pub fn restored(shard: Shard) -> ShardDriver {
         let monitor = FundingMonitor::of(&shard);
@@ -152,7 +153,7 @@ impl ShardDriver {
 
     /// Queues a step of the chain. Give the steps in the order in which the chain reports them.
     pub fn chain_event(&mut self, event: &ChainEvent) {
-        self.inbox.push(self.monitor.chain_event(event));
+        self.inbox.extend(self.monitor.chain_event(event));
     }
 
     /// The fee rate at which a transaction is expected to confirm within a few blocks: see [`Input::Feerate`].

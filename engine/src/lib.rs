@@ -22,6 +22,7 @@
 //!     builder.inline(move |effects| sender.send(effects).unwrap_or_default()).map(|engine| (engine, effects))
 //! };
 //! let ((alice, from_alice), (bob, from_bob)) = (node(1)?, node(2)?);
+//! [&alice, &bob].map(|node| node.chain_in_step()); // a real node gives the blocks it missed first
 //! let to_bob = alice.connected(bob.id(), &bob.init())?;
 //! let to_alice = bob.connected(alice.id(), &alice.init())?;
 //!

@@ -135,6 +135,7 @@ impl SimNode {
         let storage = directory.map_or(Storage::Nowhere, Storage::Directory);
         let engine = Engine::builder(seed, config, storage)
             .inline(move |effects| done.lock().unwrap_or_else(PoisonError::into_inner).push(effects))?;
+        engine.chain_in_step(); // blocks are mined by the run, which gives each to every node
         Ok(SimNode {
             index,
             engine,

@@ -71,6 +71,7 @@ impl Machine {
         let builder =
             Engine::builder(NodeSeed::new(spec.seed), spec.config.clone(), Storage::Store(Box::new(store)));
         let engine = builder.shards(spec.shards).inline(outbox.clone())?;
+        engine.chain_in_step(); // a restarted machine gets the blocks it missed before it is connected
         Ok(Machine { spec, disk, engine, outbox })
     }
 }

@@ -1,29 +1,40 @@
-//! From blocks to depths: where the funding outputs of a shard's channels stand in the chain.
+//! Where the funding outputs of a shard's channels stand in the chain: confirmed how deep, taken out, or spent.
 //!
-//! Owns the outputs that are watched, from the moment a channel names one until it is buried. Does not own the chain:
-//! steps are told in the order the chain takes them.
+//! Owns the outputs of a shard's channels from the moment a channel names one until it is spent or its channel is gone.
+//! Does not own the chain: its caller gives it each step, in the chain's order. Does not act on anything: its results
+//! are inputs of the shard.
 //!
-//! Invariant: what is told of an output is what the blocks given so far say, reorganisations included.
+//! Invariants: a channel is told every depth of its funding up to the one that makes it ready, 12 at least; and
+//! whatever it was told, it is told again when a reorganisation changes it, also after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Block, OutPoint, Transaction, TxOut};
-use fulmen_proto::forward::{Confirmation, Event, Input, Shard};
+use bitcoin::{Amount, Block, OutPoint, Transaction, TxOut};
+use fulmen_proto::channel::Channel;
+use fulmen_proto::commitment::funding_output_script;
+use fulmen_proto::forward::{ChannelRef, Confirmation, Event, Input, Shard};
 use fulmen_wire::units::{BlockHeight, Scid, Txid};
 
 use crate::chain::ChainEvent;
 
-/// The depth at which a funding transaction is no longer watched: BOLT 7 announces channels six blocks deep, and a
-/// reorganisation past twice that is beyond what any channel survives.
-const FUNDING_WATCH_BLOCKS: u32 = 12;
+/// Depths that are reported of every funding, even if its channel is ready earlier: BOLT 7 announces channels six
+/// blocks deep, and the peer counts its own blocks.
+const REPORTED_DEPTH_MIN: u32 = 12;
 
 /// The funding outputs of a shard, and the height of the chain.
 #[derive(Debug, Default)]
 pub(crate) struct FundingMonitor {
     height: BlockHeight,
-    /// The outputs that are watched, and where each stands once it does.
-    fundings: BTreeMap<OutPoint, Option<Place>>,
+    fundings: BTreeMap<OutPoint, Funding>,
+}
+
+/// One funding output.
+#[derive(Clone, Debug)]
+struct Funding {
+    /// The depths up to this one are reported.
+    reported_depth_max: u32,
+    place: Option<Place>,
 }
 
 /// A funding output in the chain.
@@ -35,23 +46,26 @@ struct Place {
 }
 
 impl FundingMonitor {
-    /// Monitors the funding outputs of a shard's channels that are not yet deep enough.
+    /// Monitors the funding outputs of a shard's channels. One whose channel is ready was in the chain at its short
+    /// channel id; the others are found in blocks to come, or in earlier ones that are given again.
     pub(crate) fn of(shard: &Shard) -> FundingMonitor {
-        let unplaced = shard.channels().filter(|channel| channel.scid().is_none());
-        let fundings = unplaced.filter_map(|channel| Some((channel.funding_outpoint()?, None))).collect();
-        FundingMonitor { height: shard.occupancy().height, fundings }
+        let mut monitor = FundingMonitor { height: shard.occupancy().height, ..FundingMonitor::default() };
+        shard.channels().for_each(|channel| monitor.take_up(channel));
+        monitor
     }
 
     /// Takes up the channels that a turn of the shard funded, and drops those that it ended.
     pub(crate) fn follow(&mut self, events: &[Event], shard: &Shard) {
         for event in events {
             match event {
-                Event::ChannelFunded { funding_outpoint, .. } => {
-                    self.fundings.insert(*funding_outpoint, None);
+                Event::ChannelFunded { channel_id, .. } => {
+                    if let Some(channel) = shard.channel(ChannelRef::Id(*channel_id)) {
+                        self.take_up(channel);
+                    }
                 }
                 Event::ChannelFailed { .. } => {
                     let funding: BTreeSet<OutPoint> =
-                        shard.channels().filter_map(|channel| channel.funding_outpoint()).collect();
+                        shard.channels().filter_map(Channel::funding_outpoint).collect();
                     self.fundings.retain(|outpoint, _| funding.contains(outpoint));
                 }
                 _ => {}
@@ -59,58 +73,92 @@ impl FundingMonitor {
         }
     }
 
-    /// Takes a step of the chain, and gives what the shard is to be told: the height, and how deep the funding outputs
-    /// that still matter are. A block at a height that was passed already, without its having been disconnected, is
-    /// given again after a restart to those who look for what it holds, and does not change the height.
-    pub(crate) fn chain_event(&mut self, event: &ChainEvent) -> Input {
+    fn take_up(&mut self, channel: &Channel) {
+        let Some(outpoint) = channel.funding_outpoint() else { return };
+        let minimum_depth = channel.minimum_depth().unwrap_or_default();
+        let reported_depth_max = minimum_depth.max(REPORTED_DEPTH_MIN);
+        let place = channel.scid().zip(funding_output(channel)).map(|(scid, output)| Place {
+            height: BlockHeight(scid.block()),
+            scid,
+            output,
+        });
+        self.fundings.insert(outpoint, Funding { reported_depth_max, place });
+    }
+
+    /// Takes a step of the chain and gives the inputs it means for the shard, in their order: the height with the
+    /// depths of fundings, then fundings that were spent.
+    ///
+    /// A block at a height that was passed already, without its having been disconnected, is one given again after a
+    /// restart: fundings are looked for in it, and the height stays.
+    pub(crate) fn chain_event(&mut self, event: &ChainEvent) -> Vec<Input> {
         match event {
             ChainEvent::Connected { height, block } => self.block_connected(*height, block),
-            ChainEvent::Disconnected { height, .. } => self.block_disconnected(*height),
+            ChainEvent::Disconnected { height, .. } => vec![self.block_disconnected(*height)],
         }
     }
 
-    fn block_connected(&mut self, height: BlockHeight, block: &Block) -> Input {
+    fn block_connected(&mut self, height: BlockHeight, block: &Block) -> Vec<Input> {
         self.height = self.height.max(height);
+        let mut spent = Vec::new();
         if !self.fundings.is_empty() {
             for (index, transaction) in (0..).zip(&block.txdata) {
-                let txid = transaction.compute_txid();
-                let all = OutPoint::new(txid, 0)..=OutPoint::new(txid, u32::MAX);
-                for (outpoint, place) in self.fundings.range_mut(all) {
-                    *place = find(height, index, transaction, outpoint.vout);
+                self.find_fundings(height, index, transaction);
+                let outpoints = transaction.input.iter().map(|input| input.previous_output);
+                for outpoint in outpoints.filter(|outpoint| self.fundings.contains_key(outpoint)) {
+                    spent.push(Input::FundingSpent { outpoint, height, transaction: transaction.clone() });
                 }
             }
         }
-        let told = self.tell_height();
-        let height = self.height;
-        self.fundings.retain(|_, place| {
-            place.as_ref().is_none_or(|place| height.blocks_above(place.height) < FUNDING_WATCH_BLOCKS)
+        let depths = self.fundings.iter().filter_map(|(outpoint, funding)| {
+            let place = funding.place.as_ref()?;
+            let depth = self.height.blocks_above(place.height) + 1;
+            (depth <= funding.reported_depth_max).then(|| confirmation(outpoint, place, depth))
         });
-        told
+        let confirmations = depths.collect();
+        [Input::Block { height: self.height, confirmations }].into_iter().chain(spent).collect()
     }
 
+    fn find_fundings(&mut self, height: BlockHeight, index: u32, transaction: &Transaction) {
+        let txid = transaction.compute_txid();
+        let all = OutPoint::new(txid, 0)..=OutPoint::new(txid, u32::MAX);
+        for (outpoint, funding) in self.fundings.range_mut(all) {
+            funding.place = place(height, index, transaction, outpoint.vout);
+        }
+    }
+
+    /// The fundings of the block that is gone have depth 0; each is found again when another block has it.
     fn block_disconnected(&mut self, height: BlockHeight) -> Input {
         self.height = BlockHeight(height.0.saturating_sub(1));
-        for place in self.fundings.values_mut() {
-            *place = place.take().filter(|place| place.height < height);
+        let mut confirmations = Vec::new();
+        for (outpoint, funding) in &mut self.fundings {
+            if let Some(gone) = funding.place.take_if(|place| place.height >= height) {
+                confirmations.push(confirmation(outpoint, &gone, 0));
+            }
         }
-        self.tell_height()
-    }
-
-    fn tell_height(&self) -> Input {
-        let confirmations = self.fundings.iter().filter_map(|(outpoint, place)| {
-            let Place { height, scid, output } = place.as_ref()?;
-            let depth = self.height.blocks_above(*height) + 1;
-            let txid = Txid(outpoint.txid.to_byte_array());
-            Some(Confirmation { txid, scid: *scid, depth, output: output.clone() })
-        });
-        Input::Block { height: self.height, confirmations: confirmations.collect() }
+        Input::Block { height: self.height, confirmations }
     }
 }
 
-/// What a transaction at this place has at an output that a peer named; it may not be there.
-fn find(height: BlockHeight, index: u32, transaction: &Transaction, vout: u32) -> Option<Place> {
+fn confirmation(outpoint: &OutPoint, place: &Place, depth: u32) -> Confirmation {
+    let Place { scid, output, .. } = place;
+    let txid = Txid(outpoint.txid.to_byte_array());
+    Confirmation { txid, scid: *scid, depth, output: output.clone() }
+}
+
+/// The funding output that the channel's terms ask for.
+fn funding_output(channel: &Channel) -> Option<TxOut> {
+    let (ours, theirs) = channel.funding_pubkeys()?;
+    let value = Amount::from_sat(channel.capacity()?.0);
+    Some(TxOut { value, script_pubkey: funding_output_script(&ours, &theirs) })
+}
+
+/// The output that a transaction at this place has at an index that a peer named; it may have none there.
+fn place(height: BlockHeight, index: u32, transaction: &Transaction, vout: u32) -> Option<Place> {
     let output = transaction.output.get(usize::try_from(vout).ok()?)?;
     // BOLT 2 carries a funding output's index in 16 bits, so that a larger one never comes to be a channel.
     let scid = Scid::new(height.0, index, u16::try_from(vout).ok()?)?;
     Some(Place { height, scid, output: output.clone() })
 }
+
+#[cfg(test)]
+mod tests;

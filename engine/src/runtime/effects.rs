@@ -50,8 +50,9 @@ impl Effects {
 /// engine, whose feeding calls never wait; it must not call [`Engine::step`](super::Engine::step) or
 /// [`Engine::shutdown`](super::Engine::shutdown).
 ///
-/// What a peer that does not read can make pile up is bounded by its channels' cells, since it owes an answer to each
-/// `commitment_signed`, and by what is read from it: an embedder stops reading from a peer to whom much is unwritten.
+/// Bytes for a peer that does not read pile up with the handler, not with the engine. Each message read from a peer is
+/// answered by a bounded number of bytes, pongs are bounded by turn and second, and updates of a channel wait for the
+/// peer's answer to `commitment_signed`. So an embedder bounds them by not reading from a peer to whom much is unwritten.
 pub trait Handler: Send + Sync + 'static {
     /// Carries out the effects of one turn.
     fn effects(&self, effects: Effects);

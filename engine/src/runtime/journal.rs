@@ -38,6 +38,10 @@ use crossbeam::queue::SegQueue;
 /// Turns queued for the disk at most; above that, workers wait before they run another.
 const UNWRITTEN_TURNS_MAX: usize = 256;
 
+/// Bytes of records and messages of queued turns at most; above that, workers wait before they run another. A turn may
+/// exceed it by its own bytes: some three times the cost of its inputs, which `shard_cell` bounds.
+const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
+
 /// The most bytes of one append, unless it is a single record.
 const APPEND_BYTES_MAX: usize = 12 << 20;
 /// Framing that a store may add to a record.
@@ -56,6 +60,11 @@ pub(super) struct FinishedTurn {
 }
 
 impl FinishedTurn {
+    /// The bytes that the turn holds until it is released.
+    fn bytes(&self) -> usize {
+        self.record.len() + self.effects.send.iter().map(|(_, message)| message.len()).sum::<usize>()
+    }
+
     fn is_urgent(&self) -> bool {
         self.commanded || !self.effects.is_empty()
     }
@@ -65,6 +74,7 @@ impl FinishedTurn {
 pub(super) struct Journal {
     queue: SegQueue<FinishedTurn>,
     waiting: AtomicUsize,
+    waiting_bytes: AtomicUsize,
     urgent: AtomicUsize,
     /// Locked from the moment turns leave the queue until they are durable.
     writer: Mutex<JournalWriter>,
@@ -102,6 +112,7 @@ impl Journal {
         Journal {
             queue: SegQueue::new(),
             waiting: AtomicUsize::new(0),
+            waiting_bytes: AtomicUsize::new(0),
             urgent: AtomicUsize::new(0),
             writer: Mutex::new(JournalWriter { store, checkpoint: None, has_threads }),
             release: Mutex::new(()),
@@ -118,6 +129,7 @@ impl Journal {
         }
         // Counted first: the thread that takes it from the queue subtracts it.
         self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.waiting_bytes.fetch_add(turn.bytes(), Ordering::SeqCst);
         if turn.is_urgent() {
             self.urgent.fetch_add(1, Ordering::SeqCst);
         }
@@ -160,7 +172,9 @@ impl Journal {
 
     /// The writer, if no thread has it. Blocks for it when the queue is over its bound.
     fn enter(&self) -> Option<MutexGuard<'_, JournalWriter>> {
-        if self.waiting() > UNWRITTEN_TURNS_MAX {
+        let is_over = self.waiting() > UNWRITTEN_TURNS_MAX
+            || self.waiting_bytes.load(Ordering::SeqCst) > UNWRITTEN_BYTES_MAX;
+        if is_over {
             return Some(lock(&self.writer));
         }
         match self.writer.try_lock() {
@@ -185,6 +199,7 @@ impl Journal {
         drop(writer);
         let now = clock.elapsed();
         for turn in batch {
+            let bytes = turn.bytes();
             if turn.is_urgent() {
                 if let Some(cell) = cells.get(usize::from(turn.effects.shard)) {
                     cell.counters.released(now.saturating_sub(turn.since));
@@ -195,6 +210,7 @@ impl Journal {
                 // Only now: a caller that finds nothing urgent may rely on its effects having been released.
                 self.urgent.fetch_sub(1, Ordering::SeqCst);
             }
+            self.waiting_bytes.fetch_sub(bytes, Ordering::SeqCst);
             self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
         drop(release);

@@ -57,7 +57,7 @@ pub use storage::Storage;
 use crate::chain::ChainEvent;
 use crate::init::accept_init;
 use channel_index::shard_of_peer;
-use shard_cell::{Item, ShardCell, lock};
+use shard_cell::{Item, ShardCell, lock, message_cost};
 use worker::Runtime;
 
 /// A running Lightning node. The embedder feeds it inputs; it gives back [`Effects`] through a [`Handler`].
@@ -86,6 +86,7 @@ use worker::Runtime;
 ///     builder.inline(move |effects| sender.send(effects).unwrap_or_default()).map(|engine| (engine, effects))
 /// };
 /// let ((alice, effects), (bob, _)) = (node(1)?, node(2)?);
+/// alice.chain_in_step(); // here an embedder gives the blocks it missed first
 /// let to_bob = alice.connected(bob.id(), &bob.init())?;
 /// alice.receive(to_bob, &[0, 18, 0, 2, 0, 0])?; // BOLT 1: type 18, asks for 2 bytes, carries none
 /// alice.step(Now { unix_ms: 0 });
@@ -126,8 +127,13 @@ impl Engine {
 
     fn without_threads(runtime: Arc<Runtime>) -> Engine {
         let node_id = lock(&runtime.cell(0).running).shard.node_id();
-        let (connections, closing) = (AtomicU64::new(1), AtomicBool::new(false));
-        Engine { runtime, node_id, connections, closing, threads: Mutex::default() }
+        Engine {
+            runtime,
+            node_id,
+            connections: AtomicU64::new(1),
+            closing: AtomicBool::new(false),
+            threads: Mutex::default(),
+        }
     }
 
     fn spawn(runtime: Arc<Runtime>, workers: usize, parker: Option<Parker>) -> Result<Engine, StartError> {
@@ -193,6 +199,15 @@ impl Engine {
         }
     }
 
+    /// Declares that every block up to the chain's present tip was given to [`Engine::chain_event`]. Call it once after
+    /// a start; until then peers may connect, but no HTLC is forwarded, fulfilled or offered.
+    ///
+    /// Those decisions depend on the height. With the height of the last stop, days behind the chain, a node would
+    /// forward HTLCs that have expired on both sides: the payee claims downstream, the payer times out upstream.
+    pub fn chain_in_step(&self) {
+        self.for_each_cell(|| Input::ChainInStep);
+    }
+
     /// Queues a message of a peer, given as its bytes from the type on.
     ///
     /// # Errors
@@ -216,7 +231,9 @@ impl Engine {
         let mut broken = None;
         for bytes in messages {
             match Message::decode(bytes) {
-                Ok(message) => decoded.push((message, bytes.len())),
+                Ok(message) => {
+                    decoded.push((message, message_cost(bytes.len())));
+                }
                 Err(error) => {
                     broken = Some(ReceiveError::Broken { accepted: decoded.len(), error });
                     break;
@@ -254,18 +271,16 @@ impl Engine {
         for cell in &self.runtime.cells {
             // Held while the input is queued, so that two callers cannot swap two steps.
             let mut monitor = lock(&cell.monitor);
-            self.runtime.push(cell.number, Item::Input(monitor.chain_event(event)));
+            for input in monitor.chain_event(event) {
+                self.runtime.push(cell.number, Item::Input(input));
+            }
         }
     }
 
-    /// The fee rate at which a transaction is expected to confirm within a few blocks: see [`Input::Feerate`].
+    /// Gives every shard the fee rate at which a transaction is expected to confirm within a few blocks: see
+    /// [`Input::Feerate`].
     pub fn feerate(&self, feerate: FeeratePerKw) {
         self.for_each_cell(|| Input::Feerate(feerate));
-    }
-
-    /// Every block that the chain had when the engine started was given: see [`Input::ChainInStep`].
-    pub fn chain_in_step(&self) {
-        self.for_each_cell(|| Input::ChainInStep);
     }
 
     fn for_each_cell(&self, input: impl Fn() -> Input) {

@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fulmen_proto::forward::{Command, Handoff, Input, Shard};
+use fulmen_proto::forward::{Command, Handoff, HandoffStep, Input, Resolution, Shard};
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{NodeId, Scid};
@@ -29,10 +29,10 @@ use super::error::{ReceiveError, SubmitError};
 use super::stats::ShardCounters;
 use crate::monitor::FundingMonitor;
 
-/// What a turn takes at most, in bytes of messages: what it changes has to fit a record of 16 MiB, and an HTLC
-/// received, handed over or offered changes no more than three times its message.
+/// The cost of the inputs of one turn at most, unless a single input costs more. It bounds the time for which other
+/// peers wait, and the memory of a turn's messages; its record may be longer, since the store takes any.
 const TURN_BYTES_MAX: usize = 4 << 20;
-/// What counts for whatever is not a message: the onion of an HTLC, and what stands around it.
+/// The cost of an input that is no message: an onion of 1,366 bytes and the fields around it. Longer parts are added.
 const ITEM_BYTES: usize = 2_048;
 
 /// Bounds of the queue of a shard.
@@ -154,11 +154,28 @@ impl ShardCell {
 }
 
 impl Item {
+    /// The bytes that count for the item against the bounds of its queue.
     fn cost(&self) -> usize {
         match self {
             Item::Message { bytes, .. } => *bytes,
+            Item::Handoff { handoff, .. } => ITEM_BYTES + variable_bytes(&handoff.step),
             _ => ITEM_BYTES,
         }
+    }
+}
+
+/// The bytes that count for a message of `bytes` bytes against a peer's credit: at least those of its decoded form, so
+/// that short messages cannot hold much more memory than they count for.
+pub(super) fn message_cost(bytes: usize) -> usize {
+    bytes.max(size_of::<Item>())
+}
+
+/// The bytes of a handoff whose number others decide.
+fn variable_bytes(step: &HandoffStep) -> usize {
+    match step {
+        HandoffStep::Part(part) => part.payload.len(),
+        HandoffStep::Resolve(Resolution::Relay(reason)) => reason.len(),
+        HandoffStep::Offer { .. } | HandoffStep::Resolve(_) | HandoffStep::Ack => 0,
     }
 }
 

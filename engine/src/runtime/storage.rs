@@ -65,7 +65,9 @@ impl Storage {
         wanted: u16,
         insist: bool,
     ) -> Result<Opened, StartError> {
-        let config = |number, shards| NodeConfig { shard: number, shards, ..config.clone() };
+        // A start is behind the chain until the embedder says otherwise.
+        let config =
+            |number, shards| NodeConfig { shard: number, shards, awaits_chain: true, ..config.clone() };
         let mut store: Box<dyn Store> = match self {
             Storage::Nowhere => {
                 let shards =

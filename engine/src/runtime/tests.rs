@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use crossbeam::channel::{Receiver, unbounded};
-use fulmen_proto::forward::OpenChannel;
+use fulmen_proto::forward::{Handoff, HandoffStep, IncomingHtlc, OpenChannel, Resolution};
 use fulmen_wire::message::{Message, Ping};
-use fulmen_wire::units::{ChainHash, Msat, Sat};
+use fulmen_wire::units::{ChainHash, ChannelId, Msat, Sat};
 
 use super::*;
 use crate::store::{
@@ -65,7 +65,9 @@ fn ping() -> Ping {
 fn inline(seed: u8, storage: Storage) -> (Engine, Receiver<Effects>) {
     let (sender, effects) = unbounded();
     let handler = move |effects| sender.send(effects).unwrap_or_default();
-    (builder(seed, storage).inline(handler).unwrap(), effects)
+    let engine = builder(seed, storage).inline(handler).unwrap();
+    engine.chain_in_step();
+    (engine, effects)
 }
 
 #[test]
@@ -104,6 +106,7 @@ fn a_peer_is_held_to_its_credit_and_told_when_it_has_some_again() {
     let (sender, effects) = unbounded();
     let handler = move |effects: Effects| sender.send(effects).unwrap_or_default();
     let alice = builder(1, Storage::Nowhere).peer_credit(3, 1 << 20).inline(handler).unwrap();
+    alice.chain_in_step();
     let (bob, _from_bob) = inline(2, Storage::Nowhere);
     let (carol, _from_carol) = inline(3, Storage::Nowhere);
     let to_bob = alice.connected(bob.id(), &bob.init()).unwrap();
@@ -135,6 +138,7 @@ fn a_handler_that_panics_stops_the_engine() {
         panic!("on purpose");
     };
     let alice = builder(1, Storage::Nowhere).workers(2).start(handler).unwrap();
+    alice.chain_in_step();
     let (bob, _from_bob) = inline(2, Storage::Nowhere);
     let connection = alice.connected(bob.id(), &bob.init()).unwrap();
     let ping = Message::from(ping()).encode();
@@ -167,4 +171,72 @@ fn a_lone_worker_has_one_shard_and_several_two_each() {
         assert_eq!(engine.shards(), shards);
     }
     assert_eq!(builder(1, Storage::Nowhere).inline(|_: Effects| {}).unwrap().shards(), 1);
+}
+
+#[test]
+fn short_messages_of_many_peers_count_for_the_memory_they_hold() {
+    let room = 10 * shard_cell::message_cost(6);
+    let alice = builder(1, Storage::Nowhere).shard_queue(room, 1).inline(|_: Effects| {}).unwrap();
+    let ping = Message::from(ping()).encode();
+    assert!(ping.len() < room / 100);
+    let peers: Vec<Engine> = (2..5).map(|seed| inline(seed, Storage::Nowhere).0).collect();
+    let mut queued = 0;
+    for peer in &peers {
+        let connection = alice.connected(peer.id(), &peer.init()).unwrap();
+        match alice.receive_all(connection, [ping.as_slice(); 8]) {
+            Ok(()) => queued += 8,
+            Err(ReceiveError::WouldBlock { accepted }) => queued += accepted,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    // One message is accepted from a peer with an empty queue, whatever the others hold.
+    assert_eq!(queued, 8 + 2 + 1, "the queue holds ten, and one more of the last peer");
+}
+
+#[test]
+fn a_stranger_with_300_channels_and_one_long_error_does_not_stop_the_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let (alice, from_alice) = inline(1, Storage::Directory(directory.path().to_owned()));
+    let (bob, from_bob) = inline(2, Storage::Nowhere);
+    let to_bob = alice.connected(bob.id(), &bob.init()).unwrap();
+    bob.connected(alice.id(), &alice.init()).unwrap();
+    for user_id in 0..300 {
+        let (capacity, push) = (Sat(1_000_000), Msat(0));
+        bob.command(Command::OpenChannel(OpenChannel {
+            peer: alice.id(),
+            user_id,
+            capacity,
+            push,
+            policy: None,
+        }))
+        .unwrap();
+    }
+    bob.step(NOW);
+    for (_, message) in from_bob.try_iter().flat_map(|effects| effects.send) {
+        alice.receive(to_bob, &message).unwrap();
+    }
+    alice.step(NOW);
+    let accepted: usize = from_alice.try_iter().map(|effects| effects.send.len()).sum();
+    assert_eq!(accepted, 300, "every opening is answered");
+    // BOLT 1: type 17, all channels, as long as a message may be.
+    let error = [&[0, 17][..], &[0; 32], &[0xff, 0xdb], &[b'x'; 0xffdb]].concat();
+    alice.receive(to_bob, &error).unwrap();
+    alice.step(NOW);
+    drop(alice.shutdown().expect("a peer's error is no failure of the store"));
+    drop(alice);
+    inline(1, Storage::Directory(directory.path().to_owned()));
+}
+
+#[test]
+fn a_turn_takes_no_more_long_failure_reasons_than_its_bytes_allow() {
+    let mut inbox = shard_cell::Inbox::default();
+    let clock = SystemClock::default();
+    let reason = vec![0; 65_491];
+    for htlc_id in 0..300 {
+        let incoming = IncomingHtlc { channel_id: ChannelId([1; 32]), htlc_id };
+        let step = HandoffStep::Resolve(Resolution::Relay(reason.clone()));
+        inbox.push(Item::Handoff { from: 1, handoff: Handoff { incoming, step } }, &clock);
+    }
+    let taken = inbox.take().items.len();
+    assert_eq!(taken, 63, "4 MiB of reasons, and the one that crosses the bound");
 }

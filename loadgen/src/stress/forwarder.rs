@@ -186,6 +186,7 @@ impl Forwarder {
             self.feed()?;
             match frame {
                 Frame::Connect { peer, init } => {
+                    self.engine.chain_in_step(); // the driver gives the missed blocks before the first connection
                     let connection = self.engine.connected(peer, &init).map_err(io::Error::other)?;
                     self.connections.insert(peer, connection);
                 }

@@ -51,6 +51,7 @@ impl EngineForwarder {
         let handler = waking(std::thread::current(), Arc::clone(&done));
         let engine =
             builder.start(handler).unwrap_or_else(|error| panic!("the engine does not start: {error}"));
+        engine.chain_in_step();
         EngineForwarder {
             engine,
             connections: HashMap::new(),

@@ -88,6 +88,12 @@ impl Channel {
         self.funded().map(|funded| funded.params.agreed.funding)
     }
 
+    /// The confirmations that the funding transaction needs before the channel is ready, once funded.
+    #[must_use]
+    pub fn minimum_depth(&self) -> Option<u32> {
+        self.funded().map(|funded| funded.params.agreed.minimum_depth)
+    }
+
     /// Who opened the channel, and so pays its fees.
     #[must_use]
     pub fn opener(&self) -> Side {

@@ -147,6 +147,9 @@ impl Shard {
         for (height, confirmations) in sorted.blocks {
             self.connect_block(&mut turn, height, &confirmations);
         }
+        for (outpoint, spender) in sorted.spent {
+            self.funding_spent(&mut turn, outpoint, spender);
+        }
         if let Some(siblings) = sorted.siblings {
             self.siblings = siblings.into_iter().collect();
         }

@@ -132,7 +132,9 @@ impl Line {
             Drive::Threads(workers) => builder.workers(workers).start(handler),
         };
         let (events, connections, refused) = (Vec::new(), [None; 3], VecDeque::new());
-        Member { engine: engine.unwrap(), effects, events, connections, refused }
+        let engine = engine.unwrap();
+        engine.chain_in_step();
+        Member { engine, effects, events, connections, refused }
     }
 
     /// The middle dies where it stands, and comes back with what was durable.

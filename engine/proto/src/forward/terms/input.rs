@@ -4,7 +4,7 @@
 //! command is answered by [`Event::CommandRefused`](crate::forward::Event::CommandRefused), a wrong message by failing
 //! its channel.
 
-use bitcoin::{ScriptBuf, Transaction, TxOut};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut};
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
 use fulmen_wire::onion::OnionPacket;
@@ -56,8 +56,18 @@ pub enum Input {
     /// commitments of channels we opened follow it, and the rates of peers are held against it.
     Feerate(FeeratePerKw),
     /// The height given so far is that of the chain: every block it had when the node started was input. Until then a
-    /// shard with [`NodeConfig::awaits_chain`](crate::forward::NodeConfig::awaits_chain) decides on no HTLC and offers none.
+    /// shard with [`NodeConfig::awaits_chain`](crate::forward::NodeConfig::awaits_chain) decides on no HTLC and offers
+    /// none.
     ChainInStep,
+    /// A block has a transaction that spends the funding output of a channel.
+    FundingSpent {
+        /// The funding output.
+        outpoint: OutPoint,
+        /// The block's height.
+        height: BlockHeight,
+        /// The transaction.
+        transaction: Transaction,
+    },
     /// A step of a circuit that is shared with another shard of this node.
     Handoff(Handoff),
     /// The channels that other shards of this node own, replacing those of the last such input.
@@ -77,7 +87,8 @@ pub struct Confirmation {
     pub txid: Txid,
     /// Where its funding output stands.
     pub scid: Scid,
-    /// How many blocks confirm it: one when it is in the tip.
+    /// The blocks that confirm it: one when it is in the tip, zero when a reorganisation has just taken it out of the
+    /// chain.
     pub depth: u32,
     /// That output.
     pub output: TxOut,

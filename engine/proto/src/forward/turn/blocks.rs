@@ -2,10 +2,11 @@
 //!
 //! Owns the steps that depend on the height alone. Does not watch the chain: confirmations are inputs.
 
+use bitcoin::{OutPoint, Txid};
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId};
 
 use super::open_turn::OpenTurn;
-use crate::channel::{self, ChannelError, HtlcEntry, Side};
+use crate::channel::{self, ChannelError, HtlcEntry, Side, State};
 use crate::forward::shard::Shard;
 use crate::forward::state::change::Change;
 use crate::forward::state::channels::ChannelEntry;
@@ -70,6 +71,20 @@ impl Shard {
                 }
             }
         })
+    }
+
+    /// Fails a channel whose funding output was spent by a transaction other than an agreed closing: nothing can be
+    /// forwarded over it any more. While closing fees are negotiated the peer may have agreed and its answer be lost, so
+    /// a channel in that state is left alone.
+    pub(crate) fn funding_spent(&mut self, turn: &mut OpenTurn, outpoint: OutPoint, spender: Txid) {
+        let funded = |entry: &ChannelEntry| entry.channel.funding_outpoint() == Some(outpoint);
+        let Some((&channel_id, entry)) = self.state.channels.iter().find(|(_, entry)| funded(entry)) else {
+            return;
+        };
+        if matches!(entry.channel.state(), State::Confirming | State::Normal | State::ShuttingDown) {
+            let reason = format!("transaction {spender} has spent the funding output");
+            self.command_channel_if_possible(turn, channel_id, channel::Command::Fail { reason });
+        }
     }
 
     /// Drops the HTLCs that were offered but could not be signed until their expiry came too near: the peer was slow

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use bitcoin::{OutPoint, Txid};
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{BlockHeight, ChannelId, FeeratePerKw, NodeId, Scid};
@@ -64,6 +65,8 @@ impl LockedIn {
 pub(crate) struct Sorted {
     pub(crate) of_peers: Vec<PeerInput>,
     pub(crate) blocks: Vec<(BlockHeight, Vec<Confirmation>)>,
+    /// Funding outputs that were spent, and by which transaction.
+    pub(crate) spent: Vec<(OutPoint, Txid)>,
     pub(crate) siblings: Option<Vec<Scid>>,
     pub(crate) new_siblings: Vec<Scid>,
     pub(crate) commands: Vec<Command>,
@@ -105,6 +108,9 @@ impl Sorted {
                 }
                 Input::Command(command) => sorted.commands.push(command),
                 Input::Block { height, confirmations } => sorted.blocks.push((height, confirmations)),
+                Input::FundingSpent { outpoint, transaction, .. } => {
+                    sorted.spent.push((outpoint, transaction.compute_txid()));
+                }
                 Input::Handoff(handoff) => sorted.handoffs.push(handoff),
                 Input::SiblingChannels(scids) => sorted.siblings = Some(scids),
                 Input::SiblingChannel(scid) => sorted.new_siblings.push(scid),
