@@ -17,6 +17,7 @@ use super::channel_index::ChannelIndex;
 use super::clock::{Clock, SystemClock};
 use super::effects::{Effects, Handler};
 use super::error::StartError;
+use super::events::{EventId, EventLog};
 use super::journal::{FinishedTurn, Journal};
 use super::ready::Ready;
 use super::shard_cell::{Item, QueueBounds, ShardCell, lock};
@@ -58,13 +59,15 @@ pub struct Builder {
     workers: Option<usize>,
     shards: Option<u16>,
     bounds: QueueBounds,
+    keeps_events: bool,
     clock: Box<dyn Clock>,
 }
 
 impl Builder {
     pub(super) fn new(seed: NodeSeed, config: NodeConfig, storage: Storage) -> Builder {
         let clock = Box::new(SystemClock::default());
-        Builder { seed, config, storage, workers: None, shards: None, bounds: QueueBounds::default(), clock }
+        let (bounds, keeps_events) = (QueueBounds::default(), false);
+        Builder { seed, config, storage, workers: None, shards: None, bounds, keeps_events, clock }
     }
 
     /// The number of threads that run turns. Default: one per core.
@@ -95,6 +98,16 @@ impl Builder {
     pub fn shard_queue(self, bytes: usize, commands: usize) -> Builder {
         let bounds = QueueBounds { shard_bytes_max: bytes, commands_max: commands, ..self.bounds };
         Builder { bounds, ..self }
+    }
+
+    /// Keeps durable events ([`Event::is_durable`](fulmen_proto::forward::Event::is_durable)) in the storage until
+    /// [`Engine::acknowledge`] names them: a start delivers those without an acknowledgement again, at least once each,
+    /// and none is missing after a crash. Default: events are delivered once, and a crash before the handler returns
+    /// loses them.
+    ///
+    /// While 16 MiB of a shard's events are unacknowledged, it accepts no messages from peers.
+    pub fn keep_events(self) -> Builder {
+        Builder { keeps_events: true, ..self }
     }
 
     /// The clock. Default: the machine's.
@@ -131,12 +144,16 @@ impl Builder {
             return Err(StartError::NoShards);
         }
         let opened = self.storage.open(&self.seed, &self.config, wanted, self.shards.is_some())?;
-        let Opened { store, shards, broadcast } = opened;
+        let Opened { store, shards, events, broadcast } = opened;
         let keeps_records = store.is_some();
         let shard_count = u16::try_from(shards.len()).expect("shards are numbered by a u16");
         let runtime = Runtime {
             ready: Ready::new(shards.len() + workers),
-            cells: (0..).zip(shards).map(|(number, shard)| cell(number, shard)).collect(),
+            cells: (0..)
+                .zip(shards)
+                .zip(events)
+                .map(|((number, shard), events)| cell(number, shard, events))
+                .collect(),
             config: NodeConfig { shards: shard_count, ..self.config },
             bounds: self.bounds,
             channels: ChannelIndex::default(),
@@ -144,11 +161,13 @@ impl Builder {
             clock: self.clock,
             workers,
             keeps_records,
+            keeps_events: self.keeps_events,
             persister: None,
             ending: AtomicBool::new(false),
             shards_wait: AtomicBool::new(false),
         };
         introduce(&runtime);
+        deliver_kept_events(&runtime)?;
         if !broadcast.is_empty() {
             let effects = Effects { broadcast, ..Effects::default() };
             let (since, commanded) = (runtime.clock.elapsed(), false);
@@ -159,9 +178,9 @@ impl Builder {
 }
 
 /// A restored shard with its queue and monitor.
-fn cell(number: u16, shard: Shard) -> ShardCell {
+fn cell(number: u16, shard: Shard, events: EventLog) -> ShardCell {
     let monitor = FundingMonitor::of(&shard);
-    ShardCell::new(number, shard, monitor)
+    ShardCell::new(number, shard, events, monitor)
 }
 
 /// Sends each shard the channels of the others, and delivers handoffs without an answer again.
@@ -190,4 +209,21 @@ fn introduce(runtime: &Runtime) {
     for (from, handoffs) in owed {
         runtime.hand_over(from, handoffs, &HashMap::new());
     }
+}
+
+/// Queues the events that were not acknowledged before the start.
+fn deliver_kept_events(runtime: &Runtime) -> Result<(), StartError> {
+    for cell in &runtime.cells {
+        let running = lock(&cell.running);
+        let kept = running.events.unacknowledged();
+        let events = kept.map_err(|error| StartError::Record { shard: cell.number, error })?;
+        if events.is_empty() {
+            continue;
+        }
+        let last_event = Some(EventId { shard: cell.number, number: running.events.last() });
+        let effects = Effects { shard: cell.number, events, last_event, ..Effects::default() };
+        let (since, commanded) = (runtime.clock.elapsed(), false);
+        runtime.journal.queue(FinishedTurn { record: Vec::new(), effects, since, commanded });
+    }
+    Ok(())
 }

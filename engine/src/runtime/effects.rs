@@ -10,6 +10,7 @@ use fulmen_proto::forward::Event;
 
 use super::connection::Connection;
 use super::error::Fatal;
+use super::events::EventId;
 
 /// The effects of one turn of one shard, to be carried out in the order of the fields.
 #[derive(Debug, Default)]
@@ -25,16 +26,32 @@ pub struct Effects {
     pub broadcast: Vec<Transaction>,
     /// Events for the operator.
     pub events: Vec<Event>,
+    /// The id of the last durable event among `events`, if the engine keeps events
+    /// ([`Builder::keep_events`](super::Builder::keep_events)); to be acknowledged once all of them are handled.
+    pub last_event: Option<EventId>,
     /// Connections to read from again: their messages were refused with
     /// [`ReceiveError::WouldBlock`](super::ReceiveError::WouldBlock), and they have credit again.
     pub resume: Vec<Connection>,
 }
 
 impl Effects {
+    /// The events, the durable ones with their ids.
+    pub fn numbered_events(&self) -> impl Iterator<Item = (Option<EventId>, &Event)> {
+        let durable = self.events.iter().filter(|event| event.is_durable()).count() as u64;
+        let mut next = self.last_event.map(|last| EventId { number: last.number + 1 - durable, ..last });
+        self.events.iter().map(move |event| {
+            let id = next.filter(|_| event.is_durable());
+            if let (Some(next), true) = (&mut next, event.is_durable()) {
+                next.number += 1;
+            }
+            (id, event)
+        })
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Effects { shard: _, send, disconnect, broadcast, events, resume } = self;
+        let Effects { shard: _, send, disconnect, broadcast, events, last_event: _, resume } = self;
         send.is_empty()
             && disconnect.is_empty()
             && broadcast.is_empty()

@@ -279,7 +279,7 @@ impl Journal {
                 let running = lock(&cell.running);
                 // A turn is queued before its shard is unlocked: this append has every turn of the state below.
                 self.append(writer, batch)?;
-                running.shard.checkpoint().collect()
+                running.events.chunk().into_iter().chain(running.shard.checkpoint()).collect()
             }
         };
         let Some(store) = &mut writer.store else { return Ok(()) };

@@ -23,6 +23,7 @@ mod clock;
 mod connection;
 mod effects;
 mod error;
+mod events;
 mod journal;
 mod ready;
 mod shard_cell;
@@ -51,6 +52,7 @@ pub use clock::{Clock, SystemClock};
 pub use connection::Connection;
 pub use effects::{Effects, Handler};
 pub use error::{ConnectError, Fatal, ReceiveError, StartError, Stopped, SubmitError};
+pub use events::EventId;
 pub use stats::{LatencyHistogram, ShardStats, Stats};
 pub use storage::Storage;
 
@@ -263,6 +265,16 @@ impl Engine {
             runtime.schedule(shard);
         }
         Ok(())
+    }
+
+    /// Acknowledges all durable events of a shard up to this one: they are not delivered again after a restart.
+    ///
+    /// An acknowledgement becomes durable with the shard's next record, a second later at most. A crash before that
+    /// repeats the events, so handle an event by its [`EventId`] once.
+    pub fn acknowledge(&self, event: EventId) {
+        if let Some(cell) = self.runtime.cells.get(usize::from(event.shard)) {
+            self.runtime.push(cell.number, Item::Acknowledged { number: event.number });
+        }
     }
 
     /// Queues a step of the chain. Give the steps in the order in which [`Chain::poll`](crate::chain::Chain::poll)

@@ -26,6 +26,7 @@ use fulmen_wire::units::{NodeId, Scid};
 use super::clock::Clock;
 use super::connection::Connection;
 use super::error::{ReceiveError, SubmitError};
+use super::events::EventLog;
 use super::stats::ShardCounters;
 use crate::monitor::FundingMonitor;
 
@@ -75,6 +76,9 @@ pub(super) struct Running {
     pub(super) shard: Shard,
     /// The connections that the shard knows: those of the inputs that turns have taken.
     pub(super) connections: HashMap<NodeId, Connection>,
+    pub(super) events: EventLog,
+    /// Whether the inbox refuses messages, since too many events are unacknowledged.
+    pub(super) is_full_of_events: bool,
 }
 
 /// A queued input of a shard.
@@ -103,6 +107,10 @@ pub(super) enum Item {
     },
     /// A channel that another shard owns.
     Sibling(Scid),
+    /// The embedder has handled the durable events up to this one.
+    Acknowledged {
+        number: u64,
+    },
 }
 
 /// The queued inputs of a shard.
@@ -117,6 +125,8 @@ pub(super) struct Inbox {
     bytes: usize,
     commands: usize,
     links: HashMap<NodeId, Link>,
+    /// Whether so many events are unacknowledged that no messages are accepted.
+    is_full_of_events: bool,
     /// Peers with queued messages.
     talking: Vec<NodeId>,
 }
@@ -141,11 +151,16 @@ pub(super) struct Taken {
 }
 
 impl ShardCell {
-    pub(super) fn new(number: u16, shard: Shard, monitor: FundingMonitor) -> ShardCell {
+    pub(super) fn new(number: u16, shard: Shard, events: EventLog, monitor: FundingMonitor) -> ShardCell {
         ShardCell {
             number,
             inbox: Mutex::default(),
-            running: Mutex::new(Running { shard, connections: HashMap::new() }),
+            running: Mutex::new(Running {
+                shard,
+                connections: HashMap::new(),
+                events,
+                is_full_of_events: false,
+            }),
             monitor: Mutex::new(monitor),
             counters: ShardCounters::default(),
             wake_at_unix_ms: AtomicU64::new(u64::MAX),
@@ -226,7 +241,7 @@ impl Inbox {
                     let is_over = link.messages >= bounds.peer_messages_max
                         || link.bytes + bytes > bounds.peer_bytes_max
                         || self.bytes + bytes > bounds.shard_bytes_max;
-                    if is_over && link.messages > 0 {
+                    if self.is_full_of_events || (is_over && link.messages > 0) {
                         link.blocked = true;
                         return (schedule, Err(ReceiveError::WouldBlock { accepted }));
                     }
@@ -304,6 +319,20 @@ impl Inbox {
         let links = &self.links;
         self.talking.retain(|peer| links.get(peer).is_some_and(|link| link.messages > 0));
         taken
+    }
+
+    /// Accepts messages, or refuses all of them while too many events are unacknowledged. Returns the connections that
+    /// may be read from again.
+    pub(super) fn set_full_of_events(&mut self, is_full: bool) -> Vec<Connection> {
+        let opens = std::mem::replace(&mut self.is_full_of_events, is_full) && !is_full;
+        let mut resume = Vec::new();
+        for link in self.links.values_mut().filter(|_| opens) {
+            if std::mem::take(&mut link.blocked) {
+                resume.push(link.connection);
+            }
+        }
+        resume.sort_unstable();
+        resume
     }
 
     /// Whether inputs are queued; if not, the shard is no longer scheduled.

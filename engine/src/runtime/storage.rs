@@ -17,6 +17,7 @@ use fulmen_proto::keys::{NodeSeed, secp};
 use fulmen_wire::units::NodeId;
 
 use super::error::StartError;
+use super::events::EventLog;
 use crate::store::{Entry, LogStore, Replayed, Store};
 
 /// Where an engine keeps its records and checkpoints.
@@ -39,6 +40,8 @@ const VERSION: u8 = 1;
 pub(super) struct Opened {
     pub(super) store: Option<Box<dyn Store>>,
     pub(super) shards: Vec<Shard>,
+    /// The durable events of each shard.
+    pub(super) events: Vec<EventLog>,
     /// Transactions that a crash may have kept from being broadcast.
     pub(super) broadcast: Vec<Transaction>,
 }
@@ -72,7 +75,8 @@ impl Storage {
             Storage::Nowhere => {
                 let shards =
                     (0..wanted).map(|number| Shard::new(seed.clone(), config(number, wanted))).collect();
-                return Ok(Opened { store: None, shards, broadcast: Vec::new() });
+                let events = (0..wanted).map(|_| EventLog::default()).collect();
+                return Ok(Opened { store: None, shards, events, broadcast: Vec::new() });
             }
             Storage::Store(store) => store,
             Storage::Directory(path) => {
@@ -96,9 +100,11 @@ impl Storage {
             }
             None => return Err(StartError::EngineRecord { found: Vec::new() }),
         };
-        let (mut shards, mut broadcast) = (Vec::new(), Vec::new());
+        let (mut shards, mut events, mut broadcast) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..count {
-            let restoring = restoring.remove(&number).unwrap_or_else(|| begin(number));
+            let (restoring, log) =
+                restoring.remove(&number).unwrap_or_else(|| (begin(number), EventLog::default()));
+            events.push(log);
             let restored = restoring.of_shards(count).finish();
             let Restored { shard, broadcast: owed } =
                 restored.map_err(|error| StartError::Restore { shard: number, error })?;
@@ -107,7 +113,7 @@ impl Storage {
         }
         match restoring.keys().next() {
             Some(&shard) => Err(StartError::NoSuchShard { shard, shards: count }),
-            None => Ok(Opened { store: Some(store), shards, broadcast }),
+            None => Ok(Opened { store: Some(store), shards, events, broadcast }),
         }
     }
 }
@@ -116,7 +122,7 @@ impl Storage {
 struct Reading<'a> {
     begin: &'a dyn Fn(u16) -> Restoring,
     shards: Option<u16>,
-    restoring: BTreeMap<u16, Restoring>,
+    restoring: BTreeMap<u16, (Restoring, EventLog)>,
     error: Option<StartError>,
 }
 
@@ -139,18 +145,27 @@ impl Reading<'_> {
                 Ok(())
             }
             Replayed::Chunk { shard, chunk } => {
-                let folded = self.restoring(shard).chunk(chunk);
+                let (restoring, events) = self.restoring(shard);
+                let is_events =
+                    events.restore_chunk(chunk).map_err(|error| StartError::Record { shard, error })?;
+                let folded = if is_events { Ok(()) } else { restoring.chunk(chunk) };
                 folded.map_err(|error| StartError::Restore { shard, error })
             }
             Replayed::Record { shard, record } => {
+                let (restoring, events) = self.restoring(shard);
+                let record =
+                    events.restore_record(record).map_err(|error| StartError::Record { shard, error })?;
+                if record.is_empty() {
+                    return Ok(());
+                }
                 let record = Record::decode(record).map_err(|error| StartError::Record { shard, error })?;
-                let folded = self.restoring(shard).record(record);
+                let folded = restoring.record(record);
                 folded.map_err(|error| StartError::Restore { shard, error })
             }
         }
     }
 
-    fn restoring(&mut self, shard: u16) -> &mut Restoring {
-        self.restoring.entry(shard).or_insert_with(|| (self.begin)(shard))
+    fn restoring(&mut self, shard: u16) -> &mut (Restoring, EventLog) {
+        self.restoring.entry(shard).or_insert_with(|| ((self.begin)(shard), EventLog::default()))
     }
 }

@@ -24,6 +24,7 @@ use super::clock::Clock;
 use super::connection::Connection;
 use super::effects::Effects;
 use super::error::{Fatal, FundingTaken};
+use super::events::EventId;
 use super::journal::{FinishedTurn, Journal};
 use super::ready::Ready;
 use super::shard_cell::{Item, QueueBounds, Running, ShardCell, Taken, lock};
@@ -58,6 +59,8 @@ pub(super) struct Runtime {
     pub(super) workers: usize,
     /// Whether there is a store.
     pub(super) keeps_records: bool,
+    /// Whether durable events are kept until they are acknowledged.
+    pub(super) keeps_events: bool,
     pub(super) ending: AtomicBool,
     /// Whether some shard has a wake-up time.
     pub(super) shards_wait: AtomicBool,
@@ -206,34 +209,14 @@ impl Runtime {
     }
 
     fn turn(&self, cell: &ShardCell, taken: Taken, now: Now) {
-        let Taken { items, since, resume } = taken;
-        let mut running = lock(&cell.running);
+        let Taken { items, since, mut resume } = taken;
+        let mut guard = lock(&cell.running);
+        let running = &mut *guard;
         let given = items.len();
         let commanded = items.iter().any(|item| matches!(item, Item::Command(_)));
         // An `Ack` goes to the shard whose `Resolve` it answers in the same turn.
         let mut askers: HashMap<IncomingHtlc, u16> = HashMap::new();
-        let connections = &mut running.connections;
-        let inputs: Vec<Input> = items
-            .into_iter()
-            .map(|item| match item {
-                Item::Connected { connection, features } => {
-                    connections.insert(connection.peer, connection);
-                    Input::PeerConnected { peer: connection.peer, features }
-                }
-                Item::Disconnected { connection } => {
-                    connections.remove(&connection.peer);
-                    Input::PeerDisconnected { peer: connection.peer }
-                }
-                Item::Message { peer, message, .. } => Input::Message { peer, message },
-                Item::Command(command) => Input::Command(command),
-                Item::Input(input) => input,
-                Item::Handoff { from, handoff } => {
-                    askers.insert(handoff.incoming, from);
-                    Input::Handoff(handoff)
-                }
-                Item::Sibling(scid) => Input::SiblingChannel(scid),
-            })
-            .collect();
+        let inputs = inputs_of(items, running, &mut askers);
         let Turn { record, send, disconnect, broadcast, events, handoffs } = running.shard.turn(inputs, now);
         let wake_at = running.shard.wake_at();
         cell.wake_at_unix_ms.store(wake_at.map_or(u64::MAX, |at| at.unix_ms), Ordering::SeqCst);
@@ -259,16 +242,41 @@ impl Runtime {
             lock(&cell.monitor).follow(&events, &running.shard);
         }
         for event in &events {
-            self.note(cell, &running, event);
+            self.note(cell, running, event);
         }
-        let effects = Effects { shard: cell.number, send, disconnect, broadcast, events, resume };
         let mut bytes = Vec::new();
         if self.keeps_records && !record.is_empty() {
             record.encode(&mut bytes);
         }
-        self.journal.queue(FinishedTurn { record: bytes, effects, since, commanded });
-        drop(running);
+        let (record, last_event) = self.keep_events(cell, running, bytes, &events, &mut resume);
+        let effects = Effects { shard: cell.number, send, disconnect, broadcast, events, last_event, resume };
+        self.journal.queue(FinishedTurn { record, effects, since, commanded });
+        drop(guard);
         self.hand_over(cell.number, handoffs, &askers);
+    }
+
+    /// Puts the durable events of a turn, and acknowledgements, into its record. Holds peers off while too many events
+    /// are unacknowledged, and adds them to `resume` when that ends.
+    fn keep_events(
+        &self,
+        cell: &ShardCell,
+        running: &mut Running,
+        record: Vec<u8>,
+        events: &[Event],
+        resume: &mut Vec<Connection>,
+    ) -> (Vec<u8>, Option<EventId>) {
+        if !self.keeps_records {
+            return (record, None);
+        }
+        let log = &mut running.events;
+        let (before, was_full) = (log.last(), running.is_full_of_events);
+        let record = log.record(record, if self.keeps_events { events } else { &[] });
+        running.is_full_of_events = log.is_full();
+        if running.is_full_of_events != was_full {
+            resume.extend(lock(&cell.inbox).set_full_of_events(running.is_full_of_events));
+        }
+        let number = log.last();
+        (record, (number > before).then_some(EventId { shard: cell.number, number }))
     }
 
     /// Follows the channels that an event opens, places or ends.
@@ -349,6 +357,37 @@ impl Runtime {
             }
         }
     }
+}
+
+/// The shard's inputs. Follows connections and acknowledgements, and notes which shard sent which handoff.
+fn inputs_of(
+    items: impl IntoIterator<Item = Item>,
+    running: &mut Running,
+    askers: &mut HashMap<IncomingHtlc, u16>,
+) -> Vec<Input> {
+    let input = |item| match item {
+        Item::Connected { connection, features } => {
+            running.connections.insert(connection.peer, connection);
+            Some(Input::PeerConnected { peer: connection.peer, features })
+        }
+        Item::Disconnected { connection } => {
+            running.connections.remove(&connection.peer);
+            Some(Input::PeerDisconnected { peer: connection.peer })
+        }
+        Item::Message { peer, message, .. } => Some(Input::Message { peer, message }),
+        Item::Command(command) => Some(Input::Command(command)),
+        Item::Input(input) => Some(input),
+        Item::Handoff { from, handoff } => {
+            askers.insert(handoff.incoming, from);
+            Some(Input::Handoff(handoff))
+        }
+        Item::Sibling(scid) => Some(Input::SiblingChannel(scid)),
+        Item::Acknowledged { number } => {
+            running.events.acknowledge(number);
+            None
+        }
+    };
+    items.into_iter().filter_map(input).collect()
 }
 
 /// The message of a panic.

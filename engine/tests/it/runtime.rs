@@ -100,3 +100,21 @@ fn nothing_is_lost_when_the_middle_dies() {
         }
     }
 }
+
+#[test]
+fn no_event_is_missing_when_the_middle_dies_and_none_comes_again_once_acknowledged() {
+    for drive in [Drive::Inline, Drive::Threads(2)] {
+        let mut line = Line::durable(drive, 2);
+        let mut forwards = 0;
+        for ends in [(0, 2), (2, 0)] {
+            let Settled { settled, failed } = line.pay_through(40, 40, AMOUNT, ends, 8);
+            assert_eq!((settled, failed), (40, 0));
+            forwards += settled;
+        }
+        let counted = |wanted: fn(&Event) -> bool| line.handled().filter(|event| wanted(event)).count();
+        assert_eq!(counted(|event| matches!(event, Event::Forwarded { .. })) as u64, forwards);
+        assert_eq!(counted(|event| matches!(event, Event::ChannelFunded { .. })), 2);
+        assert_eq!(counted(|event| matches!(event, Event::ChannelReady { .. })), 2);
+        assert_eq!(line.repeated_after_acknowledging(), 0, "acknowledged events do not come again");
+    }
+}

@@ -3,7 +3,7 @@
 //! Owns delivery: in the order of a plain loop for engines without threads, as it comes for those with. The chain has
 //! no consensus: a block holds what was broadcast.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bitcoin::block::{Header, Version};
@@ -18,7 +18,7 @@ use fulmen::chain::ChainEvent;
 use fulmen::proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
 use fulmen::proto::keys::NodeSeed;
 use fulmen::proto::payment::{OutgoingPayment, Recipient, RouteHop};
-use fulmen::runtime::{Connection, Effects, ReceiveError, Storage, Unfinished};
+use fulmen::runtime::{Connection, Effects, EventId, ReceiveError, Storage, Unfinished};
 use fulmen::wire::units::{
     BlockHeight, ChainHash, ChannelId, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid,
 };
@@ -26,7 +26,7 @@ use secp256k1::SecretKey;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// What the middle earns by each payment.
+/// The fee of the middle for each payment.
 pub(super) const FEE: Msat = Msat(2_000);
 const CAPACITY: Sat = Sat(100_000_000);
 /// When engines without threads begin.
@@ -43,7 +43,7 @@ pub(super) enum Drive {
     Threads(usize),
 }
 
-/// What became of payments.
+/// Outcomes of payments.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Settled {
     pub(super) settled: u64,
@@ -75,6 +75,10 @@ pub(super) struct Line {
     channels: Vec<ChannelId>,
     scids: Vec<Scid>,
     attempts: u64,
+    /// The durable events of the middle, each once, whichever process it was delivered by.
+    handled: BTreeMap<EventId, Event>,
+    /// Deliveries of events that had been handled before.
+    repeated: usize,
 }
 
 impl Line {
@@ -103,6 +107,8 @@ impl Line {
             channels,
             scids,
             attempts,
+            handled: BTreeMap::new(),
+            repeated: 0,
         };
         line.members = (0..3).map(|member| line.start(member)).collect();
         for left in 0..2 {
@@ -126,7 +132,7 @@ impl Line {
         let (sender, effects) = unbounded();
         let handler = move |effects| sender.send(effects).unwrap_or_default();
         let seed = NodeSeed::new([seed; 32]);
-        let builder = Engine::builder(seed, config, storage).shards(self.shards[member]);
+        let builder = Engine::builder(seed, config, storage).shards(self.shards[member]).keep_events();
         let engine = match self.drive {
             Drive::Inline => builder.inline(handler),
             Drive::Threads(workers) => builder.workers(workers).start(handler),
@@ -355,6 +361,9 @@ impl Line {
     }
 
     fn execute(&mut self, from: usize, effects: Effects) {
+        if from == 1 {
+            self.handle(&effects);
+        }
         let Effects { send, disconnect, broadcast, events, .. } = effects;
         for (connection, bytes) in send {
             let to = (0..3).find(|to| self.id(*to) == connection.peer).unwrap();
@@ -372,6 +381,39 @@ impl Line {
             assert!(!is_trouble, "node {from}: {event:?}");
         }
         self.members[from].events.extend(events);
+    }
+
+    /// Handles each durable event of the middle once, and acknowledges two of three turns.
+    fn handle(&mut self, effects: &Effects) {
+        for (id, event) in effects.numbered_events() {
+            let Some(id) = id else { continue };
+            if let Some(before) = self.handled.insert(id, event.clone()) {
+                assert_eq!(before, *event, "{id:?} is another event");
+                self.repeated += 1;
+            }
+        }
+        if let Some(last) = effects.last_event.filter(|last| !last.number.is_multiple_of(3)) {
+            self.members[1].engine.acknowledge(last);
+        }
+    }
+
+    /// The durable events of the middle so far, each once.
+    pub(super) fn handled(&self) -> impl Iterator<Item = &Event> {
+        self.handled.values()
+    }
+
+    /// Acknowledges everything, restarts the middle, and counts the events it delivers again.
+    pub(super) fn repeated_after_acknowledging(&mut self) -> usize {
+        self.settle();
+        for last in self.handled.keys().copied().collect::<Vec<_>>() {
+            self.members[1].engine.acknowledge(last);
+        }
+        self.settle();
+        self.members[1].engine.shutdown().unwrap();
+        self.crash_middle();
+        let before = self.repeated;
+        self.settle();
+        self.repeated - before
     }
 
     fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {

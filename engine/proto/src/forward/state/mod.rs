@@ -7,6 +7,7 @@ pub(crate) mod channels;
 pub(crate) mod checkpoint;
 pub(crate) mod circuits;
 mod codec;
+mod event_codec;
 pub(crate) mod item;
 pub(crate) mod receiver;
 pub(crate) mod replay;

@@ -76,6 +76,12 @@ pub enum LocalFailure {
     /// The blocks up to the chain's tip have not been input yet.
     #[error("the chain is not in step yet")]
     ChainNotInStep,
+    /// A failure from before a restart, of which the text is kept.
+    #[error("{text}")]
+    Recorded {
+        /// The text.
+        text: String,
+    },
     /// The HTLC expires too soon to be offered.
     #[error("expiry at {cltv_expiry} is too near to {height}")]
     ExpiryTooSoon {
