@@ -47,7 +47,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/embed.rs` shows one with threads and sockets. [`driver::ShardDriver`] is a single shard without any
+//! [`embedding`] is a program with threads and sockets. [`driver::ShardDriver`] is a single shard without any
 //! runtime, for simulators and those who bring their own.
 //!
 //! [`graph`] finds the routes, [`proto::payment`] makes their onions, [`chain`] is the block chain, with a bitcoind
@@ -64,6 +64,14 @@ mod monitor;
 pub mod pay;
 pub mod runtime;
 pub mod store;
+
+/// An embedder in under a hundred lines: two nodes, each an engine with a TCP socket, open a channel
+/// (`cargo run -p fulmen --example embed`).
+///
+/// ```ignore
+#[doc = include_str!("../examples/embed.rs")]
+/// ```
+pub mod embedding {}
 
 pub use fulmen_graph as graph;
 pub use fulmen_proto as proto;

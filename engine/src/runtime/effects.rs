@@ -69,7 +69,8 @@ impl Effects {
 ///
 /// Bytes for a peer that does not read pile up with the handler, not with the engine. Each message read from a peer is
 /// answered by a bounded number of bytes, pongs are bounded by turn and second, and updates of a channel wait for the
-/// peer's answer to `commitment_signed`. So an embedder bounds them by not reading from a peer to whom much is unwritten.
+/// peer's answer to `commitment_signed`. So an embedder bounds them by not reading from a peer to whom much is
+/// unwritten.
 pub trait Handler: Send + Sync + 'static {
     /// Carries out the effects of one turn.
     fn effects(&self, effects: Effects);
