@@ -30,7 +30,7 @@ const SEQUENCE_MARK: u32 = 0x80 << 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CommitmentError {
-    /// Balances and HTLCs do not add up to what the channel holds.
+    /// Balances and HTLCs do not add up to the channel's capacity.
     #[error("the commitment holds {held}, the channel {funding}")]
     Unbalanced {
         /// The sum of balances and HTLCs.
@@ -44,7 +44,7 @@ pub enum CommitmentError {
         "the outputs of the commitment hold {outputs}, the channel {funding}: the opener cannot pay for anchors"
     )]
     AnchorsUnaffordable {
-        /// What the outputs would hold.
+        /// The sum of the outputs.
         outputs: Sat,
         /// The channel's capacity.
         funding: Sat,
@@ -58,7 +58,7 @@ pub struct HtlcOutput {
     pub htlc: CommitmentHtlc,
     /// The index of its output.
     pub vout: u32,
-    /// What the output holds: the HTLC's amount in whole satoshi.
+    /// The output's amount: the HTLC's in whole satoshi.
     pub amount: Sat,
     /// The output's witness script.
     pub witness_script: ScriptBuf,
@@ -79,7 +79,7 @@ pub struct CommitmentTx {
     pub tx: Transaction,
     /// Its id.
     pub txid: Txid,
-    /// What it pays: everything that has no output.
+    /// Its fee: everything that has no output.
     pub fee: Sat,
     /// The digest that both sides sign with their funding keys.
     pub digest: [u8; 32],
@@ -99,7 +99,7 @@ pub struct CommitmentTx {
     pub delayed_script: ScriptBuf,
 }
 
-/// What an output is for.
+/// The purpose of an output.
 #[derive(Clone, Copy)]
 enum Purpose<'a> {
     ToLocal,
@@ -134,7 +134,7 @@ impl Draft<'_> {
 }
 
 impl CommitmentParams {
-    /// The witness of the funding output: what makes a commitment or closing transaction valid.
+    /// The witness of the funding output, which makes a commitment or closing transaction valid.
     ///
     /// # Errors
     /// If either signature is not a well-formed compact ECDSA signature.
@@ -211,6 +211,12 @@ impl CommitmentTx {
                 })
                 .collect(),
         };
+        let paid: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
+        assert_eq!(
+            Some(params.funding_amount),
+            fee.checked_add(Sat(paid)),
+            "outputs and fee add up to the funding"
+        );
         let funding = OnlyInput {
             outpoint: params.funding_outpoint,
             sequence: tx.input[0].sequence,

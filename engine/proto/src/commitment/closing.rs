@@ -15,13 +15,13 @@ use super::build::{MalformedSignature, funding_witness};
 use super::script::funding_script;
 use super::sighash::{Covers, OnlyInput, digest, outputs_hash};
 
-/// What a closing transaction follows from. *Local* and *remote* are the two sides in either order; the transaction is
+/// The parameters of a closing transaction. *Local* and *remote* are the two sides in either order; the transaction is
 /// the same when all of them are exchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClosingParams {
     /// The output to close.
     pub funding_outpoint: OutPoint,
-    /// What it holds.
+    /// Its amount.
     pub funding_amount: Sat,
     /// Our `funding_pubkey`.
     pub local_funding_pubkey: PublicKey,
@@ -58,7 +58,7 @@ pub enum ClosingVariant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ClosingError {
-    /// The balances do not add up to what the channel holds.
+    /// The balances do not add up to the channel's capacity.
     #[error("the balances sum to {held}, the channel holds {funding}")]
     Unbalanced {
         /// The sum of the balances.
@@ -87,11 +87,11 @@ pub enum ClosingError {
 pub struct ClosingTx {
     /// The transaction, without witness.
     pub tx: Transaction,
-    /// What it really pays: `fee_satoshis`, outputs left out, and what rounding took.
+    /// The fee it pays: `fee_satoshis`, outputs left out, and rounding.
     pub fee: Sat,
-    /// What our output holds, if there is one.
+    /// The amount of our output, if there is one.
     pub to_local: Option<Sat>,
-    /// What the peer's output holds, if there is one.
+    /// The amount of the peer's output, if there is one.
     pub to_remote: Option<Sat>,
     /// The digest that both sides sign with their funding keys.
     pub digest: [u8; 32],
@@ -104,8 +104,8 @@ impl ClosingTx {
     /// Builds the closing transaction.
     ///
     /// # Errors
-    /// If the balances do not add up to the funding amount, the opener cannot pay the fee, or no output is above the dust
-    /// limit.
+    /// If the balances do not add up to the funding amount, the opener cannot pay the fee, or no output is above the
+    /// dust limit.
     pub fn build(params: &ClosingParams, variant: ClosingVariant) -> Result<ClosingTx, ClosingError> {
         let (to_local, to_remote) = outputs(params, variant)?;
         let kept = [(to_local, &params.local_script), (to_remote, &params.remote_script)];
@@ -128,6 +128,10 @@ impl ClosingTx {
         };
         let digest = digest(&input, outputs_hash(&output), 0, Covers::All);
         let paid: Sat = [to_local, to_remote].into_iter().flatten().sum();
+        assert!(
+            paid.0 + params.fee.0 <= params.funding_amount.0,
+            "the opener pays the fee, and nothing is created"
+        );
         Ok(ClosingTx {
             tx: Transaction {
                 version: Version::TWO,
@@ -165,7 +169,7 @@ impl ClosingTx {
     }
 }
 
-/// What each side's output holds, if it is made.
+/// The amount of each side's output, if there is one.
 fn outputs(
     params: &ClosingParams,
     variant: ClosingVariant,

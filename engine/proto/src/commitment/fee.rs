@@ -8,7 +8,7 @@ use fulmen_wire::units::{FeeratePerKw, Msat, Sat};
 
 use super::{ChannelType, CommitmentHtlc, HtlcDirection};
 
-/// What each anchor output holds.
+/// The amount of each anchor output, 330 sat.
 pub const ANCHOR_OUTPUT: Sat = Sat(330);
 
 /// The expected weight of a commitment with `untrimmed` HTLC outputs.

@@ -44,7 +44,7 @@ pub struct HtlcTx {
     pub tx: Transaction,
     /// Its id (which holds only as long as no input or output is added, as anchors allow).
     pub txid: Txid,
-    /// What its output holds.
+    /// The amount of its output.
     pub amount: Sat,
     /// The digest that the owner signs with its HTLC key when it broadcasts the transaction as it is.
     pub local_digest: [u8; 32],

@@ -1,13 +1,13 @@
 //! Commitment, HTLC, closing and penalty transactions (BOLT 3; spends of BOLT 5).
 //!
-//! Owns: what a commitment looks like given its balances, HTLCs, fee rate and keys; the second-stage HTLC transactions;
-//! the closing transaction; every way an output of these can be spent; their signature digests and witnesses. Derives no
-//! balances and keeps no state: a [`CommitmentSpec`] says what a commitment holds.
+//! Owns: the commitment transaction of given balances, HTLCs, fee rate and keys; the second-stage HTLC transactions;
+//! the closing transaction; every way an output of these can be spent; their signature digests and witnesses. Derives
+//! no balances and keeps no state: a [`CommitmentSpec`] lists a commitment's contents.
 //!
-//! As in BOLT 3, *local* is the commitment's owner (the side that may broadcast it) and *remote* the other side; an HTLC
-//! is *offered* or *received* as the owner sees it. For the peer's commitment, the peer is *local*.
+//! As in BOLT 3, *local* is the commitment's owner (the side that may broadcast it) and *remote* the other side; an
+//! HTLC is *offered* or *received* as the owner sees it. For the peer's commitment, the peer is *local*.
 //!
-//! Invariant: outputs and fee of every transaction built here add up to what it spends, to the satoshi.
+//! Invariant: outputs and fee of every transaction built here add up to its inputs, to the satoshi.
 
 mod build;
 mod closing;
@@ -66,7 +66,7 @@ pub struct CommitmentHtlc {
     pub cltv_expiry: BlockHeight,
 }
 
-/// What one commitment holds.
+/// The contents of one commitment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitmentSpec {
     /// The owner's balance, before fee and anchors are taken, without the HTLCs.
@@ -88,14 +88,14 @@ impl CommitmentSpec {
     }
 }
 
-/// What stays the same for all commitments of one side of a channel.
+/// The parameters shared by all commitments of one side of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitmentParams {
     /// The kind of commitment.
     pub channel_type: ChannelType,
     /// The output that the commitments spend.
     pub funding_outpoint: OutPoint,
-    /// What it holds.
+    /// Its amount.
     pub funding_amount: Sat,
     /// The owner's `funding_pubkey`.
     pub local_funding_pubkey: PublicKey,
@@ -107,7 +107,7 @@ pub struct CommitmentParams {
     pub dust_limit: Sat,
     /// How long the owner's funds are delayed: the `to_self_delay` that the other side asked for.
     pub to_self_delay: CltvDelta,
-    /// What commitment numbers are obscured with: [`obscure_factor`].
+    /// The mask of commitment numbers: [`obscure_factor`].
     pub obscure_factor: u64,
     /// The witness script of the funding output: [`funding_script`].
     pub funding_script: ScriptBuf,

@@ -52,7 +52,7 @@ pub fn funding_output_script(one: &PublicKey, other: &PublicKey) -> ScriptBuf {
     p2wsh(&funding_script(one, other))
 }
 
-/// What commitment numbers are obscured with: the lower 48 bits of the hash of both payment basepoints, the opener's
+/// The mask of commitment numbers: the lower 48 bits of the hash of both payment basepoints, the opener's
 /// first.
 #[must_use]
 pub fn obscure_factor(opener_payment: &PublicKey, accepter_payment: &PublicKey) -> u64 {
@@ -101,7 +101,7 @@ pub(super) fn anchor(funding: &PublicKey) -> ScriptBuf {
         .into_script()
 }
 
-/// What every HTLC script of one commitment shares: its keys, hashed and serialized once.
+/// The parts shared by all HTLC scripts of one commitment: its keys, hashed and serialized once.
 pub(super) struct HtlcScripts {
     channel_type: ChannelType,
     revocation_hash: [u8; 20],
@@ -128,7 +128,7 @@ impl HtlcScripts {
         }
     }
 
-    /// Up to where the two scripts part: revocation, or the other side's key and the size of what it brings.
+    /// The common beginning of both scripts: revocation, or the other side's key and the size of its witness element.
     fn start(&self) -> Builder {
         builder()
             .push_opcode(op::OP_DUP)

@@ -25,7 +25,7 @@ pub(super) enum Covers {
 }
 
 impl Covers {
-    /// What the peer's signature of an HTLC transaction covers.
+    /// The coverage of the peer's signature of an HTLC transaction.
     pub(super) const fn of_peer_on_htlc(channel_type: ChannelType) -> Covers {
         match channel_type {
             ChannelType::StaticRemotekey => Covers::All,
@@ -89,7 +89,7 @@ pub(super) fn digest(
     sha256::Hash::from_engine(engine).hash_again().to_byte_array()
 }
 
-/// A signature as a witness carries it: DER, then the byte that says what it covers. `None` when the bytes are out of
+/// A signature as a witness carries it: DER, then the sighash byte. `None` when the bytes are out of
 /// range for a signature; a verified signature never is.
 pub(super) fn encode(signature: &Signature, covers: Covers) -> Option<ecdsa::Signature> {
     let signature = secp256k1::ecdsa::Signature::from_compact(&signature.0).ok()?;
@@ -97,7 +97,7 @@ pub(super) fn encode(signature: &Signature, covers: Covers) -> Option<ecdsa::Sig
 }
 
 /// The witness that spends a two-of-two output: the empty element that `OP_CHECKMULTISIG` consumes, the signatures in
-/// the order of the keys in the script, what selects the branch, and the script.
+/// the order of the keys in the script, the branch selector, and the script.
 pub(super) fn two_of_two(
     signatures: [ecdsa::Signature; 2],
     selector: Option<&[u8]>,

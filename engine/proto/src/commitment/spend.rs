@@ -1,8 +1,8 @@
 //! Spends of commitment and second-stage outputs (BOLT 3, BOLT 5).
 //!
 //! Owns: every way an output of a commitment or HTLC transaction can be spent other than by an HTLC transaction: by its
-//! owner after the delay, by the other side, by whoever punishes a revoked commitment, by anyone. Builds the transaction
-//! that sweeps a set of them, its digests and witnesses. Does not decide what to sweep, nor when.
+//! owner after the delay, by the other side, by whoever punishes a revoked commitment, by anyone. Builds the
+//! transaction that sweeps a set of them, its digests and witnesses. Does not decide which to sweep, nor when.
 //!
 //! Invariant: a spend carries the sequence and lock time its script demands, so that a sweep cannot be final too early.
 
@@ -23,7 +23,7 @@ use super::sighash::{Covers, encode};
 use super::{ChannelType, CommitmentParams, HtlcDirection};
 use crate::keys::sign;
 
-/// A signature's longest DER form, with the byte that says what it covers.
+/// A signature's longest DER form, with the sighash byte.
 const LONGEST_SIGNATURE: usize = 73;
 
 /// Whose anchor, as the commitment's owner sees it.
@@ -40,7 +40,7 @@ pub enum Anchor {
 pub struct OutputSpend {
     /// The output.
     pub outpoint: OutPoint,
-    /// What it holds.
+    /// Its amount.
     pub amount: Sat,
     /// The sequence the input needs; it delays the spend where the script does.
     pub sequence: Sequence,
@@ -58,7 +58,7 @@ enum Lock {
     Script { witness_script: ScriptBuf, branch: Branch },
 }
 
-/// What a witness holds besides the script.
+/// The elements of a witness besides the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Branch {
     /// A signature alone.
@@ -85,7 +85,7 @@ impl OutputSpend {
         !matches!(self.lock, Lock::Script { branch: Branch::Nothing, .. })
     }
 
-    /// The output script of what is spent.
+    /// The script of the output that is spent.
     #[must_use]
     pub fn script_pubkey(&self) -> ScriptBuf {
         match &self.lock {
@@ -103,7 +103,7 @@ impl OutputSpend {
         self.digest_cached(&mut SighashCache::new(tx), index)
     }
 
-    /// The same, sharing what all inputs of one transaction commit to.
+    /// The same, sharing the hashes common to all inputs of one transaction.
     fn digest_cached(&self, cache: &mut SighashCache<&Transaction>, index: usize) -> [u8; 32] {
         let amount = Amount::from_sat(self.amount.0);
         let all = bitcoin::EcdsaSighashType::All;
@@ -170,7 +170,7 @@ impl CommitmentTx {
         OutputSpend { outpoint, amount, sequence, lock_time: BlockHeight(0), lock }
     }
 
-    /// What output `vout` holds.
+    /// The amount of output `vout`.
     fn amount_at(&self, vout: u32) -> Sat {
         Sat(self.tx.output[vout as usize].value.to_sat())
     }
@@ -306,10 +306,10 @@ pub enum SweepError {
     /// There is nothing to sweep.
     #[error("a sweep needs at least one output to spend")]
     Empty,
-    /// The fee would eat what is swept.
+    /// The fee would take the whole amount.
     #[error("outputs worth {value} cannot pay a fee of {fee} and leave {dust_limit}")]
     Uneconomical {
-        /// What the outputs hold.
+        /// The sum of the outputs to spend.
         value: Sat,
         /// The fee.
         fee: Sat,
@@ -323,7 +323,7 @@ pub enum SweepError {
 pub struct Sweep {
     /// The transaction, without witnesses.
     pub tx: Transaction,
-    /// What it pays.
+    /// Its fee.
     pub fee: Sat,
     spends: Vec<OutputSpend>,
 }
@@ -366,7 +366,7 @@ pub fn sweep(
 }
 
 impl Sweep {
-    /// What it spends, in the order of its inputs.
+    /// The outputs it spends, in the order of its inputs.
     #[must_use]
     pub fn spends(&self) -> &[OutputSpend] {
         &self.spends
@@ -379,7 +379,8 @@ impl Sweep {
         self.spends.iter().enumerate().map(|(index, spend)| spend.digest_cached(&mut cache, index)).collect()
     }
 
-    /// Signs each input that needs it with the key `key_of` gives for it, and returns the transaction ready to broadcast.
+    /// Signs each input that needs it with the key `key_of` gives for it, and returns the transaction ready to
+    /// broadcast.
     #[must_use]
     pub fn signed(&self, key_of: impl Fn(&OutputSpend) -> SecretKey) -> Transaction {
         let mut tx = self.tx.clone();

@@ -163,7 +163,7 @@ impl ChannelSecrets {
         }
     }
 
-    /// What we announce to the peer.
+    /// The basepoints that we announce to the peer.
     #[must_use]
     pub const fn basepoints(&self) -> &Basepoints {
         &self.basepoints

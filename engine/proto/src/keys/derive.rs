@@ -11,7 +11,7 @@ use secp256k1::{PublicKey, Scalar, SecretKey};
 
 use super::{Basepoints, PerCommitmentSecret};
 
-/// Why none of the sums and products below can fail, whatever a peer chooses.
+/// The reason why none of the sums and products below can fail for any point a peer chooses.
 const NO_COLLISION: &str = "meeting the group's neutral element needs a preimage of SHA-256";
 
 /// `SHA256(first || second)` as a scalar.
@@ -23,7 +23,7 @@ fn hash_of(first: &PublicKey, second: &PublicKey) -> Scalar {
         .expect("a SHA-256 output outside the group's order has never been found")
 }
 
-/// The keys of a batch. No job fails, whatever points a peer chose.
+/// The keys of a batch. No job fails for any point a peer chose.
 fn all<const N: usize>(keys: Vec<Result<PublicKey, KeyError>>) -> [PublicKey; N] {
     let keys: Vec<PublicKey> = keys.into_iter().map(|key| key.expect(NO_COLLISION)).collect();
     keys.try_into().expect("a batch gives one key for each job")
@@ -72,7 +72,7 @@ pub fn revocation_private_key(
     base.add_tweak(&Scalar::from(secret)).expect(NO_COLLISION)
 }
 
-/// What the keys of one commitment follow from.
+/// The inputs of the keys of one commitment.
 #[derive(Clone, Copy, Debug)]
 pub struct CommitmentKeyJob<'a> {
     /// The basepoints of the commitment's owner.

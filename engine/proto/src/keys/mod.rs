@@ -1,10 +1,18 @@
 //! The keys of a channel (BOLT 3, "Keys").
 //!
 //! Owns: the secrets of one channel and how they follow from a node's seed, per-commitment secrets and their compact
-//! storage, and the derivation of every public and private key that a commitment uses. Signs; does not decide what to
+//! storage, and the derivation of every public and private key that a commitment uses. Signs; does not decide when to
 //! sign. Does no I/O and draws no randomness: seeds are arguments.
 //!
 //! Invariant: no type here prints a secret; secrets meet libsecp256k1 only.
+//!
+//! ```
+//! use fulmen_proto::keys::{ChannelSecrets, CommitmentNumber, NodeSeed};
+//!
+//! let secrets = ChannelSecrets::derive(&NodeSeed::new([1; 32]), 7);
+//! let secret = secrets.per_commitment_secret(CommitmentNumber::FIRST);
+//! assert_eq!(secret.point(), secrets.per_commitment_point(CommitmentNumber::FIRST));
+//! ```
 
 mod channel;
 mod derive;
@@ -27,7 +35,7 @@ pub use secrets::{CommitmentNumber, PerCommitmentSecret, SecretStore, SecretStor
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{field} {value} is not a point of secp256k1")]
 pub struct InvalidPoint {
-    /// What the bytes were meant to be, in BOLT words.
+    /// The name of the field in the BOLTs.
     pub field: &'static str,
     /// The bytes.
     pub value: Point,

@@ -1,8 +1,8 @@
 //! Per-commitment secrets and their compact storage (BOLT 3, "Per-commitment Secret Requirements" and "Efficient
 //! Per-commitment Secret Storage").
 //!
-//! Owns: generation of secrets from a seed, and the store of the secrets a peer has revealed. Does not turn secrets into
-//! keys of a commitment; `derive` does.
+//! Owns: generation of secrets from a seed, and the store of the secrets a peer has revealed. Does not turn secrets
+//! into keys of a commitment; `derive` does.
 //!
 //! Invariant: a store holds the secrets of the commitments `0..next` and of no other, and each of them can be derived.
 
@@ -130,8 +130,8 @@ pub enum SecretStoreError {
 
 /// The secrets a peer has revealed, in at most 49 entries.
 ///
-/// Because secrets arrive in order, the entry at position `b` belongs to the lowest known index with `b` trailing zeros;
-/// positions need no indexes of their own.
+/// Because secrets arrive in order, the entry at position `b` belongs to the lowest known index with `b` trailing
+/// zeros; positions need no indexes of their own.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct SecretStore {
     /// The commitment whose secret is due.
@@ -147,7 +147,7 @@ impl SecretStore {
         SecretStore { next: CommitmentNumber::FIRST, known: Vec::new() }
     }
 
-    /// Rebuilds a store from what [`SecretStore::next`] and [`SecretStore::entries`] said of it.
+    /// Rebuilds a store from its [`SecretStore::next`] and [`SecretStore::entries`].
     pub fn from_entries(
         next: CommitmentNumber,
         entries: Vec<[u8; 32]>,

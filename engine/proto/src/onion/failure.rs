@@ -1,8 +1,8 @@
-//! Failure messages: what an erring node tells the origin (BOLT 4, "Failure Messages").
+//! Failure messages of an erring node to the origin (BOLT 4, "Failure Messages").
 //!
 //! Owns: the codes, their data, and the encoding of both. Does not encrypt; see `failure_packet`.
 //!
-//! The optional `channel_update` is left empty in what we write and skipped in what we read: applying one from an onion
+//! The optional `channel_update` is written empty and skipped when read: applying one from an onion
 //! would tell the network who is paying. Bytes behind a message's data are ignored.
 //!
 //! Invariant: every byte string decodes; a message we cannot make sense of keeps its code and bytes.
@@ -335,7 +335,7 @@ impl Failure {
         bytes
     }
 
-    /// Reads a `failuremsg`; what does not parse becomes [`Failure::Other`].
+    /// Reads a `failuremsg`; bytes that do not parse become [`Failure::Other`].
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Failure {
         let mut reader = Reader::new(bytes);

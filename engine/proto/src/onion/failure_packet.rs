@@ -10,18 +10,18 @@ use hmac::Mac;
 use super::failure::Failure;
 use super::keys::{KeyKind, SharedSecret};
 
-/// What `failure_len` and `pad_len` add up to at least.
+/// The least sum of `failure_len` and `pad_len`.
 const PADDED_LENGTH_MIN: usize = 256;
 /// The HMAC and the two lengths of a packet.
 const OVERHEAD: usize = 32 + 2 + 2;
-/// Rounds of decryption at the origin, whatever the route's length: the longest route a node would build.
+/// Rounds of decryption at the origin for a route of any length: the longest route a node would build.
 const ROUNDS: usize = 27;
 
-/// The secrets of a packet's hops, first hop first: what the origin keeps until the payment is resolved.
+/// The secrets of a packet's hops, first hop first. The origin keeps them until the payment is resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedSecrets(Vec<SharedSecret>);
 
-/// What the origin reads from a failed HTLC's `reason`.
+/// The result of reading a failed HTLC's `reason` at the origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReturnedFailure {
     /// One of the hops wrote it and nobody changed it since.
@@ -88,7 +88,7 @@ pub fn create_failure(shared_secret: &SharedSecret, failure: &Failure) -> Vec<u8
     seal(shared_secret, &message, PADDED_LENGTH_MIN)
 }
 
-/// Adds or removes, for it is its own inverse, this hop's obfuscation of a `reason`: what a node does to the reason of
+/// Adds or removes, for it is its own inverse, this hop's obfuscation of a `reason`. A node does so to the reason of
 /// an HTLC it offered before it fails the HTLC it received.
 pub fn wrap_failure(shared_secret: &SharedSecret, reason: &mut [u8]) {
     shared_secret.derive(KeyKind::Ammag).stream().apply(reason);
@@ -120,7 +120,7 @@ fn is_authentic(shared_secret: &SharedSecret, packet: &[u8]) -> bool {
     })
 }
 
-/// The message in an authentic packet; what pads it is of no interest.
+/// The message in an authentic packet, without its padding.
 fn message(packet: &[u8]) -> Option<&[u8]> {
     let (length, rest) = packet.get(32..)?.split_first_chunk()?;
     rest.get(..usize::from(u16::from_be_bytes(*length)))

@@ -13,7 +13,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use secp256k1::{PublicKey, Scalar, SecretKey, ecdh};
 use sha2::{Digest, Sha256};
 
-/// What origin and hop share: the root of all keys of this hop's onion layer and of its failure packets.
+/// The secret of origin and hop, from which all keys of the hop's onion layer and of its failure packets derive.
 ///
 /// A forwarding node keeps it with the HTLC, in memory and in its record, until the HTLC is resolved.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl SharedSecret {
         self.0
     }
 
-    /// What the replay memory keeps of an onion: equal for two onions only if they carry the same ephemeral key to
-    /// this node, and useless for deriving the secret.
+    /// The tag that the replay memory keeps of an onion: equal for two onions only if they carry the same ephemeral key
+    /// to this node, and useless for deriving the secret.
     #[must_use]
     pub fn replay_tag(&self) -> ReplayTag {
         let hash = Sha256::new().chain_update(b"onion replay").chain_update(self.0).finalize();

@@ -8,6 +8,22 @@
 //! [`Payload::into_forward`] or [`Payload::into_final`]; and if the HTLC fails, [`create_failure`] where it fails here
 //! or [`wrap_failure`] where it failed further on, with the same [`SharedSecret`].
 //!
+//! ```
+//! use fulmen_proto::keys::secp;
+//! use fulmen_proto::onion::{OnionHop, Peeled, build, peel};
+//! use fulmen_wire::units::NodeId;
+//! use secp256k1::SecretKey;
+//!
+//! let (payment_hash, session_key) = ([3; 32], SecretKey::from_slice(&[1; 32])?);
+//! let node_key = SecretKey::from_slice(&[2; 32])?;
+//! let node_id = NodeId(node_key.public_key(secp()).serialize());
+//! let hops = [OnionHop { node_id, payload: vec![0, 1, 2] }];
+//! let (packet, _secrets) = build(&session_key, &hops, &payment_hash)?;
+//! let Peeled::Final { payload, .. } = peel(&node_key, &packet, &payment_hash)? else { unreachable!() };
+//! assert_eq!(payload, hops[0].payload);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Invariant: bytes from a peer or an origin never panic and never allocate beyond their own length.
 
 mod failure;

@@ -38,7 +38,7 @@ pub enum OnionBuildError {
     /// The payloads, with their lengths and HMACs, take more than [`HOP_PAYLOADS_LENGTH`].
     #[error("payloads of {size} bytes do not fit into an onion's 1300")]
     TooLarge {
-        /// What [`payload_size`] gives for the hops.
+        /// [`payload_size`] of the hops.
         size: usize,
     },
     /// Payloads of less than [`PAYLOAD_LENGTH_MIN`] bytes are reserved.
@@ -62,13 +62,13 @@ pub enum OnionBuildError {
     UnusableSessionKey,
 }
 
-/// What a hop with a payload of this many bytes takes of [`HOP_PAYLOADS_LENGTH`].
+/// The bytes of [`HOP_PAYLOADS_LENGTH`] that a hop with a payload of `payload_length` bytes takes.
 #[must_use]
 pub const fn hop_size(payload_length: usize) -> usize {
     length_prefix(payload_length).saturating_add(payload_length).saturating_add(HMAC_LENGTH)
 }
 
-/// What these hops take of [`HOP_PAYLOADS_LENGTH`]; a packet can be built when it is not more.
+/// The bytes that these hops take; a packet can be built if they are at most [`HOP_PAYLOADS_LENGTH`].
 #[must_use]
 pub fn payload_size(hops: &[OnionHop]) -> usize {
     hops.iter().fold(0, |size, hop| size.saturating_add(hop_size(hop.payload.len())))
@@ -76,7 +76,7 @@ pub fn payload_size(hops: &[OnionHop]) -> usize {
 
 /// Builds the packet to give to the first of `hops`, and the secrets needed to read a failure that comes back.
 ///
-/// `associated_data` is what each hop must present to peel: the payment hash. `session_key` must be fresh and random.
+/// `associated_data` is the payment hash, which each hop must present to peel. `session_key` must be fresh and random.
 ///
 /// # Errors
 /// When the hops do not fit or are not valid; see [`OnionBuildError`].
@@ -140,7 +140,7 @@ fn shared_secrets(session_key: &SecretKey, hops: &[OnionHop]) -> Result<Vec<Shar
     Ok(secrets)
 }
 
-/// What the last hop will find at the packet's end: the zeros each hop before appended, as later hops obfuscated them.
+/// The end of the packet at the last hop: the zeros that each earlier hop appended, as later hops obfuscated them.
 fn filler(hops: &[OnionHop], secrets: &[SharedSecret]) -> Vec<u8> {
     let mut filler = Vec::with_capacity(HOP_PAYLOADS_LENGTH);
     let mut skipped = [0; HOP_PAYLOADS_LENGTH];

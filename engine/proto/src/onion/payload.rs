@@ -1,6 +1,6 @@
 //! The TLV payload of one hop (BOLT 4, "`payload` format", "Payload for the Last Node").
 //!
-//! Owns: reading and writing the records, which of them a forwarding and a final node need, and what is said to the
+//! Owns: reading and writing the records, which of them a forwarding and a final node need, and the failure for the
 //! origin when they are not there. Does not compare a payload with its HTLC: that is policy.
 //!
 //! Route blinding is not supported: its records are read, and refused when the payload's role is decided.
@@ -29,19 +29,19 @@ const CUSTOM_RECORDS_MIN: u64 = 65_536;
 /// A hop's payload with all its records, before its role is decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Payload {
-    /// What the outgoing HTLC carries, or the final one.
+    /// The amount of the outgoing HTLC, or of the final one.
     pub amt_to_forward: Option<Msat>,
     /// When the outgoing HTLC expires, or the final one.
     pub outgoing_cltv_value: Option<BlockHeight>,
     /// The channel to forward over.
     pub short_channel_id: Option<Scid>,
-    /// What ties a final HTLC to an invoice.
+    /// The data that ties a final HTLC to an invoice.
     pub payment_data: Option<PaymentData>,
-    /// Route blinding: what the recipient tells this hop.
+    /// Route blinding: the recipient's data for this hop.
     pub encrypted_recipient_data: Option<Vec<u8>>,
     /// Route blinding: the key to it, at the path's first node.
     pub current_path_key: Option<Point>,
-    /// What an invoice asked to be sent along.
+    /// The metadata that an invoice asked to be sent along.
     pub payment_metadata: Option<Vec<u8>>,
     /// Route blinding: the total of a payment's parts.
     pub total_amount_msat: Option<Msat>,
@@ -56,7 +56,7 @@ pub struct Payload {
 pub struct PaymentData {
     /// The invoice's secret.
     pub payment_secret: PaymentSecret,
-    /// What all parts of the payment add up to.
+    /// The sum of all parts of the payment.
     pub total_msat: Msat,
 }
 
@@ -69,27 +69,27 @@ pub struct OtherRecord {
     pub value: Vec<u8>,
 }
 
-/// What a forwarding node is told.
+/// The payload of a forwarding node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardPayload {
     /// The channel to forward over.
     pub short_channel_id: Scid,
-    /// What the outgoing HTLC carries.
+    /// The amount of the outgoing HTLC.
     pub amt_to_forward: Msat,
     /// When the outgoing HTLC expires.
     pub outgoing_cltv_value: BlockHeight,
 }
 
-/// What the final node is told.
+/// The payload of the final node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinalPayload {
-    /// What the HTLC must carry at least.
+    /// The least amount of the HTLC.
     pub amt_to_forward: Msat,
     /// When the HTLC may expire at the earliest.
     pub outgoing_cltv_value: BlockHeight,
-    /// What ties the HTLC to an invoice.
+    /// The data that ties the HTLC to an invoice.
     pub payment_data: Option<PaymentData>,
-    /// What the invoice asked to be sent along.
+    /// The metadata that the invoice asked to be sent along.
     pub payment_metadata: Option<Vec<u8>>,
     /// The preimage itself, in a payment without an invoice.
     pub keysend_preimage: Option<PaymentPreimage>,
@@ -104,7 +104,7 @@ pub enum PayloadError {
     /// The bytes are no TLV stream.
     #[error("not a TLV stream: {error}")]
     Stream {
-        /// What is wrong with them.
+        /// The fault.
         error: DecodeError,
     },
     /// The value of a known record is not valid.
@@ -114,7 +114,7 @@ pub enum PayloadError {
         tlv_type: u64,
         /// Where the record starts in the payload.
         offset: usize,
-        /// What is wrong with the value.
+        /// The fault.
         error: DecodeError,
     },
     /// A record we would have to understand and do not.
@@ -302,7 +302,7 @@ impl Payload {
 }
 
 impl FinalPayload {
-    /// What all parts of the payment add up to: this part alone where nothing else is said.
+    /// The sum of all parts of the payment: this part's amount if the payload does not say.
     #[must_use]
     pub const fn total_msat(&self) -> Msat {
         match self.payment_data {

@@ -20,7 +20,7 @@ use super::keys::{KeyKind, SharedSecret};
 use super::packet::PAYLOAD_LENGTH_MIN;
 use crate::keys::to_point;
 
-/// What an onion held for this node.
+/// The contents of an onion for this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peeled {
     /// The node is to forward.
@@ -42,7 +42,7 @@ pub enum Peeled {
 }
 
 impl Peeled {
-    /// The secret shared with the origin, whatever the node's role.
+    /// The secret shared with the origin, in either role.
     #[must_use]
     pub const fn shared_secret(&self) -> &SharedSecret {
         match self {
@@ -98,7 +98,7 @@ pub enum PeelReaction {
     },
     /// With `update_fail_htlc`: a failure packet under the secret.
     Fail {
-        /// What to tell the origin.
+        /// The failure for the origin.
         failure: Failure,
         /// The secret to encrypt it with.
         shared_secret: SharedSecret,
@@ -129,7 +129,7 @@ impl PeelError {
 pub struct PeelJob<'a> {
     /// The onion as received.
     pub packet: &'a OnionPacket,
-    /// What the onion commits to: the HTLC's payment hash.
+    /// The data that the onion commits to: the HTLC's payment hash.
     pub associated_data: &'a [u8],
 }
 
@@ -156,7 +156,7 @@ pub fn peel_batch(secret_key: &SecretKey, jobs: &[PeelJob<'_>]) -> Vec<Result<Pe
 /// Peels one onion with the node's key.
 ///
 /// # Errors
-/// When the packet is not authentic or not well formed; [`PeelError::reaction`] says what to answer.
+/// If the packet is not authentic or not well formed; [`PeelError::reaction`] gives the answer.
 pub fn peel(
     secret_key: &SecretKey,
     packet: &OnionPacket,
@@ -182,7 +182,7 @@ struct Opened {
     payload: Vec<u8>,
     /// Of a hop that is not the last: the next packet without its key.
     next: Option<OnionPacket>,
-    /// What gives that key.
+    /// The multiplication that gives that key.
     blinding: Option<MultiplyJob>,
 }
 

@@ -41,7 +41,7 @@ fn any_htlcs() -> impl Strategy<Value = Vec<CommitmentHtlc>> {
     })
 }
 
-/// Splits what the HTLCs leave of the channel's capacity.
+/// Splits the capacity that the HTLCs leave.
 fn spec(capacity: Sat, local_share: u64, feerate: u32, htlcs: Vec<CommitmentHtlc>) -> CommitmentSpec {
     let held: Msat = htlcs.iter().map(|htlc| htlc.amount).sum();
     let left = capacity.to_msat().checked_sub(held).unwrap();
@@ -181,7 +181,7 @@ fn check_second_stage(
     Ok(())
 }
 
-/// `to_local`, `to_remote` and the anchors are there exactly when they should be, and hold what they should.
+/// `to_local`, `to_remote` and the anchors exist exactly when they should, with the right amounts.
 fn check_balances(
     channel: &Channel,
     spec: &CommitmentSpec,
@@ -296,7 +296,7 @@ fn an_unbalanced_spec_is_refused() {
     }
 }
 
-/// The opener's last satoshi go to fees; but what it does not have cannot become an anchor.
+/// The opener's last satoshi go to fees; but an anchor needs a balance that pays for it.
 #[test]
 fn anchors_need_an_opener_who_can_pay_them() {
     let channel = Channel::new(ChannelType::Anchors);
@@ -356,7 +356,7 @@ fn closing_is_final_at_once() {
     );
 }
 
-/// Only what bears both marks of a commitment, with one input, has a number.
+/// Only a transaction with both marks of a commitment and one input has a number.
 #[test]
 fn other_transactions_have_no_commitment_number() {
     let channel = Channel::new(ChannelType::Anchors);

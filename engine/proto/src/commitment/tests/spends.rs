@@ -1,4 +1,4 @@
-//! Spends of commitment outputs: what they demand of the transaction, that their digests are Bitcoin's, that their
+//! Spends of commitment outputs: their demands on the transaction, that their digests are Bitcoin's, that their
 //! witnesses are laid out as BOLT 3 says. Whether Bitcoin accepts them is for the tests on a chain to say.
 
 use bitcoin::hashes::{Hash, sha256};
@@ -40,7 +40,7 @@ fn destination() -> ScriptBuf {
     ScriptBuf::from_bytes(script)
 }
 
-/// What a spend ought to look like.
+/// The expected form of a spend.
 struct Expected {
     spend: OutputSpend,
     key: Option<SecretKey>,

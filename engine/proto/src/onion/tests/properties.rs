@@ -228,7 +228,7 @@ proptest! {
         if let Err(error) = Payload::decode(&bytes) {
             prop_assert_eq!(error.failure().code(), FailureCode::InvalidOnionPayload);
         }
-        // Failure::decode is total: what it gives encodes again.
+        // Failure::decode is total: its result encodes again.
         let failure = Failure::decode(&[&code.to_be_bytes(), bytes.as_slice()].concat());
         prop_assert_eq!(failure.code().to_u16(), code);
         prop_assert!(failure.encode().len() >= 2);

@@ -92,7 +92,7 @@ impl Hex {
         SharedSecret::from_bytes(self.array())
     }
 
-    /// What stands behind a payload's length.
+    /// The bytes behind a payload's length.
     fn without_length(&self) -> Vec<u8> {
         self.0[if self.0[0] == 0xfd { 3 } else { 1 }..].to_vec()
     }
