@@ -32,7 +32,8 @@ macro_rules! features {
                 }
             }
 
-            /// The features that whoever sets this one must set as well.
+            /// The features that must be set along with this one. Features that BOLT 9 calls ASSUMED are left out: their
+            /// bits can be ignored.
             #[must_use]
             pub const fn dependencies(self) -> &'static [Feature] {
                 match self {
@@ -59,7 +60,7 @@ features! {
     /// Payment secrets (assumed of everybody).
     PaymentSecret = 14 "payment_secret",
     /// Receives payments in several parts.
-    BasicMpp = 16 "basic_mpp" [PaymentSecret],
+    BasicMpp = 16 "basic_mpp",
     /// Channels of 2^24 satoshi and more.
     SupportLargeChannel = 18 "option_support_large_channel",
     /// Anchor outputs, and HTLC transactions without a fee.

@@ -4,7 +4,7 @@
 //! eight, so whoever drives many channels gathers theirs: the peer's next commitment as soon as its point is known, and
 //! ours as far ahead as lanes are left. Does not: derive in bulk; the keys come from outside.
 //!
-//! Invariant: what is kept here can be derived again at any time, and no outcome depends on whether it was.
+//! Invariant: the keys kept here can be derived again at any time, and no outcome depends on whether they were.
 
 use std::collections::VecDeque;
 

@@ -1,6 +1,6 @@
 //! The byte form of a channel's deltas.
 //!
-//! Owns: how each [`Delta`] and what it holds is written; `FORMAT.md` says it in words. Does not fold anything.
+//! Owns: the encoding of each [`Delta`] and its fields; `FORMAT.md` describes the bytes. Does not fold anything.
 //!
 //! Invariant: tags are never used again for something else, and a field is only ever added under a new tag.
 
@@ -39,6 +39,8 @@ durable_enum!(Delta, "delta" {
     21 => Connected,
     22 => Reestablished,
     23 => Failed { error },
+    24 => FeaturesChanged { features },
+    25 => FundingUnlocked,
 });
 
 durable_enum!(Side, "side" {
@@ -168,8 +170,8 @@ impl Durable for ChannelError {
     }
 }
 
-/// The text of an error as it is stored: whole characters, [`TEXT_MAX_BYTES`] at most. A peer can make an error quote its
-/// script of 65 kB, and one message fail a thousand channels.
+/// The text of an error as it is stored: whole characters, [`TEXT_MAX_BYTES`] at most. A peer can make an error quote
+/// its script of 65 kB, and one message fail a thousand channels.
 fn stored_text(text: &str) -> String {
     let ends = text.char_indices().map(|(at, character)| at + character.len_utf8());
     let end = ends.take_while(|end| *end <= TEXT_MAX_BYTES).last().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What the owner of a channel may ask of it, and why it may be refused.
+//! The commands that the owner of a channel may give it, and the reasons to refuse them.
 //!
 //! Owns: [`OpenRequest`], [`AcceptRequest`], [`Command`] and [`CommandError`]. Does not: check or execute them; see
 //! [`Channel::plan_command`](super::Channel::plan_command).
@@ -11,7 +11,7 @@ use fulmen_wire::units::{
 use thiserror::Error;
 
 use super::config::{ChannelConfig, NegotiatedFeatures};
-use super::error::ChannelError;
+use super::error::{AwaitedAnswer, ChannelError};
 use super::removal::RemovalError;
 use crate::keys::ChannelSecrets;
 
@@ -20,7 +20,7 @@ use crate::keys::ChannelSecrets;
 pub struct OpenRequest {
     /// Our terms.
     pub config: ChannelConfig,
-    /// What both `init` messages agreed on.
+    /// The features that both `init` messages agreed on.
     pub features: NegotiatedFeatures,
     /// Our keys for this channel, never used for another.
     pub secrets: ChannelSecrets,
@@ -28,7 +28,7 @@ pub struct OpenRequest {
     pub temporary_channel_id: ChannelId,
     /// The channel's capacity.
     pub funding: Sat,
-    /// What of it is the peer's from the start.
+    /// The part of the funding that belongs to the peer from the start.
     pub push: Msat,
     /// The commitment transactions' first fee rate.
     pub feerate: FeeratePerKw,
@@ -39,7 +39,7 @@ pub struct OpenRequest {
 pub struct AcceptRequest {
     /// Our terms.
     pub config: ChannelConfig,
-    /// What both `init` messages agreed on.
+    /// The features that both `init` messages agreed on.
     pub features: NegotiatedFeatures,
     /// Our keys for this channel, never used for another.
     pub secrets: ChannelSecrets,
@@ -66,7 +66,7 @@ pub enum Command {
     },
     /// Offers an HTLC. Its id is [`Channel::next_htlc_id`](super::Channel::next_htlc_id) at that time.
     AddHtlc {
-        /// What the peer receives on showing the preimage.
+        /// The amount that the peer receives for the preimage.
         amount: Msat,
         /// The hash that locks it.
         payment_hash: PaymentHash,
@@ -110,16 +110,27 @@ pub enum Command {
         /// Where our money goes; `None` for the script of our terms.
         scriptpubkey: Option<Vec<u8>>,
     },
-    /// Gives up our additions that no commitment holds yet. Not while messages flow: the peer was told of them, and only
-    /// forgets them with the connection.
+    /// Gives up our additions that no commitment holds yet. Not while messages flow: the peer was told of them, and
+    /// only forgets them with the connection.
     DropAdditions,
     /// The connection is lost.
     Disconnected,
     /// There is a new connection, both `init` messages exchanged: sends `channel_reestablish`.
-    Connected,
+    Connected {
+        /// The features that these `init` messages agreed on.
+        features: NegotiatedFeatures,
+    },
+    /// The funding transaction is not in the best chain any more, after a reorganisation. No HTLC is offered until
+    /// [`Command::FundingConfirmed`] reports it again.
+    FundingUnconfirmed,
+    /// The [awaited answer](super::Channel::awaited_answer) has not come for longer than the owner waits.
+    AnswerOverdue {
+        /// The answer; refused unless it is still awaited.
+        answer: AwaitedAnswer,
+    },
     /// Gives the channel up: sends an `error`; our latest commitment may be broadcast.
     Fail {
-        /// What to tell the peer.
+        /// The text of the `error` for the peer.
         reason: String,
     },
 }
@@ -139,7 +150,9 @@ impl Command {
             Command::Shutdown { .. } => "shutdown",
             Command::DropAdditions => "drop additions",
             Command::Disconnected => "disconnected",
-            Command::Connected => "connected",
+            Command::Connected { .. } => "connected",
+            Command::FundingUnconfirmed => "funding unconfirmed",
+            Command::AnswerOverdue { .. } => "answer overdue",
             Command::Fail { .. } => "fail",
         }
     }
@@ -174,16 +187,8 @@ pub enum CommandError {
     /// No output of the transaction is the funding output.
     #[error("no output pays {amount} to the funding script")]
     NoFundingOutput {
-        /// What it must hold.
+        /// The amount it must hold.
         amount: Sat,
-    },
-    /// The funding confirmed in another place before.
-    #[error("the funding is at {found}, it was at {known}")]
-    ScidChanged {
-        /// As first reported.
-        known: Scid,
-        /// As reported now.
-        found: Scid,
     },
 
     // Adding.
@@ -212,12 +217,12 @@ pub enum CommandError {
         /// The peer's most.
         max: Msat,
     },
-    /// The amount exceeds what we can spend: balance less reserve, fee, fee-spike buffer and anchors.
+    /// The amount exceeds our balance less reserve, fee, fee-spike buffer and anchors.
     #[error("HTLC of {amount} exceeds the available {available}")]
     InsufficientBalance {
         /// The amount.
         amount: Msat,
-        /// What [`Channel::available_out`](super::Channel::available_out) says.
+        /// [`Channel::available_out`](super::Channel::available_out).
         available: Msat,
     },
     /// The dust exposure would exceed our limit.
@@ -254,6 +259,9 @@ pub enum CommandError {
         /// The most.
         max: FeeratePerKw,
     },
+    /// The rate is the one in force: an `update_fee` would change nothing.
+    #[error("the fee rate is {0} already")]
+    FeerateUnchanged(FeeratePerKw),
     /// We cannot pay the new fee and keep the reserve.
     #[error("fee rate {feerate} costs {cost} above the reserve of {reserve}, we have {balance}")]
     FeeNotAffordable {
@@ -263,7 +271,7 @@ pub enum CommandError {
         cost: Sat,
         /// Our reserve.
         reserve: Sat,
-        /// What we hold.
+        /// Our balance.
         balance: Msat,
     },
     /// The closing script has none of the allowed forms.

@@ -6,10 +6,11 @@
 //! Invariants: our `revoke_and_ack` is part of the plan that takes the new commitment in, so our earlier commitments
 //! are all revoked at rest; a `commitment_signed` leaves only when the one before is answered and updates wait.
 
+use bitcoin::hashes::Hash;
 use fulmen_secp::{DeriveJob, VerifyJob};
-use fulmen_wire::message::{CommitmentSigned, Message, RevokeAndAck};
+use fulmen_wire::message::{CommitmentSigned, Message, RevokeAndAck, Warning};
 use fulmen_wire::tlv::UnknownTlvs;
-use fulmen_wire::units::Signature;
+use fulmen_wire::units::{Signature, Txid};
 
 use super::delta::Delta;
 use super::effect::{Plan, SignJob};
@@ -20,40 +21,41 @@ use super::updates::{UnsignedUpdates, View};
 use crate::commitment::CommitmentTx;
 use crate::keys::{CommitmentNumber, PerCommitmentSecret, parse_point, to_point};
 
-/// So many fulfilments have a `commitment_signed` of their own, unless it would sign more HTLCs again than it removes.
+/// The number of fulfillments that are signed without delay, unless that signs more HTLCs again than it removes.
 const WORTH_SIGNING: usize = 8;
-/// How many young HTLCs it would sign again for each of its updates, fulfilments aside, if it is to wait for their end.
+/// The number of young HTLCs signed again for each update, fulfillments aside, from which a commitment is deferred.
 const YOUNG_EACH: usize = 16;
-/// The longest that it waits briefly for the sake of one young HTLC, in milliseconds; and for anything.
+/// The longest brief delay for each young HTLC, and in all, in milliseconds.
 const BRIEFLY_EACH_MS: u64 = 2;
 const BRIEFLY_MAX_MS: u64 = 200;
 
-/// How long a `commitment_signed` that is due had better be put off.
+/// How long to defer a `commitment_signed` that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitDelay {
     /// Not at all, or none is due.
     None,
-    /// For a moment, so many milliseconds at most.
+    /// For at most `ms` milliseconds.
     Brief {
-        /// From when it was first put off.
+        /// Milliseconds from when it was first deferred.
         ms: u64,
-        /// Whether a `revoke_and_ack` that is due had better wait for as long.
+        /// Whether to defer a due `revoke_and_ack` along with it.
         answer: bool,
     },
-    /// For long: nobody but the channel's free slots and balances depends on it.
+    /// Until the next tick: only the channel's free slots and balances depend on it.
     Long,
 }
 
 impl Funded {
     /// Plans a `commitment_signed` of the peer, and our `revoke_and_ack`.
     pub(super) fn plan_commitment_signed(&self, message: &CommitmentSigned) -> Result<Plan, ChannelError> {
-        // One without updates breaks a rule of its sender's, but BOLT 2 asks its receiver for nothing but the answer, and
-        // some peers are known to send one after a reconnection.
+        // One without updates breaks a rule of its sender's, but BOLT 2 asks its receiver for nothing but the answer,
+        // and some peers are known to send one after a reconnection.
         let commitment = self.next_local_commitment()?;
         let (expected, found) = (commitment.htlcs.len(), message.htlc_signatures.len());
         if expected != found {
             return Err(ChannelError::HtlcSignatureCount { expected, found });
         }
+        self.check_commitment(Side::Local, &commitment)?;
         let mut plan = Plan::of(Delta::CommitmentReceived {
             signature: message.signature,
             htlc_signatures: message.htlc_signatures.clone(),
@@ -119,14 +121,29 @@ impl Funded {
         // The specification of the peer's commitment always adds up to the capacity: the reducer moves amounts, it
         // makes none.
         let commitment = self.next_remote_commitment()?.ok()?;
+        if let Err(error) = self.check_commitment(Side::Remote, &commitment) {
+            return Some(self.plan_unsignable(&error));
+        }
         let mut plan = Plan::of(Delta::CommitmentSent);
         self.sign_remote_commitment(&commitment, &mut plan);
         Some(plan)
     }
 
-    /// How long our due `commitment_signed` had better wait. If it would cover nothing but fulfilments: for long while they
-    /// are fewer than the HTLCs it would sign once more for them, for a moment while they are few. If it would sign very
-    /// many HTLCs once more that are young, and so about to be resolved: for a moment.
+    /// Plans to begin again on a new connection, without our unsigned additions: updates that crossed make a commitment
+    /// of the peer that must not be signed.
+    fn plan_unsignable(&self, error: &ChannelError) -> Plan {
+        let mut plan = Plan { disconnect: true, ..Plan::default() };
+        if self.updates.any_add_at(Side::Local, Stage::Proposed) {
+            plan.deltas.push(Delta::AdditionsDropped);
+        }
+        plan.deltas.push(Delta::Disconnected);
+        plan.send.push(Warning::new(self.params.channel_id, &error.to_string()).into());
+        plan
+    }
+
+    /// How long to defer our due `commitment_signed`. One for fulfillments alone waits until the tick while they are
+    /// fewer than the HTLCs it would sign again, and briefly while they are few. One that would sign many young HTLCs
+    /// again, which are about to be resolved, waits briefly.
     pub(super) fn commit_delay(&self, young_from: UpdateOrder) -> CommitDelay {
         if !self.commitment_signed_due() || self.is_shutting_down() {
             return CommitDelay::None;
@@ -145,7 +162,7 @@ impl Funded {
         }
         let young = |entry: &&&HtlcEntry| entry.order >= young_from && !is_new(entry);
         let young = signed.filter(young).count();
-        // Fulfilments beside them count for nothing: nobody waits for those.
+        // Fulfillments beside them do not count: nobody waits for those.
         let ms = (young as u64).saturating_mul(BRIEFLY_EACH_MS).min(BRIEFLY_MAX_MS);
         // Until it is answered the peer signs nothing more, and may hold back the preimages it learns.
         let answer = !self.updates.any_offered_unresolved();
@@ -159,7 +176,7 @@ impl Funded {
             channel_id: self.params.channel_id,
             signature: blank,
             htlc_signatures: vec![blank; commitment.htlcs.len()],
-            funding_txid: None,
+            funding_txid: Some(Txid(self.params.agreed.outpoint.txid.to_byte_array())),
             unknown: UnknownTlvs::default(),
         };
         plan.send.push(message.into());

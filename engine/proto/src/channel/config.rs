@@ -1,4 +1,4 @@
-//! What a channel is told from outside: our terms, the limits we hold the peer to, the negotiated features, and the
+//! The settings of a channel: our terms, the limits of the peer's terms, the negotiated features, and the
 //! circumstances of one call.
 //!
 //! Implements: the choices BOLT 2 leaves to a node ("MAY fail the channel if it considers ..."), and `channel_type`.
@@ -8,6 +8,7 @@
 use fulmen_wire::features::Features;
 use fulmen_wire::units::{BlockHeight, ChainHash, CltvDelta, FeeratePerKw, Msat, Sat};
 
+use super::error::ChannelError;
 use crate::commitment::ChannelType;
 
 /// The feature bits that a channel type stands for in `channel_type`.
@@ -25,10 +26,10 @@ pub fn channel_type_features(channel_type: ChannelType) -> Features {
 pub fn channel_type_from_features(features: &Features) -> Option<ChannelType> {
     [ChannelType::StaticRemotekey, ChannelType::Anchors]
         .into_iter()
-        .find(|channel_type| channel_type_features(*channel_type) == *features)
+        .find(|channel_type| channel_type_features(*channel_type).as_bytes() == features.as_bytes())
 }
 
-/// What both `init` messages agreed on, as far as a channel cares.
+/// The negotiated features (BOLT 9) that concern a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NegotiatedFeatures {
     /// `option_support_large_channel`: 2^24 satoshi and more.
@@ -45,7 +46,7 @@ impl Default for NegotiatedFeatures {
     }
 }
 
-/// Our side's terms of a channel: what `open_channel` or `accept_channel` will say.
+/// Our terms of a channel, as `open_channel` or `accept_channel` announce them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelConfig {
     /// The chain the channel lives on.
@@ -56,7 +57,7 @@ pub struct ChannelConfig {
     pub announce_channel: bool,
     /// Our `dust_limit_satoshis`.
     pub dust_limit: Sat,
-    /// Our `max_htlc_value_in_flight_msat`: what the peer may have in flight towards us.
+    /// Our `max_htlc_value_in_flight_msat`: the most the peer may have in flight towards us.
     pub max_htlc_value_in_flight: Msat,
     /// The reserve we ask the peer to keep, in millionths of the funding; never below either dust limit.
     pub channel_reserve_millionths: u32,
@@ -74,7 +75,7 @@ pub struct ChannelConfig {
     pub shutdown_scriptpubkey: Vec<u8>,
     /// Whether we commit to that script up front.
     pub commit_shutdown_script: bool,
-    /// What we hold the peer's terms to.
+    /// The limits of the peer's terms.
     pub limits: PeerLimits,
 }
 
@@ -101,6 +102,30 @@ pub struct PeerLimits {
     pub feerate_min: FeeratePerKw,
     /// The highest `feerate_per_kw` we accept.
     pub feerate_max: FeeratePerKw,
+}
+
+impl PeerLimits {
+    /// Checks a fee rate that the opener sets.
+    ///
+    /// With anchors a child pays for the commitment's confirmation, so that 1 sat/vbyte is enough however it is
+    /// rounded: 250 sat per 1,000 weight is as good as [`FeeratePerKw::FLOOR`].
+    pub(super) fn check_feerate(
+        &self,
+        found: FeeratePerKw,
+        channel_type: ChannelType,
+    ) -> Result<(), ChannelError> {
+        let min = match channel_type {
+            ChannelType::Anchors if self.feerate_min == FeeratePerKw::FLOOR => FEERATE_MIN_ANCHORS,
+            ChannelType::Anchors | ChannelType::StaticRemotekey => self.feerate_min,
+        };
+        if found < min {
+            return Err(ChannelError::FeerateTooLow { found, min });
+        }
+        if found > self.feerate_max {
+            return Err(ChannelError::FeerateTooHigh { found, max: self.feerate_max });
+        }
+        Ok(())
+    }
 }
 
 impl Default for PeerLimits {
@@ -143,7 +168,7 @@ impl ChannelConfig {
     }
 }
 
-/// The circumstances of one call: what a channel cannot know by itself.
+/// The circumstances of one call, which a channel cannot know by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
     /// The height of the best block.
@@ -152,6 +177,8 @@ pub struct Context {
     pub feerate: FeeratePerKw,
 }
 
+/// 1 sat/vbyte, exactly.
+const FEERATE_MIN_ANCHORS: FeeratePerKw = FeeratePerKw(250);
 /// The smallest `dust_limit_satoshis` BOLT 2 allows.
 pub const DUST_LIMIT_MIN: Sat = Sat(354);
 /// The largest `max_accepted_htlcs` BOLT 2 allows: more would not fit a penalty transaction.

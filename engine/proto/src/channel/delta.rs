@@ -21,7 +21,7 @@ pub enum Delta {
     Opened {
         /// Our terms.
         config: Box<ChannelConfig>,
-        /// What was negotiated.
+        /// The negotiated features.
         features: NegotiatedFeatures,
         /// The message we sent.
         open: Box<OpenChannel>,
@@ -30,7 +30,7 @@ pub enum Delta {
     Accepted {
         /// Our terms.
         config: Box<ChannelConfig>,
-        /// What was negotiated.
+        /// The negotiated features.
         features: NegotiatedFeatures,
         /// The peer's message.
         open: Box<OpenChannel>,
@@ -154,4 +154,11 @@ pub enum Delta {
         /// Why.
         error: ChannelError,
     },
+    /// A new connection's `init` messages agreed on other features than before.
+    FeaturesChanged {
+        /// The features.
+        features: NegotiatedFeatures,
+    },
+    /// The funding transaction left the best chain.
+    FundingUnlocked,
 }

@@ -1,7 +1,7 @@
-//! What a channel asks of whoever drives it: plans, jobs, and the effects of applying a plan.
+//! The interface between a channel and its driver: plans, jobs, and the effects of applying a plan.
 //!
-//! Owns: [`Plan`] (what would change), [`SignJob`] (signatures to make), [`Effects`] (what to do once the record is
-//! durable) and [`ChannelEvent`]. Does not: execute anything. Invariant: effects are values, complete when
+//! Owns: [`Plan`] (the changes), [`SignJob`] (signatures to make), [`Effects`] (messages and events, due once the
+//! record is durable) and [`ChannelEvent`]. Does not: execute anything. Invariant: effects are values, complete when
 //! [`Channel::apply`](super::Channel::apply) returns; nothing of them may leave before the plan's deltas are durable.
 
 use bitcoin::Transaction;
@@ -10,13 +10,12 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChannelId, PaymentPreimage, Sat, Scid, Signature};
 use secp256k1::SecretKey;
 
-use super::Channel;
 use super::delta::Delta;
 use super::error::ChannelError;
 use super::htlc::{Htlc, Removal};
 use crate::keys::sign;
 
-/// What one message or command would do to a channel.
+/// The changes that one message or command makes to a channel, not yet applied.
 ///
 /// Driving it: have [`verify`](Plan::verify) checked (any batch, any order); if one fails, the plan is void, and
 /// [`Plan::bad_signature`] is the error to react to. Otherwise have [`sign`](Plan::sign) executed and hand the plan to
@@ -28,13 +27,15 @@ pub struct Plan {
     pub deltas: Vec<Delta>,
     /// Signatures of the peer on which the plan depends.
     pub verify: Vec<VerifyJob>,
-    /// What the key of all of [`verify`](Plan::verify) but the first follows from, where there are others: whoever checks
+    /// The derivation of the key of all [`verify`](Plan::verify) jobs but the first, if there are others: a verifier
     /// may know its basepoint well.
     pub verify_by: Option<DeriveJob>,
     /// Signatures to make; they belong to the `commitment_signed` in `send`.
     pub sign: Vec<SignJob>,
     /// Messages for the peer, in order; the signatures of a `commitment_signed` are still blank.
     pub send: Vec<Message>,
+    /// Whether to close the connection once they are sent.
+    pub disconnect: bool,
 }
 
 impl Plan {
@@ -51,18 +52,6 @@ impl Plan {
             Some(index) => ChannelError::BadHtlcSignature { index },
         }
     }
-}
-
-/// A channel just made, with its first deltas and effects.
-#[must_use]
-#[derive(Debug)]
-pub struct Created {
-    /// The channel.
-    pub channel: Channel,
-    /// The beginning of its record.
-    pub deltas: Vec<Delta>,
-    /// The first message.
-    pub effects: Effects,
 }
 
 /// A signature to make with one of the channel's keys.
@@ -89,15 +78,17 @@ impl std::fmt::Debug for SignJob {
     }
 }
 
-/// What to do once a plan's deltas are durable: send, then broadcast, then notify.
+/// The actions due once a plan's deltas are durable: send, then broadcast, then notify.
 #[must_use]
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Messages for the peer, in order.
     pub send: Vec<Message>,
+    /// Whether to close the connection once they are sent.
+    pub disconnect: bool,
     /// Transactions to publish.
     pub broadcast: Vec<Transaction>,
-    /// What happened, for whoever owns the channel.
+    /// Events for the channel's owner.
     pub events: Vec<ChannelEvent>,
 }
 
@@ -129,6 +120,18 @@ pub enum ChannelEvent {
         /// Where the funding output stands in the chain.
         scid: Scid,
     },
+    /// A reorganisation moved the funding output to another place in the chain.
+    FundingMoved {
+        /// Its earlier place.
+        previous: Scid,
+        /// Its place now.
+        scid: Scid,
+    },
+    /// The funding transaction left the best chain: the channel holds nothing unless it confirms again.
+    FundingUnconfirmed {
+        /// Its earlier place.
+        previous: Scid,
+    },
     /// An HTLC of the peer is irrevocably committed: forward it, keep it or fail it.
     AddLockedIn {
         /// The HTLC.
@@ -156,7 +159,7 @@ pub enum ChannelEvent {
         /// How it failed; never [`Removal::Fulfill`].
         removal: Removal,
     },
-    /// The fulfilment of an HTLC of ours is irrevocably committed: nothing of it is left.
+    /// The fulfillment of an HTLC of ours is irrevocably committed: nothing of it is left.
     FulfillLockedIn {
         /// The HTLC's id.
         id: u64,

@@ -1,8 +1,8 @@
-//! Why a channel refuses a message, and what to do about it.
+//! The errors with which a channel refuses a message, and the reaction to each.
 //!
 //! Owns: [`ChannelError`] and [`Reaction`]. Each check of BOLT 2 has its own variant, with the values that failed it.
-//! Does not: react; the driver asks [`Channel::plan_reaction`](super::Channel::plan_reaction) for the plan that does. What
-//! we refuse to do ourselves is a [`CommandError`](super::CommandError).
+//! Does not: react; [`Channel::plan_reaction`](super::Channel::plan_reaction) gives the plan that does. Refusals of our
+//! own commands are [`CommandError`](super::CommandError)s.
 
 use bitcoin::{OutPoint, ScriptBuf};
 use fulmen_wire::features::Features;
@@ -13,15 +13,63 @@ use super::removal::RemovalError;
 use crate::commitment::{ClosingError, CommitmentError};
 use crate::keys::{CommitmentNumber, InvalidPoint, SecretStoreError};
 
-/// What to do about a peer's error.
+/// How a channel responds to an error. `REFUSALS.md` lists the reaction to each error with the words of BOLT 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reaction {
     /// Nothing: the message has no effect.
     Ignore,
-    /// Send a `warning` and close the connection; the channel itself goes on.
+    /// Send a `warning` and keep the connection. The channel stays as it is until the peer acts.
+    Wait,
+    /// Send a `warning` and close the connection; the channel continues with the next connection.
     Warn,
-    /// Send an `error` and fail the channel.
-    Close,
+    /// Send an `error` and fail the channel. [`ChannelError::broadcast_allowed`] says whether our latest commitment may
+    /// be broadcast.
+    Fail,
+}
+
+/// A message that the peer is to send next, so that the channel can go on.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AwaitedAnswer {
+    /// `accept_channel`, after our `open_channel`.
+    AcceptChannel,
+    /// `funding_created`, after our `accept_channel`.
+    FundingCreated,
+    /// `funding_signed`, after our `funding_created`.
+    FundingSigned,
+    /// `channel_reestablish`, after ours.
+    ChannelReestablish,
+    /// `revoke_and_ack`, after our `commitment_signed`.
+    RevokeAndAck,
+    /// `shutdown`, after ours.
+    Shutdown,
+    /// `closing_signed`, after ours or after both `shutdown`s.
+    ClosingSigned,
+}
+
+impl AwaitedAnswer {
+    /// The message's BOLT name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            AwaitedAnswer::AcceptChannel => "accept_channel",
+            AwaitedAnswer::FundingCreated => "funding_created",
+            AwaitedAnswer::FundingSigned => "funding_signed",
+            AwaitedAnswer::ChannelReestablish => "channel_reestablish",
+            AwaitedAnswer::RevokeAndAck => "revoke_and_ack",
+            AwaitedAnswer::Shutdown => "shutdown",
+            AwaitedAnswer::ClosingSigned => "closing_signed",
+        }
+    }
+
+    /// Whether a new connection makes the peer send it again. BOLT 2 asks to fail the channel only for
+    /// `closing_signed`; before the channel is funded, failing it costs nothing.
+    const fn ends_with_reconnection(self) -> bool {
+        matches!(
+            self,
+            AwaitedAnswer::ChannelReestablish | AwaitedAnswer::RevokeAndAck | AwaitedAnswer::Shutdown
+        )
+    }
 }
 
 /// A message of the peer that the channel refuses. Nothing has changed.
@@ -61,8 +109,8 @@ pub enum ChannelError {
         /// The height of the chain.
         height: BlockHeight,
     },
-    /// An HTLC we have the preimage of comes near its expiry and is still in a commitment: only the chain can fulfill it
-    /// in time (BOLT 2, "`cltv_expiry_delta` Selection").
+    /// An HTLC we have the preimage of comes near its expiry and is still in a commitment: only the chain can fulfill
+    /// it in time (BOLT 2, "`cltv_expiry_delta` Selection").
     #[error("HTLC {id}, which we fulfilled, expires at {cltv_expiry} and is pending at {height}")]
     FulfilledHtlcNearExpiry {
         /// The HTLC.
@@ -212,9 +260,9 @@ pub enum ChannelError {
     /// The opener cannot pay for the first commitment.
     #[error("the opener has {balance}, fee and anchors cost {cost}")]
     OpenerCannotPay {
-        /// What the opener holds.
+        /// The opener's balance.
         balance: Msat,
-        /// What the commitment costs.
+        /// The cost of the commitment.
         cost: Sat,
     },
     /// Neither side has more than the reserve.
@@ -233,11 +281,11 @@ pub enum ChannelError {
     /// The output that was to fund the channel holds something else, or pays to somebody else.
     #[error("the funding output holds {found} for {}, not {expected} for both of us", script_pubkey.to_hex_string())]
     FundingOutputWrong {
-        /// What it was to hold.
+        /// The funding amount agreed on.
         expected: Sat,
-        /// What it holds.
+        /// Its amount.
         found: Sat,
-        /// What it pays to.
+        /// Its script.
         script_pubkey: ScriptBuf,
     },
     /// A point is not on the curve.
@@ -290,14 +338,24 @@ pub enum ChannelError {
     HtlcNotAffordable {
         /// Its amount.
         amount: Msat,
-        /// What the sender may spend.
+        /// The amount the sender may spend.
         available: Msat,
-        /// What the sender holds.
+        /// The sender's balance.
         balance: Msat,
         /// Its reserve.
         reserve: Sat,
         /// Fee and anchors, if the sender pays them.
         cost: Sat,
+    },
+    /// With this HTLC we, as opener, could no longer pay for our commitment and keep our reserve.
+    #[error("with the HTLC the commitment costs {cost} above the reserve of {reserve}, we hold {balance}")]
+    FeeOfOpenerNotAffordable {
+        /// Fee and anchors of our commitment with the HTLC.
+        cost: Sat,
+        /// Our reserve.
+        reserve: Sat,
+        /// Our balance.
+        balance: Msat,
     },
     /// `cltv_expiry` is a time.
     #[error("cltv_expiry {0} is not a height")]
@@ -327,7 +385,7 @@ pub enum ChannelError {
         cost: Sat,
         /// The opener's reserve.
         reserve: Sat,
-        /// What the opener holds.
+        /// The opener's balance.
         balance: Msat,
     },
     /// The new rate would turn too many HTLCs to dust.
@@ -362,6 +420,22 @@ pub enum ChannelError {
     /// The commitment cannot be built.
     #[error(transparent)]
     Commitment(#[from] CommitmentError),
+    /// The commitment to be signed pays so little that nodes would not relay it.
+    #[error("the commitment pays {found}, below the {min} that relay")]
+    CommitmentFeeTooLow {
+        /// The fee it pays: everything without an output.
+        found: Sat,
+        /// The fee it must pay.
+        min: Sat,
+    },
+    /// The commitment to be signed turns more HTLCs to dust than we tolerate.
+    #[error("the commitment turns {exposure} in HTLCs to dust, above {max}")]
+    CommitmentDustExposure {
+        /// The sum of the HTLCs without an output.
+        exposure: Msat,
+        /// Our most.
+        max: Msat,
+    },
     /// `revoke_and_ack` though nothing is to be revoked.
     #[error("revoke_and_ack without an unanswered commitment_signed")]
     UnexpectedRevocation,
@@ -395,7 +469,7 @@ pub enum ChannelError {
     ClosingFeeTooLarge {
         /// The fee.
         fee: Sat,
-        /// What the opener has.
+        /// The opener's balance.
         balance: Msat,
     },
     /// The closing transaction cannot be built.
@@ -409,9 +483,19 @@ pub enum ChannelError {
         /// Theirs.
         theirs: (Sat, Sat),
     },
-    /// The fee is outside what both sides agreed to talk about.
+    /// A peer that sends no `fee_range` proposes a fee that is not strictly between the last two proposals.
     #[error("closing fee {fee} is not between {min} and {max}")]
     ClosingFeeOutOfRange {
+        /// Theirs.
+        fee: Sat,
+        /// The lower of the last two proposals.
+        min: Sat,
+        /// The higher of them.
+        max: Sat,
+    },
+    /// The fee is outside the overlap of both sides' `fee_range`, or not the one that was proposed within it.
+    #[error("closing fee {fee} is not between {min} and {max}, which both fee ranges allow")]
+    ClosingFeeOutsideOverlap {
         /// Theirs.
         fee: Sat,
         /// The least possible.
@@ -419,6 +503,12 @@ pub enum ChannelError {
         /// The most possible.
         max: Sat,
     },
+    /// The negotiation has taken too many rounds on this connection.
+    #[error("no closing fee agreed on after {0} rounds")]
+    ClosingRoundsExceeded(u32),
+    /// Our own closing script has a form that needs a feature which the peer does not offer.
+    #[error("our closing script needs option_shutdown_anysegwit")]
+    OwnShutdownScriptForm,
     /// The signature fits no variant of the closing transaction.
     #[error("the signature of the closing transaction with fee {fee} is not valid")]
     BadClosingSignature {
@@ -455,28 +545,76 @@ pub enum ChannelError {
         ours: CommitmentNumber,
     },
 
+    /// The peer proves with a secret of ours that its state is outdated. It may still recover it; until then its
+    /// commitments must not be provoked by an `error`.
+    #[error("the peer lost state: it expects commitment {commitment} and revocation {revocation}")]
+    PeerFellBehind {
+        /// Its `next_commitment_number`.
+        commitment: u64,
+        /// Its `next_revocation_number`.
+        revocation: u64,
+    },
+
+    // Answers that never came.
+    /// The peer has not sent a message that is due, for longer than the driver allows.
+    #[error("the peer has not sent {} in time", .0.name())]
+    AnswerOverdue(AwaitedAnswer),
+
     // After a restart.
-    /// The error of a channel that failed before a restart: what its record keeps of it.
+    /// The error of a channel that failed before a restart, as its record keeps it.
     #[error("{text}")]
     Recorded {
-        /// What the error said.
+        /// The error's text.
         text: String,
-        /// What [`ChannelError::broadcast_allowed`] said.
+        /// [`ChannelError::broadcast_allowed`] of the error.
         broadcast_allowed: bool,
     },
 }
 
 impl ChannelError {
-    /// What to do about it.
+    /// How a funded channel responds; [`Channel::reaction`](super::Channel::reaction) covers all phases.
     #[must_use]
     pub fn reaction(&self) -> Reaction {
+        use ChannelError as E;
         match self {
-            ChannelError::UnexpectedMessage { .. }
-            | ChannelError::ShutdownScriptForm(_)
-            | ChannelError::ShutdownScriptMismatch { .. }
-            | ChannelError::ClosingFeeRangesDisjoint { .. } => Reaction::Warn,
-            ChannelError::WrongChannel { .. } => Reaction::Ignore,
-            _ => Reaction::Close,
+            E::WrongChannel { .. } => Reaction::Ignore,
+            E::PeerFellBehind { .. } => Reaction::Wait,
+            E::UnexpectedMessage { .. }
+            | E::FeerateTooLow { .. }
+            | E::FeerateTooHigh { .. }
+            | E::HtlcIdOutOfOrder { .. }
+            | E::HtlcAmountZero { .. }
+            | E::HtlcBelowMinimum { .. }
+            | E::TooManyHtlcs { .. }
+            | E::TooMuchInFlight { .. }
+            | E::HtlcNotAffordable { .. }
+            | E::FeeOfOpenerNotAffordable { .. }
+            | E::CltvExpiryNotAHeight(_)
+            | E::AddAfterShutdown { .. }
+            | E::Removal(_)
+            | E::UpdateFeeNotByOpener
+            | E::FeeNotAffordable { .. }
+            | E::DustExposure { .. }
+            | E::HtlcSignatureCount { .. }
+            | E::BadCommitmentSignature
+            | E::BadHtlcSignature { .. }
+            | E::Commitment(_)
+            | E::CommitmentFeeTooLow { .. }
+            | E::CommitmentDustExposure { .. }
+            | E::UnexpectedRevocation
+            | E::RevocationSecretNotDerived(_)
+            | E::ShutdownScriptForm(_)
+            | E::ShutdownScriptMismatch { .. }
+            | E::ShutdownWithPendingUpdates
+            | E::OwnShutdownScriptForm
+            | E::ClosingFeeTooLarge { .. }
+            | E::Closing(_)
+            | E::ClosingFeeRangesDisjoint { .. }
+            | E::ClosingFeeOutOfRange { .. }
+            | E::ClosingRoundsExceeded(_)
+            | E::BadClosingSignature { .. } => Reaction::Warn,
+            E::AnswerOverdue(answer) if answer.ends_with_reconnection() => Reaction::Warn,
+            _ => Reaction::Fail,
         }
     }
 

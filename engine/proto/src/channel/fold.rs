@@ -1,7 +1,8 @@
 //! Folding deltas into a channel: the only place where its state changes.
 //!
-//! Owns: what each [`Delta`] does, the events that follow, and the changes of phase. Does not: check anything; plans
-//! did, and only a record that no plan wrote does not fold. Invariant: folding is deterministic, so the same deltas give the same channel, whenever they are folded.
+//! Owns: the effect of each [`Delta`], the events that follow, and the changes of phase. Does not: check anything;
+//! plans did, and only a record that no plan wrote does not fold. Invariant: folding is deterministic, so the same
+//! deltas give the same channel, whenever they are folded.
 
 use fulmen_wire::units::Point;
 use secp256k1::PublicKey;
@@ -30,6 +31,14 @@ pub enum ReplayError {
     /// A point is none of the curve.
     #[error(transparent)]
     Point(#[from] InvalidPoint),
+    /// An HTLC without the next id of its direction.
+    #[error("the record adds HTLC {found} where {expected} is next")]
+    HtlcId {
+        /// The next id.
+        expected: u64,
+        /// The record's.
+        found: u64,
+    },
     /// A revocation without a commitment to revoke, or with a secret that is not its.
     #[error("the record revokes commitment {0} with a secret that is not its")]
     Revocation(CommitmentNumber),
@@ -163,6 +172,12 @@ impl Channel {
                 }
                 negotiating.funded.fold(delta, effects)
             }
+            Phase::Failed(failed) => match (&mut failed.funded, delta) {
+                (Some(funded), delta @ (Delta::FundingLocked { .. } | Delta::FundingUnlocked)) => {
+                    funded.fold(delta, effects)
+                }
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -205,14 +220,26 @@ impl Funded {
         self.tallies.end(&delta);
         match delta {
             Delta::FundingLocked { scid } => {
-                self.scid = Some(scid);
+                if let Some(previous) = self.scid.replace(scid).filter(|previous| *previous != scid) {
+                    effects.events.push(ChannelEvent::FundingMoved { previous, scid });
+                }
                 self.funding_transaction = None;
             }
+            Delta::FundingUnlocked => {
+                if let Some(previous) = self.scid.take() {
+                    effects.events.push(ChannelEvent::FundingUnconfirmed { previous });
+                }
+            }
+            Delta::FeaturesChanged { features } => self.params.agreed.features = features,
             Delta::ChannelReadyReceived { second_per_commitment_point } => {
                 self.ready_received = true;
                 self.remote_next_point = Some(point(&second_per_commitment_point)?);
             }
             Delta::Added { by, htlc, over_dust_exposure } => {
+                let (expected, found) = (self.updates.next_id(by), htlc.id);
+                if found != expected {
+                    return Err(ReplayError::HtlcId { expected, found });
+                }
                 let entry = self.updates.add(by, htlc, over_dust_exposure);
                 self.tallies.added(entry);
             }
@@ -234,6 +261,7 @@ impl Funded {
                 self.local_number = self.local_number.next();
                 self.local_signature = signature;
                 self.local_htlc_signatures = htlc_signatures;
+                self.peer_may_repeat = false;
                 self.ahead.shift_local();
                 self.updates.revoke_and_ack(Side::Local, &mut effects.events);
                 self.commitment_sent_last = false;
@@ -257,12 +285,16 @@ impl Funded {
             Delta::Disconnected => {
                 self.updates.forget_proposals_of_peer();
                 self.link = Link::Down;
+                self.peer_may_repeat = false;
             }
             Delta::Connected => {
                 self.updates.forget_proposals_of_peer();
                 self.link = Link::Reestablishing;
             }
-            Delta::Reestablished => self.link = Link::Up,
+            Delta::Reestablished => {
+                self.link = Link::Up;
+                self.peer_may_repeat = true;
+            }
             // The rest is folded by the phases it belongs to.
             _ => {}
         }
@@ -291,11 +323,15 @@ impl Negotiating {
     fn fold(&mut self, delta: Delta, effects: &mut Effects) {
         match delta {
             Delta::ClosingOffered { fee, range } => self.offered = Some(Offer { fee, range }),
-            Delta::ClosingReceived { fee } => self.received = Some(fee),
+            Delta::ClosingReceived { fee } => {
+                self.received = Some(fee);
+                self.rounds += 1;
+            }
             Delta::ClosingAgreed { fee, transaction } => {
                 effects.broadcast.push((*transaction).clone());
                 effects.events.push(ChannelEvent::Closed { transaction: (*transaction).clone() });
                 self.agreed = Some((fee, transaction));
+                self.agreed_on_connection = true;
             }
             _ => {}
         }

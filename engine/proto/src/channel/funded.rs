@@ -1,7 +1,7 @@
 //! A channel whose funding output is known: the state shared by all later phases.
 //!
 //! Owns: both sides' terms, the update log, commitment numbers, the peer's points and revealed secrets, our latest
-//! signed commitment, and what either side said about shutting down. Does not: handle messages; the phases do.
+//! signed commitment, and both sides' `shutdown`. Does not: handle messages; the phases do.
 //!
 //! Invariant: every commitment is [`Funded::spec`] of a [`View`].
 
@@ -28,7 +28,7 @@ pub(super) enum Link {
     Up,
 }
 
-/// What was said about shutting down.
+/// The closing scripts of both sides' `shutdown`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shutdown {
     /// Our script, once we want to shut down; sent when our updates are signed.
@@ -62,9 +62,11 @@ pub(super) struct Funded {
     /// Whether our latest `commitment_signed` left after our latest `revoke_and_ack`.
     pub(super) commitment_sent_last: bool,
     pub(super) link: Link,
+    /// Whether the peer's updates on this connection may be repeated from an earlier one: until it signs.
+    pub(super) peer_may_repeat: bool,
     pub(super) shutdown: Shutdown,
     pub(super) scid: Option<Scid>,
-    /// As opener: what funds the channel, until it is deep enough.
+    /// As opener: the funding transaction, until it is deep enough.
     pub(super) funding_transaction: Option<Box<Transaction>>,
     /// Whether the peer's `channel_ready` came.
     pub(super) ready_received: bool,
@@ -96,6 +98,7 @@ impl Funded {
             revealed: SecretStore::new(),
             commitment_sent_last: false,
             link: Link::Up,
+            peer_may_repeat: false,
             shutdown: Shutdown::default(),
             scid: None,
             funding_transaction: None,
@@ -105,7 +108,7 @@ impl Funded {
         }
     }
 
-    /// What a view's commitment holds, as its owner sees it.
+    /// The contents of a view's commitment, as its owner sees it.
     pub(super) fn spec(&self, owner: Side, view: View) -> CommitmentSpec {
         let balances = self.updates.reduce(view);
         let htlc = |entry: &&HtlcEntry| CommitmentHtlc {

@@ -1,6 +1,6 @@
 //! HTLCs and the five stages every update passes through (BOLT 2, "Normal Operation").
 //!
-//! Owns: what an HTLC is, how it ends, and how far its addition and its removal have come. Does not: move anything
+//! Owns: the HTLC, its removal, and the stages of both its addition and removal. Does not: move anything
 //! from stage to stage; see [`updates`](super::updates). Invariant: stages only advance, one at a time.
 
 use fulmen_wire::onion::OnionPacket;
@@ -58,8 +58,8 @@ pub struct Htlc {
     pub payment_hash: PaymentHash,
     /// Its `cltv_expiry`.
     pub cltv_expiry: BlockHeight,
-    /// Its `onion_routing_packet`, opaque to the channel. `None` in an HTLC of ours that the peer has acknowledged, since
-    /// it is not sent again, and in a record from which it can be derived.
+    /// Its `onion_routing_packet`, opaque to the channel. `None` in an HTLC of ours that the peer has acknowledged,
+    /// since it is not sent again, and in a record from which it can be derived.
     pub onion_routing_packet: Option<OnionPacket>,
     /// Its `blinded_path` TLV, passed through.
     pub path_key: Option<Point>,
@@ -82,13 +82,13 @@ pub enum Removal {
 }
 
 /// The longest failure reason of a peer that is kept. A failure of BOLT 4 takes 292 bytes, and a few hundred more with
-/// a `channel_update`; up to 483 reasons a channel lie in its state, and one `revoke_and_ack` may put two copies of each
-/// into one record.
+/// a `channel_update`; up to 483 reasons a channel lie in its state, and one `revoke_and_ack` may put two copies of
+/// each into one record.
 pub const FAILURE_REASON_BYTES_MAX: usize = 4096;
 
 impl Removal {
-    /// The removal by a peer's `update_fail_htlc`. A reason longer than [`FAILURE_REASON_BYTES_MAX`] is kept as an empty
-    /// one, in whose place the origin of a forwarded HTLC gets a failure of ours.
+    /// The removal by a peer's `update_fail_htlc`. A reason longer than [`FAILURE_REASON_BYTES_MAX`] is kept as an
+    /// empty one, in whose place the origin of a forwarded HTLC gets a failure of ours.
     #[must_use]
     pub fn failed_by_peer(reason: &[u8]) -> Removal {
         Removal::Fail(if reason.len() > FAILURE_REASON_BYTES_MAX { Vec::new() } else { reason.to_vec() })

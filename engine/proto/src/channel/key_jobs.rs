@@ -1,8 +1,8 @@
 //! Jobs that derive the keys of commitments to come (BOLT 3, "Key Derivation").
 //!
 //! Owns: which keys are not derived yet, and which of them the next message needs. A lone derivation fills one lane of
-//! eight, so a driver of many channels collects their jobs into batches: the peer's next commitment as soon as its point
-//! is known, our own as far ahead as lanes are free. Does not derive anything; the driver returns the keys.
+//! eight, so a driver of many channels collects their jobs into batches: the peer's next commitment as soon as its
+//! point is known, our own as far ahead as lanes are free. Does not derive anything; the driver returns the keys.
 //!
 //! Invariant: no outcome depends on whether keys were derived ahead.
 
@@ -15,7 +15,8 @@ use crate::keys::{CommitmentKeyJob, CommitmentKeys, CommitmentNumber};
 
 /// How many of our commitments are kept ahead: as many as there are lanes.
 const LOCAL_MAX: usize = 8;
-/// How many of our commitments a `commitment_signed` of the peer needs: the keys of the next, the point of the one after.
+/// How many of our commitments a `commitment_signed` of the peer needs: the keys of the next, the point of the one
+/// after.
 const LOCAL_NEEDED: usize = 2;
 
 /// Our commitments to come that lack keys, counted from the next one.
@@ -29,8 +30,8 @@ pub(crate) struct LackingKeys {
 
 /// Deriving ahead, for whoever drives many channels.
 impl Channel {
-    /// Whether a `commitment_signed` (of the peer, for [`Side::Local`]; of ours, for [`Side::Remote`]) that comes now would
-    /// have to derive keys by itself.
+    /// Whether a `commitment_signed` (of the peer, for [`Side::Local`]; of ours, for [`Side::Remote`]) that comes now
+    /// would have to derive keys by itself.
     pub(crate) fn lacks_keys(&self, side: Side) -> bool {
         self.live().is_some_and(|funded| match side {
             Side::Local => funded.ahead.local.len() < LOCAL_NEEDED,
@@ -48,8 +49,8 @@ impl Channel {
         })
     }
 
-    /// Which of our commitments to come lack keys, counted from the next one; the first `needed` of them cannot wait for
-    /// the peer's `commitment_signed`.
+    /// Which of our commitments to come lack keys, counted from the next one; the first `needed` of them cannot wait
+    /// for the peer's `commitment_signed`.
     pub(crate) fn local_keys_lacking(&self) -> LackingKeys {
         let known = self.live().map_or(LOCAL_MAX, |funded| funded.ahead.local.len());
         LackingKeys { needed: known..LOCAL_NEEDED.max(known), useful: LOCAL_NEEDED.max(known)..LOCAL_MAX }
@@ -71,15 +72,15 @@ impl Channel {
         })
     }
 
-    /// Takes in what a job of [`Channel::remote_key_job`] gave.
+    /// Stores the keys that a job of [`Channel::remote_key_job`] derived.
     pub(crate) fn put_remote_keys(&mut self, keys: CommitmentKeys) {
         if let Some(funded) = self.live_mut() {
             funded.ahead.remote = Some(keys);
         }
     }
 
-    /// Takes in what a job of [`Channel::local_key_jobs`] gave: those for the first that lack keys, in order, and on the
-    /// state they were made on.
+    /// Stores the keys that jobs of [`Channel::local_key_jobs`] derived: for the first commitments without keys, in
+    /// order, on the state they were made on.
     pub(crate) fn put_local_keys(&mut self, keys: CommitmentKeys) {
         if let Some(funded) = self.live_mut() {
             funded.ahead.local.push_back(keys);

@@ -1,22 +1,23 @@
-//! What either side may still add, and what fees it can pay (BOLT 2, "Adding an HTLC", "Updating Fees", "Bounding
+//! The limits of both sides' additions and fee rates (BOLT 2, "Adding an HTLC", "Updating Fees", "Bounding
 //! exposure to trimmed in-flight HTLCs").
 //!
 //! Owns: the arithmetic of reserves, fees, the fee-spike buffer, anchors, slots, value in flight and dust exposure.
 //! Does not: change anything.
 //!
-//! Invariants: what we send is measured on [`View::PRUDENT`], which is never more generous than any commitment the
-//! peer will check; what the peer sends is measured on [`View::PEER_KNEW`], so that an honest peer is never refused for
-//! what crossed its message. [`Funded::available_out`] and the check of an addition are the same computation.
+//! Invariants: our own updates are measured on [`View::PRUDENT`], which is never more generous than any commitment the
+//! peer will check; the peer's are measured on [`View::PEER_KNEW`], so that an honest peer is never refused for
+//! updates that crossed its message; and each commitment is checked as a whole when it is signed, by either side.
+//! [`Funded::available_out`] and the check of an addition are the same computation.
 
 use fulmen_wire::units::{FeeratePerKw, Msat, Sat};
 
 use super::command::CommandError;
 use super::error::ChannelError;
 use super::funded::Funded;
-use super::htlc::{HtlcEntry, Side};
+use super::htlc::{HtlcEntry, Side, Stage};
 use super::tally::Tally;
 use super::updates::View;
-use crate::commitment::ChannelType;
+use crate::commitment::{ChannelType, CommitmentTx, commitment_fee};
 
 /// How many times its fee an opener without anchors keeps in reserve for a rise of the fee rate.
 const FEE_SPIKE_MULTIPLE: u64 = 2;
@@ -24,7 +25,7 @@ const FEE_SPIKE_MULTIPLE: u64 = 2;
 const CONCURRENT_HTLCS: usize = 2;
 
 impl Funded {
-    /// What we can count on, at the highest fee rate that a commitment has or may yet have.
+    /// The sums of [`View::PRUDENT`], at the highest fee rate that a commitment has or may yet have.
     pub(super) fn prudent(&self) -> &Tally {
         let fresh = || self.tally(View::PRUDENT, self.highest_feerate());
         let tally = self.tallies.prudent.get_or_init(fresh);
@@ -34,14 +35,19 @@ impl Funded {
         tally
     }
 
-    /// What the peer knew when it sent an update, at the fee rate it knew.
+    /// The sums of the view that the peer had when it sent an update, at the fee rate it knew.
     pub(super) fn peer_knew(&self) -> &Tally {
-        let fresh = || self.tally(View::PEER_KNEW, self.updates.feerate(View::PEER_KNEW));
+        let view = self.peer_knew_view();
+        let fresh = || self.tally(view, self.updates.feerate(view));
         let tally = self.tallies.peer_knew.get_or_init(fresh);
         if cfg!(any(test, debug_assertions)) {
             assert_eq!(*tally, fresh(), "a tally kept is that of the log");
         }
         tally
+    }
+
+    fn peer_knew_view(&self) -> View {
+        if self.peer_may_repeat { View::PEER_KNEW_BEFORE } else { View::PEER_KNEW }
     }
 
     fn tally(&self, view: View, feerate: FeeratePerKw) -> Tally {
@@ -55,7 +61,7 @@ impl Funded {
 }
 
 impl Funded {
-    /// What we may offer in one more HTLC; zero if none.
+    /// The largest HTLC that we may offer next; zero if none.
     pub(super) fn available_out(&self) -> Msat {
         let tally = self.prudent();
         let in_flight = tally.offered(Side::Local);
@@ -68,7 +74,7 @@ impl Funded {
         if available < theirs.htlc_minimum { Msat::ZERO } else { available }
     }
 
-    /// What the peer may offer us in one more HTLC, as far as we can know; zero if none.
+    /// The largest HTLC that the peer may offer next, as far as we can know; zero if none.
     pub(super) fn available_in(&self) -> Msat {
         let tally = self.prudent();
         let in_flight = tally.offered(Side::Remote);
@@ -81,7 +87,7 @@ impl Funded {
         if available < ours.htlc_minimum { Msat::ZERO } else { available }
     }
 
-    /// What `side` can pay in one more HTLC: its balance without the reserve, and, where it pays the fee, without
+    /// The largest HTLC that `side` can pay: its balance without the reserve, and, where it pays the fee, without
     /// fee, fee-spike buffer and anchors, on either commitment.
     fn spendable(&self, side: Side) -> Msat {
         let tally = self.prudent();
@@ -101,10 +107,33 @@ impl Funded {
                 let reserve = self.params.reserve(side.other());
                 let cost = self.params.commitment_cost(feerate, untrimmed + 1);
                 let opener_can_pay = opener >= reserve.saturating_add(cost).to_msat();
-                if opener_can_pay { own } else { trimmed_at_most.min(own) }
+                if opener_can_pay && (side == Side::Remote || self.may_cross(reserve, feerate)) {
+                    own
+                } else {
+                    trimmed_at_most.min(own)
+                }
             }
         };
         limit(Side::Local).min(limit(Side::Remote))
+    }
+
+    /// Whether one more addition of ours may cross additions of the opener.
+    ///
+    /// The opener pays for each HTLC output, but learns of our additions late: meanwhile it may spend all it has beyond
+    /// its reserve. So that the fee is always paid in full, the additions it has not acknowledged may cost no
+    /// more than its reserve, [`CONCURRENT_HTLCS`] excepted.
+    fn may_cross(&self, reserve: Sat, feerate: FeeratePerKw) -> bool {
+        let channel_type = self.params.agreed.channel_type;
+        let none = commitment_fee(channel_type, feerate, 0);
+        let affordable =
+            |htlcs: usize| commitment_fee(channel_type, feerate, htlcs).saturating_sub(none) <= reserve;
+        // Most reserves pay for as many HTLCs as there can be: then they need not be counted.
+        if affordable(usize::from(self.params.agreed.remote_terms.max_accepted_htlcs)) {
+            return true;
+        }
+        let newest_first = self.updates.offered.values().rev();
+        let unacknowledged = newest_first.take_while(|entry| entry.added < Stage::Acknowledged).count();
+        unacknowledged < CONCURRENT_HTLCS || affordable(unacknowledged + 1)
     }
 
     /// Checks an HTLC that we want to offer.
@@ -157,18 +186,28 @@ impl Funded {
         if total > ours.max_htlc_value_in_flight {
             return Err(ChannelError::TooMuchInFlight { total, max: ours.max_htlc_value_in_flight });
         }
-        let cost = if self.params.agreed.opener == Side::Remote {
-            let has_output = amount >= tally.threshold(Side::Local, Side::Remote);
-            let untrimmed = tally.untrimmed(Side::Local) + usize::from(has_output);
-            self.params.commitment_cost(tally.feerate(), untrimmed)
-        } else {
-            Sat::ZERO
+        let has_output = amount >= tally.threshold(Side::Local, Side::Remote);
+        let untrimmed = tally.untrimmed(Side::Local) + usize::from(has_output);
+        let commitment_cost = self.params.commitment_cost(tally.feerate(), untrimmed);
+        let cost = match self.params.agreed.opener {
+            Side::Remote => commitment_cost,
+            Side::Local => Sat::ZERO,
         };
         let reserve = self.params.reserve(Side::Remote);
         let balance = tally.balance(Side::Remote);
         let available = balance.saturating_sub(reserve.saturating_add(cost).to_msat());
         if amount > available {
             return Err(ChannelError::HtlcNotAffordable { amount, available, balance, reserve, cost });
+        }
+        if self.params.agreed.opener == Side::Local && has_output {
+            let (reserve, balance) = (self.params.reserve(Side::Local), tally.balance(Side::Local));
+            if balance < reserve.saturating_add(commitment_cost).to_msat() {
+                return Err(ChannelError::FeeOfOpenerNotAffordable {
+                    cost: commitment_cost,
+                    reserve,
+                    balance,
+                });
+            }
         }
         let exposure = self.exposure_with(Side::Remote, amount);
         Ok(exposure.is_some_and(|exposure| exposure > self.params.agreed.config.max_dust_htlc_exposure))
@@ -184,6 +223,9 @@ impl Funded {
             let (min, max) = (limits.feerate_min, limits.feerate_max);
             return Err(CommandError::FeerateOutOfRange { found: feerate, min, max });
         }
+        if feerate == self.updates.feerate(View::REMOTE_NEXT) {
+            return Err(CommandError::FeerateUnchanged(feerate));
+        }
         let balances = self.updates.reduce(View::PRUDENT);
         let reserve = self.params.reserve(Side::Local);
         for owner in [Side::Local, Side::Remote] {
@@ -194,7 +236,8 @@ impl Funded {
                 return Err(CommandError::FeeNotAffordable { feerate, cost, reserve, balance });
             }
         }
-        match self.exposure_at(feerate, &balances.htlcs) {
+        let max = self.params.agreed.config.max_dust_htlc_exposure;
+        match self.exposure_at(feerate, &balances.htlcs, max) {
             Some((exposure, max)) => Err(CommandError::DustExposure { exposure, max }),
             None => Ok(()),
         }
@@ -205,14 +248,8 @@ impl Funded {
         if self.params.agreed.opener != Side::Remote {
             return Err(ChannelError::UpdateFeeNotByOpener);
         }
-        let limits = &self.params.agreed.config.limits;
-        if feerate < limits.feerate_min {
-            return Err(ChannelError::FeerateTooLow { found: feerate, min: limits.feerate_min });
-        }
-        if feerate > limits.feerate_max {
-            return Err(ChannelError::FeerateTooHigh { found: feerate, max: limits.feerate_max });
-        }
-        let balances = self.updates.reduce(View::PEER_KNEW);
+        self.params.agreed.config.limits.check_feerate(feerate, self.params.agreed.channel_type)?;
+        let balances = self.updates.reduce(self.peer_knew_view());
         let untrimmed = self.untrimmed(Side::Local, feerate, &balances.htlcs);
         let cost = self.params.commitment_cost(feerate, untrimmed);
         let reserve = self.params.reserve(Side::Remote);
@@ -220,13 +257,17 @@ impl Funded {
             let balance = balances.remote;
             return Err(ChannelError::FeeNotAffordable { feerate, cost, reserve, balance });
         }
-        match self.exposure_at(feerate, &balances.htlcs) {
+        let max = self.params.agreed.config.max_dust_htlc_exposure;
+        // Our additions on their way count as well: they are in the peer's next commitment at this rate.
+        let with_ours = self.updates.reduce(View::PRUDENT).htlcs;
+        let known = self.exposure_at(feerate, &balances.htlcs, max);
+        match known.or_else(|| self.exposure_at(feerate, &with_ours, crossing_exposure(max))) {
             Some((exposure, max)) => Err(ChannelError::DustExposure { feerate, exposure, max }),
             None => Ok(()),
         }
     }
 
-    /// What is in HTLCs too small for `owner`'s commitment, now or once what is pending is signed.
+    /// The sum of the HTLCs too small for `owner`'s commitment, now or once pending updates are signed.
     pub(super) fn dust_exposure(&self, owner: Side) -> Msat {
         self.prudent().trimmed(owner)
     }
@@ -241,20 +282,54 @@ impl Funded {
             .max()
     }
 
-    /// The exposure of these HTLCs at a higher fee rate and our limit, when it exceeds that. With anchors the rate does
-    /// not matter. Of a peer's rate only what it knew is judged: our own additions under way are not its fault.
-    fn exposure_at(&self, feerate: FeeratePerKw, htlcs: &[&HtlcEntry]) -> Option<(Msat, Msat)> {
+    /// The exposure of these HTLCs at a higher fee rate and `max`, if it exceeds `max`. With anchors the rate decides
+    /// no HTLC's output.
+    fn exposure_at(&self, feerate: FeeratePerKw, htlcs: &[&HtlcEntry], max: Msat) -> Option<(Msat, Msat)> {
         let raised = self.updates.feerates().all(|known| known < feerate);
         if self.params.agreed.channel_type == ChannelType::Anchors || !raised {
             return None;
         }
-        let max = self.params.agreed.config.max_dust_htlc_exposure;
         [Side::Local, Side::Remote]
             .into_iter()
             .map(|owner| self.trimmed(owner, feerate, htlcs))
             .max()
             .filter(|exposure| *exposure > max)
             .map(|exposure| (exposure, max))
+    }
+
+    /// Checks a commitment of `owner` as a whole before it is signed.
+    ///
+    /// The opener's balance may have been spent by messages that crossed, so that the commitment pays less than the fee
+    /// rate (BOLT 3, "Fee Payment"). It must still pay the relay fee, or it could not be broadcast. A rise of the fee
+    /// rate must not turn more HTLCs to dust than [`crossing_exposure`]. HTLCs that exceeded the limit when they were
+    /// added do not count: they are failed as soon as they are committed.
+    pub(super) fn check_commitment(
+        &self,
+        owner: Side,
+        commitment: &CommitmentTx,
+    ) -> Result<(), ChannelError> {
+        let view = match owner {
+            Side::Local => View::LOCAL_NEXT,
+            Side::Remote => View::REMOTE_NEXT,
+        };
+        let feerate = commitment.feerate.min(FeeratePerKw::FLOOR);
+        let min = commitment_fee(commitment.channel_type, feerate, commitment.htlcs.len());
+        if commitment.fee < min {
+            return Err(ChannelError::CommitmentFeeTooLow { found: commitment.fee, min });
+        }
+        if commitment.channel_type == ChannelType::Anchors {
+            return Ok(());
+        }
+        let counted = |entry: &&HtlcEntry| {
+            !entry.over_dust_exposure && self.is_trimmed(owner, commitment.feerate, entry)
+        };
+        let htlcs = self.updates.reduce(view).htlcs;
+        let exposure: Msat = htlcs.into_iter().filter(counted).map(|entry| entry.htlc.amount).sum();
+        let max = crossing_exposure(self.params.agreed.config.max_dust_htlc_exposure);
+        if exposure > max {
+            return Err(ChannelError::CommitmentDustExposure { exposure, max });
+        }
+        Ok(())
     }
 
     /// How many of these HTLCs have an output on `owner`'s commitment.
@@ -279,4 +354,10 @@ impl Funded {
         };
         Sat(fee.0.saturating_mul(multiple)).saturating_add(self.params.anchors_cost())
     }
+}
+
+/// The limit of dust exposure where additions of ours crossed a rise of the fee rate, of which the sender of the rise
+/// cannot know: both sides may have used their limit in full.
+const fn crossing_exposure(max: Msat) -> Msat {
+    Msat(max.0.saturating_mul(2))
 }

@@ -13,7 +13,7 @@
 //! 3. Check the plan's [`verify`](Plan::verify) jobs, any number of channels at once. If one is bad:
 //!    [`Plan::bad_signature`], then [`Channel::plan_reaction`] with that.
 //! 4. Execute the plan's [`sign`](Plan::sign) jobs, any number of channels at once.
-//! 5. Make the plan's deltas durable together with whatever else the turn changes, call [`Channel::apply`] and, after
+//! 5. Make the plan's deltas durable together with the turn's other changes, call [`Channel::apply`] and, after
 //!    both, execute the [`Effects`]: send, broadcast, notify. `apply` itself may run before the record is durable, the
 //!    effects may not.
 //! 6. When a turn's inputs are in: [`Channel::plan_turn_end`], until it gives `None`. That is where updates are signed,
@@ -21,12 +21,35 @@
 //!
 //! A plan is good for the state it was made on: plan, apply, plan again; never two plans of one state.
 //!
+//! ```
+//! use fulmen_proto::channel::{Channel, ChannelConfig, NegotiatedFeatures, OpenRequest, State};
+//! use fulmen_proto::keys::{ChannelSecrets, NodeSeed};
+//! use fulmen_wire::message::Message;
+//! use fulmen_wire::units::{ChainHash, ChannelId, FeeratePerKw, Msat, Sat};
+//!
+//! let closing_script = [&[0x00, 20][..], &[7; 20]].concat();
+//! let created = Channel::open(OpenRequest {
+//!     config: ChannelConfig::new(ChainHash::REGTEST, closing_script),
+//!     features: NegotiatedFeatures::default(),
+//!     secrets: ChannelSecrets::derive(&NodeSeed::new([1; 32]), 0),
+//!     temporary_channel_id: ChannelId([9; 32]),
+//!     funding: Sat(1_000_000),
+//!     push: Msat::ZERO,
+//!     feerate: FeeratePerKw(1_000),
+//! })?;
+//! assert_eq!(created.channel.state(), State::Opening);
+//! // `created.deltas` are made durable before this message is sent.
+//! assert!(matches!(created.effects.send[..], [Message::OpenChannel(_)]));
+//! # Ok::<(), fulmen_proto::channel::CommandError>(())
+//! ```
+//!
 //! # Reconnecting
 //!
-//! The peer's updates that it did not sign are forgotten on disconnection. Ours are all kept, signed or not, and sent
-//! again with the same ids in the same order when the channel is reestablished: what a command was accepted for
-//! happens, additions included, unless [`Command::DropAdditions`] gives up those not yet signed. `commitment_signed` is made again rather than stored: signing is deterministic. Fulfil
-//! and fail commands, and shutdown, are taken while disconnected.
+//! On disconnection the peer's unsigned updates are forgotten (BOLT 2, "Message Retransmission"). Ours are all kept,
+//! signed or not, and sent again with the same ids in the same order when the channel is reestablished, so that an
+//! accepted command takes effect, unless [`Command::DropAdditions`] withdraws the additions not yet signed.
+//! `commitment_signed` is made again rather than stored: signing is deterministic. Commands to fulfill, fail and shut
+//! down are accepted while disconnected.
 //!
 //! Invariants: `plan*` change nothing; `apply` cannot fail; folding the deltas of all plans gives the same channel
 //! ([`Channel::replay`]); no plan signs a commitment that the peer has revoked, nor reveals the secret of one that is
@@ -54,6 +77,7 @@ mod reestablish;
 mod removal;
 mod shutdown;
 mod snapshot;
+mod state;
 mod tally;
 mod terms;
 #[cfg(test)]
@@ -70,16 +94,18 @@ pub use config::{
     NegotiatedFeatures, PeerLimits, channel_type_features, channel_type_from_features,
 };
 pub use delta::Delta;
-pub use effect::{ChannelEvent, Created, Effects, Plan, SignJob};
-pub use error::{ChannelError, Reaction};
+pub use effect::{ChannelEvent, Effects, Plan, SignJob};
+pub use error::{AwaitedAnswer, ChannelError, Reaction};
 pub use fold::ReplayError;
 
 pub use htlc::{
     FAILURE_REASON_BYTES_MAX, Htlc, HtlcEntry, PendingRemoval, Removal, Side, Stage, UpdateOrder,
 };
 
+pub use opening::Created;
 pub use params::Terms;
 pub use removal::RemovalError;
+pub use state::State;
 
 use funded::Funded;
 use negotiate::Negotiating;
@@ -91,7 +117,7 @@ pub struct Channel {
     phase: Phase,
 }
 
-/// What a channel is doing, one struct a phase; a change of phase consumes the old one.
+/// The phase of a channel, one struct each; a change of phase consumes the old one.
 #[derive(Clone, Debug)]
 enum Phase {
     /// As opener: `open_channel` is sent.
@@ -108,7 +134,7 @@ enum Phase {
     Normal(Box<Funded>),
     /// Agreeing on the closing transaction, or done with it.
     Negotiating(Box<Negotiating>),
-    /// Failed, with what there is to settle on chain.
+    /// Failed; only the chain can settle it.
     Failed(Box<Failed>),
     /// Between two phases, while a delta is folded; never seen outside of it.
     Changing,
@@ -123,47 +149,12 @@ struct Failed {
     funded: Option<Box<Funded>>,
 }
 
-/// What a channel is doing, for those outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Not funded yet.
-    Opening,
-    /// The funding transaction is to confirm, and both sides to say `channel_ready`.
-    Confirming,
-    /// In use.
-    Normal,
-    /// HTLCs are to be settled before the channel closes.
-    ShuttingDown,
-    /// Agreeing on the closing transaction.
-    Negotiating,
-    /// The closing transaction is signed by both.
-    Closed,
-    /// Failed: only the chain can settle it.
-    Failed,
-}
-
-impl State {
-    /// The state in words, for errors and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            State::Opening => "opening",
-            State::Confirming => "confirming",
-            State::Normal => "normal",
-            State::ShuttingDown => "shutting down",
-            State::Negotiating => "negotiating",
-            State::Closed => "closed",
-            State::Failed => "failed",
-        }
-    }
-}
-
 /// Planning and applying.
 impl Channel {
-    /// Plans what a message of the peer does. Changes nothing; an error goes to [`Channel::plan_reaction`].
+    /// Plans a message of the peer. Changes nothing; an error goes to [`Channel::plan_reaction`].
     ///
     /// # Errors
-    /// If the peer breaks a rule of BOLT 2, or one of the limits that our configuration sets; [`ChannelError::reaction`]
+    /// If the peer breaks a rule of BOLT 2, or one of the limits that our configuration sets; [`Channel::reaction`]
     /// says how to respond.
     pub fn plan(&self, message: &Message, context: &Context) -> Result<Plan, ChannelError> {
         match message {
@@ -186,26 +177,46 @@ impl Channel {
             (Phase::Confirming(funded), _) => funded.plan_confirming(message),
             (Phase::Normal(funded), _) => funded.plan_normal(message),
             (Phase::Negotiating(negotiating), _) => negotiating.plan(message, context),
-            // Whatever the peer sends about a failed channel, the error is all it gets.
+            // A failed channel answers a reestablishment with its error and ignores everything else.
             (Phase::Failed(failed), Message::ChannelReestablish(_)) => Ok(failed.error_plan()),
             (Phase::Failed(_), _) => Ok(Plan::default()),
             _ => Err(self.unexpected(message)),
         }
     }
 
-    /// Plans what to do about an error of the peer: nothing, a warning, or to fail the channel.
+    /// How the channel responds to an error in its present phase.
+    ///
+    /// Before the funding output is known, failing the channel costs nothing and forgets it. Once the closing
+    /// transaction is signed by both sides, nothing the peer sends undoes that.
+    #[must_use]
+    pub fn reaction(&self, error: &ChannelError) -> Reaction {
+        match (self.state(), error.reaction()) {
+            (State::Failed, _) | (State::Closed, Reaction::Fail) => Reaction::Ignore,
+            (State::Opening, Reaction::Warn) if !matches!(error, ChannelError::UnexpectedMessage { .. }) => {
+                Reaction::Fail
+            }
+            (_, reaction) => reaction,
+        }
+    }
+
+    /// Plans the [reaction](Channel::reaction) to an error.
     pub fn plan_reaction(&self, error: &ChannelError) -> Plan {
         let mut plan = Plan::default();
-        if let Phase::Failed(_) = self.phase {
-            return plan;
-        }
-        match error.reaction() {
+        match self.reaction(error) {
             Reaction::Ignore => {}
-            Reaction::Warn => {
+            Reaction::Wait | Reaction::Warn => {
+                // The peer sends the same update again, so that with the same HTLCs the exposure would stay.
+                if matches!(
+                    error,
+                    ChannelError::DustExposure { .. } | ChannelError::CommitmentDustExposure { .. }
+                ) && self.has_unsigned_additions()
+                {
+                    plan.deltas.push(Delta::AdditionsDropped);
+                }
                 plan.send.push(fulmen_wire::message::Warning::new(self.id(), &error.to_string()).into());
             }
-            Reaction::Close => {
-                // What was never signed will never be on chain.
+            Reaction::Fail => {
+                // Additions that no commitment holds never reach the chain.
                 if self.has_unsigned_additions() {
                     plan.deltas.push(Delta::AdditionsDropped);
                 }
@@ -224,8 +235,20 @@ impl Channel {
     /// If the command has no place in the channel's phase, or BOLT 2 or the peer's terms forbid it. The channel is
     /// unchanged.
     pub fn plan_command(&self, command: &Command) -> Result<Plan, CommandError> {
-        if let Command::Fail { reason } = command {
-            return Ok(self.plan_reaction(&ChannelError::OurDecision(reason.clone())));
+        match command {
+            Command::Fail { .. } if self.state() == State::Closed => return Err(self.not_possible(command)),
+            Command::Fail { reason } => {
+                return Ok(self.plan_reaction(&ChannelError::OurDecision(reason.clone())));
+            }
+            Command::AnswerOverdue { answer } => {
+                return match self.awaited_answer() {
+                    Some(awaited) if awaited == *answer => {
+                        Ok(self.plan_reaction(&ChannelError::AnswerOverdue(awaited)))
+                    }
+                    _ => Err(self.not_possible(command)),
+                };
+            }
+            _ => {}
         }
         if let (Some(funded), Command::FundingConfirmed { output, .. }) = (self.funded(), command)
             && let Err(error) = funded.check_funding_output(output)
@@ -238,14 +261,22 @@ impl Channel {
                 funded.plan_command(command, self.state())
             }
             (Phase::Negotiating(negotiating), _) => negotiating.plan_command(command),
-            (Phase::Failed(failed), Command::Connected) => Ok(failed.error_plan()),
+            (Phase::Failed(failed), Command::Connected { .. }) => Ok(failed.error_plan()),
+            (Phase::Failed(failed), Command::FundingConfirmed { scid, depth, .. }) => Ok(failed
+                .funded
+                .as_ref()
+                .map_or_else(Plan::default, |funded| funded.plan_funding_seen(*scid, *depth))),
+            (Phase::Failed(failed), Command::FundingUnconfirmed) => {
+                let is_known = failed.funded.as_ref().is_some_and(|funded| funded.scid.is_some());
+                Ok(if is_known { Plan::of(Delta::FundingUnlocked) } else { Plan::default() })
+            }
             (Phase::Failed(_), Command::Disconnected) => Ok(Plan::default()),
             (_, Command::Disconnected) => Ok(self.plan_reaction(&ChannelError::DisconnectedWhileOpening)),
-            _ => Err(CommandError::NotPossible { command: command.name(), state: self.state().name() }),
+            _ => Err(self.not_possible(command)),
         }
     }
 
-    /// Plans what the channel owes its peer at the end of a turn: `commitment_signed` if updates wait and none is
+    /// Plans the messages due at the end of a turn: `commitment_signed` if updates wait and none is
     /// unanswered (never an empty one), `shutdown` once our updates are signed, the opener's first `closing_signed`.
     /// `None` when nothing is due.
     #[must_use]
@@ -259,9 +290,8 @@ impl Channel {
         }
     }
 
-    /// Whether a `commitment_signed` is due that had better wait, and for what: it would sign many HTLCs again for few
-    /// updates. Young are HTLCs whose addition stands at `young_from` or later among the channel's updates. Whoever lets it
-    /// wait must plan it after a while all the same.
+    /// Whether to defer a due `commitment_signed`, and for how long: it would sign many HTLCs again for few updates.
+    /// HTLCs added at or after `young_from` count as young. The caller must still plan it eventually.
     #[must_use]
     pub fn commit_delay(&self, young_from: UpdateOrder) -> CommitDelay {
         match &self.phase {
@@ -282,10 +312,19 @@ impl Channel {
     /// If the number of signatures is not that of the jobs: a fault of the driver.
     pub fn apply(&mut self, plan: Plan, signatures: &[Signature]) -> Effects {
         assert_eq!(plan.sign.len(), signatures.len(), "one signature for each job");
-        let mut effects = Effects { send: plan.send, ..Effects::default() };
+        let mut effects = Effects { send: plan.send, disconnect: plan.disconnect, ..Effects::default() };
         effect::fill_signatures(&mut effects.send, signatures);
+        let before = self.commitment_numbers();
+        let count = |is: fn(&Delta) -> bool| plan.deltas.iter().filter(|delta| is(delta)).count() as u64;
+        let received = count(|delta| matches!(delta, Delta::CommitmentReceived { .. }));
+        let sent = count(|delta| matches!(delta, Delta::CommitmentSent));
         for delta in plan.deltas {
             self.fold(delta, &mut effects).expect("what was planned on this very state folds into it");
+        }
+        if let (Some((local, remote)), Some((local_now, remote_now))) = (before, self.commitment_numbers()) {
+            assert_eq!(local_now.0, local.0 + received, "our commitments are numbered one by one");
+            assert_eq!(remote_now.0, remote.0 + sent, "the peer's commitments are numbered one by one");
+            assert!(received <= 1 && sent <= 1, "a plan signs one commitment of a side at most");
         }
         effects
     }
@@ -301,6 +340,10 @@ impl Channel {
             }
             _ => Ok(()),
         }
+    }
+
+    fn not_possible(&self, command: &Command) -> CommandError {
+        CommandError::NotPossible { command: command.name(), state: self.state().name() }
     }
 
     fn unexpected(&self, message: &Message) -> ChannelError {

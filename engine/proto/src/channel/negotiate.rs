@@ -4,15 +4,16 @@
 //! Does not: watch it confirm.
 //!
 //! Invariants: a proposal of ours is within the range we gave; the fee never exceeds the opener's balance; the
-//! transaction handed out carries two signatures that were checked. No output is below what the network relays: all
-//! scripts we allow are segregated-witness ones, whose thresholds lie below every dust limit. Signatures are checked while planning, not as jobs:
-//! the peer may leave out its own output, so one of several transactions has to fit.
+//! transaction handed out carries two signatures that were checked. No output is too small to relay: all scripts we
+//! allow are segregated-witness ones, whose thresholds lie below every dust limit. Signatures are checked while
+//! planning, not as jobs: the peer may leave out its own output, so one of several transactions has to fit.
 
 use bitcoin::{ScriptBuf, Transaction};
 use fulmen_wire::message::{ClosingSigned, FeeRange, Message};
 use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::{FeeratePerKw, Msat, Sat, Signature};
 
+use super::Context;
 use super::command::{Command, CommandError};
 use super::delta::Delta;
 use super::effect::Plan;
@@ -20,13 +21,16 @@ use super::error::ChannelError;
 use super::funded::{Funded, Link};
 use super::htlc::Side;
 use super::normal::unexpected;
+use super::state::State;
 use super::updates::View;
-use super::{Context, State};
 use crate::commitment::{ClosingParams, ClosingTx, ClosingVariant};
 use crate::keys::verify;
 
 /// How many times the estimated fee an opener pays at most.
 const FEE_MULTIPLE_MAX: u64 = 3;
+
+/// How many proposals of a peer without fee ranges are answered on one connection: each costs a record and a message.
+const CLOSING_ROUNDS_MAX: u32 = 64;
 
 /// A fee we proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,23 +50,41 @@ pub(super) struct Negotiating {
     /// The fee agreed on and the transaction; the negotiation may run again on a new connection, since the peer may
     /// not know.
     pub(super) agreed: Option<(Sat, Box<Transaction>)>,
+    /// Whether the agreement was reached, or repeated, on this connection.
+    pub(super) agreed_on_connection: bool,
+    /// How many proposals of the peer we answered with another fee on this connection.
+    pub(super) rounds: u32,
 }
 
 impl Negotiating {
     pub(super) fn new(funded: Box<Funded>) -> Negotiating {
-        Negotiating { funded, offered: None, received: None, agreed: None }
+        Negotiating {
+            funded,
+            offered: None,
+            received: None,
+            agreed: None,
+            agreed_on_connection: false,
+            rounds: 0,
+        }
     }
 
     /// Negotiation starts over with each connection.
     pub(super) fn restart(&mut self) {
         self.offered = None;
         self.received = None;
+        self.agreed_on_connection = false;
+        self.rounds = 0;
     }
 
     /// Plans a message of the peer.
     pub(super) fn plan(&self, message: &Message, context: &Context) -> Result<Plan, ChannelError> {
+        if let Some(plan) = self.funded.plan_early(message) {
+            return plan;
+        }
         self.funded.check_link(message, State::Negotiating)?;
         match message {
+            // One agreement a connection is enough: each further one would cost a record, an event and a broadcast.
+            Message::ClosingSigned(_) if self.agreed_on_connection => Ok(Plan::default()),
             Message::ClosingSigned(message) => self.plan_closing_signed(message, context),
             Message::Shutdown(message) => self.funded.plan_shutdown(message),
             Message::ChannelReestablish(message) => {
@@ -76,12 +98,14 @@ impl Negotiating {
         }
     }
 
-    /// Plans a command: only what concerns the connection has a place here.
+    /// Plans a command; only those about the connection and the chain are possible here.
     pub(super) fn plan_command(&self, command: &Command) -> Result<Plan, CommandError> {
         match command {
             Command::Disconnected => Ok(Plan::of(Delta::Disconnected)),
-            Command::Connected => Ok(self.funded.plan_connected()),
-            Command::FundingConfirmed { .. } => Ok(Plan::default()),
+            Command::Connected { features } => Ok(self.funded.plan_connected(*features)),
+            Command::FundingConfirmed { scid, depth, .. } => Ok(self.funded.plan_funding_seen(*scid, *depth)),
+            Command::FundingUnconfirmed if self.funded.scid.is_some() => Ok(Plan::of(Delta::FundingUnlocked)),
+            Command::FundingUnconfirmed => Ok(Plan::default()),
             Command::Shutdown { .. } => Err(CommandError::AlreadyShuttingDown),
             Command::AddHtlc { .. } => Err(CommandError::ShuttingDown),
             _ => Err(CommandError::NotPossible { command: command.name(), state: State::Negotiating.name() }),
@@ -120,7 +144,7 @@ impl Negotiating {
                 return self.agree(fee, ours, &closing, &message.signature, true);
             }
             if opener || self.offered.is_some() {
-                return Err(ChannelError::ClosingFeeOutOfRange { fee, min: overlap.0, max: overlap.1 });
+                return Err(ChannelError::ClosingFeeOutsideOverlap { fee, min: overlap.0, max: overlap.1 });
             }
             return self.counter(fee, fee.clamp(overlap.0, overlap.1), ours);
         }
@@ -130,7 +154,8 @@ impl Negotiating {
         self.plan_legacy(fee, ours, context)
     }
 
-    /// Answers a fee outside our range by one strictly between it and our last, as peers without fee ranges do.
+    /// Answers a fee outside our range by one strictly between it and our last, as peers without fee ranges do. At the
+    /// limit of our range there is no such fee: our last one is repeated, as long as the peer comes towards it.
     fn plan_legacy(&self, fee: Sat, ours: (Sat, Sat), context: &Context) -> Result<Plan, ChannelError> {
         let last = self.offered.map_or_else(|| self.preferred(context, ours), |offer| offer.fee);
         if let (Some(_), Some(received)) = (self.offered, self.received) {
@@ -139,13 +164,10 @@ impl Negotiating {
                 return Err(ChannelError::ClosingFeeOutOfRange { fee, min, max });
             }
         }
-        let middle = Sat(fee.0.midpoint(last.0)).clamp(ours.0, ours.1);
-        let strictly_between = middle > fee.min(last) && middle < fee.max(last);
-        // Without an offer of ours yet, our own limit is a fair answer too.
-        if strictly_between || (self.offered.is_none() && middle != fee) {
-            return self.counter(fee, middle, ours);
+        if self.rounds >= CLOSING_ROUNDS_MAX {
+            return Err(ChannelError::ClosingRoundsExceeded(self.rounds));
         }
-        Err(ChannelError::ClosingFeeOutOfRange { fee, min: ours.0, max: ours.1 })
+        self.counter(fee, Sat(fee.0.midpoint(last.0)).clamp(ours.0, ours.1), ours)
     }
 
     fn counter(&self, received: Sat, fee: Sat, range: (Sat, Sat)) -> Result<Plan, ChannelError> {
@@ -250,7 +272,7 @@ impl Negotiating {
         (min, max.min(affordable))
     }
 
-    /// What the opener can pay: all it has, unless nothing else would be left.
+    /// The highest fee the opener can pay: its whole balance, unless no output would be left.
     fn most_affordable(&self, opener: Msat) -> Sat {
         let params = &self.funded.params;
         let other = params.agreed.funding.to_msat().saturating_sub(opener).floor_sat();
@@ -258,7 +280,7 @@ impl Negotiating {
         if other >= least { opener.floor_sat() } else { opener.floor_sat().saturating_sub(least) }
     }
 
-    /// The fee we propose: what was agreed before, or the estimate.
+    /// The fee we propose: the one agreed on before, else the estimate.
     fn preferred(&self, context: &Context, range: (Sat, Sat)) -> Sat {
         let estimate = self.fee(context.feerate);
         self.agreed.as_ref().map_or(estimate, |(fee, _)| *fee).clamp(range.0, range.1)

@@ -1,7 +1,7 @@
 //! Messages and commands of a funded channel (BOLT 2, "Normal Operation"; `channel_ready`).
 //!
-//! Owns: the checks of every `update_` message, received or to be sent. Does not: commitments ([`commitment_signed`]), shutdown
-//! ([`shutdown`]), reconnection ([`reestablish`]), nor the arithmetic of limits ([`limits`]).
+//! Owns: the checks of every `update_` message, received or to be sent. Does not: commitments ([`commitment_signed`]),
+//! shutdown ([`shutdown`]), reconnection ([`reestablish`]), nor the arithmetic of limits ([`limits`]).
 //!
 //! [`commitment_signed`]: super::commitment_signed
 //! [`shutdown`]: super::shutdown
@@ -16,7 +16,6 @@ use fulmen_wire::message::{
 use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::{FeeratePerKw, Sat, Scid};
 
-use super::State;
 use super::command::{Command, CommandError};
 use super::config::CLTV_EXPIRY_LIMIT;
 use super::delta::Delta;
@@ -24,16 +23,21 @@ use super::effect::Plan;
 use super::error::ChannelError;
 use super::funded::{Funded, Link};
 use super::htlc::{Htlc, Removal, Side};
+use super::removal::RemovalError;
+use super::state::State;
 use crate::commitment::{CommitmentParams, funding_output_script};
 use crate::keys::{parse_point, to_point};
 
 /// The longest failure reason that fits its message beside the other fields.
 const REASON_BYTES_MAX: usize = 65_535 - 2 - 32 - 8 - 2;
 
-/// What the peer sends.
+/// Messages of the peer.
 impl Funded {
     /// Plans a message while the funding confirms.
     pub(super) fn plan_confirming(&self, message: &Message) -> Result<Plan, ChannelError> {
+        if let Some(plan) = self.plan_early(message) {
+            return plan;
+        }
         self.check_link(message, State::Confirming)?;
         match message {
             Message::ChannelReestablish(message) => self.plan_reestablish(message),
@@ -47,6 +51,9 @@ impl Funded {
 
     /// Plans a message in normal operation.
     pub(super) fn plan_normal(&self, message: &Message) -> Result<Plan, ChannelError> {
+        if let Some(plan) = self.plan_early(message) {
+            return plan;
+        }
         self.check_link(message, State::Normal)?;
         match message {
             Message::UpdateAddHtlc(message) => self.plan_add(message),
@@ -74,7 +81,18 @@ impl Funded {
         }
     }
 
-    /// Before the channel is reestablished nothing else may come, and afterwards no second reestablishment.
+    /// Plans a message that comes before the peer's `channel_reestablish` although BOLT 2 has the peer wait, and does
+    /// no harm: refusing it would break every connection of a peer that always sends it early.
+    pub(super) fn plan_early(&self, message: &Message) -> Option<Result<Plan, ChannelError>> {
+        match message {
+            _ if self.link != Link::Reestablishing => None,
+            Message::ChannelReady(message) => Some(self.plan_channel_ready(message)),
+            Message::AnnouncementSignatures(_) => Some(Ok(Plan::default())),
+            _ => None,
+        }
+    }
+
+    /// Before the channel is reestablished no other message may come, and afterwards no second reestablishment.
     pub(super) fn check_link(&self, message: &Message, state: State) -> Result<(), ChannelError> {
         let reestablish = matches!(message, Message::ChannelReestablish(_));
         match self.link {
@@ -117,17 +135,19 @@ impl Funded {
     }
 
     fn plan_removal(&self, id: u64, removal: Removal) -> Result<Plan, ChannelError> {
-        self.check_removal(Side::Local, id, &removal)?;
+        RemovalError::check(self.updates.entry(Side::Local, id), id, &removal)?;
         Ok(Plan::of(Delta::Removed { by: Side::Remote, id, removal }))
     }
 }
 
-/// What our side asks for.
+/// Commands of our side.
 impl Funded {
     /// Plans a command.
     pub(super) fn plan_command(&self, command: &Command, state: State) -> Result<Plan, CommandError> {
         match command {
-            Command::FundingConfirmed { scid, depth, .. } => self.plan_funding_confirmed(*scid, *depth),
+            Command::FundingConfirmed { scid, depth, .. } => Ok(self.plan_funding_confirmed(*scid, *depth)),
+            Command::FundingUnconfirmed if self.scid.is_some() => Ok(Plan::of(Delta::FundingUnlocked)),
+            Command::FundingUnconfirmed => Ok(Plan::default()),
             Command::AddHtlc { amount, payment_hash, cltv_expiry, onion_routing_packet, path_key } => {
                 let htlc = Htlc {
                     id: self.updates.next_id(Side::Local),
@@ -153,8 +173,10 @@ impl Funded {
             Command::DropAdditions if self.link == Link::Up => Err(not_possible(command, state)),
             Command::DropAdditions => Ok(Plan::of(Delta::AdditionsDropped)),
             Command::Disconnected => Ok(Plan::of(Delta::Disconnected)),
-            Command::Connected => Ok(self.plan_connected()),
-            Command::Fund { .. } | Command::Fail { .. } => Err(not_possible(command, state)),
+            Command::Connected { features } => Ok(self.plan_connected(*features)),
+            Command::Fund { .. } | Command::Fail { .. } | Command::AnswerOverdue { .. } => {
+                Err(not_possible(command, state))
+            }
         }
     }
 
@@ -171,18 +193,28 @@ impl Funded {
         Err(ChannelError::FundingOutputWrong { expected, found, script_pubkey })
     }
 
-    fn plan_funding_confirmed(&self, scid: Scid, depth: u32) -> Result<Plan, CommandError> {
-        match self.scid {
-            Some(known) if known != scid => Err(CommandError::ScidChanged { known, found: scid }),
-            None if depth >= self.params.agreed.minimum_depth.max(1) => {
-                let mut plan = Plan::of(Delta::FundingLocked { scid });
-                if self.link == Link::Up {
-                    plan.send.push(self.channel_ready());
-                }
-                Ok(plan)
-            }
-            _ => Ok(Plan::default()),
+    fn plan_funding_confirmed(&self, scid: Scid, depth: u32) -> Plan {
+        let mut plan = self.plan_funding_seen(scid, depth);
+        // Whether the peer has it already does not matter: a redundant one is ignored.
+        let is_first = self.scid.is_none() && !self.has_been_ready();
+        if is_first && !plan.deltas.is_empty() && self.link == Link::Up {
+            plan.send.push(self.channel_ready());
         }
+        plan
+    }
+
+    /// Plans to note the place of the funding output in the chain, once it is deep enough or after it moved.
+    pub(super) fn plan_funding_seen(&self, scid: Scid, depth: u32) -> Plan {
+        match self.scid {
+            Some(known) if known == scid => Plan::default(),
+            None if depth < self.params.agreed.minimum_depth.max(1) => Plan::default(),
+            _ => Plan::of(Delta::FundingLocked { scid }),
+        }
+    }
+
+    /// Whether either side has signed a commitment after the first: both have then sent `channel_ready`.
+    fn has_been_ready(&self) -> bool {
+        self.local_number.0 > 0 || self.remote_number.0 > 0
     }
 
     /// Our `channel_ready`.
@@ -225,7 +257,7 @@ impl Funded {
     }
 
     fn plan_remove(&self, id: u64, removal: Removal) -> Result<Plan, CommandError> {
-        self.check_removal(Side::Remote, id, &removal)?;
+        RemovalError::check(self.updates.entry(Side::Remote, id), id, &removal)?;
         let mut plan = Plan::default();
         // Without a connection it is sent with the reestablishment.
         if self.link == Link::Up {

@@ -1,7 +1,7 @@
 //! Establishing a channel (BOLT 2, "Channel Establishment v1").
 //!
-//! Owns: the phases before the funding output is known, the checks of `open_channel` and `accept_channel`, and the first
-//! commitments. Does not: build or publish the funding transaction; our owner does.
+//! Owns: the phases before the funding output is known, the checks of `open_channel` and `accept_channel`, and the
+//! first commitments. Does not: build or publish the funding transaction; our owner does.
 //!
 //! Invariant: as opener, the funding transaction is handed out for broadcast only after `funding_signed` was verified.
 
@@ -17,11 +17,12 @@ use secp256k1::PublicKey;
 use super::command::{AcceptRequest, CommandError, OpenRequest};
 use super::config::{ChannelConfig, NegotiatedFeatures, channel_type_features, channel_type_from_features};
 use super::delta::Delta;
-use super::effect::{ChannelEvent, Created, Effects, Plan};
+use super::effect::{ChannelEvent, Effects, Plan};
 use super::error::ChannelError;
 use super::funded::Funded;
 use super::htlc::Side;
 use super::params::{Agreed, Params};
+use super::shutdown::is_allowed;
 use super::terms::{
     RESERVE_MIN, accept_points, accept_terms, check_open, check_reserve, check_terms, check_upfront_script,
     millionths, open_points, open_terms,
@@ -30,6 +31,18 @@ use super::updates::Updates;
 use super::{Channel, Phase};
 use crate::commitment::funding_output_script;
 use crate::keys::{Basepoints, ChannelSecrets, CommitmentNumber, InvalidPoint, to_point};
+
+/// A channel just made, with its first deltas and effects.
+#[must_use]
+#[derive(Debug)]
+pub struct Created {
+    /// The channel.
+    pub channel: Channel,
+    /// The beginning of its record.
+    pub deltas: Vec<Delta>,
+    /// The first message.
+    pub effects: Effects,
+}
 
 /// As opener: `open_channel` is sent.
 #[derive(Clone, Debug)]
@@ -77,6 +90,7 @@ impl Channel {
     pub fn open(request: OpenRequest) -> Result<Created, CommandError> {
         let open = open_channel(&request);
         check_open(&open, &request.config.limits, &request.features).map_err(CommandError::Terms)?;
+        check_own_script(&request.config, &request.features).map_err(CommandError::Terms)?;
         let OpenRequest { config, features, secrets, .. } = request;
         let delta = Delta::Opened { config: Box::new(config), features, open: Box::new(open.clone()) };
         Ok(created(secrets, delta, open.into()))
@@ -93,6 +107,7 @@ impl Channel {
             return Err(ChannelError::UnknownChain { expected: config.chain_hash, found: open.chain_hash });
         }
         check_open(open, &config.limits, &features)?;
+        check_own_script(&config, &features)?;
         let accept = accept_channel(open, &config, &secrets);
         if accept.dust_limit_satoshis > open.channel_reserve_satoshis {
             return Err(ChannelError::ReserveBelowDustLimit {
@@ -103,7 +118,8 @@ impl Channel {
         let delta = Delta::Accepted {
             config: Box::new(config),
             features,
-            open: Box::new(open.clone()),
+            // Unknown TLVs of the peer are not stored: they mean nothing here, and may be as long as a message.
+            open: Box::new(OpenChannel { unknown: UnknownTlvs::default(), ..open.clone() }),
             accept: Box::new(accept.clone()),
         };
         Ok(created(secrets, delta, accept.into()))
@@ -126,7 +142,7 @@ impl Channel {
         channel_id == self.id() || refused == Some(channel_id)
     }
 
-    /// The `funding_created` of a peer that lies about what funds the channel.
+    /// The `funding_created` of a peer that lies about the funding output.
     #[cfg(test)]
     pub(crate) fn forged_funding_created(&self, transaction: &Transaction, output: u16) -> Option<Message> {
         let Phase::AwaitingFunding(phase) = &self.phase else { return None };
@@ -156,7 +172,8 @@ impl AwaitingAccept {
         }
         check_upfront_script(accept.upfront_shutdown_script.as_deref(), &self.features)?;
         accept_points(accept)?;
-        Ok(Plan::of(Delta::AcceptReceived { accept: Box::new(accept.clone()) }))
+        let accept = AcceptChannel { unknown: UnknownTlvs::default(), ..accept.clone() };
+        Ok(Plan::of(Delta::AcceptReceived { accept: Box::new(accept) }))
     }
 
     pub(super) fn accepted(self, accept: AcceptChannel) -> AwaitingFunding {
@@ -286,6 +303,14 @@ fn reserve(config: &ChannelConfig, funding: Sat, their_dust_limit: Sat) -> Sat {
         .max(config.dust_limit)
         .max(their_dust_limit)
         .max(RESERVE_MIN)
+}
+
+/// Without a closing script of ours that the peer allows, the channel could not be closed by agreement.
+fn check_own_script(config: &ChannelConfig, features: &NegotiatedFeatures) -> Result<(), ChannelError> {
+    match is_allowed(&config.shutdown_scriptpubkey, features) {
+        true => Ok(()),
+        false => Err(ChannelError::OwnShutdownScriptForm),
+    }
 }
 
 /// Our script, if we commit to it; empty when we do not but the feature asks for the record.

@@ -18,14 +18,14 @@ use crate::commitment::{
 };
 use crate::keys::Basepoints;
 
-/// What one side announced when the channel was opened.
+/// The terms that one side announced when the channel was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// `dust_limit_satoshis`: for outputs of its own commitment.
     pub dust_limit: Sat,
     /// `max_htlc_value_in_flight_msat`: of HTLCs offered to it.
     pub max_htlc_value_in_flight: Msat,
-    /// `channel_reserve_satoshis`: what the other side has to keep.
+    /// `channel_reserve_satoshis`: the balance that the other side has to keep.
     pub channel_reserve: Sat,
     /// `htlc_minimum_msat`: of HTLCs offered to it.
     pub htlc_minimum: Msat,
@@ -46,8 +46,8 @@ pub(super) struct Params {
     pub(super) remote_commitment: CommitmentParams,
 }
 
-/// What both sides agreed on when the channel was opened, and its funding outpoint. [`Params`] follow from these and
-/// our keys, so that a checkpoint stores no more.
+/// The terms that both sides agreed on when the channel was opened, and the funding outpoint. [`Params`] follow from
+/// these and our keys, so that a checkpoint stores no more.
 #[derive(Clone, Debug)]
 pub(super) struct Agreed {
     pub(super) opener: Side,
@@ -100,7 +100,7 @@ impl Params {
         Params { channel_id, agreed, local_commitment, remote_commitment }
     }
 
-    /// What one side announced.
+    /// The terms that one side announced.
     pub(super) fn terms(&self, side: Side) -> &Terms {
         match side {
             Side::Local => &self.agreed.local_terms,
@@ -108,12 +108,12 @@ impl Params {
         }
     }
 
-    /// What one side has to keep.
+    /// The balance that one side has to keep.
     pub(super) fn reserve(&self, side: Side) -> Sat {
         self.terms(side.other()).channel_reserve
     }
 
-    /// What both anchors cost the opener.
+    /// The cost of both anchors to the opener.
     pub(super) fn anchors_cost(&self) -> Sat {
         match self.agreed.channel_type {
             ChannelType::StaticRemotekey => Sat::ZERO,
@@ -121,7 +121,7 @@ impl Params {
         }
     }
 
-    /// What a commitment with so many HTLC outputs costs the opener, anchors included.
+    /// The cost of a commitment with `untrimmed` HTLC outputs to the opener, anchors included.
     pub(super) fn commitment_cost(&self, feerate: FeeratePerKw, untrimmed: usize) -> Sat {
         commitment_fee(self.agreed.channel_type, feerate, untrimmed).saturating_add(self.anchors_cost())
     }

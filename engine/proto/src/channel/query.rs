@@ -1,4 +1,4 @@
-//! Looking at a channel: what its owner, its forwarder and its chain watcher may know.
+//! Queries of a channel for its owner, its forwarder and its chain watcher.
 //!
 //! Owns: the public queries. Does not: change or check anything. Invariant: every answer is derived when asked.
 
@@ -6,12 +6,13 @@ use bitcoin::{OutPoint, Transaction};
 use fulmen_wire::units::{ChannelId, FeeratePerKw, Msat, Sat, Scid, Signature};
 use secp256k1::PublicKey;
 
-use super::error::ChannelError;
+use super::error::{AwaitedAnswer, ChannelError};
 use super::funded::{Funded, Link};
 use super::htlc::{HtlcEntry, Side};
 use super::params::Terms;
+use super::state::State;
 use super::updates::View;
-use super::{Channel, Phase, State};
+use super::{Channel, Phase};
 use crate::commitment::{ChannelType, CommitmentTx};
 use crate::keys::{ChannelSecrets, CommitmentNumber};
 
@@ -32,7 +33,7 @@ impl Channel {
         }
     }
 
-    /// What the channel is doing.
+    /// The channel's state.
     #[must_use]
     pub fn state(&self) -> State {
         match &self.phase {
@@ -58,10 +59,11 @@ impl Channel {
         }
     }
 
-    /// Whether an HTLC could be offered now, limits aside: ready, connected, not shutting down.
+    /// Whether an HTLC could be offered now, limits aside: funding confirmed, ready, connected, not shutting down.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.state() == State::Normal && self.funded().is_some_and(|funded| funded.link == Link::Up)
+        let is_open = |funded: &Funded| funded.link == Link::Up && funded.is_ready();
+        self.state() == State::Normal && self.funded().is_some_and(is_open)
     }
 
     /// Whether the peer is connected and the channel reestablished.
@@ -118,7 +120,7 @@ impl Channel {
         self.funded().map(|funded| funded.params.agreed.channel_type)
     }
 
-    /// What one side announced when the channel was opened.
+    /// The terms that one side announced when the channel was opened.
     #[must_use]
     pub fn terms(&self, side: Side) -> Option<&Terms> {
         self.funded().map(|funded| funded.params.terms(side))
@@ -137,7 +139,7 @@ impl Channel {
         Some(self.funded()?.secrets.sign_funding(digest))
     }
 
-    /// What we may offer in one more HTLC right now, balances, reserves, fees, slots and value in flight considered; an
+    /// The largest HTLC that we may offer now, balances, reserves, fees, slots and value in flight considered; an
     /// addition of up to this much is refused at most for its size (`htlc_minimum_msat`, dust exposure) or its expiry.
     /// Zero when none can be added.
     #[must_use]
@@ -145,13 +147,13 @@ impl Channel {
         self.funded().filter(|_| self.is_usable()).map_or(Msat::ZERO, Funded::available_out)
     }
 
-    /// What the peer may offer us in one more HTLC, as far as we can know.
+    /// The largest HTLC that the peer may offer us, as far as we can know.
     #[must_use]
     pub fn receivable(&self) -> Msat {
         self.funded().filter(|_| self.is_usable()).map_or(Msat::ZERO, Funded::available_in)
     }
 
-    /// Both balances, ours first, with each HTLC still counted for whoever offered it: what both sides would have if
+    /// Both balances, ours first, with each HTLC still counted for its offerer: the balances both sides would have if
     /// every HTLC failed.
     #[must_use]
     pub fn balances(&self) -> Option<(Msat, Msat)> {
@@ -178,7 +180,7 @@ impl Channel {
         htlcs.fold((0, Msat::ZERO), |(count, sum), entry| (count + 1, sum.saturating_add(entry.htlc.amount)))
     }
 
-    /// What is in HTLCs too small for one side's commitment.
+    /// The sum of the HTLCs too small for one side's commitment.
     #[must_use]
     pub fn dust_exposure(&self, owner: Side) -> Msat {
         self.funded().map_or(Msat::ZERO, |funded| funded.dust_exposure(owner))
@@ -213,6 +215,31 @@ impl Channel {
         self.funded().map(|funded| (funded.local_number, funded.remote_number))
     }
 
+    /// The message that the peer is to send next so that the channel can go on, if there is one. The channel keeps no
+    /// time: an owner that has waited too long says so with
+    /// [`Command::AnswerOverdue`](super::command::Command::AnswerOverdue).
+    #[must_use]
+    pub fn awaited_answer(&self) -> Option<AwaitedAnswer> {
+        let of_link = |funded: &Funded| {
+            (funded.link == Link::Reestablishing).then_some(AwaitedAnswer::ChannelReestablish)
+        };
+        match &self.phase {
+            Phase::AwaitingAccept(_) => Some(AwaitedAnswer::AcceptChannel),
+            Phase::AwaitingFundingCreated(_) => Some(AwaitedAnswer::FundingCreated),
+            Phase::AwaitingFundingSigned(_) => Some(AwaitedAnswer::FundingSigned),
+            Phase::Confirming(funded) | Phase::Normal(funded) => match (&funded.link, &funded.shutdown) {
+                (Link::Up, _) if funded.awaiting_revocation => Some(AwaitedAnswer::RevokeAndAck),
+                (Link::Up, shutdown) if shutdown.sent.is_some() && shutdown.received.is_none() => {
+                    Some(AwaitedAnswer::Shutdown)
+                }
+                _ => of_link(funded),
+            },
+            Phase::Negotiating(negotiating) if negotiating.agreed.is_some() => None,
+            Phase::Negotiating(_) => Some(AwaitedAnswer::ClosingSigned),
+            Phase::AwaitingFunding(_) | Phase::Failed(_) | Phase::Changing => None,
+        }
+    }
+
     /// Whether updates wait to be signed, or the peer's answer to our `commitment_signed` is still due.
     #[must_use]
     pub fn is_settling(&self) -> bool {
@@ -236,7 +263,7 @@ impl Channel {
         }
     }
 
-    /// Our latest commitment, with the transaction signed by both sides: what to broadcast when the peer is gone.
+    /// Our latest commitment, with the transaction signed by both sides, to be broadcast when the peer is gone.
     /// `None` before the channel is funded, and when [`ChannelError::broadcast_allowed`] forbids it.
     #[must_use]
     pub fn signed_local_commitment(&self) -> Option<(CommitmentTx, Transaction)> {

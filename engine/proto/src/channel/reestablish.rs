@@ -1,14 +1,15 @@
 //! Reconnection (BOLT 2, "Message Retransmission").
 //!
-//! Owns: our `channel_reestablish`, the checks of the peer's, and what is sent again. Does not: decide what to do with
+//! Owns: our `channel_reestablish`, the checks of the peer's, and the messages sent again. Does not: recover
 //! lost state beyond refusing to go on.
 //!
-//! Invariant: what is sent again stands in the order it was sent first; commitments are signed anew, to the same
+//! Invariant: messages are sent again in the order of the first time; commitments are signed anew, to the same
 //! bytes, since no update that they hold can change while they are unanswered.
 
 use fulmen_wire::message::{ChannelReestablish, Message};
 use fulmen_wire::tlv::UnknownTlvs;
 
+use super::config::NegotiatedFeatures;
 use super::delta::Delta;
 use super::effect::Plan;
 use super::error::ChannelError;
@@ -17,7 +18,7 @@ use super::htlc::Stage;
 use super::updates::Unacknowledged;
 use crate::keys::{CommitmentNumber, to_point};
 
-/// What the peer lacks.
+/// The messages that the peer has not received.
 struct Missing {
     commitment: bool,
     revocation: bool,
@@ -25,7 +26,7 @@ struct Missing {
 
 impl Funded {
     /// Plans our `channel_reestablish` on a new connection.
-    pub(super) fn plan_connected(&self) -> Plan {
+    pub(super) fn plan_connected(&self, features: NegotiatedFeatures) -> Plan {
         let next_revocation = self.next_revocation();
         let last_secret = next_revocation.previous().and_then(|number| self.revealed.lookup(number));
         let message = ChannelReestablish {
@@ -39,6 +40,9 @@ impl Funded {
             unknown: UnknownTlvs::default(),
         };
         let mut plan = Plan::of(Delta::Connected);
+        if features != self.params.agreed.features {
+            plan.deltas.push(Delta::FeaturesChanged { features });
+        }
         plan.send.push(message.into());
         plan
     }
@@ -85,6 +89,12 @@ impl Funded {
                 _ => ChannelError::ReestablishRevocationNumber { expected: ours, found: revocation },
             });
         }
+        let next = self.remote_number.next();
+        let missing = commitment == self.remote_number.0 && self.awaiting_revocation;
+        let is_old = revocation + 1 < ours.0 || (commitment < next.0 && !missing);
+        if is_old && commitment > 0 && commitment <= next.0 && knows_secret == Some(true) {
+            return Err(ChannelError::PeerFellBehind { commitment, revocation });
+        }
         if revocation + 1 < ours.0 {
             return Err(ChannelError::ReestablishRevocationNumber { expected: ours, found: revocation });
         }
@@ -95,8 +105,6 @@ impl Funded {
             }
             _ => {}
         }
-        let next = self.remote_number.next();
-        let missing = commitment == self.remote_number.0 && self.awaiting_revocation;
         if commitment != next.0 && !missing {
             return Err(ChannelError::ReestablishCommitmentNumber { expected: next, found: commitment });
         }

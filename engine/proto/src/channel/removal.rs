@@ -7,8 +7,7 @@ use bitcoin::hashes::{Hash, sha256};
 use fulmen_wire::units::{PaymentHash, PaymentPreimage};
 use thiserror::Error;
 
-use super::funded::Funded;
-use super::htlc::{Removal, Side, Stage};
+use super::htlc::{HtlcEntry, Removal, Stage};
 
 /// The bit that tells failures which the next hop reports for want of a readable onion (BOLT 4).
 const BADONION: u16 = 0x8000;
@@ -44,20 +43,15 @@ pub enum RemovalError {
     },
 }
 
-impl Funded {
-    /// Checks a removal of the HTLC that `offered_by` offered under `id`.
-    pub(super) fn check_removal(
-        &self,
-        offered_by: Side,
-        id: u64,
-        removal: &Removal,
-    ) -> Result<(), RemovalError> {
+impl RemovalError {
+    /// Checks the removal of HTLC `id` by the side that received it; `entry` is that HTLC, if it exists.
+    pub(super) fn check(entry: Option<&HtlcEntry>, id: u64, removal: &Removal) -> Result<(), RemovalError> {
         if let Removal::FailMalformed { failure_code, .. } = *removal
             && failure_code & BADONION == 0
         {
             return Err(RemovalError::NotBadOnion { id, failure_code });
         }
-        let entry = self.updates.entry(offered_by, id).ok_or(RemovalError::UnknownHtlc(id))?;
+        let entry = entry.ok_or(RemovalError::UnknownHtlc(id))?;
         let payment_hash = entry.htlc.payment_hash;
         match removal {
             Removal::Fulfill(preimage) if hash(preimage) != payment_hash => {

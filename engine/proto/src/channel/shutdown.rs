@@ -36,6 +36,9 @@ impl Funded {
         let mut plan = Plan::of(Delta::Shutdown { by: Side::Remote, scriptpubkey: found.clone() });
         if self.shutdown.wanted.is_none() {
             let scriptpubkey = self.params.agreed.config.shutdown_scriptpubkey.clone();
+            if !is_allowed(&scriptpubkey, &self.params.agreed.features) {
+                return Err(ChannelError::OwnShutdownScriptForm);
+            }
             plan.deltas.push(Delta::ShutdownWanted { scriptpubkey });
         }
         Ok(plan)

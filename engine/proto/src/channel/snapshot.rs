@@ -1,17 +1,17 @@
 //! The byte form of a channel's whole durable state, for checkpoints.
 //!
-//! Owns: what is written of a channel, phase by phase, and how it is rebuilt. Does not know what the forwarder adds to a
-//! channel; see `forward::snapshot`.
+//! Owns: the fields written of a channel, phase by phase, and how it is rebuilt. Does not know the fields that the
+//! forwarder adds to a channel; see `forward::state::checkpoint`.
 //!
-//! Left out is what follows from the rest: secrets (from the seed and the key index), what our commitments are built
+//! Everything that follows from the rest is left out: secrets (from the seed and the key index), commitment parameters
 //! with, keys derived ahead, and how the connection and a closing negotiation stand, since both begin anew after a
 //! restart. Onions are written only while they may be needed.
 //!
-//! Invariant: [`Channel::read_snapshot`] of what [`Channel::write_snapshot`] wrote is the channel, as far as the
+//! Invariant: [`Channel::read_snapshot`] restores the channel that [`Channel::write_snapshot`] wrote, as far as the
 //! deltas that may follow and [`Channel::replay_end`] can tell.
 //!
-//! Budget: 1.5 kB for an idle channel with 1,000 commitments, of which 320 B are the peer's revealed secrets, and 50 us to
-//! read it; the bench `restart` counts.
+//! Budget: 1.5 kB for an idle channel with 1,000 commitments, of which 320 B are the peer's revealed secrets, and 50 us
+//! to read it; the bench `restart` counts.
 
 use fulmen_wire::message::{AcceptChannel, OpenChannel};
 use fulmen_wire::onion::OnionPacket;
@@ -62,7 +62,8 @@ impl Keys<'_> {
 }
 
 impl Channel {
-    /// Appends the channel. `keeps_onion` says of the HTLC that one side offered under an id whether its onion is needed.
+    /// Appends the channel. `keeps_onion` says of the HTLC that one side offered under an id whether its onion is
+    /// needed.
     pub(crate) fn write_snapshot(&self, out: &mut Encoder<'_>, keeps_onion: &dyn Fn(Side, u64) -> bool) {
         match &self.phase {
             Phase::AwaitingAccept(phase) => {

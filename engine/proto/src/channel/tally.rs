@@ -1,10 +1,10 @@
 //! Sums over the HTLCs of a view, continued from one addition to the next.
 //!
-//! Owns: [`Tally`], what the limits of an addition ask of a view (BOLT 2, "Adding an HTLC"): balances, counts, sums, and
-//! how much of it is too small for either commitment. Does not: judge them; see [`limits`](super::limits).
+//! Owns: [`Tally`], the sums of a view that the limits of an addition need (BOLT 2, "Adding an HTLC"): balances,
+//! counts, and how much of it is too small for either commitment. Does not: judge them; see [`limits`](super::limits).
 //!
-//! Computed for each HTLC anew, these sums would make a turn quadratic in the HTLCs in flight. A tally is the reducer's fold
-//! with its result kept: an addition continues it, whatever else may change it ends it.
+//! Computed for each HTLC anew, these sums would make a turn quadratic in the HTLCs in flight. A tally is the reducer's
+//! fold with its result kept: an addition continues it, every other change of the view discards it.
 //!
 //! Invariant: a tally kept equals the one computed from the log, which tests and debug builds check at every use.
 
@@ -17,7 +17,7 @@ use super::htlc::{HtlcEntry, Side};
 use super::params::Params;
 use super::updates::{Moved, Updates, View};
 
-/// What a view comes to.
+/// The sums of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tally {
     view: View,
@@ -25,7 +25,7 @@ pub(super) struct Tally {
     moved: Moved,
     /// Number and sum of the HTLCs of each side.
     pending: BySide<(usize, Msat)>,
-    /// The fee rate that decides what is trimmed.
+    /// The fee rate that decides which HTLCs are trimmed.
     feerate: FeeratePerKw,
     /// By owner of a commitment and offerer of the HTLC: the least amount that has an output.
     thresholds: BySide<BySide<Msat>>,
@@ -97,7 +97,7 @@ impl Tally {
         self.moved.balance(side)
     }
 
-    /// The fee rate that decides what is trimmed.
+    /// The fee rate that decides which HTLCs are trimmed.
     pub(super) const fn feerate(&self) -> FeeratePerKw {
         self.feerate
     }
@@ -107,7 +107,7 @@ impl Tally {
         self.pending.of(by).0
     }
 
-    /// What one side has offered.
+    /// The sum of the HTLCs that one side has offered.
     pub(super) const fn offered(&self, by: Side) -> Msat {
         self.pending.of(by).1
     }
@@ -117,7 +117,7 @@ impl Tally {
         self.outputs.of(owner).0
     }
 
-    /// What is in HTLCs without an output on `owner`'s commitment.
+    /// The sum of the HTLCs without an output on `owner`'s commitment.
     pub(super) const fn trimmed(&self, owner: Side) -> Msat {
         self.outputs.of(owner).1
     }
@@ -143,8 +143,8 @@ impl Tallies {
         }
     }
 
-    /// Ends the tallies that a delta about to be folded changes, [`Tallies::added`] aside. The prudent view does not count on
-    /// a removal that is only proposed; what the peer proposed, it knew.
+    /// Ends the tallies that a delta about to be folded changes, [`Tallies::added`] aside. The prudent view does not
+    /// count on a removal that is only proposed; the peer knew its own proposals.
     pub(super) fn end(&mut self, delta: &Delta) {
         match delta {
             Delta::Added { .. } | Delta::Removed { by: Side::Local, .. } => {}

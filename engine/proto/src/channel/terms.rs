@@ -1,4 +1,4 @@
-//! What either side demands when a channel is opened, and what we accept (BOLT 2, `open_channel` and `accept_channel`).
+//! The checks of both sides' terms when a channel is opened (BOLT 2, `open_channel` and `accept_channel`).
 //!
 //! Owns: the checks of both messages. Does not: the order of the messages; see [`opening`](super::opening).
 //!
@@ -40,12 +40,7 @@ pub(super) fn check_open(
     if open.push_msat > funding.to_msat() {
         return Err(ChannelError::PushTooLarge { push: open.push_msat, funding });
     }
-    if open.feerate_per_kw < limits.feerate_min {
-        return Err(ChannelError::FeerateTooLow { found: open.feerate_per_kw, min: limits.feerate_min });
-    }
-    if open.feerate_per_kw > limits.feerate_max {
-        return Err(ChannelError::FeerateTooHigh { found: open.feerate_per_kw, max: limits.feerate_max });
-    }
+    limits.check_feerate(open.feerate_per_kw, channel_type)?;
     check_terms(&open_terms(open), funding, limits)?;
     check_first_commitment(open, channel_type)?;
     check_upfront_script(open.upfront_shutdown_script.as_deref(), features)?;
@@ -53,7 +48,7 @@ pub(super) fn check_open(
     Ok(())
 }
 
-/// The checks of what either message says about its sender.
+/// The checks of the terms that either message announces for its sender.
 pub(super) fn check_terms(terms: &Terms, funding: Sat, limits: &PeerLimits) -> Result<(), ChannelError> {
     let found = terms.dust_limit;
     if found < DUST_LIMIT_MIN {

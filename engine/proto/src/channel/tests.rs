@@ -1,14 +1,16 @@
-//! Two channels that talk to each other in serialized messages, and what every test of them needs.
+//! Two channels that talk to each other in serialized messages, and the helpers that all their tests share.
 //!
 //! Owns: the harness. The tests stand beside it, one file a phase. Each plan that a test applies is checked here as a
 //! driver would, its signatures are made and verified, its deltas are recorded, and the record is replayed.
 
 mod closing;
+mod crossing;
 mod errors;
 mod hostile;
 mod normal;
 mod opening;
 mod reestablish;
+mod refusals;
 mod walk;
 
 use std::collections::VecDeque;
@@ -33,7 +35,7 @@ const CONTEXT: Context = Context { height: BlockHeight(100), feerate: FeeratePer
 const FUNDING: Sat = Sat(1_000_000);
 const FEERATE: FeeratePerKw = FeeratePerKw(1000);
 
-/// What differs between the channels that tests open.
+/// The parameters in which the channels of the tests differ.
 #[derive(Clone)]
 struct Setup {
     a: ChannelConfig,
@@ -102,7 +104,7 @@ fn add(amount: Msat, number: u64) -> Command {
     }
 }
 
-/// One channel, its record, and what it has sent and reported.
+/// One channel, its record, its messages and its events.
 struct Node {
     secrets: ChannelSecrets,
     channel: Channel,
@@ -145,7 +147,7 @@ impl Node {
         Ok(())
     }
 
-    /// Every commitment holds exactly what the channel does.
+    /// Every commitment holds exactly the channel's capacity.
     fn check_funds(&self) {
         if let Some(funded) = self.channel.funded() {
             for (owner, view) in [
@@ -165,7 +167,7 @@ impl Node {
         }
     }
 
-    /// The record gives the same channel again, and our latest commitment pays out what the channel holds.
+    /// The record gives the same channel again, and our latest commitment pays out the channel's capacity.
     fn check_record(&self) {
         let replayed = Channel::replay(self.secrets.clone(), self.record.clone()).expect("a record");
         let mut live = self.channel.clone();
@@ -194,7 +196,7 @@ impl Node {
         Ok(())
     }
 
-    /// Sends what is due at the end of a turn.
+    /// Sends the messages due at the end of a turn.
     fn commit(&mut self) {
         while let Some(plan) = self.channel.plan_turn_end(&CONTEXT) {
             self.run(plan).expect("a commitment of ours has nothing to verify");
@@ -220,7 +222,7 @@ impl Node {
     }
 }
 
-/// A channel's state in words, without what it computes once and keeps.
+/// A channel's state in words, without cached results.
 fn describe(mut channel: Channel) -> String {
     let funded = match &mut channel.phase {
         Phase::Confirming(funded) | Phase::Normal(funded) => Some(funded),
@@ -336,7 +338,7 @@ impl Pair {
 
     fn connect(&mut self) {
         for node in [&mut self.a, &mut self.b] {
-            node.command(&Command::Connected).expect("always possible");
+            node.command(&connected()).expect("always possible");
         }
     }
 
@@ -358,6 +360,10 @@ impl Pair {
         );
         id
     }
+}
+
+fn connected() -> Command {
+    Command::Connected { features: NegotiatedFeatures::default() }
 }
 
 fn scid() -> Scid {

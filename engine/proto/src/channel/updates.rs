@@ -1,10 +1,10 @@
 //! The update log: every HTLC and fee change of a channel with its progress, and the one reducer over it.
 //!
-//! Owns: which updates exist, how far each has come, and what any commitment holds that follows from them (BOLT 2,
+//! Owns: the updates, their stages, and the contents of every commitment that follow from them (BOLT 2,
 //! "Normal Operation"). Does not: check limits, know keys, or build transactions.
 //!
 //! Invariant: the only balance stored is ours without any HTLC still in the log; every other balance is derived by
-//! [`Updates::reduce`]. What has passed [`Stage::Irrevocable`] is in every commitment, so it can leave the log.
+//! [`Updates::reduce`]. Updates past [`Stage::Irrevocable`] are in every commitment, so they can leave the log.
 
 use std::collections::{BTreeMap, btree_map};
 
@@ -21,7 +21,7 @@ pub(super) struct FeeUpdate {
     pub(super) order: UpdateOrder,
 }
 
-/// From which stage on updates count, per sender: what defines one commitment, or one way to look at the channel.
+/// The stages from which updates count, per sender. They define one commitment, or one way to look at the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct View {
     /// For additions (and fee changes) sent by us.
@@ -47,10 +47,11 @@ impl View {
     pub(super) const REMOTE_LATEST: View = View::of(Stage::InReceiver, Stage::InSender);
     /// The peer's next commitment, as we would sign it now.
     pub(super) const REMOTE_NEXT: View = View::of(Stage::Proposed, Stage::Acknowledged);
-    /// Only what cannot be undone any more.
+    /// Only updates that cannot be undone any more.
     pub(super) const IRREVOCABLE: View = View::of(Stage::Irrevocable, Stage::Irrevocable);
-    /// What we can count on: every addition, but removals only once the peer has acknowledged ours, or we theirs.
-    /// Whatever is affordable here is affordable in every commitment to come.
+    /// Every addition, but removals only once the peer has acknowledged ours, or we theirs. An amount affordable here
+    /// is affordable in every commitment that holds the updates known now. The peer may add or raise the fee rate
+    /// before it learns of ours; how far that can go is bounded in [`limits`](super::limits).
     pub(super) const PRUDENT: View = View {
         local_adds: Stage::Proposed,
         local_removals: Stage::Acknowledged,
@@ -58,14 +59,18 @@ impl View {
         remote_removals: Stage::Acknowledged,
     };
 
-    /// What the peer knew when it sent an update, be it that it sends it again. It may have acknowledged additions of ours
-    /// since; those it has not signed yet are not held against it.
+    /// The peer's view when it sent an update: its own updates, and ours up to its last `revoke_and_ack`, which came
+    /// before the update on the same connection.
     pub(super) const PEER_KNEW: View = View {
-        local_adds: Stage::InSender,
+        local_adds: Stage::Acknowledged,
         local_removals: Stage::Acknowledged,
         remote_adds: Stage::Proposed,
         remote_removals: Stage::Proposed,
     };
+
+    /// The peer's least view when it first sent an update that it may be repeating after a reconnection: it may
+    /// have acknowledged additions of ours in between, but has not signed them.
+    pub(super) const PEER_KNEW_BEFORE: View = View { local_adds: Stage::InSender, ..View::PEER_KNEW };
 
     const fn adds(&self, side: Side) -> Stage {
         match side {
@@ -82,7 +87,7 @@ impl View {
     }
 }
 
-/// What a [`View`] shows.
+/// The contents of a [`View`].
 #[derive(Clone, Debug)]
 pub(super) struct Balances<'a> {
     /// Ours, before fee and anchors, without HTLCs.
@@ -108,9 +113,9 @@ impl Balances<'_> {
 /// Updates that our next `commitment_signed` would cover.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct UnsignedUpdates {
-    /// Fulfilments: both sides know the preimage already, and nobody waits for them to be committed.
+    /// Fulfillments: both sides know the preimage already, and nobody waits for them to be committed.
     pub(super) fulfilled: usize,
-    /// Additions, failures and fee changes: what comes next waits for them.
+    /// Additions, failures and fee changes: forwards and upstream failures wait for them.
     pub(super) others: usize,
 }
 
@@ -124,7 +129,8 @@ pub(super) struct Moved {
 impl Moved {
     /// Moves an HTLC's amount as far as the view shows; says whether the HTLC is pending in it.
     ///
-    /// Every amount is moved at most twice: from its offerer into the HTLC, and from there to whom the removal gives it.
+    /// Every amount is moved at most twice: from its offerer into the HTLC, and from there to whom the removal gives
+    /// it.
     pub(super) fn count(&mut self, view: View, entry: &HtlcEntry) -> bool {
         if entry.added < view.adds(entry.offered_by) {
             return false;
@@ -149,8 +155,9 @@ impl Moved {
         }
     }
 
-    /// One side's balance. Plans only admit updates that their sender can pay, so in a commitment none falls below zero.
-    /// In [`View::PRUDENT`] the peer's may, when it spends what it claims in the same breath; it is zero then.
+    /// One side's balance. Plans only admit updates that their sender can pay, so in a commitment none falls below
+    /// zero. In [`View::PRUDENT`] the peer's may, when it spends an HTLC's amount as soon as it claims it; it is zero
+    /// then.
     pub(super) fn balance(&self, side: Side) -> Msat {
         let balance = match side {
             Side::Local => self.local,
@@ -205,11 +212,17 @@ impl Updates {
         }
     }
 
-    /// The one reducer: balances, fee rate and HTLCs of a view. [`Moved`] says what becomes of amounts.
+    /// The one reducer: balances, fee rate and HTLCs of a view. [`Moved`] moves the amounts.
     pub(super) fn reduce(&self, view: View) -> Balances<'_> {
         let mut moved = self.settled();
         let mut htlcs = Vec::with_capacity(self.offered.len() + self.received.len());
         htlcs.extend(self.entries().filter(|entry| moved.count(view, entry)));
+        let pending: i128 = htlcs.iter().map(|entry| i128::from(entry.htlc.amount.0)).sum();
+        assert_eq!(
+            moved.local + moved.remote + pending,
+            i128::from(self.capacity.0),
+            "balances and HTLCs add up to the capacity in {view:?}"
+        );
         let (local, remote) = (moved.balance(Side::Local), moved.balance(Side::Remote));
         Balances { local, remote, feerate: self.feerate(view), htlcs }
     }
@@ -265,7 +278,7 @@ impl Updates {
             })
     }
 
-    /// What waits for our next `commitment_signed`.
+    /// The updates that our next `commitment_signed` covers.
     pub(super) fn unsigned(&self) -> UnsignedUpdates {
         let mut unsigned = UnsignedUpdates::default();
         for entry in self.entries() {
@@ -365,14 +378,14 @@ impl Updates {
         self.fees.push(FeeUpdate { feerate, stage: Stage::Proposed, order });
     }
 
-    /// Folds a `commitment_signed` of `signer`: its proposals enter the other side's commitment, and what the other
-    /// side acknowledged-proposed enters there too.
+    /// Folds a `commitment_signed` of `signer`: its proposals enter the other side's commitment, and the updates that
+    /// the other side acknowledged-proposed enters there too.
     pub(super) fn commitment_signed(&mut self, signer: Side) {
         self.advance(signer, Stage::Proposed, Stage::InReceiver);
         self.advance(signer.other(), Stage::Acknowledged, Stage::InSender);
     }
 
-    /// Folds a `revoke_and_ack` of `revoker` and reports what became irrevocable by it.
+    /// Folds a `revoke_and_ack` of `revoker` and reports the updates that became irrevocable.
     pub(super) fn revoke_and_ack(&mut self, revoker: Side, events: &mut Vec<ChannelEvent>) {
         self.advance(revoker.other(), Stage::InReceiver, Stage::Acknowledged);
         for entry in self.received.values() {
@@ -387,7 +400,7 @@ impl Updates {
         self.settle(events);
     }
 
-    /// Forgets what the peer proposed without signing it; what we proposed stays, to be sent again.
+    /// Forgets the peer's unsigned proposals; ours stay, to be sent again.
     pub(super) fn forget_proposals_of_peer(&mut self) {
         // The forgotten HTLCs carry the latest ids, which the peer uses again for the same HTLCs or others.
         let first = self.received.values().find(|entry| entry.added == Stage::Proposed);
@@ -403,7 +416,7 @@ impl Updates {
         }
     }
 
-    /// Forgets what we offered without signing it.
+    /// Forgets our unsigned additions.
     pub(super) fn drop_unsigned_additions(&mut self, events: &mut Vec<ChannelEvent>) {
         // Additions are signed in the order of their ids, so that these carry the latest.
         let first = self.offered.values().find(|entry| entry.added == Stage::Proposed);
@@ -449,7 +462,7 @@ impl Updates {
         }
     }
 
-    /// Takes what is in every commitment out of the log and into the settled values.
+    /// Moves updates that are in every commitment out of the log and into the settled values.
     fn settle(&mut self, events: &mut Vec<ChannelEvent>) {
         let done = |removal: &PendingRemoval| removal.stage == Stage::Irrevocable;
         let ended: Vec<(Side, u64)> = self

@@ -3,6 +3,7 @@
 use super::*;
 use fulmen_wire::message::{ClosingSigned, FeeRange, Shutdown};
 
+use crate::channel::Reaction;
 use crate::commitment::{ClosingParams, ClosingTx, ClosingVariant};
 
 const LOW: Context = Context { height: BlockHeight(100), feerate: FeeratePerKw(300) };
@@ -57,7 +58,7 @@ fn htlcs_are_settled_before_closing() {
     pair.a.add(Msat(10_000_000), 2);
     pair.b.add(Msat(20_000_000), 3);
     shut_down(&mut pair.a);
-    // What was added before is signed before.
+    // Earlier additions are signed first.
     pair.settle();
     assert_eq!(pair.a.channel.state(), State::ShuttingDown);
     assert_eq!(pair.a.command(&add(Msat(1_000_000), 4)), Err(CommandError::ShuttingDown));
@@ -179,7 +180,7 @@ fn scripts_have_the_forms_of_the_bolt() {
 
 #[test]
 fn a_fee_between_both_ranges_is_found() {
-    // The acceptor asks for what it is offered as long as it relays, whatever it estimates itself.
+    // The acceptor takes any fee that relays, whatever its own estimate.
     let mut pair = Pair::with_type(ChannelType::Anchors);
     shut_down(&mut pair.a);
     pair.a.commit();
@@ -261,7 +262,7 @@ fn the_acceptor_answers_within_the_overlap() {
     assert!(answer.fee_satoshis > Sat(150) && answer.fee_satoshis < Sat(300), "{}", answer.fee_satoshis);
     // Having answered, it takes no other fee but that.
     let other = proposal(&pair.a, Sat(250), Some((Sat(40), Sat(300))), ClosingVariant::Both);
-    assert!(matches!(deliver(&mut pair.b, other), Err(ChannelError::ClosingFeeOutOfRange { .. })));
+    assert!(matches!(deliver(&mut pair.b, other), Err(ChannelError::ClosingFeeOutsideOverlap { .. })));
     let same = proposal(&pair.a, answer.fee_satoshis, Some((Sat(40), Sat(300))), ClosingVariant::Both);
     deliver(&mut pair.b, same).unwrap();
     assert_eq!(pair.b.channel.state(), State::Closed);
@@ -273,7 +274,7 @@ fn the_opener_takes_what_lies_in_the_overlap_only() {
     let (mut pair, offer) = negotiating();
     let max = offer.fee_range.unwrap().max_fee_satoshis;
     let over = proposal(&pair.b, Sat(max.0 + 1), Some((Sat(1), Sat(9_999))), ClosingVariant::Both);
-    assert!(matches!(deliver(&mut pair.a, over), Err(ChannelError::ClosingFeeOutOfRange { .. })));
+    assert!(matches!(deliver(&mut pair.a, over), Err(ChannelError::ClosingFeeOutsideOverlap { .. })));
     let disjoint = Some((Sat(max.0 + 1), Sat(9_999)));
     let disjoint = proposal(&pair.b, Sat(max.0 + 1), disjoint, ClosingVariant::Both);
     assert!(matches!(deliver(&mut pair.a, disjoint), Err(ChannelError::ClosingFeeRangesDisjoint { .. })));
@@ -327,11 +328,168 @@ fn impossible_fees_are_refused() {
     setup.push = Msat::ZERO;
     let mut pair = Pair::ready(&setup);
     shut_down(&mut pair.a);
-    pair.settle();
-    pair.reconnect();
+    pair.a.commit();
+    pair.a_to_b();
+    pair.b.commit();
+    pair.b_to_a();
     // Nothing would be left for an output.
     let mut message = proposal(&pair.b, Sat(500), None, ClosingVariant::Both);
     message.fee_satoshis = Sat(999_900);
     let error = deliver(&mut pair.a, message).unwrap_err();
     assert!(matches!(error, ChannelError::Closing(_)), "{error}");
+}
+
+/// Plays a peer that sends no `fee_range`: `next` gives its fee of a round from the one before.
+fn haggle(
+    node: &mut Node,
+    peer: &Node,
+    first: Sat,
+    next: impl Fn(Sat) -> Sat,
+    rounds: usize,
+) -> (usize, Result<Sat, ChannelError>) {
+    let mut fee = first;
+    for round in 1..=rounds {
+        if let Err(error) = deliver(node, proposal(peer, fee, None, ClosingVariant::Both)) {
+            return (round, Err(error));
+        }
+        if node.channel.state() == State::Closed {
+            return (round, Ok(fee));
+        }
+        fee = next(fee);
+    }
+    panic!("neither agreed nor refused after {rounds} rounds");
+}
+
+#[test]
+fn a_peer_that_comes_down_to_our_highest_fee_is_waited_for() {
+    let (mut pair, _) = negotiating();
+    let (round, outcome) = haggle(&mut pair.a, &pair.b, Sat(6_066), |fee| Sat(fee.0 * 9 / 10), 20);
+    let fee = outcome.unwrap();
+    assert!(round <= 12 && fee > Sat(1_800) && fee <= Sat(2_022), "{fee} in round {round}");
+}
+
+#[test]
+fn an_opener_that_comes_up_to_our_lowest_fee_is_waited_for() {
+    let (mut pair, _) = negotiating();
+    let (round, outcome) = haggle(&mut pair.b, &pair.a, Sat(100), |fee| Sat(fee.0 * 11 / 10), 20);
+    let fee = outcome.unwrap();
+    assert!(round <= 8 && fee >= Sat(170) && fee < Sat(190), "{fee} in round {round}");
+}
+
+#[test]
+fn a_peer_that_insists_on_its_fee_is_warned() {
+    let (mut pair, _) = negotiating();
+    let (round, outcome) = haggle(&mut pair.a, &pair.b, Sat(5_000), |fee| fee, 20);
+    let error = outcome.unwrap_err();
+    assert_eq!(round, 2);
+    assert_eq!(pair.a.channel.reaction(&error), Reaction::Warn, "{error}");
+    pair.a.react(&error);
+    assert_eq!(pair.a.channel.state(), State::Negotiating);
+    // On the next connection the negotiation begins again.
+    pair.reconnect();
+    assert_eq!(pair.a.channel.state(), State::Closed);
+}
+
+#[test]
+fn a_peer_that_moves_by_a_satoshi_is_not_answered_for_ever() {
+    let (mut pair, _) = negotiating();
+    let (round, outcome) = haggle(&mut pair.a, &pair.b, Sat(50_000), |fee| Sat(fee.0 - 1), 1_000);
+    assert!(matches!(outcome, Err(ChannelError::ClosingRoundsExceeded(64))), "{outcome:?}");
+    assert_eq!(round, 65);
+}
+
+#[test]
+fn a_repeated_closing_signed_costs_nothing() {
+    let (mut pair, offer) = negotiating();
+    let fee = offer.fee_satoshis;
+    let same = proposal(&pair.b, fee, None, ClosingVariant::Both);
+    deliver(&mut pair.a, same.clone()).unwrap();
+    let (records, sent) = (pair.a.record.len(), pair.a.sent.len());
+    let other = proposal(&pair.b, Sat(fee.0 + 1), None, ClosingVariant::Both);
+    for _ in 0..100 {
+        deliver(&mut pair.a, same.clone()).unwrap();
+        deliver(&mut pair.a, other.clone()).unwrap();
+    }
+    assert_eq!((pair.a.record.len(), pair.a.sent.len(), pair.a.broadcast.len()), (records, sent, 1));
+    assert_eq!(pair.a.events.iter().filter(|event| matches!(event, ChannelEvent::Closed { .. })).count(), 1);
+}
+
+#[test]
+fn a_wrong_closing_signed_does_not_undo_an_agreement() {
+    for reconnects in [false, true] {
+        let mut pair = Pair::with_type(ChannelType::Anchors);
+        shut_down(&mut pair.a);
+        pair.settle();
+        let agreed = pair.a.channel.closing_transaction().cloned();
+        assert!(agreed.is_some());
+        let wrong = ClosingSigned {
+            channel_id: pair.a.channel.id(),
+            fee_satoshis: Sat(700),
+            signature: fulmen_wire::units::Signature([1; 64]),
+            fee_range: None,
+            unknown: Default::default(),
+        };
+        if reconnects {
+            pair.disconnect();
+            pair.connect();
+            let reestablish = pair.b.sent.pop_front().unwrap();
+            pair.a.receive(&reestablish).unwrap();
+        }
+        if let Err(error) = deliver(&mut pair.a, wrong) {
+            pair.a.react(&error);
+        }
+        assert_eq!(pair.a.channel.state(), State::Closed);
+        assert_eq!(pair.a.channel.closing_transaction().cloned(), agreed);
+        let replayed = Channel::replay(secrets(1), pair.a.record.clone()).unwrap();
+        assert_eq!(replayed.closing_transaction().cloned(), agreed);
+    }
+}
+
+#[test]
+fn a_closing_script_that_the_peer_would_refuse_is_not_configured() {
+    let mut taproot = vec![0x51, 32];
+    taproot.extend([7; 32]);
+    let mut setup = Setup::new(ChannelType::Anchors);
+    setup.features.shutdown_anysegwit = false;
+    (setup.a.shutdown_scriptpubkey, setup.b.shutdown_scriptpubkey) = (taproot.clone(), taproot);
+    let refused = Channel::open(setup.open_request()).unwrap_err();
+    assert_eq!(refused, CommandError::Terms(ChannelError::OwnShutdownScriptForm));
+    let mut opener = setup.clone();
+    opener.a.shutdown_scriptpubkey = Setup::new(ChannelType::Anchors).a.shutdown_scriptpubkey;
+    let mut created = Channel::open(opener.open_request()).unwrap();
+    let Some(Message::OpenChannel(open)) = created.effects.send.pop() else { panic!("no open_channel") };
+    let refused = Channel::accept(&open, setup.accept_request()).unwrap_err();
+    assert_eq!(refused, ChannelError::OwnShutdownScriptForm);
+    // A peer that stops offering the feature hears why its shutdown is not answered, and can offer it again.
+    setup.features.shutdown_anysegwit = true;
+    let mut pair = Pair::ready(&setup);
+    pair.disconnect();
+    let features = NegotiatedFeatures { shutdown_anysegwit: false, ..setup.features };
+    for node in [&mut pair.a, &mut pair.b] {
+        node.command(&Command::Connected { features }).unwrap();
+    }
+    pair.settle();
+    let script = [&[0x00, 20][..], &[5; 20]].concat();
+    let error = receive_shutdown(&mut pair.b, script).unwrap_err();
+    assert_eq!(error, ChannelError::OwnShutdownScriptForm);
+    assert_eq!(pair.b.channel.reaction(&error), Reaction::Warn);
+    pair.reconnect();
+    shut_down(&mut pair.a);
+    pair.settle();
+    closed(&mut pair);
+}
+
+#[test]
+fn a_feature_learnt_at_a_later_connection_is_used() {
+    let mut taproot = vec![0x51, 32];
+    taproot.extend([7; 32]);
+    let mut setup = Setup::new(ChannelType::Anchors);
+    setup.features.shutdown_anysegwit = false;
+    let mut pair = Pair::ready(&setup);
+    let close = Command::Shutdown { scriptpubkey: Some(taproot.clone()) };
+    assert_eq!(pair.a.command(&close), Err(CommandError::ShutdownScriptForm(taproot)));
+    pair.reconnect();
+    pair.a.command(&close).unwrap();
+    pair.settle();
+    closed(&mut pair);
 }

@@ -1,4 +1,4 @@
-//! A peer that lies: bytes changed, messages repeated, left out and reordered. Whatever comes, nothing panics, every
+//! A peer that lies: bytes changed, messages repeated, left out and reordered. Nothing panics, every
 //! commitment still adds up, and a refusal changes nothing.
 
 use rand::seq::IndexedRandom;
@@ -26,13 +26,13 @@ fn life(seed: u64, steps: usize) -> usize {
                 6 if number > 30 => drop(node.command(&Command::Shutdown { scriptpubkey: None })),
                 7 if rng.random_ratio(1, 8) => {
                     node.command(&Command::Disconnected).unwrap();
-                    node.command(&Command::Connected).unwrap();
+                    node.command(&connected()).unwrap();
                 }
                 _ => node.commit(),
             }
         }
         while let Some(message) = pair.a.sent.pop_front() {
-            // `b` is only a source of messages: what it refuses itself does not matter here.
+            // `b` is only a source of messages: its own refusals do not matter here.
             let _ = pair.b.receive(&message);
         }
         seen.extend(pair.b.sent.drain(..));

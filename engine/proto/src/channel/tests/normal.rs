@@ -261,14 +261,14 @@ fn many_fee_changes_leave_one_behind() {
     pair.b.add(AMOUNT, 1);
     pair.b.commit();
     for round in 0..10 {
-        pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(1000 + round) }).unwrap();
+        pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(1001 + round) }).unwrap();
         pair.a.commit();
         while pair.a_to_b() {}
         let answer = pair.b.sent.pop_back().unwrap();
         pair.a.receive(&answer).unwrap();
     }
     assert!(pair.b.channel.funded().unwrap().updates.feerates().count() <= 3);
-    assert_eq!(pair.b.channel.feerate(), Some(FeeratePerKw(1009)));
+    assert_eq!(pair.b.channel.feerate(), Some(FeeratePerKw(1010)));
 }
 
 #[test]
@@ -286,4 +286,100 @@ fn a_commitment_without_updates_is_answered() {
     let number = pair.b.channel.commitment_numbers().unwrap().1;
     assert_eq!((number.0, pair.a.channel.commitment_numbers().unwrap().0), (2, number));
     pair.locked_in(Msat(5_000_000), 1);
+}
+
+#[test]
+fn a_fee_rate_of_one_satoshi_a_vbyte_is_taken_however_it_is_rounded() {
+    for (channel_type, feerate, taken) in [
+        (ChannelType::Anchors, 252, true),
+        (ChannelType::Anchors, 250, true),
+        (ChannelType::Anchors, 249, false),
+        (ChannelType::Anchors, 100, false),
+        (ChannelType::Anchors, 0, false),
+        (ChannelType::Anchors, u32::MAX, false),
+        (ChannelType::StaticRemotekey, 252, false),
+        (ChannelType::StaticRemotekey, 0, false),
+        (ChannelType::StaticRemotekey, u32::MAX, false),
+    ] {
+        let mut pair = Pair::with_type(channel_type);
+        let message = fulmen_wire::message::UpdateFee {
+            channel_id: pair.b.channel.id(),
+            feerate_per_kw: FeeratePerKw(feerate),
+            unknown: Default::default(),
+        };
+        match pair.b.receive(&Message::from(message).encode()) {
+            Ok(()) => assert!(taken, "{feerate}"),
+            Err(error) => {
+                assert!(!taken, "{feerate}: {error}");
+                assert_eq!(pair.b.channel.reaction(&error), crate::channel::Reaction::Warn);
+                pair.b.react(&error);
+                assert_eq!(pair.b.channel.state(), State::Normal);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_update_fee_that_changes_nothing_is_not_sent() {
+    let mut pair = Pair::with_type(ChannelType::Anchors);
+    let same = Command::UpdateFee { feerate: FEERATE };
+    for _ in 0..3 {
+        assert_eq!(pair.a.command(&same), Err(CommandError::FeerateUnchanged(FEERATE)));
+        pair.a.commit();
+    }
+    assert!(pair.a.sent.is_empty());
+    // A rate proposed and taken back is a change.
+    pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(1100) }).unwrap();
+    let again = Command::UpdateFee { feerate: FeeratePerKw(1100) };
+    assert_eq!(pair.a.command(&again), Err(CommandError::FeerateUnchanged(FeeratePerKw(1100))));
+    pair.a.command(&same).unwrap();
+    pair.settle();
+    assert_eq!(pair.b.channel.feerate(), Some(FEERATE));
+}
+
+#[test]
+fn a_commitment_signed_names_the_funding_transaction() {
+    let mut pair = Pair::with_type(ChannelType::Anchors);
+    pair.a.add(AMOUNT, 1);
+    pair.a.commit();
+    let Ok(Message::CommitmentSigned(message)) = Message::decode(pair.a.sent.back().unwrap()) else {
+        panic!()
+    };
+    let outpoint = pair.a.channel.funding_outpoint().unwrap();
+    assert_eq!(message.funding_txid.map(|txid| txid.0), Some(outpoint.txid.to_byte_array()));
+}
+
+#[test]
+fn the_answer_that_is_awaited_is_known_and_can_be_overdue() {
+    use crate::channel::AwaitedAnswer;
+    let setup = Setup::new(ChannelType::Anchors);
+    let pair = Pair::begin(&setup);
+    assert_eq!(pair.a.channel.awaited_answer(), Some(AwaitedAnswer::AcceptChannel));
+    assert_eq!(pair.b.channel.awaited_answer(), Some(AwaitedAnswer::FundingCreated));
+    let mut pair = Pair::ready(&setup);
+    let overdue = |answer| Command::AnswerOverdue { answer };
+    assert_eq!(pair.a.channel.awaited_answer(), None);
+    assert!(pair.a.command(&overdue(AwaitedAnswer::RevokeAndAck)).is_err());
+    pair.a.add(AMOUNT, 1);
+    pair.a.commit();
+    assert_eq!(pair.a.channel.awaited_answer(), Some(AwaitedAnswer::RevokeAndAck));
+    pair.a.command(&overdue(AwaitedAnswer::RevokeAndAck)).unwrap();
+    assert!(matches!(Message::decode(pair.a.sent.back().unwrap()), Ok(Message::Warning(_))));
+    pair.disconnect();
+    pair.connect();
+    assert_eq!(pair.a.channel.awaited_answer(), Some(AwaitedAnswer::ChannelReestablish));
+    pair.settle();
+    pair.b.fulfill(0, 1);
+    pair.settle();
+    pair.a.command(&Command::Shutdown { scriptpubkey: None }).unwrap();
+    pair.a.commit();
+    assert_eq!(pair.a.channel.awaited_answer(), Some(AwaitedAnswer::Shutdown));
+    pair.a_to_b();
+    pair.b.commit();
+    pair.b_to_a();
+    pair.a.commit();
+    assert_eq!(pair.a.channel.awaited_answer(), Some(AwaitedAnswer::ClosingSigned));
+    // BOLT 2: "if it doesn't receive a closing_signed response after a reasonable amount of time: MUST fail".
+    pair.a.command(&overdue(AwaitedAnswer::ClosingSigned)).unwrap();
+    assert_eq!(pair.a.channel.state(), State::Failed);
 }

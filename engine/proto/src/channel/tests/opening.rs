@@ -30,7 +30,10 @@ fn both_sides_agree_on_a_new_channel() {
                 events.iter().any(|event| matches!(event, ChannelEvent::Ready { scid: at } if *at == scid()))
             );
             let moved = Command::FundingConfirmed { scid: Scid(1), depth: 6, output: output.clone() };
-            assert!(matches!(node.command(&moved), Err(CommandError::ScidChanged { .. })));
+            node.command(&moved).unwrap();
+            let events = node.take_events();
+            assert!(matches!(events[..], [ChannelEvent::FundingMoved { scid: Scid(1), .. }]), "{events:?}");
+            assert_eq!(node.channel.scid(), Some(Scid(1)));
         }
         assert_eq!(pair.a.channel.opener(), Side::Local);
         assert_eq!(pair.b.channel.opener(), Side::Remote);
@@ -108,4 +111,77 @@ fn a_funding_output_that_is_not_ours_fails_the_channel() {
         let told = Message::decode(pair.b.sent.back().expect("the peer is told")).unwrap();
         assert!(matches!(told, Message::ErrorMessage(_)), "{told:?}");
     }
+}
+
+#[test]
+fn a_funding_that_leaves_the_chain_stops_offers_until_it_confirms_again() {
+    let mut pair = Pair::with_type(ChannelType::Anchors);
+    let output = bitcoin::TxOut {
+        value: Amount::from_sat(FUNDING.0),
+        script_pubkey: crate::commitment::funding_output_script(
+            &secrets(1).basepoints().funding,
+            &secrets(2).basepoints().funding,
+        ),
+    };
+    pair.a.command(&Command::FundingUnconfirmed).unwrap();
+    assert!(matches!(pair.a.take_events()[..], [ChannelEvent::FundingUnconfirmed { .. }]));
+    assert!(!pair.a.channel.is_usable());
+    assert!(pair.a.command(&add(Msat(1_000_000), 1)).is_err());
+    let shallow = Command::FundingConfirmed { scid: Scid(7), depth: 1, output: output.clone() };
+    pair.a.command(&shallow).unwrap();
+    assert_eq!(pair.a.channel.scid(), None);
+    pair.a.command(&Command::FundingConfirmed { scid: Scid(7), depth: 6, output }).unwrap();
+    assert_eq!(pair.a.channel.scid(), Some(Scid(7)));
+    pair.settle();
+    pair.locked_in(Msat(1_000_000), 1);
+}
+
+#[test]
+fn a_confirmation_while_closing_or_failed_is_noted() {
+    let mut pair = Pair::funded(&Setup::new(ChannelType::Anchors));
+    let confirmed = pair.confirmed(6);
+    pair.a.command(&Command::Shutdown { scriptpubkey: None }).unwrap();
+    pair.settle();
+    assert_eq!(pair.a.channel.state(), State::Closed);
+    pair.a.command(&confirmed).unwrap();
+    assert_eq!(pair.a.channel.scid(), Some(scid()));
+
+    let mut pair = Pair::funded(&Setup::new(ChannelType::Anchors));
+    let confirmed = pair.confirmed(6);
+    pair.b.command(&Command::Fail { reason: "enough".to_owned() }).unwrap();
+    pair.b.command(&confirmed).unwrap();
+    assert_eq!(pair.b.channel.scid(), Some(scid()));
+    pair.b.check_record();
+}
+
+#[test]
+fn a_padded_channel_type_is_refused_and_unknown_fields_are_not_stored() {
+    let setup = Setup::new(ChannelType::Anchors);
+    let mut created = Channel::open(setup.open_request()).unwrap();
+    let Some(Message::OpenChannel(open)) = created.effects.send.pop() else { panic!("no open_channel") };
+    let mut padded = open.clone();
+    let mut bits = vec![0; 60_000];
+    bits.extend(open.channel_type.as_ref().unwrap().as_bytes());
+    padded.channel_type = Some(fulmen_wire::features::Features::from_bytes(&bits));
+    let refused = Channel::accept(&padded, setup.accept_request()).unwrap_err();
+    assert!(matches!(refused, ChannelError::ChannelTypeUnsuitable(_)));
+
+    let mut large = open;
+    large.unknown.push(1_000_001, &[7; 60_000]).unwrap();
+    let created = Channel::accept(&large, setup.accept_request()).unwrap();
+    let [Delta::Accepted { open, .. }] = &created.deltas[..] else { panic!("{:?}", created.deltas) };
+    assert!(Message::from((**open).clone()).encode().len() < 500);
+}
+
+#[test]
+fn the_text_of_an_error_is_kept_up_to_a_bound() {
+    let mut pair = Pair::with_type(ChannelType::Anchors);
+    let long = fulmen_wire::message::ErrorMessage {
+        channel_id: pair.a.channel.id(),
+        data: vec![b'x'; 65_000],
+        unknown: Default::default(),
+    };
+    let error = pair.a.receive(&Message::from(long).encode()).unwrap_err();
+    let ChannelError::PeerError(text) = &error else { panic!("{error:?}") };
+    assert_eq!(text.len(), fulmen_wire::message::TEXT_MAX_BYTES);
 }

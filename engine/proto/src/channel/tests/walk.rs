@@ -1,5 +1,5 @@
 //! A random walk: both sides add, remove, change fees, sign, lose messages, connections and processes at random; a
-//! model knows what everybody must own in the end.
+//! model knows everybody's balance in the end.
 //!
 //! The harness checks at every step that each commitment adds up and that the signatures one side makes are those the
 //! other expects, which they are only if both derive the same commitment. The seed is in every failure.
@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::channel::Removal;
 
-/// What is to become of an HTLC that its receiver has locked in.
+/// The planned outcome of an HTLC that its receiver has locked in.
 struct Open {
     id: u64,
     number: u64,
@@ -28,7 +28,7 @@ struct Walk {
     open: [Vec<Open>; 2],
     /// Per side and id, the numbers of the HTLCs it offered.
     offered: [BTreeMap<u64, (u64, Msat)>; 2],
-    /// What `a` has gained, in millisatoshi, once everything is settled.
+    /// The gain of `a`, in millisatoshi, once everything is settled.
     a_gains: i64,
     /// Whether somebody has asked to close.
     shutting_down: bool,
@@ -178,7 +178,7 @@ impl Walk {
         }
     }
 
-    /// Takes in what the channels report.
+    /// Takes in the channels' events.
     fn observe(&mut self) {
         for side in 0..2 {
             for event in self.node(side).take_events() {

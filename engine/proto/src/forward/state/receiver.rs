@@ -73,6 +73,11 @@ impl Receiver {
         self.expected.contains_key(&payment_hash)
     }
 
+    /// The amount expected under a hash, if one was named.
+    pub(crate) fn amount(&self, payment_hash: PaymentHash) -> Option<Msat> {
+        self.expected.get(&payment_hash).and_then(|entry| entry.payment.amount)
+    }
+
     pub(crate) fn preimage(&self, payment_hash: PaymentHash) -> Option<PaymentPreimage> {
         self.expected.get(&payment_hash).map(|entry| entry.payment.preimage)
     }

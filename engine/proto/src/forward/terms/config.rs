@@ -22,8 +22,8 @@ pub struct NodeConfig {
     pub capacity_max: Sat,
     /// The fee rate of openings and closings until the first [`Input::Feerate`](crate::forward::Input::Feerate).
     pub feerate: FeeratePerKw,
-    /// Whether peers may only open channels with anchor outputs. Without anchors a commitment cannot be fee-bumped, and the
-    /// opener alone chooses its fee rate.
+    /// Whether peers may only open channels with anchor outputs. Without anchors a commitment cannot be fee-bumped, and
+    /// the opener alone chooses its fee rate.
     pub anchors_only: bool,
     /// The most channels one peer may have with us, counting those being opened.
     pub channels_per_peer_max: usize,
@@ -46,8 +46,9 @@ pub struct NodeConfig {
     pub policy_grace_ms: u64,
     /// The safety margins of forwarding.
     pub expiry: ExpiryLimits,
-    /// Whether HTLCs are decided on, and offered, only after [`Input::ChainInStep`](crate::forward::Input::ChainInStep). A
-    /// node that was off for days would otherwise forward HTLCs that have expired meanwhile.
+    /// Whether HTLCs are decided on, and offered, only after
+    /// [`Input::ChainInStep`](crate::forward::Input::ChainInStep). A node that was off for days would otherwise forward
+    /// HTLCs that have expired meanwhile.
     pub awaits_chain: bool,
     /// Whether each forward is held until the embedder resumes or fails it.
     pub intercept: bool,

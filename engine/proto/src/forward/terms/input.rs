@@ -52,8 +52,8 @@ pub enum Input {
         /// The depths of funding transactions in the chain, for those that changed or still matter.
         confirmations: Vec<Confirmation>,
     },
-    /// The fee rate at which a transaction is expected to confirm within a few blocks. Openings and closings use it, the
-    /// commitments of channels we opened follow it, and the rates of peers are held against it.
+    /// The fee rate at which a transaction is expected to confirm within a few blocks. Openings and closings use it,
+    /// the commitments of channels we opened follow it, and the rates of peers are held against it.
     Feerate(FeeratePerKw),
     /// The height given so far is that of the chain: every block it had when the node started was input. Until then a
     /// shard with [`NodeConfig::awaits_chain`](crate::forward::NodeConfig::awaits_chain) decides on no HTLC and offers

@@ -28,12 +28,6 @@ pub enum InitError {
         /// The bit.
         bit: u32,
     },
-    /// It lacks a feature this node requires.
-    #[error("the peer lacks {feature}, which is required here")]
-    MissingFeature {
-        /// The feature.
-        feature: Feature,
-    },
     /// It sets a feature without another that it depends on.
     #[error("the peer sets {feature} without {needed}")]
     MissingDependency {
@@ -89,10 +83,6 @@ pub fn negotiate(config: &NodeConfig, init: &Init) -> Result<Features, InitError
     if let Some((feature, needed)) = theirs.missing_dependency() {
         return Err(InitError::MissingDependency { feature, needed });
     }
-    // The others that we require are assumed of everybody today (BOLT 9), so that a peer may leave them out.
-    if !theirs.has(Feature::StaticRemotekey) {
-        return Err(InitError::MissingFeature { feature: Feature::StaticRemotekey });
-    }
     let chain = config.channel.chain_hash;
     if init.networks.as_ref().is_some_and(|networks| !networks.is_empty() && !networks.contains(&chain)) {
         return Err(InitError::OtherChain { ours: chain });
@@ -126,6 +116,23 @@ mod tests {
         assert_eq!(local_features().missing_dependency(), None);
     }
 
+    /// BOLT 9: features that are ASSUMED can be ignored, so that a peer may leave out their bits.
+    #[test]
+    fn an_init_without_assumed_features_is_taken() {
+        let assumed = [
+            Feature::DataLossProtect,
+            Feature::VarOnionOptin,
+            Feature::StaticRemotekey,
+            Feature::PaymentSecret,
+            Feature::ChannelType,
+        ];
+        for feature in assumed {
+            let features = local_features().without(feature);
+            assert!(features.has(Feature::BasicMpp));
+            assert_eq!(check(features.clone()), Ok(features), "{feature}");
+        }
+    }
+
     #[test]
     fn what_cannot_be_agreed_on_is_refused() {
         let unsupported = local_features().with_required(Feature::DualFund);
@@ -133,11 +140,11 @@ mod tests {
         let unknown =
             Features::from_bytes(&[0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).union(&local_features());
         assert_eq!(check(unknown), Err(InitError::UnknownFeature { bit: 102 }));
-        let lacking = local_features().without(Feature::StaticRemotekey);
-        assert_eq!(check(lacking), Err(InitError::MissingFeature { feature: Feature::StaticRemotekey }));
-        let loose = local_features().without(Feature::PaymentSecret);
-        let expected =
-            InitError::MissingDependency { feature: Feature::BasicMpp, needed: Feature::PaymentSecret };
+        let loose = local_features().without(Feature::ShutdownAnysegwit).with_optional(Feature::SimpleClose);
+        let expected = InitError::MissingDependency {
+            feature: Feature::SimpleClose,
+            needed: Feature::ShutdownAnysegwit,
+        };
         assert_eq!(check(loose), Err(expected));
         let config = NodeConfig::new(ChainHash::REGTEST, Vec::new());
         let init = Init::new(local_features(), vec![ChainHash::BITCOIN]);

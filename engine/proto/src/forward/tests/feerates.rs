@@ -76,5 +76,10 @@ fn a_rate_far_below_the_chains_is_refused_without_anchors() {
         net.shards[1].channel(ChannelRef::Id(channel_id)).expect("it lives").state()
     };
     assert_eq!(update(&mut net, 2_600), State::Normal);
-    assert_eq!(update(&mut net, 2_400), State::Failed);
+    // The update is refused and the connection broken; the channel goes on at the earlier rate.
+    net.dropped = Some(Vec::new());
+    assert_eq!(update(&mut net, 2_400), State::Normal);
+    assert_eq!(net.dropped, Some(vec![(1, net.ids[0])]));
+    let channel = net.shards[1].channel(ChannelRef::Id(channel_id)).expect("it lives");
+    assert_eq!(channel.feerate(), Some(FeeratePerKw(2_600)));
 }

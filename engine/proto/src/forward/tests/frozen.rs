@@ -76,6 +76,8 @@ fn delta_words(delta: &Delta) -> String {
         Delta::Reestablished => "reestablished",
         Delta::Failed { error: ChannelError::PeerError(_) } => "failed, of the peer",
         Delta::Failed { .. } => "failed, any other",
+        Delta::FeaturesChanged { .. } => "features changed",
+        Delta::FundingUnlocked => "funding unlocked",
     };
     words.to_owned()
 }

@@ -19,10 +19,11 @@ fn state(net: &Net, node: usize, other: usize) -> State {
 }
 
 #[test]
-fn a_bad_signature_fails_its_own_channel_only() {
+fn a_bad_signature_breaks_one_connection_and_no_channel() {
     let mut net = Net::line(3);
+    net.dropped = Some(Vec::new());
     let (hash, recipient) = net.invoice(1, 1, Msat(10_000_000));
-    net.queue(0, hash, &net.route(&[0, 1], Msat(10_000_000), 18), &recipient);
+    let damaged_one = net.queue(0, hash, &net.route(&[0, 1], Msat(10_000_000), 18), &recipient);
     let (hash, recipient) = net.invoice(1, 2, Msat(10_000_000));
     let good = net.queue(2, hash, &net.route(&[2, 1], Msat(10_000_000), 18), &recipient);
     net.step();
@@ -33,10 +34,13 @@ fn a_bad_signature_fails_its_own_channel_only() {
     commitment.signature = Signature([0x11; 64]);
     *wire.back_mut().expect("there") = damaged.encode();
     net.pump();
-    assert_eq!(state(&net, 1, 0), State::Failed);
-    assert_eq!(state(&net, 0, 1), State::Failed, "the peer is told");
-    assert_eq!(state(&net, 1, 2), State::Normal);
+    assert_eq!(net.dropped, Some(vec![(1, net.ids[0])]));
     assert!(matches!(net.outcome(2, good), Some(Outcome::Settled(_))));
+    // On a new connection the same commitment is signed again.
+    net.cut(0, 1);
+    net.connect(0, 1);
+    assert!(matches!(net.outcome(0, damaged_one), Some(Outcome::Settled(_))));
+    net.check_at_rest();
 }
 
 #[test]
@@ -104,7 +108,7 @@ fn an_error_waits_for_what_came_before_it() {
 }
 
 #[test]
-fn what_cannot_be_true_fails_the_channel() {
+fn an_impossible_removal_breaks_the_connection_and_an_error_fails_the_channel() {
     let mut net = Net::line(2);
     let malformed = UpdateFailMalformedHtlc {
         channel_id: net.channels[0].channel_id,
@@ -114,6 +118,12 @@ fn what_cannot_be_true_fails_the_channel() {
         unknown: Default::default(),
     };
     let turn = tell(&mut net, 0, 1, malformed);
+    assert!(matches!(turn.send.as_slice(), [(_, Message::Warning(_))]), "{turn:?}");
+    assert_eq!(turn.disconnect, [net.ids[1]]);
+    net.cut(0, 1);
+    net.connect(0, 1);
+    let error = ErrorMessage::new(net.channels[0].channel_id, "over");
+    let turn = tell(&mut net, 0, 1, error);
     assert!(turn.events.iter().any(|event| matches!(event, Event::ChannelFailed { .. })), "{turn:?}");
     assert!(!turn.record.is_empty());
     // A failed channel is no place to send to, and its peer gets nothing but the error.

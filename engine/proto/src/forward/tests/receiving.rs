@@ -118,3 +118,32 @@ fn a_payment_is_received_once_and_at_most_twice_over() {
     ));
     net.check_at_rest();
 }
+
+#[test]
+fn parts_that_together_overpay_more_than_twice_are_refused() {
+    for (first, second, taken) in [(45_000_000, 140_000_000, false), (60_000_000, 120_000_000, true)] {
+        let mut net = Net::line(3);
+        let (hash, recipient) = net.invoice(2, 1, Msat(90_000_000));
+        let route = net.route(&[0, 1, 2], Msat(first), 18);
+        let held = net.send(0, hash, &route, &recipient);
+        assert_eq!(net.outcome(0, held), None);
+        let route = net.route(&[0, 1, 2], Msat(second), 18);
+        let attempt = net.send(0, hash, &route, &recipient);
+        if taken {
+            assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+            continue;
+        }
+        assert!(matches!(
+            net.outcome(0, attempt),
+            Some(Outcome::Failed(1, Failure::IncorrectOrUnknownPaymentDetails { .. }))
+        ));
+        // The payment can still be completed.
+        assert_eq!(net.outcome(0, held), None);
+        let route = net.route(&[0, 1, 2], Msat(first), 18);
+        let rest = net.send(0, hash, &route, &recipient);
+        for attempt in [held, rest] {
+            assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))));
+        }
+        net.check_at_rest();
+    }
+}

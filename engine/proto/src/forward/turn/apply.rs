@@ -81,6 +81,9 @@ impl Shard {
                 self.channel_event(turn, channel_id, peer, event);
             }
         }
+        if effects.disconnect {
+            self.drop_peer(turn, peer);
+        }
     }
 
     fn name_channel(&mut self, turn: &mut OpenTurn, temporary_channel_id: ChannelId, channel_id: ChannelId) {
@@ -116,10 +119,13 @@ impl Shard {
             ChannelEvent::AddDropped { id } => self.outgoing_dropped(turn, outgoing(id)),
             ChannelEvent::FailLockedIn { id, removal } => self.outgoing_failed(turn, outgoing(id), removal),
             ChannelEvent::FulfillLockedIn { .. } | ChannelEvent::ShutdownStarted => {}
+            ChannelEvent::FundingUnconfirmed { previous } => {
+                tracing::warn!(%channel_id, %previous, "the funding left the best chain");
+            }
             ChannelEvent::RemovalLockedIn { id, .. } => {
                 self.change(turn, Change::CircuitClosed { incoming: incoming(id) });
             }
-            ChannelEvent::Ready { scid } => {
+            ChannelEvent::Ready { scid } | ChannelEvent::FundingMoved { scid, .. } => {
                 self.change(turn, Change::ChannelReady { channel_id, scid });
                 turn.out.events.push(Event::ChannelReady { channel_id, scid, peer });
             }

@@ -233,6 +233,7 @@ impl Shard {
                 turn.out.events.push(Event::PaymentReceived { payment_hash, amount, parts: 1 });
             }
             Accepted::Part { total } => {
+                self.check_sum(payment_hash, amount)?;
                 let stage = CircuitStage::Held { amt_to_forward: decoded.amt_to_forward };
                 self.open_circuit(turn, locked_in, Some(secret), stage);
                 self.hold_part(turn, incoming, payment_hash, total);
@@ -247,6 +248,9 @@ impl Shard {
         let accepted = decode_final(payload).and_then(|payload| {
             let htlc = FinalHtlc { amount, cltv_expiry, payment_hash, payload: &payload };
             let accepted = self.state.receiver.check(htlc, &self.config, self.state.height, turn.now)?;
+            if let Accepted::Part { .. } = accepted {
+                self.check_sum(payment_hash, amount)?;
+            }
             Ok((accepted, payload.amt_to_forward))
         });
         match accepted {
@@ -280,6 +284,19 @@ impl Shard {
             self.fail_set(turn, payment_hash, SetFailure::Mismatch);
         } else if self.set_sum(payment_hash, |_, amt_to_forward| amt_to_forward) >= total {
             self.fulfill_set(turn, payment_hash);
+        }
+    }
+
+    /// Checks that the parts held for a payment and one more of `amount` are at most twice the amount expected. BOLT 4
+    /// ("Failure Messages") applies that bound to `total_msat`; a set may exceed its `total_msat`, but not the bound.
+    fn check_sum(&self, payment_hash: PaymentHash, amount: Msat) -> Result<(), Failure> {
+        let sum = self.set_sum(payment_hash, |circuit, _| circuit.amount).saturating_add(amount);
+        match self.state.receiver.amount(payment_hash) {
+            Some(expected) if sum.0 > expected.0.saturating_mul(2) => {
+                let height = self.state.height;
+                Err(Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: amount, height })
+            }
+            _ => Ok(()),
         }
     }
 

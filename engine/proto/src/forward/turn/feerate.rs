@@ -1,10 +1,11 @@
 //! Fee rates of commitments, held against that of the chain (BOLT 2 "Updating Fees: `update_fee`", "The `open_channel`
 //! Message").
 //!
-//! Owns: our own rate following the chain's, and the least rate of a peer. Does not know absolute bounds; the channel does.
+//! Owns: our own rate following the chain's, and the least rate of a peer. Does not know absolute bounds; the channel
+//! does.
 //!
-//! With anchors a commitment only has to be relayed, since either side can bump its fee afterwards; so the least rate of a
-//! peer depends on the chain's in channels without them alone.
+//! With anchors a commitment only has to be relayed, since either side can bump its fee afterwards; so the least rate
+//! of a peer depends on the chain's in channels without them alone.
 
 use fulmen_wire::units::{ChannelId, FeeratePerKw};
 
@@ -15,8 +16,8 @@ use crate::forward::shard::Shard;
 
 /// A peer's rate without anchors may be this many times below the chain's: estimates of honest nodes differ.
 const PEER_RATE_DIVISOR: u32 = 4;
-/// Our own rate is updated when it differs from the chain's by more than this part of itself: each update costs both sides
-/// a commitment.
+/// Our own rate is updated when it differs from the chain's by more than this part of itself: each update costs both
+/// sides a commitment.
 const OWN_RATE_DIVISOR: u32 = 5;
 
 impl Shard {

@@ -165,9 +165,10 @@ impl Shard {
         let Some(entry) = self.state.channels.get(&channel_id) else { return };
         let peer = entry.peer;
         tracing::debug!(%channel_id, %peer, %error, "peer's message refused");
+        let reaction = entry.channel.reaction(error);
         let plan = entry.channel.plan_reaction(error);
         self.apply_plan(turn, channel_id, plan);
-        if error.reaction() == Reaction::Warn {
+        if reaction == Reaction::Warn {
             if round.peers.contains(&peer) {
                 // A disconnection would change the state that a waiting plan of another channel was made on.
                 round.barriers.insert(peer);
@@ -203,9 +204,11 @@ impl Shard {
             turn.out.disconnect.push(peer);
             return;
         }
+        let negotiated = channel_features(&features);
         self.peers.insert(peer, features);
         for channel_id in self.channels_of(peer) {
-            self.command_channel_if_possible(turn, channel_id, channel::Command::Connected);
+            let connected = channel::Command::Connected { features: negotiated };
+            self.command_channel_if_possible(turn, channel_id, connected);
         }
     }
 
