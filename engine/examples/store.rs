@@ -26,7 +26,7 @@ use fulmen::store::{
 };
 use fulmen::wire::units::ChainHash;
 
-/// A store in a directory of its own. Nothing else may write there; a real one takes a lock.
+/// A store in a directory that nothing else may write to; a real one takes a lock.
 #[derive(Debug)]
 struct FileStore {
     directory: PathBuf,
@@ -204,7 +204,7 @@ fn push(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Takes a length and so many bytes off the front.
+/// Takes a length and that many bytes off the front.
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, tail) = rest.split_first_chunk()?;
     let (bytes, tail) = tail.split_at_checked(u32::from_be_bytes(*length) as usize)?;

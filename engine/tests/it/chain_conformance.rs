@@ -1,4 +1,4 @@
-//! One suite for every chain backend: whoever writes to the `Chain` traits may rely on exactly this.
+//! One suite for every chain backend: users of the `Chain` traits may rely on exactly this behaviour.
 //!
 //! Runs on the kernel, and on a real bitcoind where `BITCOIND_EXE` names one.
 
@@ -144,7 +144,7 @@ fn refuses_what_the_next_block_cannot_hold(chain: &mut dyn RegtestChain) {
     bad.input[0].witness = Witness::from_slice(&[signature, key]);
     bench.refused(&bad, RefusalKind::Script);
 
-    // A double spend, of what waits and of what is mined.
+    // A double spend, of a transaction in the mempool and of a mined one.
     bench.broadcast(&good);
     let mut double = good.transaction.clone();
     double.output.swap(0, 1);
@@ -309,7 +309,7 @@ fn says_what_cannot_be_paid(chain: &mut dyn RegtestChain) {
     bench.mine(1);
 }
 
-/// One test for each check, on a chain of its own from `$open`, which also gives what keeps the chain running.
+/// One test for each check, each on a new chain from `$open`, which also returns a guard that keeps the chain running.
 macro_rules! suite {
     ($backend:ident, $open:path) => {
         mod $backend {
@@ -342,7 +342,7 @@ suite!(kernel, super::open_kernel);
 fn open_rpc() -> Option<(RpcChain, Bitcoind)> {
     let Some(program) = std::env::var_os("BITCOIND_EXE") else {
         static ONCE: std::sync::Once = std::sync::Once::new();
-        // Written past the test harness, which keeps to itself what a passing test prints.
+        // Written past the test harness, which hides the output of a passing test.
         ONCE.call_once(|| {
             let message =
                 b"\nSKIPPED: chain conformance over JSON-RPC; set BITCOIND_EXE to a bitcoind to run it\n";

@@ -36,7 +36,7 @@ const TYPES: [ChannelType; 2] = [ChannelType::StaticRemotekey, ChannelType::Anch
 enum End {
     /// Both sides sign a closing transaction.
     Mutual,
-    /// The owner publishes its commitment and takes what is its own.
+    /// The owner publishes its commitment and claims its outputs.
     OwnerTakes,
     /// The owner publishes its commitment and the other side takes both HTLCs.
     OtherTakes,
@@ -71,7 +71,7 @@ impl Channel {
             remote_funding_pubkey: theirs,
             local_is_opener: owner_opened,
             dust_limit: Sat(354),
-            // Numbers up to 16 are opcodes of their own in scripts: one delay of each kind.
+            // Scripts encode numbers up to 16 as single opcodes: one delay of each kind.
             to_self_delay: CltvDelta(if owner_opened { 20 } else { 12 }),
             obscure_factor: factor,
             funding_script: funding_script(&ours, &theirs),
@@ -310,7 +310,7 @@ fn revoked(channel: Channel, commitment: CommitmentTx) -> Vec<Case> {
     })]
 }
 
-/// The HTLC transactions come first, so that their outputs are what is left to punish; the last penalty takes two
+/// The HTLC transactions come first, so that only their outputs are left to punish; the last penalty takes two
 /// outputs at once.
 fn revoked_late(channel: Channel, commitment: CommitmentTx) -> Vec<Case> {
     let published = channel.commitment_case(&commitment);
@@ -456,7 +456,7 @@ fn judge_all(channel_type: ChannelType, owner_opened: bool) -> Court {
     court
 }
 
-/// What every channel type has, and how often its cases were accepted.
+/// Cases of every channel type, with the number of times each was accepted.
 const BOTH: [(&str, u32); 16] = [
     ("HTLC-success", 2),
     ("HTLC-timeout", 2),
@@ -476,7 +476,7 @@ const BOTH: [(&str, u32); 16] = [
     ("the opener's commitment", 0),
 ];
 
-/// What anchors add.
+/// Further cases of channels with anchors.
 const ANCHORS: [(&str, u32); 6] = [
     ("HTLC-success with a fee input", 1),
     ("penalty on HTLC-success with a fee input", 1),

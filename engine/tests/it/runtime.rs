@@ -1,6 +1,6 @@
 //! The runtime under its public interface: forwards that cross shards, with and without threads.
 //!
-//! Owns the networks of engines and what they are asked to do; `runtime/net.rs` carries messages and blocks between
+//! Owns the networks of engines and their scenarios; `runtime/net.rs` carries messages and blocks between
 //! them. Money is counted on the channels, before and after, on all nodes.
 
 mod net;
@@ -53,7 +53,7 @@ fn forwards_cross_shards_on_threads() {
     pays_both_ways(Drive::Threads(1), 1, 20, 10);
 }
 
-/// What is paid to a node is received by one of its shards, whichever it comes in on, and its channel's shard is told.
+/// One shard receives a payment to the node, whichever shard its HTLC arrives on, and reports back to that shard.
 #[test]
 fn what_is_paid_to_the_middle_is_received_once() {
     for (drive, crashes) in [(Drive::Inline, 3), (Drive::Threads(2), 3), (Drive::Inline, 0)] {

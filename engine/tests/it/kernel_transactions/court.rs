@@ -14,14 +14,14 @@ use fulmen_regtest::{RegtestChain, RegtestError};
 
 /// A transaction under judgement.
 pub(super) struct Case {
-    /// What it is, for messages and for the count.
+    /// The case's name, for messages and for the count.
     pub(super) name: &'static str,
     pub(super) tx: Transaction,
     /// The first block it may be in; the block before, it must be refused for `early`.
     pub(super) earliest: Option<(u32, RefusalKind)>,
     /// Transactions that are signed otherwise, or demand less delay than the script: never valid.
     pub(super) wrong: Vec<Transaction>,
-    /// What can be judged once it is mined, given the height of its block.
+    /// Cases that can be judged once it is mined, given the height of its block.
     pub(super) then: Box<dyn FnOnce(u32) -> Vec<Case>>,
 }
 
@@ -93,7 +93,7 @@ impl Court {
         }
     }
 
-    /// Judges a case whose time has come: first what must be refused, then the transaction itself.
+    /// Judges a case whose time has come: first the variants to be refused, then the transaction itself.
     fn judge_now(&mut self, case: Case) -> Vec<Case> {
         let height = self.height() + 1;
         for damaged in damaged(&case.tx) {
@@ -157,13 +157,13 @@ impl Court {
     }
 }
 
-/// The transaction with one byte of one signature changed: in the encoding, in r, in s, in what it covers.
+/// The transaction with one byte of one signature changed: in the encoding, in r, in s, in its sighash type.
 fn damaged(tx: &Transaction) -> Vec<Transaction> {
     let mut all = Vec::new();
     for (index, input) in tx.input.iter().enumerate() {
         let items = input.witness.to_vec();
         for (place, item) in items.iter().enumerate() {
-            // A DER signature with the byte that says what it covers; no script or key here looks like one.
+            // A DER signature with its sighash byte; no script or key here looks like one.
             if item.first() != Some(&0x30) || !(68..=73).contains(&item.len()) {
                 continue;
             }

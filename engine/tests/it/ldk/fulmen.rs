@@ -25,7 +25,7 @@ pub(super) const POLICY: ForwardingPolicy = ForwardingPolicy {
     inbound_fee: InboundFee { base_msat: 0, proportional_millionths: 0 },
 };
 
-/// A Fulmen node and everything it has told.
+/// A Fulmen node and all its events.
 pub(super) struct FulmenNode {
     pub(super) node: ShardDriver,
     pub(super) events: Vec<Event>,

@@ -1,7 +1,7 @@
-//! Three engines in a line, and what carries messages and blocks between them.
+//! Three engines in a line, and the network that carries messages and blocks between them.
 //!
 //! Owns delivery: in the order of a plain loop for engines without threads, as it comes for those with. The chain has
-//! no consensus: a block holds what was broadcast.
+//! no consensus: a block holds every broadcast transaction.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -57,7 +57,7 @@ struct Member {
     events: Vec<Event>,
     /// Its connections with the others, by index.
     connections: [Option<Connection>; 3],
-    /// Bytes that it had no credit for yet, by whoever said them.
+    /// Bytes that it had no credit for yet, by sender.
     refused: VecDeque<(usize, Vec<u8>)>,
 }
 
@@ -118,7 +118,7 @@ impl Line {
         line
     }
 
-    /// Starts a member from what its storage has.
+    /// Starts a member from its storage.
     fn start(&self, member: usize) -> Member {
         // The ids of the first and the third node fall into different shards of the middle one, if it has two.
         let seed = [1, 2, 4][member];
@@ -143,14 +143,14 @@ impl Line {
         Member { engine, effects, events, connections, refused }
     }
 
-    /// The middle dies where it stands, and comes back with what was durable.
+    /// The middle is killed at this point and restarts from its durable state.
     pub(super) fn crash_middle(&mut self) {
         for end in [0, 2] {
             let connection = self.members[end].connections[1].take().unwrap();
             self.members[end].engine.disconnected(connection);
             self.members[end].refused.clear();
         }
-        // The store is locked while the old one lives, and what it has said but not sent is lost.
+        // The store is locked while the old engine lives; its unsent messages are lost.
         let empty = self.start_nothing();
         drop(std::mem::replace(&mut self.members[1], empty));
         self.members[1] = self.start(1);
@@ -216,7 +216,7 @@ impl Line {
         self.scids.push(scid);
     }
 
-    /// Everybody hears of a block with what was broadcast.
+    /// Connects a block with all broadcast transactions at every member.
     pub(super) fn mine(&mut self) {
         self.height += 1;
         let header = Header {
@@ -232,7 +232,7 @@ impl Line {
         self.members.iter().for_each(|member| member.engine.chain_event(&event));
     }
 
-    /// What each member has in its channels, HTLCs counted for whoever offered them.
+    /// Each member's balance over its channels, HTLCs counted for the side that offered them.
     pub(super) fn balances(&self) -> [Msat; 3] {
         let local = |member: usize, channel: usize| {
             let channel = ChannelRef::Id(self.channels[channel]);
@@ -316,7 +316,7 @@ impl Line {
     pub(super) fn settle(&mut self) {
         let mut moved = Instant::now();
         loop {
-            // An engine that waits or is at work may still say something: what it has said is looked at after that.
+            // A waiting or working engine may still emit effects: its effects are read after this check.
             let wake_at = self.wake_at();
             let idle = !self.members.iter().any(|member| member.engine.has_work());
             if self.carry() {
@@ -340,7 +340,7 @@ impl Line {
         first
     }
 
-    /// Carries what was said; says whether there was anything.
+    /// Delivers queued messages; returns whether there were any.
     fn carry(&mut self) -> bool {
         let mut moved = false;
         for from in 0..3 {
@@ -431,7 +431,7 @@ impl Line {
         }
     }
 
-    /// Offers again what there was no credit for.
+    /// Offers again the bytes that lacked credit.
     fn deliver_refused(&mut self, to: usize) -> bool {
         let refused = std::mem::take(&mut self.members[to].refused);
         let waiting = refused.len();

@@ -1,4 +1,4 @@
-//! Rot, missing files and strange files: the start is refused with where and what, or nothing is lost.
+//! Rot, missing files and strange files: the start is refused with place and cause, or nothing is lost.
 
 use fulmen::store::{Disk, LogStore, StoreError};
 use fulmen::wire::units::NodeId;
@@ -6,7 +6,7 @@ use fulmen_sim::{SimDisk, Survival};
 
 use super::model::{Model, OPTIONS, Progress, open, script};
 
-/// A disk after a script: segments, checkpoints, and the model of what they hold.
+/// A disk after a script: segments, checkpoints, and a model of their content.
 fn written() -> (SimDisk, Model) {
     let disk = SimDisk::new();
     let mut progress = Progress::default();
@@ -52,7 +52,7 @@ fn any_flipped_bit_stops_the_start_or_costs_the_last_batch() {
                     refused += 1;
                 }
                 Err(other) => panic!("{name}, bit {bit}: {other}"),
-                // The last batch, rotten, cannot be told from one that a crash has torn.
+                // A rotten last batch cannot be distinguished from one that a crash has torn.
                 Ok(mut store) => {
                     assert_eq!(Some(&name), last_segment.as_ref(), "bit {bit}");
                     let found = Model::replay(&mut store).unwrap();
@@ -126,14 +126,14 @@ fn another_node_is_refused() {
     assert!(matches!(refused, StoreError::OtherNode { expected, .. } if expected == other), "{refused}");
 }
 
-/// A peer decides some bytes of every record: those of an onion. It must not be able to write what looks like a frame.
+/// A peer decides some bytes of every record: those of an onion. It must not be able to write bytes that look like a frame.
 #[test]
 fn a_frame_inside_a_torn_record_is_not_damage() {
     use fulmen::store::{Entry, Store};
     let disk = SimDisk::new();
     let mut store = open(disk.clone()).unwrap();
     store.append(&[Entry { shard: 0, record: b"first" }]).unwrap();
-    // What the next frame but one would look like in a store of another salt, as a peer may guess it.
+    // The next frame but one as it would look in a store of another salt, as a peer may guess it.
     let twin = SimDisk::new();
     let options = fulmen::store::LogOptions { salt: 1, ..OPTIONS };
     let mut guess =

@@ -1,4 +1,4 @@
-//! A store driven beside a model of what it must hold.
+//! A store driven beside a model of its required content.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -32,7 +32,7 @@ impl Model {
         records.chunks(3).map(|few| few.iter().flat_map(frame).collect()).collect()
     }
 
-    /// What a replay gives.
+    /// The result of a replay.
     pub(crate) fn replay(store: &mut dyn Store) -> Result<Model, StoreError> {
         let mut model = Model::default();
         store.replay(&mut |replayed| {
@@ -52,7 +52,7 @@ impl Model {
     }
 }
 
-/// A script's progress: what is durable for certain, and what may be.
+/// A script's progress: records that are durable for certain, and those that may be.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     pub(crate) durable: Model,

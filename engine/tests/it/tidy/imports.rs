@@ -56,7 +56,7 @@ impl Package {
         for source in sources {
             let file = source.path.strip_prefix(&prefix).unwrap_or(&source.path);
             let mut path: Path = file.trim_end_matches(".rs").split('/').map(str::to_string).collect();
-            // A program beside a library is a crate of its own; its root imports and is not imported.
+            // A program beside a library is a separate crate; its root imports and is not imported.
             let root = path == ["lib"] || (path == ["main"] && !library);
             if root || path.last().is_some_and(|last| last == "mod") {
                 path.pop();
@@ -89,7 +89,7 @@ impl Package {
         imports
     }
 
-    /// The file that defines what a path leads to.
+    /// The file that defines the item at the end of a path.
     fn definition(&self, path: &[String], followed: usize) -> Option<&str> {
         let depth = (0..=path.len()).rev().find(|depth| self.modules.contains_key(&path[..*depth]))?;
         let module = &self.modules[&path[..depth]];

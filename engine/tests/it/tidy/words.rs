@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::complain;
 use super::source::{Repository, Source};
 
-/// Of a thousand words. quinn-proto has 0.2, redb 0.5, rustls 0.8: above that, sentences are riddles ("what is left of
-/// what was offered") where a noun would do.
+/// Of a thousand words. quinn-proto has 0.2, redb 0.5, rustls 0.8; above that, sentences are riddles where a noun would
+/// do.
 const WHAT_PER_THOUSAND_MAX: usize = 3;
 const COMMENT_COLUMNS_MAX: usize = 120;
 
