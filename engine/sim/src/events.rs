@@ -217,6 +217,7 @@ fn check_refusal(node: usize, error: &CommandError) -> Result<(), Violation> {
             | ChannelCommandError::NotPossible { .. }
             | ChannelCommandError::ShuttingDown
             | ChannelCommandError::AlreadyShuttingDown
+            | ChannelCommandError::FeerateUnchanged(_)
             | ChannelCommandError::FeeNotAffordable { .. }
             | ChannelCommandError::DustExposure { .. }
     );
