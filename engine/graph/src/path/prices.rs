@@ -134,7 +134,7 @@ impl<'a> Prices<'a> {
         amount: u64,
         capacity: RoughCapacity,
     ) -> Uncertainty {
-        let learned = self.scorer.and_then(|scorer| scorer.learned(score, amount, self.now));
+        let learned = self.scorer.and_then(|scorer| scorer.learned(score, amount, capacity, self.now));
         learned.unwrap_or_else(|| Prices::prior(amount, capacity))
     }
 
@@ -150,9 +150,11 @@ impl<'a> Prices<'a> {
             return Uncertainty(0);
         }
         let in_flight = self.in_flight.get(&directed).map_or(0, |amount| amount.0);
+        let capacity = RoughCapacity::above(capacity);
         Uncertainty::beside(in_flight, amount.0, |amount| {
-            let learned = self.scorer.and_then(|scorer| scorer.learned_of(directed, amount, self.now));
-            learned.unwrap_or_else(|| Prices::prior(amount, RoughCapacity::above(capacity)))
+            let learned =
+                self.scorer.and_then(|scorer| scorer.learned_of(directed, amount, capacity, self.now));
+            learned.unwrap_or_else(|| Prices::prior(amount, capacity))
         })
     }
 

@@ -164,15 +164,32 @@ impl Liquidity {
         (at as usize).min(BUCKETS - 1)
     }
 
-    /// The uncertainty of `amount` in this direction at `now`. Never falls as the amount grows.
+    /// The same for a channel whose capacity is another than the one observed, after a splice or because the observer did
+    /// not know it. Lower bounds on both sides stay when the channel grew, and shrink with it; the history is relative to
+    /// the capacity.
+    #[inline]
+    fn with_capacity(self, capacity: u64) -> Liquidity {
+        let scale = |bound: u64| {
+            if capacity >= self.capacity {
+                return bound;
+            }
+            (u128::from(bound) * u128::from(capacity) / u128::from(self.capacity)) as u64
+        };
+        let (lower, other_side) = (scale(self.lower), scale(self.capacity - self.upper));
+        Liquidity { capacity, lower, upper: capacity - other_side, ..self }
+    }
+
+    /// The uncertainty of `amount` in this direction at `now`, over a channel that has `capacity` by now. Never falls as
+    /// the amount grows.
     pub(crate) fn uncertainty(
         &self,
         direction: Direction,
         amount: u64,
+        capacity: u64,
         now: u64,
         fading: Fading,
     ) -> Uncertainty {
-        let seen = self.seen_from(direction);
+        let seen = self.with_capacity(capacity).seen_from(direction);
         if amount > seen.capacity {
             return Uncertainty::MAX;
         }
@@ -250,7 +267,7 @@ mod tests {
     const HOUR: u64 = 3600;
 
     fn chance(liquidity: &Liquidity, direction: Direction, amount: u64, now: u64) -> f64 {
-        liquidity.uncertainty(direction, amount, now, Fading::default()).probability().as_f64()
+        liquidity.uncertainty(direction, amount, CAPACITY, now, Fading::default()).probability().as_f64()
     }
 
     #[test]
@@ -261,7 +278,7 @@ mod tests {
             assert_eq!(chance(&unknown, direction, 0, 9), 1.0);
         }
         assert_eq!(
-            unknown.uncertainty(Direction::OneToTwo, CAPACITY + 1, 9, Fading::default()),
+            unknown.uncertainty(Direction::OneToTwo, CAPACITY + 1, CAPACITY, 9, Fading::default()),
             Uncertainty::MAX
         );
     }
@@ -288,6 +305,24 @@ mod tests {
         liquidity.observe(Direction::TwoToOne, 600_000_000, Observation::Settled, 5, Fading::default());
         assert!(chance(&liquidity, Direction::OneToTwo, 600_000_000, 5) > 0.95);
         assert!(chance(&liquidity, Direction::TwoToOne, 600_000_000, 5) < 0.05);
+    }
+
+    #[test]
+    fn observations_follow_the_channel_to_another_capacity() {
+        let (fading, direction, year) = (Fading::default(), Direction::OneToTwo, 365 * 24 * HOUR);
+        let chance = |liquidity: &Liquidity, amount, capacity, now| {
+            liquidity.uncertainty(direction, amount, capacity, now, fading).probability().as_f64()
+        };
+        // Observed with 50,000 sat, of which 30,000 passed; the channel has 400,000.
+        let mut grown = Liquidity::unknown(50_000_000);
+        grown.observe(direction, 30_000_000, Observation::Passed, HOUR, fading);
+        assert!(chance(&grown, 200_000_000, 400_000_000, HOUR) > 0.4);
+        assert!((chance(&grown, 200_000_000, 400_000_000, year) - 0.5).abs() < 0.005);
+        // Observed with 1,000,000 sat, of which 900,000 passed; the channel has 500,000.
+        let mut shrunk = Liquidity::unknown(1_000_000_000);
+        shrunk.observe(direction, 900_000_000, Observation::Passed, HOUR, fading);
+        assert!(chance(&shrunk, 400_000_000, 500_000_000, HOUR) > 0.9);
+        assert!((chance(&shrunk, 400_000_000, 500_000_000, year) - 0.2).abs() < 0.002);
     }
 
     prop_compose! {
@@ -320,8 +355,13 @@ mod tests {
             let mut amounts = amounts;
             amounts.sort_unstable();
             for later in [0, HOUR, 1000 * HOUR] {
-                let bits = |amount: &u64| liquidity.uncertainty(direction, *amount, now + later, Fading::default());
-                prop_assert!(amounts.is_sorted_by_key(bits));
+                for capacity in [CAPACITY, CAPACITY / 3, 5 * CAPACITY] {
+                    prop_assert!(liquidity.with_capacity(capacity).is_sound());
+                    let uncertainty = |amount: &u64| {
+                        liquidity.uncertainty(direction, *amount, capacity, now + later, Fading::default())
+                    };
+                    prop_assert!(amounts.is_sorted_by_key(uncertainty));
+                }
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::bit_set::BitSet;
 use crate::cost::Cost;
 use crate::graph::{DirectedChannel, Direction};
 use crate::scoring::liquidity::{Liquidity, Observation};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{RoughCapacity, Snapshot};
 
 /// The prices of uncertainty and of hops, in money that is compared but never paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,11 +225,18 @@ impl Scorer {
         penalty_cost(self.penalties.get(&directed))
     }
 
-    /// The uncertainty of `amount` over a scored edge, when something was learned of its channel.
+    /// The uncertainty of `amount` over a scored edge of this capacity, when something was learned of its channel.
     #[inline]
-    pub(crate) fn learned(&self, score: &EdgeScore, amount: u64, now_seconds: u64) -> Option<Uncertainty> {
+    pub(crate) fn learned(
+        &self,
+        score: &EdgeScore,
+        amount: u64,
+        capacity: RoughCapacity,
+        now_seconds: u64,
+    ) -> Option<Uncertainty> {
         let liquidity = self.liquidity.get(score.liquidity? as usize)?;
-        Some(liquidity.uncertainty(score.direction, amount, now_seconds, self.fading))
+        let direction = score.direction;
+        Some(liquidity.uncertainty(direction, amount, capacity.msat(), now_seconds, self.fading))
     }
 
     /// The same, looked up by the channel.
@@ -237,10 +244,11 @@ impl Scorer {
         &self,
         directed: DirectedChannel,
         amount: u64,
+        capacity: RoughCapacity,
         now_seconds: u64,
     ) -> Option<Uncertainty> {
         let liquidity = &self.liquidity[*self.slots.get(&directed.scid)? as usize];
-        Some(liquidity.uncertainty(directed.direction, amount, now_seconds, self.fading))
+        Some(liquidity.uncertainty(directed.direction, amount, capacity.msat(), now_seconds, self.fading))
     }
 
     fn observe(
