@@ -135,7 +135,7 @@ impl PartFinder {
         }
         match (one, stop) {
             (Some(route), _) => Ok(Parts::from(route)),
-            (None, Some(stop)) => Err(self.single.explain(prepared, stop)),
+            (None, Some(stop)) => self.single.explain(prepared, stop).map(Parts::from),
             (None, None) => Err(NoRoute::Unreachable { amount: query.amount }),
         }
     }

@@ -26,11 +26,11 @@ use std::collections::BinaryHeap;
 use fulmen_wire::units::Msat;
 
 use crate::bit_set::BitSet;
+use crate::path::Limits;
 use crate::path::onion_room::{ONION_ROOM, forward_bytes};
 use crate::path::search::bounds::{Bounds, Measure};
 use crate::path::search::lazy::LazyBlocks;
 use crate::path::search::prepared::{Objective, PreparedQuery};
-use crate::path::{Cost, Limits};
 use crate::snapshot::Edge;
 
 /// No label.
@@ -241,7 +241,7 @@ impl Labels {
             }
             let cost = match prepared.objective {
                 Objective::Cost => start.cost,
-                Objective::Fee => (start.amount - prepared.amount).saturating_mul(Cost::PER_MSAT),
+                Objective::Fee => start.amount - prepared.amount,
                 Objective::Blocks => start.blocks.into(),
                 Objective::Hops => start.hops.into(),
             };

@@ -149,7 +149,10 @@ impl Finder {
         knowledge.prepare(snapshot, query, payer);
         let starts = [Start::payee(query, payee)];
         let prepared = PreparedQuery::new(snapshot, query, payer, &starts, &knowledge);
-        let answer = self.solve_prepared(&prepared).map_err(|stop| self.explain(prepared, stop));
+        let answer = match self.solve_prepared(&prepared) {
+            Ok(route) => Ok(route),
+            Err(stop) => self.explain(prepared, stop),
+        };
         self.knowledge = knowledge;
         answer
     }
@@ -202,10 +205,16 @@ impl Finder {
         self.solve(prepared, prepared.query.limits)
     }
 
-    /// The error for a search that ended without an answer.
-    pub(in crate::path) fn explain(&mut self, prepared: PreparedQuery<'_>, stop: Stop) -> NoRoute {
+    /// The error for a search that ended without an answer, or a route that it missed because its cost saturates.
+    pub(in crate::path) fn explain(
+        &mut self,
+        prepared: PreparedQuery<'_>,
+        stop: Stop,
+    ) -> Result<Route, NoRoute> {
         match stop {
-            Stop::LimitReached { comparisons, best } => NoRoute::SearchLimitReached { comparisons, best },
+            Stop::LimitReached { comparisons, best } => {
+                Err(NoRoute::SearchLimitReached { comparisons, best })
+            }
             Stop::Nothing => self.nearest_misses(prepared),
         }
     }
@@ -291,9 +300,10 @@ impl Finder {
         }
         // The fee of a cheaper route is at most its cost.
         let amount_max = match prepared.objective {
-            Objective::Cost | Objective::Fee => {
+            Objective::Cost => {
                 prepared.amount_max.min(prepared.amount.saturating_add(cost_max / Cost::PER_MSAT))
             }
+            Objective::Fee => prepared.amount_max.min(prepared.amount.saturating_add(cost_max)),
             Objective::Blocks | Objective::Hops => prepared.amount_max,
         };
         let highest = prepared.highest_minimum(amount_max);
@@ -314,8 +324,9 @@ impl Finder {
         self.labels.run(prepared, rules, &mut self.bounds, self.comparisons_max)
     }
 
-    /// Finds the least value of each limit alone that would suffice.
-    fn nearest_misses(&mut self, prepared: PreparedQuery<'_>) -> NoRoute {
+    /// Finds the least value of each limit alone that would suffice, when no route below [`Cost`]'s maximum does. The
+    /// cheapest by its fee may keep all limits all the same: then its cost saturates, and it is the answer.
+    fn nearest_misses(&mut self, prepared: PreparedQuery<'_>) -> Result<Route, NoRoute> {
         let amount = prepared.query.amount;
         let limits = prepared.query.limits;
         let wide = Limits { max_fee: Msat::MAX_MONEY, max_cltv_blocks: u32::MAX, max_hops: HOPS_MAX };
@@ -324,22 +335,29 @@ impl Finder {
             self.solve(&prepared.minimising(objective, limits.max_fee), limits)
         };
         if matches!(least(Objective::Fee, wide), Err(Stop::Nothing)) {
-            return NoRoute::Unreachable { amount };
+            return Err(NoRoute::Unreachable { amount });
         }
         // When none of these suffices, two limits or more must be raised.
         let fee = least(Objective::Fee, Limits { max_fee: wide.max_fee, ..limits });
+        if let Ok(route) = &fee
+            && route.fee <= limits.max_fee
+        {
+            return Ok(Route { cost: Cost(u64::MAX), ..route.clone() });
+        }
         let blocks = least(Objective::Blocks, Limits { max_cltv_blocks: wide.max_cltv_blocks, ..limits });
         let hops = least(Objective::Hops, Limits { max_hops: wide.max_hops, ..limits });
-        NoRoute::OverLimits {
+        Err(NoRoute::OverLimits {
             amount,
             max_fee: fee.ok().map(|route| route.fee),
             max_cltv_blocks: blocks.ok().map(|route| route.total_cltv_blocks),
             max_hops: hops.ok().map(|route| route.hops.len()),
-        }
+        })
     }
 
     /// The route that was found, with all its figures.
     fn route(&mut self, prepared: &PreparedQuery<'_>, found: &Found) -> Route {
+        let amounts = prepared.amount..=prepared.amount_max;
+        assert!(amounts.contains(&found.amount), "a route sends {} msat, outside {amounts:?}", found.amount);
         self.start = self.labels.start_of(found);
         let mut uncertainty = Uncertainty(0);
         let hops = self.labels.hops(found).enumerate().map(|(at, hop)| {

@@ -72,7 +72,7 @@ impl Start {
 pub(super) enum Objective {
     /// The cost under the query's prices.
     Cost,
-    /// The fee alone, in the unit of costs.
+    /// The fee alone, in millisatoshi: no fee up to all money saturates.
     Fee,
     /// The blocks of the first HTLC.
     Blocks,
@@ -158,13 +158,13 @@ impl<'a> PreparedQuery<'a> {
 
     /// An exclusive bound on the cost of any route within the limit on the fee, where that limit implies one.
     pub(super) fn cost_max(&self) -> u64 {
-        let counts_fees = match self.objective {
-            Objective::Cost => self.prices.are_fees(),
-            Objective::Fee => true,
-            Objective::Blocks | Objective::Hops => false,
+        let fee_max = self.amount_max.saturating_sub(self.amount);
+        let cost_max = match self.objective {
+            Objective::Cost if self.prices.are_fees() => fee_max.saturating_mul(Cost::PER_MSAT),
+            Objective::Fee => fee_max,
+            Objective::Cost | Objective::Blocks | Objective::Hops => u64::MAX,
         };
-        let fee_max = if counts_fees { self.amount_max.saturating_sub(self.amount) } else { u64::MAX };
-        fee_max.saturating_mul(Cost::PER_MSAT).saturating_add(1)
+        cost_max.saturating_add(1)
     }
 
     /// The cost of forwarding `amount` over an edge that does not leave the payer; `None` when the edge cannot carry
@@ -192,7 +192,7 @@ impl<'a> PreparedQuery<'a> {
             Objective::Cost => {
                 self.prices.forwarded_hop(amount, fee, edge.cltv_expiry_delta, uncertainty, penalty)
             }
-            Objective::Fee => fee.saturating_mul(Cost::PER_MSAT),
+            Objective::Fee => fee,
             Objective::Blocks => u64::from(edge.cltv_expiry_delta),
             Objective::Hops => 1,
         };
@@ -221,7 +221,7 @@ impl<'a> PreparedQuery<'a> {
                 let fee = head.fee(amount);
                 self.prices.forwarded_hop(amount, fee, head.cltv_expiry_delta, uncertainty, 0)
             }
-            Objective::Fee => head.fee(amount).saturating_mul(Cost::PER_MSAT),
+            Objective::Fee => head.fee(amount),
             Objective::Blocks => u64::from(head.cltv_expiry_delta),
             Objective::Hops => 1,
         };
@@ -276,7 +276,8 @@ impl<'a> PreparedQuery<'a> {
             return u64::MAX;
         }
         match self.objective {
-            Objective::Cost | Objective::Fee => (minimum - self.amount).saturating_mul(Cost::PER_MSAT),
+            Objective::Cost => (minimum - self.amount).saturating_mul(Cost::PER_MSAT),
+            Objective::Fee => minimum - self.amount,
             Objective::Blocks | Objective::Hops => 0,
         }
     }

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::graph::{ChannelGraph, DirectedChannel, Direction, Policy};
 use crate::path::check::check;
+use crate::path::multi::PartFinder;
 use crate::path::plain;
 use crate::path::plain::tests::brute_force::{
     AMOUNT, PAYEE, PAYER, Tightness, knowledge, reversed, small_graph, tightness, usable,
@@ -273,6 +274,42 @@ fn says_what_each_limit_would_have_to_be() {
     let none = NoRoute::OverLimits { amount, max_fee: None, max_cltv_blocks: None, max_hops: None };
     assert_eq!(ask(limits), Err(none));
     assert_eq!(scids(&ask(Limits { max_cltv_blocks: 318, max_hops: 2, max_fee: Msat(10) })), [12, 29]);
+}
+
+#[test]
+fn a_route_whose_cost_saturates_is_found() {
+    let money = Msat::MAX_MONEY;
+    let dear = Policy {
+        fee_base: Msat(0),
+        fee_proportional_millionths: u32::MAX,
+        cltv_expiry_delta: CltvDelta(1),
+        htlc_minimum: Msat(1),
+        htlc_maximum: money,
+        disabled: false,
+    };
+    let mut graph = ChannelGraph::new();
+    for tag in 1..5 {
+        graph.add_channel(Scid(tag.into()), [node(tag), node(tag + 1)], money.floor_sat()).unwrap();
+        graph.set_policy(Scid(tag.into()), node(tag), Some(dear)).unwrap();
+    }
+    let snapshot = Snapshot::new(&graph);
+    let nothing = Knowledge::default();
+    for amount in [200_000, 438_000, 439_000, 10_000_000].map(Msat) {
+        let query = Query::new(node(1), node(5), amount, &nothing);
+        let route = Finder::new().find(&snapshot, &query).unwrap();
+        assert_eq!(check(&graph, &route, &query), Ok(()));
+        assert_eq!(route.cost == Cost(u64::MAX), amount > Msat(400_000));
+        let parts = PartFinder::new().find(&snapshot, &query, 4).unwrap();
+        assert!(parts.fee <= route.fee, "{parts:?}");
+        // One millisatoshi less is refused, and the error names the fee.
+        let limits = Limits { max_fee: Msat(route.fee.0 - 1), ..query.limits };
+        let Err(NoRoute::OverLimits { max_fee, .. }) =
+            Finder::new().find(&snapshot, &Query { limits, ..query.clone() })
+        else {
+            panic!("a route for {amount} above its limit")
+        };
+        assert_eq!(max_fee, Some(route.fee));
+    }
 }
 
 #[test]
