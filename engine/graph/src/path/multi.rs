@@ -186,9 +186,28 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         };
         let found = match one {
             Some(_) => found?,
-            None => found.or_else(|| self.one_after_the_other())?,
+            None => found.or_else(|| self.one_by_one())?,
         };
         Some(self.assemble(&found))
+    }
+
+    /// Parts searched one by one, for every limit on their number from `parts_max` down. A search for fewer parts looks for
+    /// larger ones, which pass where smaller ones are below an `htlc_minimum`, so a larger limit has to find all that a
+    /// smaller one does. Some more slots than parts leave room for parts that are merged in the end.
+    fn one_by_one(&mut self) -> Option<Vec<PartPath>> {
+        let parts_max = self.parts_max;
+        let mut found = None;
+        for limit in (2..=parts_max).rev() {
+            self.parts_max = limit;
+            found = (limit..=limit + SPARE_SLOTS).find_map(|slots| {
+                self.one_by_one_in(slots, false).or_else(|| self.one_by_one_in(slots, true))
+            });
+            if found.is_some() {
+                break;
+            }
+        }
+        self.parts_max = parts_max;
+        found
     }
 
     /// The costs for a query of this payer whose amount is cut into a number of granules.
@@ -411,27 +430,63 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         }
     }
 
-    /// Searches parts one by one, each as large as possible.
-    fn one_after_the_other(&mut self) -> Option<Vec<PartPath>> {
-        let mut knowledge = self.query.knowledge.clone();
+    /// Searches at most `slots_max` parts one by one: each as large as possible or, when `even`, of equal size. Large parts
+    /// need the fewest channels, equal ones leave no rest below a minimum.
+    fn one_by_one_in(&mut self, slots_max: usize, even: bool) -> Option<Vec<PartPath>> {
+        let (query, limits) = (self.query, self.limits());
+        let costs = self.costs(query, 1);
+        let mut knowledge = query.knowledge.clone();
         let mut paths: Vec<PartPath> = Vec::new();
-        let mut left = self.query.amount.0;
-        let mut fee_left = self.query.limits.max_fee;
-        while left > 0 && paths.len() < self.parts_max {
-            let slots = (self.parts_max - paths.len()) as u64;
-            let Some(route) = self.largest(&knowledge, (left.div_ceil(slots), left), fee_left) else { break };
-            fee_left = fee_left.saturating_sub(route.fee);
-            let amount = route.total_amount.saturating_sub(route.fee);
-            left -= amount.0;
-            hold(&mut knowledge, &route);
-            paths.push(part_path(self.graph, &route, amount)?);
+        let mut left = query.amount.0;
+        let mut fee_left = query.limits.max_fee;
+        while left > 0 && paths.len() < slots_max {
+            let smallest = left.div_ceil((slots_max - paths.len()) as u64);
+            let largest = if even { smallest } else { left };
+            let Some(found) = self.largest(&knowledge, (smallest, largest), fee_left) else {
+                // A rest below all minimums may still go over a path for more, which takes it from other parts.
+                let share = query.amount.0.div_ceil(slots_max as u64);
+                if let Some(path) = self.path_above(&knowledge, (left, share), fee_left) {
+                    paths.push(path);
+                    left = 0;
+                }
+                break;
+            };
+            let amount = found.total_amount.saturating_sub(found.fee);
+            let at = paths.len();
+            paths.push(part_path(self.graph, &found, amount)?);
+            if !even {
+                // The rest is treated as a path without channels.
+                paths.push(PartPath { arcs: Vec::new(), amount: left - amount.0 });
+                let room = self.evaluator.room(&costs, &limits, &paths, (at + 1, at));
+                paths.pop();
+                paths[at].amount += room;
+            }
+            let part = route(&costs, query, &paths[at]);
+            fee_left = fee_left.saturating_sub(part.fee);
+            left -= paths[at].amount;
+            hold(&mut knowledge, &part);
         }
         // Improving may still find room for the rest.
         paths.first_mut()?.amount += left;
-        let limits = self.limits();
-        let costs = self.costs(self.query, 1);
         let evaluation = self.evaluator.improve(&costs, &limits, &mut paths);
         (evaluation.over == 0).then_some(paths)
+    }
+
+    /// A path that has a route for some amount above `left`, up to `most`; its amount is `left`.
+    fn path_above(
+        &mut self,
+        knowledge: &Knowledge,
+        (left, most): (u64, u64),
+        max_fee: Msat,
+    ) -> Option<PartPath> {
+        let mut query = Query { knowledge, ..self.query.clone() };
+        query.limits.max_fee = max_fee;
+        let step = most.saturating_sub(left) / AMOUNTS_ABOVE;
+        (1..=AMOUNTS_ABOVE).take_while(|_| step > 0).find_map(|steps| {
+            let amount = Msat(left + steps * step);
+            let found = self.single.attempt(self.graph, &Query { amount, ..query.clone() })?;
+            part_path(self.graph, &found, Msat(left))
+        })
     }
 
     /// The largest part between two bounds that has a route beside the amounts that `knowledge` has in flight.
@@ -472,6 +527,9 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         });
         let costs = self.costs(self.query, 1);
         let evaluation = self.evaluator.evaluate(&costs, &limits, paths);
+        let amount: u64 = paths.iter().map(|path| path.amount).sum();
+        assert_eq!(amount, self.query.amount.0, "the parts do not add up to the payment");
+        assert_eq!(evaluation.over, 0, "the parts exceed a limit");
         Parts {
             total_amount: routes.iter().map(|route| route.total_amount).sum(),
             fee: Msat(evaluation.fee),
@@ -565,6 +623,12 @@ const DUST_DIVISOR: u64 = 100;
 
 /// The fraction of a granule that fees may add before capacities are exceeded.
 const FEE_MARGIN_DIVISOR: u64 = 64;
+
+/// By how many parts a search one by one may exceed the limit, before parts are merged.
+const SPARE_SLOTS: usize = 2;
+
+/// Amounts tried for a rest that is below all minimums.
+const AMOUNTS_ABOVE: u64 = 8;
 
 /// Steps of the bisection for the largest part.
 const BISECTIONS: usize = 5;

@@ -317,6 +317,57 @@ fn least_fee(graph: &ChannelGraph) -> (usize, Msat) {
     (parts.routes.len(), parts.fee)
 }
 
+/// Whether `amount` sat are found from 0 to 9 in at most `parts_max` parts, and in how many.
+fn found_in(graph: &ChannelGraph, amount: u64, parts_max: usize) -> Option<usize> {
+    let known = Knowledge::default();
+    let query = Query::new(node(0), node(9), Msat(amount * 1000), &known);
+    let parts = PartFinder::new().find(&Snapshot::new(graph), &query, parts_max).ok()?;
+    assert_eq!(check_parts(graph, &parts, &query, parts_max), Ok(()));
+    Some(parts.routes.len())
+}
+
+#[test]
+fn a_larger_limit_on_parts_finds_all_that_a_smaller_one_does() {
+    // Over 1 at most 170,000 sat, over 2 at most 250,000, and a part has at least 150,000.
+    let mut graph = directions(&[
+        (0, 1, 170_000_000, 0, 0, 40),
+        (0, 2, 270_000_000, 0, 0, 40),
+        (1, 9, 980_000_000, 1000, 100, 40),
+        (2, 9, 250_000_000, 1000, 100, 40),
+    ]);
+    for (scid, from, maximum) in [(3, 1, 980_000_000), (4, 2, 250_000_000)] {
+        let policy =
+            graph.channel(Scid(scid)).unwrap().policy(Direction::between(node(from), node(9))).copied();
+        let policy =
+            Policy { htlc_minimum: Msat(150_000_000), htlc_maximum: Msat(maximum), ..policy.unwrap() };
+        graph.set_policy(Scid(scid), node(from), Some(policy)).unwrap();
+    }
+    for parts_max in [2, 3, 4, 6, 8] {
+        for amount in [300_000, 310_000, 350_000, 399_000, 410_000, 419_000, 419_982] {
+            assert_eq!(found_in(&graph, amount, parts_max), Some(2), "{amount} in {parts_max}");
+        }
+        for amount in [260_000, 299_999, 419_983] {
+            assert_eq!(found_in(&graph, amount, parts_max), None, "{amount} in {parts_max}");
+        }
+    }
+}
+
+#[test]
+fn parts_that_fill_their_channels_are_found_with_no_slot_to_spare() {
+    let graph = directions(&[
+        (0, 1, 120_000_000, 500, 250, 40),
+        (0, 1, 250_000_000, 500, 250, 40),
+        (0, 1, 410_000_000, 500, 250, 40),
+        (1, 9, 900_000_000, 500, 250, 40),
+    ]);
+    for parts_max in [3, 4, 8] {
+        assert_eq!(found_in(&graph, 779_803, parts_max), Some(3), "in {parts_max}");
+        assert_eq!(found_in(&graph, 763_036, parts_max), Some(3), "in {parts_max}");
+        assert_eq!(found_in(&graph, 779_804, parts_max), None, "in {parts_max}");
+    }
+    assert_eq!(found_in(&graph, 763_036, 2), None);
+}
+
 #[test]
 fn little_goes_where_no_base_fee_is_asked() {
     let wide = 99_000_000;

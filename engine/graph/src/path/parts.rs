@@ -354,6 +354,11 @@ impl Evaluator {
             }
         }
         paths.retain(|path| path.amount > 0);
+        assert_eq!(
+            paths.iter().map(|path| path.amount).sum::<u64>(),
+            total,
+            "moving amounts changed their sum"
+        );
         best
     }
 }
