@@ -171,6 +171,12 @@ impl PreparedKnowledge {
         }
     }
 
+    /// Whether nothing is known beyond the public policies.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.limits.is_empty() && self.known_payer.is_none() && self.excluded_nodes.members().is_empty()
+    }
+
     /// Whether anything is known of any edge.
     pub(crate) fn limits_edges(&self) -> bool {
         !self.limits.is_empty()
@@ -190,6 +196,9 @@ impl PreparedKnowledge {
     /// The limit of an edge with all knowledge applied.
     #[inline]
     pub(crate) fn limit_or_public(&self, number: u32, edge: &Edge) -> EdgeLimit {
+        if self.is_empty() {
+            return EdgeLimit::public(edge);
+        }
         if self.excluded_nodes.contains(edge.source) {
             return EdgeLimit::CLOSED;
         }
