@@ -191,9 +191,9 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         Some(self.assemble(&found))
     }
 
-    /// Parts searched one by one, for every limit on their number from `parts_max` down. A search for fewer parts looks for
-    /// larger ones, which pass where smaller ones are below an `htlc_minimum`, so a larger limit has to find all that a
-    /// smaller one does. Some more slots than parts leave room for parts that are merged in the end.
+    /// Parts searched one by one, for every limit on their number from `parts_max` down. A search for fewer parts
+    /// looks for larger ones, which pass where smaller ones are below an `htlc_minimum`, so a larger limit has to
+    /// find all that a smaller one does. Some more slots than parts leave room for parts that are merged in the end.
     fn one_by_one(&mut self) -> Option<Vec<PartPath>> {
         let parts_max = self.parts_max;
         let mut found = None;
@@ -430,8 +430,8 @@ impl<'s, 'a: 's> Search<'s, 'a> {
         }
     }
 
-    /// Searches at most `slots_max` parts one by one: each as large as possible or, when `even`, of equal size. Large parts
-    /// need the fewest channels, equal ones leave no rest below a minimum.
+    /// Searches at most `slots_max` parts one by one: each as large as possible or, when `even`, of equal size. Large
+    /// parts need the fewest channels, equal ones leave no rest below a minimum.
     fn one_by_one_in(&mut self, slots_max: usize, even: bool) -> Option<Vec<PartPath>> {
         let (query, limits) = (self.query, self.limits());
         let costs = self.costs(query, 1);

@@ -1,11 +1,11 @@
-//! The liquidity of other nodes' channels that a payer's HTLCs in flight take, so that two payments at once do not count on
-//! the same.
+//! Liquidity of other nodes' channels reserved by HTLCs in flight, so that two payments at once do not count on the
+//! same.
 //!
-//! Owns the sums. A payment reserves what it sends before it sends it; dropping the [`Reservation`] when the HTLC has ended
-//! lets go. A payer's own channels say themselves what can be sent: what is held of them here is ignored wherever the
-//! payer's knowledge names them.
+//! Owns the sums. A payment reserves the amounts of a route before it sends the HTLC, and drops the [`Reservation`]
+//! when the HTLC has ended. The payer states the spendable amounts of its own channels in its knowledge; reservations
+//! on those are ignored.
 //!
-//! Invariant: what is held of a direction is the sum of the reservations alive.
+//! Invariant: the sum for a direction is that of its living reservations.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,30 +16,30 @@ use crate::graph::DirectedChannel;
 use crate::path::{Knowledge, PathHop, Route};
 use crate::snapshot::Snapshot;
 
-/// What all payments under way hold, shared by all payers of a node.
+/// The amounts that all payments in flight reserve, shared by all payers of a node.
 #[derive(Debug, Default)]
 pub struct Reservations {
     held: Mutex<BTreeMap<DirectedChannel, Msat>>,
 }
 
-/// What one HTLC holds, until it is dropped.
+/// The amounts that one HTLC reserves until this is dropped.
 #[derive(Debug)]
-#[must_use = "what is reserved is let go when this is dropped"]
+#[must_use = "dropping this releases the reserved amounts"]
 pub struct Reservation {
     of: Arc<Reservations>,
     hops: Vec<(DirectedChannel, Msat)>,
 }
 
 impl Reservations {
-    /// Nothing held.
+    /// No reservations.
     #[must_use]
     pub fn new() -> Arc<Reservations> {
         Arc::default()
     }
 
-    /// Holds what `routes` put on their channels, all or nothing: one reservation each. `None` when together with what
-    /// others have taken since the routes were found, a channel would carry more than its capacity; then they must be
-    /// found again. Of channels that the snapshot does not know the capacity is not known either.
+    /// Reserves the amounts of `routes`, all or none: one reservation per route. `None` when a channel would carry
+    /// more than its capacity together with amounts reserved since the routes were found; then find routes again.
+    /// Channels unknown to the snapshot have no known capacity and are not checked.
     pub fn reserve(self: &Arc<Self>, snapshot: &Snapshot, routes: &[Route]) -> Option<Vec<Reservation>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let mut added: BTreeMap<DirectedChannel, Msat> = BTreeMap::new();
@@ -56,7 +56,7 @@ impl Reservations {
         Some(self.add(&mut held, routes))
     }
 
-    /// Holds what `routes` put on their channels, whether there is room or not: one reservation each.
+    /// Reserves the amounts of `routes` even beyond capacities: one reservation per route.
     pub fn hold(self: &Arc<Self>, routes: &[Route]) -> Vec<Reservation> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         self.add(&mut held, routes)
@@ -79,13 +79,13 @@ impl Reservations {
         routes.iter().map(reservation).collect()
     }
 
-    /// Tells a payer what is in flight.
+    /// Sets the amounts in flight of a payer's knowledge.
     pub fn tell(&self, knowledge: &mut Knowledge) {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         knowledge.in_flight.clone_from(&held);
     }
 
-    /// What is held of one direction.
+    /// The amount reserved on one direction.
     #[must_use]
     pub fn held(&self, directed: DirectedChannel) -> Msat {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -164,9 +164,9 @@ impl Liquidity {
         (at as usize).min(BUCKETS - 1)
     }
 
-    /// The same for a channel whose capacity is another than the one observed, after a splice or because the observer did
-    /// not know it. Lower bounds on both sides stay when the channel grew, and shrink with it; the history is relative to
-    /// the capacity.
+    /// The same for a channel whose capacity is another than the one observed, after a splice or because the observer
+    /// did not know it. Lower bounds on both sides stay when the channel grew, and shrink with it; the history is
+    /// relative to the capacity.
     #[inline]
     fn with_capacity(self, capacity: u64) -> Liquidity {
         let scale = |bound: u64| {
@@ -179,8 +179,8 @@ impl Liquidity {
         Liquidity { capacity, lower, upper: capacity - other_side, ..self }
     }
 
-    /// The uncertainty of `amount` in this direction at `now`, over a channel that has `capacity` by now. Never falls as
-    /// the amount grows.
+    /// The uncertainty of `amount` in this direction at `now`, over a channel that has `capacity` by now. Never falls
+    /// as the amount grows.
     pub(crate) fn uncertainty(
         &self,
         direction: Direction,
