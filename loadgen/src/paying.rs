@@ -180,7 +180,7 @@ impl PayingSide {
             limits: PaymentLimits {
                 route: Limits::default(),
                 parts_max: if order.fault.is_some() { 1 } else { self.routing.parts_max },
-                attempts_max: self.routing.attempts_max,
+                rounds_max: self.routing.attempts_max,
                 deadline_unix_ms: None,
             },
             ..PaymentRequest::new(id, order.to, order.amount, hash, FINAL_CLTV_DELTA, entropy)
@@ -305,7 +305,7 @@ impl Router for PaymentRouter {
             return Err(none);
         }
         let query = Query { weights: Weights::FEES, scorer: None, ..request.query.clone() };
-        let number = faulty.draw * ROUTES_PER_DRAW + u64::from(request.attempts);
+        let number = faulty.draw * ROUTES_PER_DRAW + u64::from(request.rounds);
         let mut rng = self.seed.rng(Purpose::Fault, number);
         let FaultyRoute { hops, expected } =
             fault::faulty_route(&self.graph, &query, faulty.kind, &mut rng)?.ok_or(none)?;

@@ -84,7 +84,7 @@ impl Tally {
             }
             None => {
                 self.counts.ordinary_succeeded += u64::from(succeeded);
-                self.counts.ordinary_succeeded_at_once += u64::from(succeeded && payer.attempts == 1);
+                self.counts.ordinary_succeeded_at_once += u64::from(succeeded && payer.rounds == 1);
                 if !succeeded {
                     self.counts.ordinary_failed.push(payment);
                 }
@@ -244,7 +244,7 @@ mod tests {
             id: PaymentId::new(payment).unwrap(),
             payment_hash: PaymentHash([1; 32]),
             result: if is_paid { Ok(PaymentPreimage([1; 32])) } else { Err(PaymentFailure::Abandoned) },
-            attempts,
+            rounds: attempts,
             htlcs: attempts,
             parts_at_once: 1,
             settled: settled.into_iter().collect(),

@@ -14,7 +14,7 @@
 //! where it was needs the routes of its parts in the store too; the session keys follow from [`PaymentRequest::entropy`].
 //!
 //! **Bounds.** [`PayerConfig::payments_max`] payments; each has at most [`PaymentLimits::parts_max`] routes and onion secrets
-//! in memory, and about 100 bytes for each HTLC that failed, of which [`PaymentLimits::attempts_max`] times
+//! in memory, and about 100 bytes for each HTLC that failed, of which [`PaymentLimits::rounds_max`] times
 //! [`PaymentLimits::parts_max`] are possible, and never more than 65,535.
 
 mod failure;
@@ -245,7 +245,7 @@ impl Payer {
         Ok(updates)
     }
 
-    /// Makes no further attempt for a payment. It may succeed all the same: HTLCs in flight cannot be called back. Does
+    /// Sends no further parts of a payment. It may succeed all the same: HTLCs in flight cannot be called back. Does
     /// nothing for a payment that is not under way.
     pub fn abandon(&mut self, id: PaymentId) -> Vec<PaymentUpdate> {
         let mut updates = Vec::new();

@@ -39,7 +39,7 @@ pub struct PaymentOutcome {
     /// The preimage, or why it failed.
     pub result: Result<PaymentPreimage, PaymentFailure>,
     /// How often parts were sent.
-    pub attempts: u32,
+    pub rounds: u32,
     /// How many HTLCs were sent: those fulfilled and those that failed.
     pub htlcs: u32,
     /// The most parts that were in flight at once.
@@ -80,11 +80,11 @@ pub enum PaymentFailure {
     /// No routes are left that keep its limits and avoid its failures.
     #[error("no route is left: {0}")]
     NoRoute(#[source] NoRoute),
-    /// Its attempts are used up.
-    #[error("{attempts} attempts failed")]
-    AttemptsExhausted {
+    /// Its rounds are used up.
+    #[error("{rounds} rounds of parts failed")]
+    RoundsExhausted {
         /// How many there were.
-        attempts: u32,
+        rounds: u32,
     },
     /// The time for it is over.
     #[error("its deadline has passed")]

@@ -50,7 +50,7 @@ pub(super) struct Payment {
     in_flight: BTreeMap<u16, Part>,
     /// How many HTLCs were sent.
     htlcs: u16,
-    attempts: u32,
+    rounds: u32,
     parts_at_once: usize,
     /// The least amount that failed over each direction in this payment, believed as long as it lives.
     failed_amounts: BTreeMap<DirectedChannel, Msat>,
@@ -92,7 +92,7 @@ impl Payment {
             final_cltv_delta,
             in_flight: BTreeMap::new(),
             htlcs: 0,
-            attempts: 0,
+            rounds: 0,
             parts_at_once: 0,
             failed_amounts: BTreeMap::new(),
             excluded_directions: BTreeSet::new(),
@@ -120,7 +120,7 @@ impl Payment {
         self.in_flight.len()
     }
 
-    /// No further attempt is made.
+    /// No further parts are sent.
     pub(super) fn stop(&mut self, failure: PaymentFailure) {
         if !matches!(self.phase, Phase::Stopped(_)) {
             self.phase = Phase::Stopped(failure);
@@ -179,7 +179,7 @@ impl Payment {
             Verdict::Refused => self.stop(PaymentFailure::Refused(failed.cause.code())),
         }
         self.failures.push(failed);
-        // Lets go of its reservation, for the next attempt.
+        // Lets go of its reservation, for the next round.
         drop(part);
         self.send_rest(context, updates);
     }
@@ -194,7 +194,7 @@ impl Payment {
         if self.preimage.is_some() || self.phase != Phase::Trying || is_whole {
             return;
         }
-        if let Err(failure) = self.attempt(context, updates) {
+        if let Err(failure) = self.send_round(context, updates) {
             let is_blocked = matches!(failure, PaymentFailure::NoRoute(_))
                 && !self.in_flight.is_empty()
                 && !self.has_drained;
@@ -214,7 +214,7 @@ impl Payment {
             id: self.request.id,
             payment_hash: self.request.payment_hash,
             result,
-            attempts: self.attempts,
+            rounds: self.rounds,
             htlcs: u32::from(self.htlcs),
             parts_at_once: self.parts_at_once,
             settled: self.settled,
@@ -229,17 +229,17 @@ impl Payment {
     }
 
     /// Plans the rest and sends it.
-    fn attempt(
+    fn send_round(
         &mut self,
         context: &mut Context<'_>,
         updates: &mut Vec<PaymentUpdate>,
     ) -> Result<(), PaymentFailure> {
         let limits = self.request.limits;
-        let exhausted = PaymentFailure::AttemptsExhausted { attempts: self.attempts };
+        let exhausted = PaymentFailure::RoundsExhausted { rounds: self.rounds };
         if limits.deadline_unix_ms.is_some_and(|deadline| context.view.unix_ms >= deadline) {
             return Err(PaymentFailure::DeadlinePassed);
         }
-        if self.attempts >= limits.attempts_max {
+        if self.rounds >= limits.rounds_max {
             return Err(exhausted);
         }
         let (routes, reservations) = self.plan(context).map_err(PaymentFailure::NoRoute)?;
@@ -252,7 +252,7 @@ impl Payment {
         if onions.len() < routes.len() {
             return Err(exhausted);
         }
-        self.attempts += 1;
+        self.rounds += 1;
         for (((htlc, onion), route), reservation) in onions.into_iter().zip(routes).zip(reservations) {
             updates.push(PaymentUpdate::Send(SendHtlc::new(self.request.id.attempt(htlc), &onion)));
             let part = Part { route, secrets: onion.secrets, _reservation: reservation };
@@ -290,7 +290,7 @@ impl Payment {
                 snapshot: view.snapshot,
                 query: &query,
                 parts_max: self.request.parts_max().saturating_sub(self.in_flight.len()),
-                attempts: self.attempts,
+                rounds: self.rounds,
                 failures: &self.failures,
             })?;
             if let Some(reserved) = context.reservations.reserve(view.snapshot, &routes) {
@@ -336,7 +336,7 @@ impl Payment {
             cltv_expiry: hop.cltv_expiry,
         });
         let hops: Vec<RouteHop> = hops.collect();
-        let exhausted = || PaymentFailure::AttemptsExhausted { attempts: self.attempts };
+        let exhausted = || PaymentFailure::RoundsExhausted { rounds: self.rounds };
         let session_key = self.request.session_key(htlc).ok_or_else(exhausted)?;
         OutgoingPayment::new(&session_key, self.request.payment_hash, &hops, &self.request.recipient())
             .map_err(PaymentFailure::Onion)

@@ -68,7 +68,7 @@ pub struct PaymentRequest {
     pub keysend_preimage: Option<PaymentPreimage>,
     /// The payee's `min_final_cltv_expiry_delta`, in blocks.
     pub final_cltv_delta: CltvDelta,
-    /// The bounds on fee, parts, attempts and time.
+    /// The bounds on fee, parts, rounds and time.
     pub limits: PaymentLimits,
     /// Fresh random bytes, used for no other payment: the session keys of its onions derive from them, and so does the
     /// shadow offset. Kept with the request, they let the failures of its HTLCs be read after a restart.
@@ -82,23 +82,23 @@ pub struct PaymentLimits {
     pub route: Limits,
     /// How many parts may be in flight at once.
     pub parts_max: usize,
-    /// How often parts may be sent: the first time, and once after each failure. One attempt is up to
+    /// How many rounds of parts may be sent: the first one, and one after each failure. A round is up to
     /// [`PaymentLimits::parts_max`] HTLCs.
-    pub attempts_max: u32,
-    /// When no further attempt is made, in milliseconds since 1970; HTLCs in flight then are waited for all the same, as
+    pub rounds_max: u32,
+    /// When no further round is sent, in milliseconds since 1970; HTLCs in flight then are waited for all the same, as
     /// nobody can call them back.
     pub deadline_unix_ms: Option<u64>,
 }
 
 impl PaymentLimits {
-    /// Limits for a payment of `amount`: a fee of one per cent and 50 sat, eight parts, sixteen attempts, no deadline.
+    /// Limits for a payment of `amount`: a fee of one per cent and 50 sat, eight parts, sixteen rounds, no deadline.
     #[must_use]
     pub fn new(amount: Msat) -> PaymentLimits {
         let max_fee = Msat(amount.0 / FEE_DIVISOR).saturating_add(FEE_FREE);
         PaymentLimits {
             route: Limits { max_fee, ..Limits::default() },
             parts_max: 8,
-            attempts_max: 16,
+            rounds_max: 16,
             deadline_unix_ms: None,
         }
     }

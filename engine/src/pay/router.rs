@@ -22,8 +22,8 @@ pub struct RouteRequest<'a> {
     pub query: &'a Query<'a>,
     /// How many parts the answer may have.
     pub parts_max: usize,
-    /// How many attempts this payment has made.
-    pub attempts: u32,
+    /// How many rounds of parts this payment has sent.
+    pub rounds: u32,
     /// The HTLCs of this payment that failed, the latest last.
     pub failures: &'a [FailedPart],
 }

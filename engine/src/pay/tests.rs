@@ -168,7 +168,7 @@ fn a_channel_that_lacked_the_balance_is_avoided_now_and_next_time() {
         (outcome.result.clone(), outcome.sent(), outcome.fee()),
         (Ok(PREIMAGE), Msat(5_500), Msat(500))
     );
-    assert_eq!((outcome.attempts, outcome.htlcs, outcome.parts_at_once), (2, 2, 1));
+    assert_eq!((outcome.rounds, outcome.htlcs, outcome.parts_at_once), (2, 2, 1));
     let failure = &outcome.failures[0];
     assert_eq!((failure.place, failure.channel, failure.amount), (1, Some(Scid(24)), Msat(5_000)));
     for number in 2..2 + knowledge::BELIEVED_PAYMENTS {
@@ -181,11 +181,11 @@ fn a_channel_that_lacked_the_balance_is_avoided_now_and_next_time() {
 }
 
 #[test]
-fn attempts_end_with_the_routes_or_the_limit() {
-    for (limit, attempts) in [(1, 1), (5, 2)] {
+fn rounds_end_with_the_routes_or_the_limit() {
+    for (limit, rounds) in [(1, 1), (5, 2)] {
         let mut bench = Bench::new();
         let mut request = request(1, 5_000);
-        request.limits.attempts_max = limit;
+        request.limits.rounds_max = limit;
         request.limits.parts_max = 1;
         let mut updates = bench.begin(request);
         let outcome = loop {
@@ -196,9 +196,9 @@ fn attempts_end_with_the_routes_or_the_limit() {
             };
             updates = bench.fail(&htlc, 1, &Failure::TemporaryChannelFailure);
         };
-        assert_eq!(outcome.attempts, attempts);
+        assert_eq!(outcome.rounds, rounds);
         match outcome.result {
-            Err(PaymentFailure::AttemptsExhausted { attempts: 1 }) => assert_eq!(limit, 1),
+            Err(PaymentFailure::RoundsExhausted { rounds: 1 }) => assert_eq!(limit, 1),
             Err(PaymentFailure::NoRoute(_)) => assert_eq!(limit, 5),
             other => panic!("{other:?}"),
         }
@@ -207,7 +207,7 @@ fn attempts_end_with_the_routes_or_the_limit() {
 }
 
 #[test]
-fn the_deadline_ends_attempts_but_no_htlc() {
+fn the_deadline_ends_rounds_but_no_htlc() {
     let mut bench = Bench::new();
     let mut late = request(1, 5_000);
     late.limits.deadline_unix_ms = Some(1_000);
@@ -311,7 +311,7 @@ fn without_a_route_beside_its_parts_a_payment_waits_for_them_and_plans_all_anew(
     // A payee that was content with one part lets the other fail: it is not sent again.
     let outcome = ended(fail(payer, &mut router, &second[1], 2, &Failure::MppTimeout));
     assert_eq!((outcome.result, outcome.settled.len(), router.asked.len()), (Ok(PREIMAGE), 1, 3));
-    assert_eq!((outcome.attempts, outcome.htlcs, outcome.failures.len()), (2, 4, 3));
+    assert_eq!((outcome.rounds, outcome.htlcs, outcome.failures.len()), (2, 4, 3));
     assert_eq!(bench.held(24), Msat::ZERO);
 }
 
@@ -408,7 +408,7 @@ fn a_payer_that_does_not_learn_knows_each_payments_own_failures_alone() {
 }
 
 #[test]
-fn the_shadow_offset_is_the_same_for_all_attempts_of_a_payment() {
+fn the_shadow_offset_is_the_same_for_all_rounds_of_a_payment() {
     let mut bench = Bench::new();
     let mut offsets = std::collections::BTreeSet::new();
     for number in 1..20 {

@@ -351,7 +351,7 @@ impl<'a> Course<'a> {
             limits: PaymentLimits {
                 route: Limits::default(),
                 parts_max: 1,
-                attempts_max: 1,
+                rounds_max: 1,
                 deadline_unix_ms: None,
             },
             ..PaymentRequest::new(id, ids[2], amount, hash, FINAL_CLTV_DELTA, entropy)

@@ -165,7 +165,7 @@ impl World {
         let mut request =
             PaymentRequest::new(id, to, Msat(amount), (hash, secret), CltvDelta(18), [number as u8; 32]);
         request.limits.parts_max = self.rng.range(1..6) as usize;
-        request.limits.attempts_max = self.rng.range(1..12) as u32;
+        request.limits.rounds_max = self.rng.range(1..12) as u32;
         request.limits.route.max_fee = Msat(self.rng.range(0..amount / 10 + 1));
         let payee = self.rng.pick(&[Payee::Honest, Payee::Honest, Payee::Hasty, Payee::Refusing]);
         let expected = Expected {
