@@ -1,8 +1,8 @@
 //! The funds check: on chain to the satoshi, and per node to the millisatoshi.
 //!
 //! Owns: [`ChainAudit`], which reads every block of the run and keeps its own set of unspent outputs, and [`Ledger`],
-//! which notes the amounts each node paid, received and earned. The two never share a number: the audit knows blocks and
-//! scripts only, the ledgers know payments only, and [`check`] holds one against the other.
+//! which notes the amounts each node paid, received and earned. The two never share a number: the audit knows blocks
+//! and scripts only, the ledgers know payments only, and [`check`] holds one against the other.
 //!
 //! Asks channels for one balance only: that of each side at the closing, whose fraction of a
 //! satoshi (or whole output, below dust) a transaction cannot carry. It is named apart and bounded.
@@ -135,7 +135,7 @@ impl ChainAudit {
         transaction.input.iter().map(|input| self.unspent.remove(&input.previous_output)).collect()
     }
 
-    /// Books a transaction's fee on whoever paid it.
+    /// Books a transaction's fee on its payer.
     fn attribute(&mut self, transaction: &Transaction, spent: &[Option<TxOut>]) {
         let owner = |output: &TxOut| self.owners.get(&output.script_pubkey).copied();
         let spenders: Vec<Option<Owner>> = spent.iter().flatten().map(owner).collect();
@@ -280,7 +280,8 @@ fn sat_to_msat(sat: Option<&u64>) -> u128 {
     u128::from(sat.copied().unwrap_or(0)) * 1000
 }
 
-/// Splits the balances that a closing did not pay out into the opener's fee and both sides' rounding, and bounds the rounding.
+/// Splits the balances that a closing did not pay out into the opener's fee and both sides' rounding, and bounds the
+/// rounding.
 fn closing_costs(audit: &ChainAudit, index: usize, books: &ChannelBooks) -> Result<ClosingCosts, String> {
     let Some(closing) = audit.closing(index) else {
         return Err(format!("channel {index} was not closed on chain"));

@@ -53,7 +53,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Build a network, fund it on a regtest chain, pay across it, close it, and check the funds.
     ///
-    /// Every node is a Fulmen engine of its own; they exchange the bytes of real BOLT messages. Every channel is
+    /// Every node is a separate Fulmen engine; they exchange the bytes of real BOLT messages. Every channel is
     /// opened by a transaction the chain accepts and closed by another. The run ends with a table and exits with
     /// status 1 if a single millisatoshi is missing.
     #[command(after_help = RUN_HELP)]
@@ -61,12 +61,13 @@ pub(crate) enum Command {
     /// Show how a payment would go over a channel graph: hop by hop, with fees, expiries and chances.
     #[command(after_help = ROUTE_HELP)]
     Route(Box<RouteArgs>),
-    /// Drive one forwarder, a process of its own with its store on a disk, with many peers, and kill it on the way.
+    /// Drive one forwarder, a separate process with its store on a disk, with many peers, and kill it during the run.
     ///
-    /// Each peer opens a channel to the forwarder and pays the others over it. With --kill-every the forwarder is killed
-    /// (SIGKILL) at random moments, also while it recovers from the kill before, and started again on its store; then
-    /// everything under way must be resolved, and every channel's balance must equal, at both ends and to the
-    /// millisatoshi, the sum of its payments. At the end all channels are closed on the chain and the funds counted.
+    /// Each peer opens a channel to the forwarder and pays the others over it. With --kill-every the forwarder is
+    /// killed (SIGKILL) at random moments, also while it recovers from the kill before, and started again on its
+    /// store; then everything under way must be resolved, and every channel's balance must equal, at both ends and to
+    /// the millisatoshi, the sum of its payments. At the end all channels are closed on the chain and the funds
+    /// counted.
     #[command(after_help = STRESS_HELP)]
     Stress(StressArgs),
     /// The forwarder's process of `stress`: it speaks to its driver over standard input and output.
@@ -175,8 +176,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "COUNT", default_value = "12", value_parser = attempts)]
     pub(crate) attempts: u32,
 
-    /// In how many parts a payment may go (BOLT 4, "Basic Multi-Part Payments"). Payments are drawn that need several, once
-    /// --amount-msat exceeds single channels.
+    /// In how many parts a payment may go (BOLT 4, "Basic Multi-Part Payments"). Payments are drawn that need
+    /// several, once --amount-msat exceeds single channels.
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = parts)]
     pub(crate) max_parts: usize,
 

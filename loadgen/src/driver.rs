@@ -1,8 +1,8 @@
 //! The run itself: build, fund, open, pay, close, check.
 //!
-//! Owns: the order of the stages, and the condition each waits for. A stage returns the input of the next: the funded nodes
-//! ([`LiveNetwork`]), their channels ([`OpenChannels`]), the results of the payments ([`Paid`]), and from all of it the
-//! report (`summary`). Does not know how nodes work inside, nor how they are run.
+//! Owns: the order of the stages, and the condition each waits for. A stage returns the input of the next: the funded
+//! nodes ([`LiveNetwork`]), their channels ([`OpenChannels`]), the results of the payments ([`Paid`]), and from all
+//! of it the report (`summary`). Does not know how nodes work inside, nor how they are run.
 //!
 //! Invariant: a stage ends when all it began is over; the funds check comes last and reads the chain, not the nodes.
 
@@ -361,8 +361,8 @@ impl<'a> LiveNetwork<'a> {
         Ok(Paid { tally, metrics, cpu, wall })
     }
 
-    /// The next notice of a stage in which payments may wait at their payee for parts that do not come: time passes for the
-    /// nodes then, though nothing else happens.
+    /// The next notice of a stage in which payments may wait at their payee for parts that do not come: time passes
+    /// for the nodes then, though nothing else happens.
     fn next_ticking(
         &mut self,
         stage: &'static str,
@@ -452,7 +452,7 @@ impl<'a> LiveNetwork<'a> {
     }
 }
 
-/// When the nodes were last told that time has passed.
+/// When the nodes last received a tick.
 struct Ticks {
     last: Duration,
     /// How often since the last notice.
@@ -465,7 +465,7 @@ impl Ticks {
     }
 }
 
-/// How often nodes are told that time has passed.
+/// The interval of ticks.
 const TICK: Duration = Duration::from_secs(1);
 /// After how many ticks without a notice a run is stalled: payees wait for ten, and then more may be tried.
 const TICKS_IN_SILENCE_MAX: u32 = 60;

@@ -5,9 +5,9 @@
 //!
 //! Threads. Actors are dealt out over workers; each worker owns its actors and an inbox of bounded length. Bounded
 //! queues between threads that all write to each other can deadlock when two wait for room in each other's. Here
-//! nobody waits to write: a batch that does not fit stays in the writer's backlog while it goes on reading, so every inbox
-//! keeps draining. A backlog is bounded in turn by the payments in flight, each of which has a bounded number of
-//! messages outstanding, and the driver bounds those.
+//! nobody waits to write: a batch that does not fit stays in the writer's backlog while it goes on reading, so every
+//! inbox keeps draining. A backlog is bounded in turn by the payments in flight, each of which has a bounded number
+//! of messages outstanding, and the driver bounds those.
 //!
 //! Virtual. Messages arrive after a delay drawn from the seed, in order for each pair of actors; whatever arrives at
 //! one actor in the same instant is one turn.
@@ -111,8 +111,8 @@ impl<A: Actor> Executor<A> {
         }
     }
 
-    /// The next notice, waited for no longer than `wait`; `None` when there is none by then. Virtual time passes meanwhile
-    /// only as far as nothing happens in it.
+    /// The next notice, waited for no longer than `wait`; `None` when there is none by then. Virtual time passes
+    /// meanwhile only as far as nothing happens in it.
     ///
     /// # Errors
     /// When a worker has ended.
@@ -131,7 +131,7 @@ impl<A: Actor> Executor<A> {
         }
     }
 
-    /// The processor time of all workers so far, where the system tells.
+    /// The processor time of all workers so far, where the system reports it.
     pub(crate) fn cpu(&self) -> Option<Duration> {
         match self {
             Executor::Threads(threads) => threads.cpu_files.iter().map(cpu_of).sum(),
@@ -501,8 +501,8 @@ mod tests {
     use super::*;
     use crate::seed::{Purpose, Seed};
 
-    /// Passes each number on to the next actor, one less each time, and tells the driver when it reaches zero; checks
-    /// that messages of one actor arrive in order.
+    /// Passes each number on to the next actor, one less each time, and notifies the driver when it reaches zero;
+    /// checks that messages of one actor arrive in order.
     struct Relay {
         index: usize,
         actors: usize,

@@ -1,10 +1,10 @@
 //! Payments that are made to fail, with the hop and the code that each must fail with.
 //!
-//! Owns: the kinds of fault, the routes that cause them, and the expected failure (BOLT 4, "Failure Messages"). Does not
-//! send anything: [`crate::paying`] does.
+//! Owns: the kinds of fault, the routes that cause them, and the expected failure (BOLT 4, "Failure Messages"). Does
+//! not send anything: [`crate::paying`] does.
 //!
-//! Invariant: a faulty route breaks exactly one rule, at exactly one node; every hop before it is paid as its policy asks.
-//! A payment that fails earlier met a balance that was too low.
+//! Invariant: a faulty route breaks exactly one rule, at exactly one node; every hop before it is paid as its policy
+//! asks. A payment that fails earlier met a balance that was too low.
 
 use std::fmt;
 
@@ -102,7 +102,7 @@ pub(crate) fn faulty_route(
     })
 }
 
-/// The route of these hops, for whoever sends it; its cost and its chances are nobody's concern.
+/// The route of these hops, to be sent as it is: its cost and probability are not computed.
 pub(crate) fn route(hops: Vec<PathHop>, height: BlockHeight) -> Route {
     let total_amount = hops.first().map_or(Msat::ZERO, |hop| hop.amount);
     let received = hops.last().map_or(Msat::ZERO, |hop| hop.amount);

@@ -82,7 +82,8 @@ fn stress(args: &StressArgs) -> ExitCode {
     }))
 }
 
-/// Prints the report of a run, or the line that says why there is none. The status is success only if the report is sound.
+/// Prints the report of a run, or the line that says why there is none. The status is success only if the report is
+/// sound.
 fn conclude(finished: Result<(String, bool), impl std::fmt::Display>) -> ExitCode {
     match finished {
         Ok((text, is_sound)) => {

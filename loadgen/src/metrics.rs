@@ -15,7 +15,7 @@ use hdrhistogram::Histogram;
 use crate::paying::{End, Outcome};
 use crate::report::{Latency, LatencyBucket, TimelineSlot};
 
-/// The longest latency told apart, in microseconds.
+/// The longest latency recorded as it is, in microseconds.
 const LATENCY_MAX_US: u64 = 3_600_000_000;
 /// How many slices the timeline has at most.
 const SLOTS_MAX: usize = 120;
@@ -67,8 +67,8 @@ impl Metrics {
         }
     }
 
-    /// A payment succeeded `at` (since the stage began), `latency` after it was handed to its payer, in parts over so many
-    /// channels each.
+    /// A payment succeeded `at` (since the stage began), `latency` after it was handed to its payer, in parts over so
+    /// many channels each.
     pub(crate) fn succeeded(&mut self, at: Duration, latency: Duration, parts: impl Iterator<Item = u32>) {
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.latency.saturating_record(us.clamp(1, LATENCY_MAX_US));
@@ -157,7 +157,7 @@ impl Metrics {
     }
 }
 
-/// The processor time the calling thread has used, where the system tells (Linux).
+/// The processor time the calling thread has used, where the system reports it (Linux).
 pub(crate) fn thread_cpu() -> Option<Duration> {
     parse_schedstat(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
 }

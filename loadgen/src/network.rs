@@ -34,8 +34,9 @@ const PUSH_PERCENT: std::ops::RangeInclusive<u64> = 45..=55;
 /// would be warier.
 const DUST_EXPOSURE: Msat = Msat(2 * 483 * 354_000);
 
-/// How long a payee waits for the rest of a payment. BOLT 4 asks for a minute at least; here all parts are under way at once
-/// and cross a few nodes of one process, and the run would wait as long for each payment that cannot be completed.
+/// How long a payee waits for the rest of a payment. BOLT 4 asks for a minute at least; here all parts are under way
+/// at once and cross a few nodes of one process, and the run would wait as long for each payment that cannot be
+/// completed.
 const MPP_TIMEOUT_MS: u64 = 10_000;
 
 /// A network to be built.

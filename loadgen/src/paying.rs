@@ -1,8 +1,8 @@
 //! The paying side of a simulated node: [`fulmen::pay::Payer`], fed with the run's payments.
 //!
-//! Owns: the parameters of each payment, the routes of those that are made to fail ([`PaymentRouter`]), and the
-//! run's verdict on an outcome. Retries, parts and learning are the payer's. A payer's knowledge is that of a real one: the public
-//! graph, its own channels' balances, and the failures its onions come back with.
+//! Owns: the parameters of each payment, the routes of those that are made to fail ([`PaymentRouter`]), and the run's
+//! verdict on an outcome. Retries, parts and learning are the payer's. A payer's knowledge is that of a real one: the
+//! public graph, its own channels' balances, and the failures its onions come back with.
 //!
 //! Invariant: each payment that is begun ends in exactly one [`Outcome`].
 
@@ -38,8 +38,8 @@ const ROUTES_PER_DRAW: u64 = 1 << 10;
 pub(crate) struct Order {
     /// Its number in the run.
     pub(crate) payment: u64,
-    /// How often it was drawn before, below [`DRAWS_PER_PAYMENT`]: each draw makes onions of its own, as whoever saw
-    /// an onion once refuses it as replayed.
+    /// How often it was drawn before, below [`DRAWS_PER_PAYMENT`]: each draw makes new onions, as a node
+    /// refuses an onion that it has seen.
     pub(crate) redraw: u64,
     /// The payee.
     pub(crate) to: NodeId,

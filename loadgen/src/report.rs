@@ -186,7 +186,7 @@ pub(crate) struct Parts {
 /// Shares of ordinary payments that succeeded with their first attempt, in two runs of the same seed.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Learning {
-    /// By payers who learn channels' balances from the results of their own payments.
+    /// By payers who learn channels' balances from the results of their payments.
     pub(crate) first_attempt_with: f64,
     /// By payers who remember only the failures of the current payment.
     pub(crate) first_attempt_without: f64,

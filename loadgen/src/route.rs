@@ -1,6 +1,6 @@
 //! `loadgen route`: how a payment would go over a channel graph, for people to read.
 //!
-//! Owns: the flags, the table and the JSON of an answer, and the sentence that tells why there is none. Finds nothing
+//! Owns: the flags, the table and the JSON of an answer, and the sentence that says why there is none. Finds nothing
 //! itself: [`fulmen_graph::path`] does.
 //!
 //! A describegraph need not name its channels; a channel is shown by its place in the file, from zero.

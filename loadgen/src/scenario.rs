@@ -22,7 +22,7 @@ use crate::network::Directory;
 use crate::paying::FINAL_CLTV_DELTA;
 use crate::seed::{Purpose, Seed};
 
-/// The most nodes a run can have: each is an engine of its own.
+/// The most nodes a run can have: each is an engine.
 const NODES_MAX: usize = 2_000;
 /// The most channels a run can have: each is funded and closed on chain.
 const CHANNELS_MAX: usize = 20_000;
@@ -126,7 +126,7 @@ impl<'a> PaymentDraw<'a> {
         }
     }
 
-    /// Payment number `payment`; `redraw` tells apart the draws for one payment, as when a fault found no route.
+    /// Payment number `payment`; `redraw` numbers the draws for one payment: a fault may find no route.
     ///
     /// # Errors
     /// When no pair has a route.

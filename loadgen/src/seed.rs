@@ -60,7 +60,7 @@ impl Purpose {
 }
 
 impl Seed {
-    /// The root for `--seed`. `salt` tells apart runs that share a chain: keys used twice there would find the coins
+    /// The root for `--seed`. `salt` distinguishes runs that share a chain: keys used twice there would find the coins
     /// of an earlier run.
     pub(crate) fn new(number: u64, salt: &[u8]) -> Seed {
         let hash =

@@ -1,7 +1,7 @@
 //! One simulated node: an [`Engine`] without threads, its paying side, and its books.
 //!
-//! Owns: feeding work to the engine, and turning the engine's effects into messages and notices. Does not decide who pays
-//! whom. Messages cross between nodes as the bytes that would cross a wire.
+//! Owns: feeding work to the engine, and turning the engine's effects into messages and notices. Does not decide who
+//! pays whom. Messages cross between nodes as the bytes that would cross a wire.
 //!
 //! Invariant: the books know payments only: they are kept from the engine's events, never from a channel's balance.
 

@@ -87,20 +87,7 @@ fn payments(table: &mut Table, report: &Report) {
         ),
     );
     if report.settings.max_parts > 1 {
-        let parts = &report.parts;
-        let split: u64 =
-            parts.by_count.iter().filter(|(count, _)| **count > 1).map(|(count, n)| count * n).sum();
-        table.row(
-            "  in parts",
-            &format!(
-                "{} of {} succeeded payments were split ({}), into {:.1} parts each; {:.2} retries a part",
-                count(parts.split),
-                count(ordinary.succeeded),
-                percent(parts.split, ordinary.succeeded),
-                split as f64 / parts.split.max(1) as f64,
-                parts.retries_per_part
-            ),
-        );
+        table.row("  in parts", &parts(report));
     }
     if let Some(learning) = &report.learning {
         table.row(
@@ -128,6 +115,21 @@ fn payments(table: &mut Table, report: &Report) {
         report.hops.iter().map(|(hops, number)| format!("{hops}: {}", percent(*number, total))).collect();
     table.row("hops", &hops.join("   "));
     table.gap();
+}
+
+/// In how many parts ordinary payments went.
+fn parts(report: &Report) -> String {
+    let (parts, succeeded) = (&report.parts, report.payments.ordinary.succeeded);
+    let several = parts.by_count.iter().filter(|(count, _)| **count > 1);
+    let in_split: u64 = several.map(|(count, payments)| count * payments).sum();
+    format!(
+        "{} of {} succeeded payments were split ({}), into {:.1} parts each; {:.2} retries a part",
+        count(parts.split),
+        count(succeeded),
+        percent(parts.split, succeeded),
+        in_split as f64 / parts.split.max(1) as f64,
+        parts.retries_per_part
+    )
 }
 
 fn speed(table: &mut Table, report: &Report) {

@@ -1,10 +1,11 @@
-//! Why an HTLC of a payment failed, and which part of its route is to blame (BOLT 4, "Failure Messages", the origin's part).
+//! Why an HTLC of a payment failed, and which part of its route is to blame (BOLT 4, "Failure Messages", the origin's
+//! part).
 //!
-//! Owns the reading of a failure: decrypting it, finding the hop, and judging which channel or node to avoid. Does not act
-//! on it: the payment does.
+//! Owns the reading of a failure: decrypting it, finding the hop, and judging which channel or node to avoid. Does
+//! not act on it: the payment does.
 //!
-//! Invariant: every failure has a verdict that keeps the same HTLC from being sent over the same route again, or ends the
-//! payment; `mpp_timeout` alone leaves the route as good as it was.
+//! Invariant: every failure has a verdict that keeps the same HTLC from being sent over the same route again, or ends
+//! the payment; `mpp_timeout` alone leaves the route as good as it was.
 
 use std::collections::BTreeMap;
 

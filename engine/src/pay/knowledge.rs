@@ -1,7 +1,8 @@
 //! A payer's memory of the results of its payments.
 //!
-//! Owns the [`Scorer`] that results are noted in, and the amounts that failed lately: a channel that had too little a few
-//! payments ago is not tried with as much again, whatever the scorer thinks of it. Decides nothing about a payment.
+//! Owns the [`Scorer`] that results are noted in, and the amounts that failed lately: a channel that had too little a
+//! few payments ago is not tried with as much again, whatever the scorer thinks of it. Decides nothing about a
+//! payment.
 //!
 //! Bounds: a scorer knows each channel of the graph at most once; of amounts that failed, those of the last
 //! [`BELIEVED_PAYMENTS`] payments are kept.

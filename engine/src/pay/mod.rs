@@ -1,20 +1,21 @@
 //! Paying: the life of a payment from its request to its preimage, or to the reason why it failed.
 //!
-//! Owns the payments a node has under way ([`Payer`]): planning them with [`graph`](crate::graph), in one part or several
-//! (BOLT 4, "Basic Multi-Part Payments"), building the onions with [`proto`](crate::proto), reading failures, learning from
-//! them, trying again within limits, and the outcome. Does no I/O, reads no clock and draws no random number: time, entropy,
-//! the graph and the node's channels are arguments, and HTLCs to send come out as values. It does not touch channels: the
-//! engine sends the HTLCs and says how each ended.
+//! Owns the payments a node has under way ([`Payer`]): planning them with [`graph`](crate::graph), in one part or
+//! several (BOLT 4, "Basic Multi-Part Payments"), building the onions with [`proto`](crate::proto), reading failures,
+//! learning from them, trying again within limits, and the outcome. Does no I/O, reads no clock and draws no random
+//! number: time, entropy, the graph and the node's channels are arguments, and HTLCs to send come out as values. It
+//! does not touch channels: the engine sends the HTLCs and says how each ended.
 //!
-//! **Restarts.** A payer keeps its payments in memory only. The HTLCs themselves survive with the engine, whose events name
-//! them by attempt id, from which [`PaymentId::of_attempt`] gives the payment. An embedder that must know the outcome of a
-//! payment after a restart writes its [`PaymentRequest`] down before it hands the first [`PaymentUpdate::Send`] to the
-//! engine, and removes it with [`PaymentUpdate::Ended`]. Of a request found after a restart, HTLCs may be in flight: it must
-//! not be begun again before each of them is known to have failed, or it could be paid twice. Taking such a payment up
-//! where it was needs the routes of its parts in the store too; the session keys follow from [`PaymentRequest::entropy`].
+//! **Restarts.** A payer keeps its payments in memory only. The HTLCs themselves survive with the engine, whose
+//! events name them by attempt id, from which [`PaymentId::of_attempt`] gives the payment. An embedder that must know
+//! the outcome of a payment after a restart writes its [`PaymentRequest`] down before it hands the first
+//! [`PaymentUpdate::Send`] to the engine, and removes it with [`PaymentUpdate::Ended`]. Of a request found after a
+//! restart, HTLCs may be in flight: it must not be begun again before each of them is known to have failed, or it
+//! could be paid twice. Taking such a payment up where it was needs the routes of its parts in the store too; the
+//! session keys follow from [`PaymentRequest::entropy`].
 //!
-//! **Bounds.** [`PayerConfig::payments_max`] payments; each has at most [`PaymentLimits::parts_max`] routes and onion secrets
-//! in memory, and about 100 bytes for each HTLC that failed, of which [`PaymentLimits::rounds_max`] times
+//! **Bounds.** [`PayerConfig::payments_max`] payments; each has at most [`PaymentLimits::parts_max`] routes and onion
+//! secrets in memory, and a [`FailedPart`] for each HTLC that failed, of which [`PaymentLimits::rounds_max`] times
 //! [`PaymentLimits::parts_max`] are possible, and never more than 65,535.
 
 mod failure;
@@ -52,7 +53,7 @@ use payment::{Context, Payment};
 /// 1. [`Payer::begin`] takes a [`PaymentRequest`]. Every [`PaymentUpdate::Send`] goes to the engine as a command.
 /// 2. Each of these HTLCs ends in one event of the engine. `HtlcSettled` goes to [`Payer::settled`], `HtlcFailed` to
 ///    [`Payer::failed`], which may give further HTLCs to send. If the engine does not take the command,
-///    [`Payer::failed`] is told of a local failure in the event's place.
+///    [`Payer::failed`] is called with a local failure instead.
 /// 3. The payment ends with exactly one [`PaymentUpdate::Ended`], once its last HTLC has ended.
 ///
 /// There are no timers: a payment that is not over has an HTLC in flight.
@@ -110,7 +111,7 @@ pub struct Payer {
     reservations: Arc<Reservations>,
     learned: Learned,
     payments: BTreeMap<PaymentId, Payment>,
-    /// The payments under way by what locks their HTLCs.
+    /// The payments under way, by the hash that locks their HTLCs.
     by_hash: BTreeMap<PaymentHash, PaymentId>,
 }
 
@@ -123,8 +124,8 @@ pub struct PayerConfig {
     pub weights: Weights,
     /// The price of a block of delay on each millisatoshi, in billionths, when routes are compared.
     pub risk_billionths: u32,
-    /// The most blocks that are added to the payee's delta, so that the nodes before it cannot tell that it is the payee
-    /// (BOLT 7, "Recommendations for Routing").
+    /// The most blocks that are added to the payee's delta, so that the nodes before it cannot tell that it is the
+    /// payee (BOLT 7, "Recommendations for Routing").
     pub shadow_blocks_max: CltvDelta,
     /// Whether results are kept for later payments. Without, a payment knows its own failures alone.
     pub is_learning: bool,
@@ -165,8 +166,8 @@ impl PayerView<'_> {
 }
 
 impl Payer {
-    /// The paying side of `node`. Payers of one node that work side by side share `reservations`, so that they do not count
-    /// on the same liquidity.
+    /// The paying side of `node`. Payers of one node that work side by side share `reservations`, so that they do not
+    /// count on the same liquidity.
     #[must_use]
     pub fn new(node: NodeId, config: PayerConfig, reservations: Arc<Reservations>) -> Payer {
         let learned = Learned::new(config.is_learning);
@@ -176,9 +177,8 @@ impl Payer {
 
     /// Begins a payment.
     ///
-    /// # Errors
-    /// When a payment of this name or hash is under way, or too many are. Nothing has changed then. That no route is found
-    /// is no error: it is the payment's outcome.
+    /// # Errors When a payment of this name or hash is under way, or too many are. Nothing has changed then. That no
+    /// route is found is no error: it is the payment's outcome.
     pub fn begin(
         &mut self,
         request: PaymentRequest,

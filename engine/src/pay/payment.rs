@@ -1,13 +1,14 @@
 //! One payment: the parts in flight, the failures so far, and the parts to send next.
 //!
-//! Owns the books of a payment. Parts in flight stay there while the rest is planned anew, within the rest of the limits
-//! on fee and parts. Where no routes are found for the rest, nothing is sent until the parts in flight have come back, which
-//! they do when the payee has waited long enough (BOLT 4 `mpp_timeout`): then all of it is planned anew, over channels that
-//! its own parts no longer block. That happens once in a payment, since it takes a minute or more.
+//! Owns the books of a payment. Parts in flight stay there while the rest is planned anew, within the rest of the
+//! limits on fee and parts. Where no routes are found for the rest, nothing is sent until the parts in flight have
+//! come back, which they do when the payee has waited long enough (BOLT 4 `mpp_timeout`): then all of it is planned
+//! anew, over channels that its own parts no longer block. That happens once in a payment, since it takes a minute or
+//! more.
 //!
-//! Invariants: the parts in flight never take more than the amount and the largest fee, and are no more than the limits
-//! allow, whatever the router answers. An amount is sent again only after the HTLC that carried it has failed, and never once
-//! a part was fulfilled: so the payee is paid once at most.
+//! Invariants: the parts in flight never take more than the amount and the largest fee, and are no more than the
+//! limits allow, whatever the router answers. An amount is sent again only after the HTLC that carried it has failed,
+//! and never once a part was fulfilled: so the payee is paid once at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

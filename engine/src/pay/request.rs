@@ -1,6 +1,6 @@
 //! The request for a payment: whom to pay, how much, and within which limits.
 //!
-//! Owns the parameters of a payment and the numbering of its HTLCs. Parses no invoice: whoever reads one fills in a
+//! Owns the parameters of a payment and the numbering of its HTLCs. Parses no invoice: the caller does, and fills in a
 //! [`PaymentRequest`].
 //!
 //! Invariant: an attempt id names one HTLC of one payment, and says which ([`PaymentId::of_attempt`]).
@@ -33,8 +33,9 @@ impl PaymentId {
         self.0
     }
 
-    /// The payment that an HTLC belongs to. Attempt ids that an embedder chose for HTLCs of its own fall on some payment
-    /// too; [`Payer::settled`](super::Payer::settled) and [`Payer::failed`](super::Payer::failed) tell them apart.
+    /// The payment that an HTLC belongs to. Attempt ids that an embedder chose for HTLCs of its own fall on some
+    /// payment too; [`Payer::settled`](super::Payer::settled) and [`Payer::failed`](super::Payer::failed) tell them
+    /// apart.
     #[must_use]
     pub const fn of_attempt(attempt_id: u64) -> PaymentId {
         PaymentId(attempt_id >> HTLC_BITS)
@@ -60,7 +61,8 @@ pub struct PaymentRequest {
     pub amount: Msat,
     /// The hash that locks its HTLCs.
     pub payment_hash: PaymentHash,
-    /// The `payment_secret` of the invoice; without it a payment cannot go in parts (BOLT 4, "Basic Multi-Part Payments").
+    /// The `payment_secret` of the invoice; without it a payment cannot go in parts (BOLT 4, "Basic Multi-Part
+    /// Payments").
     pub payment_secret: Option<PaymentSecret>,
     /// The `payment_metadata` of the invoice, to be sent along.
     pub payment_metadata: Option<Vec<u8>>,

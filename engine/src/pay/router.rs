@@ -1,7 +1,7 @@
 //! Where a payer's routes come from: the seam between a payment and path-finding.
 //!
-//! Owns [`Router`]. The router of production is [`PartFinder`]; load generators, tests and embedders with routes of their
-//! own bring another. A payer holds whatever a router answers to the payment's limits.
+//! Owns [`Router`]. The router of production is [`PartFinder`]; load generators, tests and embedders with routes of
+//! their own bring another. A payer holds whatever a router answers to the payment's limits.
 
 use fulmen_graph::path::multi::PartFinder;
 use fulmen_graph::path::{NoRoute, Query, Route};
@@ -17,8 +17,8 @@ pub struct RouteRequest<'a> {
     pub id: PaymentId,
     /// The public graph.
     pub snapshot: &'a Snapshot,
-    /// The rest of the payment, within the rest of its fee limit. It carries the payer's knowledge, its own HTLCs in flight
-    /// included.
+    /// The rest of the payment, within the rest of its fee limit. It carries the payer's knowledge, its own HTLCs in
+    /// flight included.
     pub query: &'a Query<'a>,
     /// How many parts the answer may have.
     pub parts_max: usize,

@@ -1,7 +1,7 @@
 //! The report of a run, put together from the results of its stages.
 //!
-//! Owns: ending the nodes, both halves of the funds check, the digest, and the figures that need several stages. Does not
-//! measure anything.
+//! Owns: ending the nodes, both halves of the funds check, the digest, and the figures that need several stages. Does
+//! not measure anything.
 
 use std::time::Instant;
 

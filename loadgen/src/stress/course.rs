@@ -266,7 +266,7 @@ impl<'a> Course<'a> {
         self.mine(1)
     }
 
-    /// Starts the forwarder, tells it the blocks it has missed, and connects it to every peer.
+    /// Starts the forwarder, sends it the blocks it has missed, and connects it to every peer.
     fn awaken(&mut self, when: &'static str) -> Result<(), StressError> {
         let begun = Instant::now();
         let mut life = Life::start(&self.start).map_err(|cause| StressError::Forwarder { when, cause })?;
@@ -582,7 +582,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Mines, and tells the peers and a running forwarder of the blocks.
+    /// Mines, and hands the blocks to the peers and a running forwarder.
     fn mine(&mut self, blocks: u32) -> Result<(), StressError> {
         let blocks = self.treasury.mine(blocks)?;
         self.follow(blocks)
@@ -684,8 +684,8 @@ impl Spent {
     }
 }
 
-/// The frames that have arrived, at most [`FRAMES_MAX`], waiting for the first one for at most `wait`; and whether there
-/// will be no more. Frames beyond the limit stay in the channel.
+/// The frames that have arrived, at most [`FRAMES_MAX`], waiting for the first one for at most `wait`; and whether
+/// there will be no more. Frames beyond the limit stay in the channel.
 fn take_frames(frames: &Receiver<Frame>, wait: Duration) -> (Vec<Frame>, bool) {
     match frames.recv_timeout(wait) {
         Ok(first) => (std::iter::once(first).chain(frames.try_iter().take(FRAMES_MAX - 1)).collect(), false),
@@ -693,7 +693,7 @@ fn take_frames(frames: &Receiver<Frame>, wait: Duration) -> (Vec<Frame>, bool) {
     }
 }
 
-/// A block above `height`, to be told to the forwarder.
+/// The frame of a block above `height`, for the forwarder.
 fn block_frame(event: &ChainEvent, height: BlockHeight) -> Option<Frame> {
     match event {
         ChainEvent::Connected { height: at, block } if *at > height => {

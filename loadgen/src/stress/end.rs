@@ -150,7 +150,8 @@ impl End {
         }
     }
 
-    /// An HTLC proposed and not committed before a crash comes again under its own id; under another it is a second one.
+    /// An HTLC proposed and not committed before a crash comes again under its own id; under another it is a second
+    /// one.
     fn offered_twice(&mut self, message: &[u8]) -> Option<String> {
         if message.len() < 82 || message[..2] != UPDATE_ADD_HTLC.to_be_bytes() {
             return None;

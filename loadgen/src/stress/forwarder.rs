@@ -1,7 +1,7 @@
 //! The forwarder's process: a production engine on a disk store, fed by the frames of its driver.
 //!
-//! Owns: turning frames into calls of the engine and the engine's effects into frames. It is made to be killed: it keeps
-//! nothing but the engine's store, and ends when its input ends.
+//! Owns: turning frames into calls of the engine and the engine's effects into frames. It is made to be killed: it
+//! keeps nothing but the engine's store, and ends when its input ends.
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, BufWriter, Write};
@@ -253,7 +253,7 @@ impl Forwarder {
     }
 }
 
-/// Processor time of this process's threads, as far as the system tells.
+/// Processor time of this process's threads, as far as the system reports it.
 fn cpu_us() -> u64 {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0 };
     let times = tasks.flatten().filter_map(|task| {

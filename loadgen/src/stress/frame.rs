@@ -1,7 +1,7 @@
 //! The frames between the driver and the forwarder's process, over the forwarder's standard input and output.
 //!
-//! A frame is four bytes of length (big-endian, of the rest), one byte for its kind, and its fields: ids
-//! are 33 bytes, numbers big-endian, the last field takes the rest. Pipes, so that the forwarder sees the end of its input,
+//! A frame is four bytes of length (big-endian, of the rest), one byte for its kind, and its fields: ids are 33
+//! bytes, numbers big-endian, the last field takes the rest. Pipes, so that the forwarder sees the end of its input,
 //! and ends, however its driver died; and so that nothing listens anywhere.
 //!
 //! Owns the frames and their bytes. Does not know when which is said; see [`super::forwarder`].

@@ -1,13 +1,13 @@
-//! `loadgen stress`: one forwarder in a process of its own, on a disk, between many peers that pay each other over it,
+//! `loadgen stress`: one forwarder in a separate process, on a disk, between many peers that pay each other over it,
 //! killed again and again.
 //!
 //! Owns: the stages, the load, the moments of the kills, and the checks after each. The peers live in this process and
 //! survive everything; the forwarder has nothing but its store.
 //!
-//! After each kill the forwarder is started again on its store, misses a block that was mined meanwhile, is connected to
-//! all peers, and no new payments are made until every HTLC is resolved; it may be killed again before that. Then every
-//! channel's balance must equal, at both its ends and to the millisatoshi, the sum of its payments. The frames that the
-//! forwarder had written into the pipe when it died are delivered all or not at all.
+//! After each kill the forwarder is started again on its store, misses a block that was mined meanwhile, is connected
+//! to all peers, and no new payments are made until every HTLC is resolved; it may be killed again before that. Then
+//! every channel's balance must equal, at both its ends and to the millisatoshi, the sum of its payments. The frames
+//! that the forwarder had written into the pipe when it died are delivered all or not at all.
 //!
 //! Invariant: a check that fails is a finding and makes the run fail; nothing is repaired.
 

@@ -27,7 +27,7 @@ pub(crate) struct StressReport {
     pub(crate) chain: ChainFigures,
     /// All payments.
     pub(crate) payments: Payments,
-    /// Forwards the forwarder told of before it died or was asked.
+    /// Forwards that the forwarder reported before each kill, and at the end.
     pub(crate) forwards: u64,
     /// Payments and forwards a second of load.
     pub(crate) throughput: Throughput,
@@ -94,7 +94,7 @@ pub(crate) struct Crash {
     pub(crate) resolved: u64,
     /// Of those, the ones that did neither.
     pub(crate) lost: u64,
-    /// Channels that failed, as either side tells.
+    /// Channels that failed, by the report of either side.
     pub(crate) force_closes: u64,
     /// Times all balances were compared, with nothing under way.
     pub(crate) checks: u64,

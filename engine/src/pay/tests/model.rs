@@ -1,9 +1,9 @@
 //! Payments over a model of the network: real onions, balances that the payer does not know, payees of every kind, and
 //! results in any order.
 //!
-//! Checked at every step, whatever happens: a payment never has more in flight or spent than its amount and largest fee, in
-//! no more parts than allowed; nothing is sent once it is proven or over; it ends once, when its last HTLC has; the outcome
-//! accounts for every HTLC; an honest payee is paid exactly the amount, once.
+//! Checked at every step, whatever happens: a payment never has more in flight or spent than its amount and largest
+//! fee, in no more parts than allowed; nothing is sent once it is proven or over; it ends once, when its last HTLC
+//! has; the outcome accounts for every HTLC; an honest payee is paid exactly the amount, once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
