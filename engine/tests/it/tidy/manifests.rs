@@ -4,13 +4,21 @@
 use super::complain;
 use super::source::{Repository, Source, is_word};
 
+/// Dependencies for their features' sake, which `loadgen/Cargo.toml` explains.
+const FEATURES_ALONE: [&str; 4] = ["chacha20", "either", "rustix", "zerocopy"];
+
 #[test]
 fn every_dependency_is_used() {
     let repository = Repository::read();
     complain(repository.manifests.iter().flat_map(|(package, manifest)| {
         let sources: Vec<&Source> =
             repository.sources.iter().filter(|source| source.package == *package).collect();
-        unused(package, manifest, &sources)
+        let mut complaints = unused(package, manifest, &sources);
+        let excused = |complaint: &str| {
+            FEATURES_ALONE.iter().any(|name| complaint == format!("loadgen: {name} is not used"))
+        };
+        complaints.retain(|complaint| !excused(complaint));
+        complaints
     }));
 }
 
