@@ -285,22 +285,22 @@ impl Runtime {
             Event::FundingNeeded { temporary_channel_id, .. } => {
                 self.channels.add(*temporary_channel_id, cell.number);
             }
-            Event::ChannelFunded { channel_id, peer, .. } => {
-                if self.channels.add(*channel_id, cell.number).is_some() {
-                    let (channel_id, peer) = (*channel_id, *peer);
-                    let reason = FundingTaken { channel_id, peer }.to_string();
-                    self.push(cell.number, Item::Command(Command::FailChannel { channel_id, reason }));
-                }
+            Event::ChannelFunded { channel_id, peer, .. }
+                if self.channels.add(*channel_id, cell.number).is_some() =>
+            {
+                let (channel_id, peer) = (*channel_id, *peer);
+                let reason = FundingTaken { channel_id, peer }.to_string();
+                self.push(cell.number, Item::Command(Command::FailChannel { channel_id, reason }));
             }
             Event::ChannelReady { scid, .. } if self.channels.place(*scid, cell.number) => {
                 for other in self.cells.iter().filter(|other| other.number != cell.number) {
                     self.push(other.number, Item::Sibling(*scid));
                 }
             }
-            Event::ChannelFailed { channel_id, .. } => {
-                if running.shard.channel(ChannelRef::Id(*channel_id)).is_none() {
-                    self.channels.forget(*channel_id, cell.number);
-                }
+            Event::ChannelFailed { channel_id, .. }
+                if running.shard.channel(ChannelRef::Id(*channel_id)).is_none() =>
+            {
+                self.channels.forget(*channel_id, cell.number);
             }
             _ => {}
         }

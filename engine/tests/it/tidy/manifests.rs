@@ -106,7 +106,7 @@ fn benched_harnesses_are_found() {
     let manifest = "[package]\nversion.workspace = true\n[lib]\nbench = false\n[[bin]]\nname = \"a\"\n";
     assert_eq!(benched("a", manifest, true, true), ["a: [[bin]] lacks bench = false"]);
     assert_eq!(benched("a", "version.workspace = true\n[lints]\nbench = false\n", true, false).len(), 1);
-    assert_eq!(benched("a", "version = \"1\"\n", true, true), [String::new(); 0]);
+    assert!(benched("a", "version = \"1\"\n", true, true).is_empty());
 }
 
 #[test]
