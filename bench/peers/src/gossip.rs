@@ -10,7 +10,7 @@ use bitcoin::Network;
 use clap::Args;
 use fulmen_bench::gossip::{Gossip as Sample, Shape};
 use fulmen_graph::ChannelGraph;
-use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, IncomingGossip, GossipTime, Source};
+use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, GossipTime, IncomingGossip, Source};
 use fulmen_secp::{Backend, Verifier};
 use lightning::ln::msgs::{ChannelAnnouncement, ChannelUpdate, RoutingMessageHandler};
 use lightning::routing::gossip::{NetworkGraph, P2PGossipSync};

@@ -1,7 +1,7 @@
 //! Any messages as gossip and as queries of a peer: nothing panics, and answers end, each of them a message.
 #![no_main]
 
-use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, IncomingGossip, GossipTime, Source};
+use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, GossipTime, IncomingGossip, Source};
 use fulmen_secp::Verifier;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChainHash, NodeId};

@@ -35,6 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn open(log: Vec<u8>) -> (Gossip<Vec<u8>>, ChannelGraph) {
     let mut graph = ChannelGraph::new();
     let config = GossipConfig::new(ChainHash::BITCOIN);
-    let gossip = Gossip::open(config, Verifier::new(), log, |change| graph.apply(&change).expect("a sound stream"));
+    let gossip =
+        Gossip::open(config, Verifier::new(), log, |change| graph.apply(&change).expect("a sound stream"));
     (gossip.expect("the header is ours"), graph)
 }

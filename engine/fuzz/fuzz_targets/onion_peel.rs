@@ -19,7 +19,8 @@ fuzz_target!(|bytes: &[u8]| {
     let length = bytes.len().min(PACKET_LENGTH);
     packet[..length].copy_from_slice(&bytes[..length]);
     let node_key = SecretKey::from_slice(&[1; 32]).expect("a scalar");
-    let error = peel(&node_key, &OnionPacket::from_bytes(Box::new(packet)), &[]).expect_err("nobody guesses an HMAC");
+    let error =
+        peel(&node_key, &OnionPacket::from_bytes(Box::new(packet)), &[]).expect_err("nobody guesses an HMAC");
     assert!(matches!(error.reaction(), PeelReaction::FailMalformed { .. }));
 
     let session_key = SecretKey::from_slice(&[2; 32]).expect("a scalar");

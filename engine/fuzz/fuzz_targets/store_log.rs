@@ -13,7 +13,8 @@ use fulmen_sim::{SimDisk, Survival};
 use libfuzzer_sys::fuzz_target;
 
 const NODE: NodeId = NodeId([2; 33]);
-const OPTIONS: LogOptions = LogOptions { segment_bytes: 300, log_bytes_max: 900, frame_bytes_max: 64, salt: 7 };
+const OPTIONS: LogOptions =
+    LogOptions { segment_bytes: 300, log_bytes_max: 900, frame_bytes_max: 64, salt: 7 };
 
 fuzz_target!(|program: &[u8]| {
     let mut program = program.iter().copied();
@@ -21,7 +22,8 @@ fuzz_target!(|program: &[u8]| {
     let mut written = BTreeMap::new();
     write(&disk, &mut program, &mut written);
     // Half of the programs tamper with a store that had time to settle, half with one whose names may come back.
-    let survival = if program.next().is_some_and(|byte| byte % 2 == 0) { Survival::All } else { Survival::None };
+    let survival =
+        if program.next().is_some_and(|byte| byte % 2 == 0) { Survival::All } else { Survival::None };
     let disk = disk.after_crash(survival, 0);
     tamper(&disk, &mut program);
     let Ok(mut store) = LogStore::open_on(Arc::new(disk.clone()), NODE, OPTIONS) else { return };

@@ -1,6 +1,6 @@
 //! The gossip service: a thread that takes in the gossip of peers, keeps the graph up to date and answers peers.
 //!
-//! Owns: the thread, its bounded queue ([`queue`]), and its schedule: gossip is processed in batches as it arrives,
+//! Owns: the thread, its bounded queue (`queue`), and its schedule: gossip is processed in batches as it arrives,
 //! relayed once a minute, pruned once an hour. The rules are those of `fulmen_graph::gossip`. Does not use sockets or
 //! the chain; [`Peers`] does.
 //!

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use bitcoin::{Block, Transaction};
 use fulmen::chain::ChainEvent;
-use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, Storage};
 use fulmen::proto::forward::{Command, Event, OpenChannel};
+use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, Storage};
 use fulmen::wire::units::{BlockHeight, Msat, NodeId};
 
 use super::clock::{process_cpu_ns, thread_cpu_ns};
