@@ -1,4 +1,4 @@
-//! Batches of signatures: every backend says what libsecp256k1 says, with tables and without.
+//! Batches of signatures: every backend agrees with libsecp256k1, with tables and without.
 //!
 //! The input describes each signature by the numbers behind it: with R = k G, the key q G and any s, the digest s k -
 //! r q makes a valid one. So whatever sums the lanes meet can be brought about; then bits are flipped. Some keys are

@@ -15,7 +15,7 @@ use bitcoin::{
 use fulmen_wire::units::{BlockHeight, Sat};
 
 /// The blocks, and the transactions for the next one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SimChain {
     blocks: Vec<Arc<Block>>,
     waiting: Vec<Transaction>,
@@ -45,6 +45,11 @@ impl SimChain {
     /// The transaction that spends an output, mined or waiting.
     pub(crate) fn spender(&self, outpoint: &OutPoint) -> Option<&Transaction> {
         self.spends.get(outpoint)
+    }
+
+    /// The height of the latest block; zero without one.
+    pub(crate) fn height(&self) -> BlockHeight {
+        BlockHeight(self.blocks.len() as u32)
     }
 
     pub(crate) fn mine(&mut self) -> BlockHeight {

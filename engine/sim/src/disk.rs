@@ -184,6 +184,11 @@ impl SimDisk {
         }
     }
 
+    /// The memory that the files' bytes take.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.state().files.values().map(|file| file.bytes.capacity() + file.durable.capacity()).sum()
+    }
+
     fn state(&self) -> MutexGuard<'_, DiskState> {
         // A test that panics elsewhere may still look at the disk.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -8,18 +8,43 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// A source of draws.
 #[derive(Debug)]
-pub(crate) struct Draw(ChaCha20Rng);
+pub(crate) struct Draw(Source);
+
+#[derive(Debug)]
+enum Source {
+    Seeded(Box<ChaCha20Rng>),
+    /// A fuzzer's bytes, as few of them for a draw as its range needs; zeros once they are used up.
+    Given(std::vec::IntoIter<u8>),
+}
 
 impl Draw {
     pub(crate) fn new(seed: u64) -> Draw {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
-        Draw(ChaCha20Rng::from_seed(key))
+        Draw(Source::Seeded(Box::new(ChaCha20Rng::from_seed(key))))
+    }
+
+    /// Draws from bytes instead of a seed.
+    pub(crate) fn given(bytes: &[u8]) -> Draw {
+        Draw(Source::Given(bytes.to_vec().into_iter()))
+    }
+
+    /// Whether given bytes are used up.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        matches!(&self.0, Source::Given(bytes) if bytes.len() == 0)
     }
 
     /// A number between both, ends included. The bias of the remainder is too small for any test to notice.
     pub(crate) fn between(&mut self, least: u64, most: u64) -> u64 {
-        least + self.0.next_u64() % (most - least + 1)
+        let range = most - least + 1;
+        let drawn = match &mut self.0 {
+            Source::Seeded(rng) => rng.next_u64(),
+            Source::Given(bytes) => {
+                let needed = (71 - (range - 1).leading_zeros() as usize) / 8;
+                bytes.by_ref().take(needed).fold(0, |number, byte| number << 8 | u64::from(byte))
+            }
+        };
+        least + drawn % range
     }
 
     /// An index into something of this length, which is not empty.
@@ -38,7 +63,10 @@ impl Draw {
 
     pub(crate) fn bytes(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];
-        self.0.fill_bytes(&mut bytes);
+        match &mut self.0 {
+            Source::Seeded(rng) => rng.fill_bytes(&mut bytes),
+            Source::Given(given) => bytes.iter_mut().zip(given).for_each(|(byte, given)| *byte = given),
+        }
         bytes
     }
 }

@@ -1,16 +1,17 @@
-//! A simulator that drives the production code through faults, and checkers that watch it.
+//! A simulator that drives the production code through faults and attacks, and checkers that watch it.
 //!
 //! Owns: virtual time, links that delay and break, a chain without consensus, random traffic, and the checkers. Drives
 //! [`fulmen::driver::ShardDriver`] and [`fulmen::Engine`] through their public interfaces alone, so that every
 //! violation is a bug of the engine (or of the checkers). Does not replace any part of the engine.
 //!
-//! Two entry points:
+//! Three entry points:
 //!
 //! - [`run`] simulates a network drawn from a seed. The same seed gives the same run to the byte, so that a seed and
 //!   a commit replay any failure. A run opens channels between a few nodes; pays, in one part or several, on good
 //!   routes and flawed ones, while links break and lose messages, messages and blocks are late, fee rates change and
 //!   channels close; heals; and closes the rest. See [`Checker`] for the invariants.
 //! - [`CrashMatrix`] kills a routing node on a [`SimDisk`] at every operation of the disk.
+//! - [`adversary`] attacks a routing node with scripts of hostile actions, which shrink when an invariant breaks.
 //!
 //! ```
 //! let report = fulmen_sim::run(1, fulmen_sim::Options::default())?;
@@ -20,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adversary;
 mod agenda;
 mod chain;
 mod commitments;

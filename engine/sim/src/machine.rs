@@ -31,25 +31,38 @@ impl MachineSpec {
 
 /// Effects that an engine emitted and its world has not executed yet.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outbox(Arc<Mutex<Vec<Effects>>>);
+pub(crate) struct Outbox(Arc<Mutex<Emitted>>);
+
+#[derive(Debug, Default)]
+struct Emitted {
+    effects: Vec<Effects>,
+    stopped: Option<String>,
+}
 
 impl Outbox {
     /// Removes all effects, in the order they were emitted.
     pub(crate) fn take(&self) -> Vec<Effects> {
-        std::mem::take(&mut *self.lock())
+        std::mem::take(&mut self.lock().effects)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Effects>> {
+    /// Why the engine stopped itself, if it did.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        self.lock().stopped.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Emitted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Handler for Outbox {
     fn effects(&self, effects: Effects) {
-        self.lock().push(effects);
+        self.lock().effects.push(effects);
     }
 
-    fn stopped(&self, _: &Fatal) {}
+    fn stopped(&self, fatal: &Fatal) {
+        self.lock().stopped = Some(fatal.to_string());
+    }
 }
 
 /// A running engine and its disk.

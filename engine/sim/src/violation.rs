@@ -22,6 +22,10 @@ pub enum Checker {
     Closing,
     /// The records bring the node back.
     Restart,
+    /// The engine runs, without a panic.
+    Alive,
+    /// Memory and files grow by no more than a multiple of the bytes received.
+    Growth,
 }
 
 /// Something that must not happen.
