@@ -225,3 +225,22 @@ fn a_checkpoint_of_another_shard_is_refused() {
     restoring.record(Record::default()).expect("nothing to fold");
     assert_eq!(restoring.chunk(&chunks[0]), Err(RestoreError::NotWhole));
 }
+
+#[test]
+fn items_longer_than_a_chunk_are_split_over_several() {
+    let mut net = Net::line(3);
+    for number in 1..=20 {
+        // Half of each payment is missing, so that it is held by its receiver.
+        let (hash, recipient) = net.invoice(2, number, Msat(2_000_000));
+        net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+    }
+    let shard = &net.shards[1];
+    let whole: Vec<usize> =
+        shard.chunks(ChunkSize { aim: 100, max: usize::MAX }).map(|chunk| chunk.len()).collect();
+    let longest = whole.into_iter().max().expect("there are items");
+    let size = ChunkSize { aim: 100, max: longest / 5 };
+    let chunks: Vec<Vec<u8>> = shard.chunks(size).collect();
+    assert!(longest > 2_000 && chunks.iter().all(|chunk| chunk.len() <= size.max));
+    let restored = restore(&net.seeds[1], shard.config(), &chunks, &[]).expect("its own checkpoint");
+    assert!(restored.chunks(size).eq(chunks), "the same bytes again");
+}
