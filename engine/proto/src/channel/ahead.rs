@@ -1,8 +1,7 @@
 //! The keys of commitments to come, derived before they are needed (BOLT 3, "Key Derivation").
 //!
-//! Owns: which keys are derived already, and which would be worth deriving next. A lone derivation fills one lane of
-//! eight, so whoever drives many channels gathers theirs: the peer's next commitment as soon as its point is known, and
-//! ours as far ahead as lanes are left. Does not: derive in bulk; the keys come from outside.
+//! Owns: the keys derived already, of our next commitments and of the peer's. Does not: derive them, or choose which to
+//! derive next; see [`key_jobs`](super::key_jobs).
 //!
 //! Invariant: the keys kept here can be derived again at any time, and no outcome depends on whether they were.
 
@@ -17,7 +16,7 @@ use crate::keys::CommitmentKeys;
 pub(super) struct KeysAhead {
     /// Of our commitments after the latest, one by one.
     pub(super) local: VecDeque<CommitmentKeys>,
-    /// Of a commitment of the peer, which its point tells.
+    /// Of a commitment of the peer; its point identifies it.
     pub(super) remote: Option<CommitmentKeys>,
 }
 

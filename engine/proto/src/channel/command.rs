@@ -54,8 +54,9 @@ pub enum Command {
         /// The transaction.
         transaction: Transaction,
     },
-    /// The funding transaction has this many confirmations; sent again with each block until
-    /// [`ChannelEvent::Ready`](super::ChannelEvent::Ready).
+    /// The funding transaction has this many confirmations. Given with each block until
+    /// [`ChannelEvent::Ready`](super::ChannelEvent::Ready), and once more when a reorganisation has moved the funding
+    /// output. In a failed or closing channel it records the place of the funding output.
     FundingConfirmed {
         /// Where the funding output stands.
         scid: Scid,
@@ -77,21 +78,21 @@ pub enum Command {
         /// The point of a blinded path, if the payment is inside one.
         path_key: Option<Point>,
     },
-    /// Claims an HTLC of the peer with its preimage. Taken while disconnected too, and kept until committed.
+    /// Claims an HTLC of the peer with its preimage. Accepted while disconnected too, and kept until committed.
     FulfillHtlc {
         /// The HTLC.
         id: u64,
         /// Its preimage.
         preimage: PaymentPreimage,
     },
-    /// Fails an HTLC of the peer with an encrypted reason. Taken while disconnected too, and kept until committed.
+    /// Fails an HTLC of the peer with an encrypted reason. Accepted while disconnected too, and kept until committed.
     FailHtlc {
         /// The HTLC.
         id: u64,
         /// The failure onion.
         reason: Vec<u8>,
     },
-    /// Fails an HTLC of the peer whose onion cannot be read. Taken while disconnected too, and kept until committed.
+    /// Fails an HTLC of the peer whose onion cannot be read. Accepted while disconnected too, and kept until committed.
     FailMalformedHtlc {
         /// The HTLC.
         id: u64,
@@ -105,13 +106,13 @@ pub enum Command {
         /// The new rate.
         feerate: FeeratePerKw,
     },
-    /// Closes the channel once its HTLCs are gone. Taken while disconnected too.
+    /// Closes the channel once its HTLCs are gone. Accepted while disconnected too.
     Shutdown {
         /// Where our money goes; `None` for the script of our terms.
         scriptpubkey: Option<Vec<u8>>,
     },
-    /// Gives up our additions that no commitment holds yet. Not while messages flow: the peer was told of them, and
-    /// only forgets them with the connection.
+    /// Drops our additions that no commitment holds yet. Not possible while messages flow: the peer has received them,
+    /// and forgets them only with the connection.
     DropAdditions,
     /// The connection is lost.
     Disconnected,
@@ -128,7 +129,7 @@ pub enum Command {
         /// The answer; refused unless it is still awaited.
         answer: AwaitedAnswer,
     },
-    /// Gives the channel up: sends an `error`; our latest commitment may be broadcast.
+    /// Fails the channel: sends an `error`; our latest commitment may be broadcast.
     Fail {
         /// The text of the `error` for the peer.
         reason: String,

@@ -3,7 +3,7 @@
 //!
 //! Implements: the choices BOLT 2 leaves to a node ("MAY fail the channel if it considers ..."), and `channel_type`.
 //! Does not: negotiate; see [`opening`](super::opening). Invariant: nothing here changes after the channel opened,
-//! save the [`Context`], which is passed anew with every call.
+//! except [`NegotiatedFeatures`], which each connection renews, and [`Context`], an argument of every call.
 
 use fulmen_wire::features::Features;
 use fulmen_wire::units::{BlockHeight, ChainHash, CltvDelta, FeeratePerKw, Msat, Sat};

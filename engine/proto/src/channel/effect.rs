@@ -104,8 +104,8 @@ pub enum ChannelEvent {
         /// Its amount.
         amount: Sat,
     },
-    /// As opener: our money is safe, the funding transaction may be broadcast. A transaction that funds several
-    /// channels must wait until each of them said so: hence an event, not a broadcast.
+    /// As opener: the peer has signed our first commitment, so the funding transaction may be broadcast. It is an event
+    /// rather than a broadcast because a transaction that funds several channels waits for all of them.
     FundingBroadcast {
         /// The transaction given with [`Command::Fund`](super::Command::Fund).
         transaction: Transaction,
@@ -147,7 +147,7 @@ pub enum ChannelEvent {
         /// The preimage, checked against the payment hash.
         preimage: PaymentPreimage,
     },
-    /// An HTLC of ours was given up before any commitment held it: fail the incoming one. Its id may be used again.
+    /// An HTLC of ours was dropped before any commitment held it: fail the incoming one. Its id may be used again.
     AddDropped {
         /// The HTLC's id.
         id: u64,

@@ -9,7 +9,7 @@
 //!
 //! 1. [`Channel::open`] or [`Channel::accept`] make a channel; its first deltas and effects come with it.
 //! 2. For each message: [`Channel::plan`]. An error is answered with [`Channel::plan_reaction`], which never fails.
-//!    For each command: [`Channel::plan_command`]; an error there changes nothing and tells the peer nothing.
+//!    For each command: [`Channel::plan_command`]; an error there changes nothing, and the peer does not learn of it.
 //! 3. Check the plan's [`verify`](Plan::verify) jobs, any number of channels at once. If one is bad:
 //!    [`Plan::bad_signature`], then [`Channel::plan_reaction`] with that.
 //! 4. Execute the plan's [`sign`](Plan::sign) jobs, any number of channels at once.

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::htlc::{HtlcEntry, Removal, Stage};
 
-/// The bit that tells failures which the next hop reports for want of a readable onion (BOLT 4).
+/// The bit that marks failures of an onion that the next hop could not read (BOLT 4).
 const BADONION: u16 = 0x8000;
 
 /// A removal that breaks a rule of BOLT 2.
