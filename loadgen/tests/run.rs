@@ -144,8 +144,6 @@ fn payments_above_single_channels_go_in_parts() {
     assert!(counted(succeeded), "{}", first["parts"]);
     assert!(by_count.keys().all(|count| count.parse::<u64>().is_ok_and(|count| (1..=4).contains(&count))));
     assert_eq!(report(&flags)["digest"], first["digest"], "the same seed gives the same payments");
-    let flags = flags.map(|flag| if flag == "--deterministic" { "--quiet" } else { flag });
-    assert_sound(&report(&flags));
 }
 
 #[test]
