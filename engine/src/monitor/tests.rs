@@ -75,6 +75,12 @@ impl Pair {
         self.give(&block(height, transactions));
     }
 
+    fn is_usable(&self) -> bool {
+        self.nodes
+            .iter()
+            .all(|node| node.shard().channel(ChannelRef::Id(self.channel_id)).is_some_and(Channel::is_usable))
+    }
+
     fn state(&self) -> State {
         let channel = self.nodes[0].shard().channel(ChannelRef::Id(self.channel_id));
         channel.map(Channel::state).unwrap()
@@ -133,6 +139,34 @@ fn a_funding_that_a_reorganisation_moves_is_reported_long_after_the_channel_is_r
     monitor.chain_event(&block(1, Vec::new()));
     let inputs = monitor.chain_event(&block(2, vec![funding]));
     assert_eq!(confirmations(&inputs), [(1, Scid::new(2, 1, 0).unwrap())], "it is found at its new place");
+}
+
+#[test]
+fn a_channel_whose_funding_leaves_the_chain_waits_until_it_is_confirmed_again() {
+    let mut pair = Pair::new(3);
+    let funding = pair.funding.clone();
+    pair.mine(1, vec![funding.clone()]);
+    (2..15).for_each(|height| pair.mine(height, Vec::new()));
+    assert!(pair.is_usable());
+    for height in (1..15).rev() {
+        assert!(pair.is_usable(), "its block is still there, {height} is gone");
+        let hash = bitcoin::BlockHash::all_zeros();
+        pair.give(&ChainEvent::Disconnected { height: BlockHeight(height), hash });
+    }
+    assert!(!pair.is_usable());
+    pair.events.iter_mut().for_each(Vec::clear);
+    pair.mine(1, Vec::new());
+    pair.mine(2, vec![funding]);
+    pair.mine(3, Vec::new());
+    assert!(!pair.is_usable(), "two blocks deep of three");
+    pair.mine(4, Vec::new());
+    assert!(pair.is_usable());
+    let moved = Scid::new(2, 1, 0).unwrap();
+    for (node, events) in pair.nodes.iter().zip(&pair.events) {
+        let ready = |event: &&Event| matches!(event, Event::ChannelReady { scid, .. } if *scid == moved);
+        assert_eq!(events.iter().filter(ready).count(), 1, "{events:?}");
+        assert!(node.shard().channel(ChannelRef::Scid(moved)).is_some(), "HTLCs find it at its new place");
+    }
 }
 
 #[test]

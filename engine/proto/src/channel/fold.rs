@@ -165,7 +165,16 @@ impl Channel {
 
     fn fold_funded(&mut self, delta: Delta, effects: &mut Effects) -> Result<(), ReplayError> {
         match &mut self.phase {
-            Phase::Confirming(funded) | Phase::Normal(funded) => funded.fold(delta, effects),
+            Phase::Confirming(funded) => funded.fold(delta, effects),
+            Phase::Normal(funded) => {
+                let was_unconfirmed = funded.scid.is_none();
+                funded.fold(delta, effects)?;
+                // Confirmed again after a reorganisation, perhaps at another place.
+                if let Some(scid) = funded.scid.filter(|_| was_unconfirmed) {
+                    effects.events.push(ChannelEvent::Ready { scid });
+                }
+                Ok(())
+            }
             Phase::Negotiating(negotiating) => {
                 if matches!(delta, Delta::Disconnected | Delta::Connected) {
                     negotiating.restart();

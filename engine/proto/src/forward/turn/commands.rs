@@ -166,6 +166,10 @@ impl Shard {
         let channel_id = ChannelId::from_funding(*txid, scid.output());
         let is_funded = |entry: &ChannelEntry| entry.is_funded_by(*txid, scid.output());
         if self.state.channels.get(&channel_id).is_some_and(is_funded) {
+            if *depth == 0 {
+                let gone = channel::Command::FundingUnconfirmed;
+                return self.command_channel_if_possible(turn, channel_id, gone);
+            }
             if self.state.channels.get(&channel_id).is_some_and(ChannelEntry::is_unconfirmed) {
                 self.change(turn, Change::FundingConfirmed { channel_id });
             }
