@@ -3,6 +3,8 @@
 //! Whole numbers from ChaCha20 only, so that a seed means the same run on every machine. Knows no distributions;
 //! callers do.
 
+use std::collections::VecDeque;
+
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -14,7 +16,7 @@ pub(crate) struct Draw(Source);
 enum Source {
     Seeded(Box<ChaCha20Rng>),
     /// A fuzzer's bytes, as few of them for a draw as its range needs; zeros once they are used up.
-    Given(std::vec::IntoIter<u8>),
+    Given(VecDeque<u8>),
 }
 
 impl Draw {
@@ -26,12 +28,12 @@ impl Draw {
 
     /// Draws from bytes instead of a seed.
     pub(crate) fn given(bytes: &[u8]) -> Draw {
-        Draw(Source::Given(bytes.to_vec().into_iter()))
+        Draw(Source::Given(bytes.iter().copied().collect()))
     }
 
     /// Whether given bytes are used up.
     pub(crate) fn is_exhausted(&self) -> bool {
-        matches!(&self.0, Source::Given(bytes) if bytes.len() == 0)
+        matches!(&self.0, Source::Given(bytes) if bytes.is_empty())
     }
 
     /// A number between both, ends included. The bias of the remainder is too small for any test to notice.
@@ -41,7 +43,7 @@ impl Draw {
             Source::Seeded(rng) => rng.next_u64(),
             Source::Given(bytes) => {
                 let needed = (71 - (range - 1).leading_zeros() as usize) / 8;
-                bytes.by_ref().take(needed).fold(0, |number, byte| number << 8 | u64::from(byte))
+                bytes.drain(..needed.min(bytes.len())).fold(0, |number, byte| number << 8 | u64::from(byte))
             }
         };
         least + drawn % range
@@ -65,7 +67,10 @@ impl Draw {
         let mut bytes = [0; 32];
         match &mut self.0 {
             Source::Seeded(rng) => rng.fill_bytes(&mut bytes),
-            Source::Given(given) => bytes.iter_mut().zip(given).for_each(|(byte, given)| *byte = given),
+            Source::Given(given) => {
+                let length = given.len().min(bytes.len());
+                bytes.iter_mut().zip(given.drain(..length)).for_each(|(byte, given)| *byte = given);
+            }
         }
         bytes
     }

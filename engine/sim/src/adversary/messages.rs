@@ -211,7 +211,7 @@ fn channel(draw: &mut Draw, channels: &[ChannelId]) -> ChannelId {
 /// A number at one of the places where checks change their answer.
 fn number(draw: &mut Draw) -> u64 {
     let near =
-        draw.pick(&[0, 1, 483, 546, 100_000, 500_000_000, 1 << 48, 21_000_000_0000_0000_000, u64::MAX]);
+        draw.pick(&[0, 1, 483, 546, 100_000, 500_000_000, 1 << 48, 2_100_000_000_000_000_000, u64::MAX]);
     if draw.percent(30) { draw.between(0, 1_000) } else { near }
 }
 

@@ -341,8 +341,11 @@ impl World {
                     break;
                 }
                 busy = true;
-                let taken =
-                    if end == 0 { self.to_victim(peer, &bytes)? } else { self.to_peer(peer, &bytes)? };
+                let taken = if end == 0 {
+                    self.deliver_to_victim(peer, &bytes)?
+                } else {
+                    self.deliver_to_peer(peer, &bytes)?
+                };
                 if !taken {
                     if end == 0 && self.links.get(&peer).is_some_and(|link| link.is_blocked) {
                         waiting.push_front(bytes);
@@ -359,7 +362,7 @@ impl World {
     }
 
     /// Gives the victim a message. `false` when the connection takes no more.
-    fn to_victim(&mut self, peer: NodeId, bytes: &[u8]) -> Result<bool, Violation> {
+    fn deliver_to_victim(&mut self, peer: NodeId, bytes: &[u8]) -> Result<bool, Violation> {
         let link = self.links.get(&peer);
         let (machine, connection) = link.map_or((None, None), |link| (link.machine, link.connections[0]));
         let honest = machine.is_some_and(|machine| HONEST.contains(&machine));
@@ -410,7 +413,7 @@ impl World {
         }
     }
 
-    fn to_peer(&mut self, peer: NodeId, bytes: &[u8]) -> Result<bool, Violation> {
+    fn deliver_to_peer(&mut self, peer: NodeId, bytes: &[u8]) -> Result<bool, Violation> {
         let victim = self.id(VICTIM);
         let Some(link) = self.links.get_mut(&peer) else { return Ok(false) };
         let Some(machine) = link.machine else { return Ok(true) };
