@@ -1,8 +1,8 @@
 //! Where the funding outputs of a shard's channels stand in the chain: confirmed how deep, taken out, or spent.
 //!
-//! Owns the outputs of a shard's channels from the moment a channel names one until it is spent or its channel is gone.
-//! Does not own the chain: its caller gives it each step, in the chain's order. Does not act on anything: its results
-//! are inputs of the shard.
+//! Owns the funding outputs of a shard's channels from the moment a channel names one until the shard forgets the
+//! channel. Does not own the chain: its caller gives it each step, in the chain's order. Does not act on anything: its
+//! results are inputs of the shard.
 //!
 //! Invariants: a channel is told every depth of its funding up to the one that makes it ready, 12 at least; and
 //! whatever it was told, it is told again when a reorganisation changes it, also after a restart.
