@@ -75,8 +75,8 @@ impl ShardDriver {
     }
 
     /// A node after a restart, without connections. Give the blocks again from the one below the oldest funding whose
-    /// channel is not ready; blocks at heights that were passed already are harmless. Give every block up to the chain's tip
-    /// before the first connection: with a height far behind, expired HTLCs would be forwarded.
+    /// channel is not ready; blocks at heights that were passed already are harmless. Give every block up to the
+    /// chain's tip before the first connection: with a height far behind, expired HTLCs would be forwarded.
     #[must_use]
     pub fn restored(shard: Shard) -> ShardDriver {
         let monitor = FundingMonitor::of(&shard);

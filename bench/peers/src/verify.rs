@@ -311,8 +311,8 @@ impl Seed {
         self.signed(&secrets[index])
     }
 
-    /// A signature whose sum is the point at infinity: with m = -r q it is (m / s) G + (r / s) q G for every s. The lanes
-    /// see it at the end of their work and leave it to libsecp256k1.
+    /// A signature whose sum is the point at infinity: with m = -r q it is (m / s) G + (r / s) q G for every s. The
+    /// lanes see it at the end of their work and leave it to libsecp256k1.
     fn hostile(&mut self) -> Signed {
         let secret = self.secret();
         let Signed { key, signature, job, .. } = self.signed(&secret);

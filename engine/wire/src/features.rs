@@ -32,8 +32,8 @@ macro_rules! features {
                 }
             }
 
-            /// The features that must be set along with this one. Features that BOLT 9 calls ASSUMED are left out: their
-            /// bits can be ignored.
+            /// The features that must be set along with this one. Features that BOLT 9 calls ASSUMED are left out:
+            /// their bits can be ignored.
             #[must_use]
             pub const fn dependencies(self) -> &'static [Feature] {
                 match self {

@@ -23,10 +23,13 @@ mod compare;
 mod evaluate;
 mod growth;
 mod ldk;
+mod mode;
 mod network;
 mod ours;
 mod threads;
 mod weights;
+
+pub(crate) use mode::Mode;
 
 /// The measurement and its network.
 #[derive(Args)]
@@ -70,16 +73,6 @@ pub(crate) struct Options {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// One way to ask both sides.
-pub(crate) struct Mode {
-    pub(crate) name: &'static str,
-    /// The probabilistic scorer, or fees alone.
-    pub(crate) minds_success: bool,
-    pub(crate) weights: Weights,
-    /// How many paths a route may have.
-    pub(crate) parts_max: usize,
 }
 
 /// Into how many parts a payment may be split: LDK's default.

@@ -4,7 +4,7 @@
 //! plans did, and only a record that no plan wrote does not fold. Invariant: folding is deterministic, so the same
 //! deltas give the same channel, whenever they are folded.
 
-use fulmen_wire::units::Point;
+use fulmen_wire::units::{Point, Signature};
 use secp256k1::PublicKey;
 use thiserror::Error;
 
@@ -266,14 +266,7 @@ impl Funded {
                 self.commitment_sent_last = true;
             }
             Delta::CommitmentReceived { signature, htlc_signatures } => {
-                self.updates.commitment_signed(Side::Remote);
-                self.local_number = self.local_number.next();
-                self.local_signature = signature;
-                self.local_htlc_signatures = htlc_signatures;
-                self.peer_may_repeat = false;
-                self.ahead.shift_local();
-                self.updates.revoke_and_ack(Side::Local, &mut effects.events);
-                self.commitment_sent_last = false;
+                self.fold_commitment(signature, htlc_signatures, effects);
             }
             Delta::RevocationReceived { per_commitment_secret, next_per_commitment_point } => {
                 self.fold_revocation(&per_commitment_secret, &next_per_commitment_point)?;
@@ -291,6 +284,30 @@ impl Funded {
                 }
             }
             Delta::AdditionsDropped => self.updates.drop_unsigned_additions(&mut effects.events),
+            of_link => self.fold_link(&of_link),
+        }
+        Ok(())
+    }
+
+    /// A commitment of ours: the peer has signed it, and our answer revokes the one before.
+    fn fold_commitment(
+        &mut self,
+        signature: Signature,
+        htlc_signatures: Vec<Signature>,
+        effects: &mut Effects,
+    ) {
+        self.updates.commitment_signed(Side::Remote);
+        self.local_number = self.local_number.next();
+        self.local_signature = signature;
+        self.local_htlc_signatures = htlc_signatures;
+        self.peer_may_repeat = false;
+        self.ahead.shift_local();
+        self.updates.revoke_and_ack(Side::Local, &mut effects.events);
+        self.commitment_sent_last = false;
+    }
+
+    fn fold_link(&mut self, delta: &Delta) {
+        match delta {
             Delta::Disconnected => {
                 self.updates.forget_proposals_of_peer();
                 self.link = Link::Down;
@@ -307,7 +324,6 @@ impl Funded {
             // The rest is folded by the phases it belongs to.
             _ => {}
         }
-        Ok(())
     }
 
     fn fold_revocation(&mut self, secret: &[u8; 32], next_point: &Point) -> Result<(), ReplayError> {

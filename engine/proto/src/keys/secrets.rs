@@ -148,6 +148,9 @@ impl SecretStore {
     }
 
     /// Rebuilds a store from its [`SecretStore::next`] and [`SecretStore::entries`].
+    ///
+    /// # Errors
+    /// When the number of entries is not the one that `next` needs.
     pub fn from_entries(
         next: CommitmentNumber,
         entries: Vec<[u8; 32]>,

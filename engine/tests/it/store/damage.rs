@@ -126,7 +126,8 @@ fn another_node_is_refused() {
     assert!(matches!(refused, StoreError::OtherNode { expected, .. } if expected == other), "{refused}");
 }
 
-/// A peer decides some bytes of every record: those of an onion. It must not be able to write bytes that look like a frame.
+/// A peer decides some bytes of every record: those of an onion. It must not be able to write bytes that look like a
+/// frame.
 #[test]
 fn a_frame_inside_a_torn_record_is_not_damage() {
     use fulmen::store::{Entry, Store};

@@ -44,7 +44,8 @@ struct Module {
     file: String,
     code: String,
     imports: Vec<Path>,
-    /// Public and restricted `use` at the file's top level: the name given, and the path to it. A glob has the name `*`.
+    /// Public and restricted `use` at the file's top level: the name given, and the path to it. A glob has the name
+    /// `*`.
     reexports: Vec<(String, Path)>,
 }
 

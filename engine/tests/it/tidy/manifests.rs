@@ -1,5 +1,5 @@
-//! The rules of manifests: every dependency is used, and one that tests alone use is a dependency of tests; `cargo bench`
-//! runs nothing but criterion.
+//! The rules of manifests: every dependency is used, and one that tests alone use is a dependency of tests; `cargo
+//! bench` runs nothing but criterion.
 
 use super::complain;
 use super::source::{Repository, Source, is_word};

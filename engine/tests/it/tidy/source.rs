@@ -1,7 +1,7 @@
 //! The repository as the rules see it: each Rust file with its comments and its code apart, each page of prose.
 //!
-//! Owns: finding the files, telling comments, strings and code apart, and which code is compiled into a product. Does not
-//! parse Rust beyond that; the rules rely on the layout that rustfmt gives.
+//! Owns: finding the files, telling comments, strings and code apart, and which code is compiled into a product. Does
+//! not parse Rust beyond that; the rules rely on the layout that rustfmt gives.
 
 use std::fs;
 use std::ops::Range;

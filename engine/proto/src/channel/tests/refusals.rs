@@ -55,9 +55,12 @@ fn variants() -> Vec<&'static str> {
 
 /// One error for each row, labelled as there.
 fn errors() -> Vec<(&'static str, ChannelError)> {
+    [errors_in_any_phase(), errors_of_updates(), errors_of_commitments_and_closing()].concat()
+}
+
+fn errors_in_any_phase() -> Vec<(&'static str, ChannelError)> {
     use ChannelError as E;
-    let (sat, msat, feerate, height) = (Sat(1), Msat(1), FeeratePerKw(1), BlockHeight(1));
-    let (id, number, script) = (1, CommitmentNumber(1), || vec![1]);
+    let (sat, msat, height, id) = (Sat(1), Msat(1), BlockHeight(1), 1);
     let channel_id = ChannelId([1; 32]);
     vec![
         ("UnknownChain", E::UnknownChain { expected: ChainHash::REGTEST, found: ChainHash::BITCOIN }),
@@ -78,7 +81,7 @@ fn errors() -> Vec<(&'static str, ChannelError)> {
         ("MinimumDepthTooLarge", E::MinimumDepthTooLarge { found: 1, max: 1 }),
         ("OpenerCannotPay", E::OpenerCannotPay { balance: msat, cost: sat }),
         ("BothWithinReserve", E::BothWithinReserve { opener: msat, acceptor: msat, reserve: sat }),
-        ("UpfrontScriptForm", E::UpfrontScriptForm(script())),
+        ("UpfrontScriptForm", E::UpfrontScriptForm(vec![1])),
         ("InvalidPoint", E::InvalidPoint(InvalidPoint { field: "point", value: Point([0; 33]) })),
         ("FundingOutpointTaken", E::FundingOutpointTaken(OutPoint::null())),
         (
@@ -96,6 +99,13 @@ fn errors() -> Vec<(&'static str, ChannelError)> {
         ("AnswerOverdue(ClosingSigned)", E::AnswerOverdue(AwaitedAnswer::ClosingSigned)),
         ("AnswerOverdue(AcceptChannel)", E::AnswerOverdue(AwaitedAnswer::AcceptChannel)),
         ("Recorded", E::Recorded { text: String::new(), broadcast_allowed: true }),
+    ]
+}
+
+fn errors_of_updates() -> Vec<(&'static str, ChannelError)> {
+    use ChannelError as E;
+    let (sat, msat, feerate, height, id) = (Sat(1), Msat(1), FeeratePerKw(1), BlockHeight(1), 1);
+    vec![
         ("HtlcIdOutOfOrder", E::HtlcIdOutOfOrder { expected: 1, found: 2 }),
         ("HtlcAmountZero", E::HtlcAmountZero { id }),
         ("HtlcBelowMinimum", E::HtlcBelowMinimum { amount: msat, min: msat }),
@@ -114,6 +124,13 @@ fn errors() -> Vec<(&'static str, ChannelError)> {
         ("UpdateFeeNotByOpener", E::UpdateFeeNotByOpener),
         ("FeeNotAffordable", E::FeeNotAffordable { feerate, cost: sat, reserve: sat, balance: msat }),
         ("DustExposure", E::DustExposure { feerate, exposure: msat, max: msat }),
+    ]
+}
+
+fn errors_of_commitments_and_closing() -> Vec<(&'static str, ChannelError)> {
+    use ChannelError as E;
+    let (sat, msat, number, script) = (Sat(1), Msat(1), CommitmentNumber(1), || vec![1]);
+    vec![
         ("HtlcSignatureCount", E::HtlcSignatureCount { expected: 1, found: 2 }),
         ("BadCommitmentSignature", E::BadCommitmentSignature),
         ("BadHtlcSignature", E::BadHtlcSignature { index: 0 }),

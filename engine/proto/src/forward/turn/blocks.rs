@@ -74,8 +74,8 @@ impl Shard {
     }
 
     /// Fails a channel whose funding output was spent by a transaction other than an agreed closing: nothing can be
-    /// forwarded over it any more. While closing fees are negotiated the peer may have agreed and its answer be lost, so
-    /// a channel in that state is left alone.
+    /// forwarded over it any more. While closing fees are negotiated the peer may have agreed and its answer be lost,
+    /// so a channel in that state is left alone.
     pub(crate) fn funding_spent(&mut self, turn: &mut OpenTurn, outpoint: OutPoint, spender: Txid) {
         let funded = |entry: &ChannelEntry| entry.channel.funding_outpoint() == Some(outpoint);
         let Some((&channel_id, entry)) = self.state.channels.iter().find(|(_, entry)| funded(entry)) else {

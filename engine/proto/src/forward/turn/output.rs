@@ -21,8 +21,8 @@ use crate::forward::terms::ids::IncomingHtlc;
 pub struct Turn {
     /// The changes that must be durable before anything else happens.
     pub record: Record,
-    /// Messages to peers, in order. To one peer they take at most 128 KiB of pongs, some 1 kB in answer to each message of
-    /// it, and one retransmission of each channel's unacknowledged updates in a connection.
+    /// Messages to peers, in order. To one peer they take at most 128 KiB of pongs, some 1 kB in answer to each message
+    /// of it, and one retransmission of each channel's unacknowledged updates in a connection.
     pub send: Vec<(NodeId, Message)>,
     /// Peers to disconnect once their messages are sent.
     pub disconnect: Vec<NodeId>,
