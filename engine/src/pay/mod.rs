@@ -177,8 +177,9 @@ impl Payer {
 
     /// Begins a payment.
     ///
-    /// # Errors When a payment of this name or hash is under way, or too many are. Nothing has changed then. That no
-    /// route is found is no error: it is the payment's outcome.
+    /// # Errors
+    /// When a payment of this name or hash is under way, or too many are. Nothing has changed then. That no route is
+    /// found is no error: it is the payment's outcome.
     pub fn begin(
         &mut self,
         request: PaymentRequest,

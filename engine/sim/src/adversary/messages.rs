@@ -37,8 +37,16 @@ pub(super) fn hostile(draw: &mut Draw, channels: &[ChannelId]) -> Vec<u8> {
         return bytes;
     }
     let channel_id = channel(draw, channels);
+    let kind = draw.between(0, 18);
+    let message =
+        if kind < 7 { update(draw, kind, channel_id) } else { beside_updates(draw, kind, channel_id) };
+    message.encode()
+}
+
+/// An update, its commitment or its revocation; `kind` below 7.
+fn update(draw: &mut Draw, kind: u64, channel_id: ChannelId) -> Message {
     let unknown = Default::default();
-    let message: Message = match draw.between(0, 18) {
+    match kind {
         0 => UpdateAddHtlc {
             channel_id,
             id: number(draw),
@@ -85,7 +93,14 @@ pub(super) fn hostile(draw: &mut Draw, channels: &[ChannelId]) -> Vec<u8> {
             unknown,
         }
         .into(),
-        6 => update_fee(channel_id, draw.pick(&[0, 252, 253, 5_000, 250_000, u32::MAX])).into(),
+        _ => update_fee(channel_id, draw.pick(&[0, 252, 253, 5_000, 250_000, u32::MAX])).into(),
+    }
+}
+
+/// A message of another kind, 7 and above.
+fn beside_updates(draw: &mut Draw, kind: u64, channel_id: ChannelId) -> Message {
+    let unknown = Default::default();
+    match kind {
         7 => ChannelReestablish {
             channel_id,
             next_commitment_number: number(draw),
@@ -130,8 +145,7 @@ pub(super) fn hostile(draw: &mut Draw, channels: &[ChannelId]) -> Vec<u8> {
         }
         .into(),
         _ => accept_channel(draw, channel_id).into(),
-    };
-    message.encode()
+    }
 }
 
 /// An acceptable `open_channel` whose `channel_type` starts with `padding` zero bytes.

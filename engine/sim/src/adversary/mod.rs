@@ -26,6 +26,7 @@ mod actions;
 mod checks;
 mod honest;
 mod messages;
+mod meter;
 mod network;
 mod script;
 mod tamper;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use crate::violation::{Checker, Violation, ensure};
 
 use honest::HonestPayments;
+pub use meter::{CallCost, Meter};
 pub use script::{Action, Attacker, Payee, Script};
 use world::{HONEST, Image, LIARS, World};
 
@@ -50,21 +52,6 @@ const ROUNDS_PER_ACTION: u64 = 3;
 const ROUNDS_TO_REST: u64 = 2_000;
 /// Honest payments after the victim's last restart.
 const LAST_PAYMENTS: u64 = 2;
-
-/// The cost of a call.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CallCost {
-    /// Bytes of heap allocated less bytes freed.
-    pub heap_kept: i64,
-    /// The most bytes of heap that the call held at once.
-    pub heap_most: u64,
-    /// CPU time.
-    pub cpu: Duration,
-}
-
-/// Measures the cost of a call, with the allocator and the clock that the binary has.
-#[derive(Clone, Copy, Debug)]
-pub struct Meter(pub fn(&mut dyn FnMut()) -> CallCost);
 
 /// The counters of a run without violations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

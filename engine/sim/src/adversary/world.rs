@@ -18,8 +18,8 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, PaymentHash};
 
 use super::checks::{Bounds, Watched};
+use super::meter::{CallCost, Meter};
 use super::tamper::Tampering;
-use super::{CallCost, Meter};
 use crate::chain::SimChain;
 use crate::disk::{SimDisk, Survival};
 use crate::draw::Draw;
