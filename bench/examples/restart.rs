@@ -19,7 +19,7 @@ use fulmen::Engine;
 use fulmen::chain::ChainEvent;
 use fulmen::runtime::{Connection, Effects, Storage};
 use fulmen::store::{Directory, LogOptions, LogStore};
-use fulmen_proto::forward::{Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
+use fulmen_proto::forward::{Command, Event, NodeConfig, Now, OpenChannelRequest, SendHtlc};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen_wire::units::{BlockHeight, ChainHash, Msat, PaymentHash, PaymentPreimage, Sat, Scid};
@@ -154,7 +154,7 @@ impl Pair {
             for number in first..(first + AT_ONCE).min(channels) {
                 let (peer, push) = (self.engines[PEER].id(), Msat(CAPACITY.0 * 1_000 / 2));
                 let user_id = number as u64;
-                let open = OpenChannel { peer, user_id, capacity: CAPACITY, push, policy: None };
+                let open = OpenChannelRequest { peer, user_id, capacity: CAPACITY, push, policy: None };
                 self.engines[NODE].command(Command::OpenChannel(open)).expect("it runs");
             }
             self.rest();

@@ -12,8 +12,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use fulmen_proto::channel::Side;
 use fulmen_proto::forward::{
-    Command, Confirmation, Event, Input, NodeConfig, Now, OpenChannel, Restoring, SendHtlc, Shard, Turn,
-    local_features,
+    Command, Confirmation, Event, Input, NodeConfig, Now, OpenChannelRequest, Restoring, SendHtlc, Shard,
+    Turn, local_features,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
@@ -125,8 +125,13 @@ impl Line {
             let batch: Vec<u32> = numbers.by_ref().take(500).collect();
             for number in &batch {
                 let (peer, push) = (self.ids[other], Msat(CAPACITY.to_msat().0 / 2));
-                let open =
-                    OpenChannel { peer, user_id: u64::from(*number), capacity: CAPACITY, push, policy: None };
+                let open = OpenChannelRequest {
+                    peer,
+                    user_id: u64::from(*number),
+                    capacity: CAPACITY,
+                    push,
+                    policy: None,
+                };
                 self.inputs[one].push(Input::Command(Command::OpenChannel(open)));
             }
             self.rest();

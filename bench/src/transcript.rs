@@ -19,7 +19,7 @@ use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
 use crossbeam::channel::{Receiver, unbounded};
 use fulmen::chain::ChainEvent;
 use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, Stats, Storage};
-use fulmen_proto::forward::{Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
+use fulmen_proto::forward::{Command, Event, NodeConfig, Now, OpenChannelRequest, SendHtlc};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen_wire::units::{BlockHeight, ChainHash, Msat, NodeId, PaymentHash, PaymentPreimage, Sat, Scid};
@@ -289,7 +289,7 @@ impl Recorder {
         let ends = 1..self.members.len();
         for end in ends.clone() {
             let (peer, push) = (self.members[0].engine.id(), Msat(CAPACITY.to_msat().0 / 2));
-            let open = OpenChannel { peer, user_id: 1, capacity: CAPACITY, push, policy: None };
+            let open = OpenChannelRequest { peer, user_id: 1, capacity: CAPACITY, push, policy: None };
             self.command(end, Command::OpenChannel(open));
             self.exchange(steps);
             let needed = self.members[end].events.drain(..).find_map(|event| match event {

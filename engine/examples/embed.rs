@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use bitcoin::{Amount, Network, TxOut, constants::genesis_block};
 use crossbeam::channel::{Receiver, unbounded};
 use fulmen::chain::ChainEvent;
-use fulmen::proto::forward::{Command, Event, NodeConfig, OpenChannel};
+use fulmen::proto::forward::{Command, Event, NodeConfig, OpenChannelRequest};
 use fulmen::proto::keys::NodeSeed;
 use fulmen::runtime::{Connection, Effects, Engine, Storage};
 use fulmen::wire::units::{BlockHeight, ChainHash, Msat, NodeId, Sat};
@@ -69,7 +69,7 @@ fn main() {
         serve(&alice, bob.engine.id(), TcpStream::connect(listener.local_addr().unwrap()).unwrap());
     });
     let (peer, capacity, push) = (bob.engine.id(), Sat(1_000_000), Msat(0));
-    let open = Command::OpenChannel(OpenChannel { peer, user_id: 1, capacity, push, policy: None });
+    let open = Command::OpenChannel(OpenChannelRequest { peer, user_id: 1, capacity, push, policy: None });
     alice.engine.command(open).unwrap();
     let Ok(Event::FundingNeeded { temporary_channel_id, amount, script, .. }) = alice.events.recv() else {
         panic!("bob does not accept")

@@ -9,7 +9,7 @@
 //! use std::sync::mpsc;
 //!
 //! use fulmen::runtime::{Effects, Engine, Storage};
-//! use fulmen::proto::forward::{Command, Event, NodeConfig, Now, OpenChannel};
+//! use fulmen::proto::forward::{Command, Event, NodeConfig, Now, OpenChannelRequest};
 //! use fulmen::proto::keys::NodeSeed;
 //! use fulmen::wire::units::{ChainHash, Msat, Sat};
 //!
@@ -27,7 +27,7 @@
 //! let to_alice = bob.connected(alice.id(), &alice.init())?;
 //!
 //! let (peer, capacity, push) = (bob.id(), Sat(1_000_000), Msat(0));
-//! alice.command(Command::OpenChannel(OpenChannel { peer, user_id: 1, capacity, push, policy: None }))?;
+//! alice.command(Command::OpenChannel(OpenChannelRequest { peer, user_id: 1, capacity, push, policy: None }))?;
 //! let asked = loop {
 //!     alice.step(Now { unix_ms: 0 });
 //!     let effects = from_alice.recv()?;

@@ -16,7 +16,7 @@ use bitcoin::hashes::Hash;
 use fulmen::chain::ChainEvent;
 use fulmen::runtime::StartError;
 use fulmen_graph::snapshot::Snapshot;
-use fulmen_proto::forward::{Command, ExpectedPayment, OpenChannel};
+use fulmen_proto::forward::{Command, ExpectedPayment, OpenChannelRequest};
 use fulmen_topology::ConversionError;
 use fulmen_wire::units::{ChannelId, Msat, Scid};
 use thiserror::Error;
@@ -227,7 +227,7 @@ impl<'a> LiveNetwork<'a> {
         let wanted = self.network.channels().len() as u64;
         let bar = self.progress.bar("funding", wanted);
         for (index, channel) in self.network.channels().iter().enumerate() {
-            let open = OpenChannel {
+            let open = OpenChannelRequest {
                 peer: self.network.directory().id(channel.acceptor),
                 user_id: index as u64,
                 capacity: channel.capacity,

@@ -7,7 +7,7 @@
 //! differences of amounts.
 
 use bitcoin::OutPoint;
-use fulmen_proto::channel::CommandError as ChannelCommandError;
+use fulmen_proto::channel::ChannelCommandError;
 use fulmen_proto::forward::{Command, CommandError, Event, FailureReason};
 use fulmen_proto::onion::{FailureCode, ReturnedFailure};
 use fulmen_wire::units::{ChannelId, Msat, PaymentHash, PaymentPreimage, Scid};

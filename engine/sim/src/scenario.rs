@@ -8,7 +8,7 @@
 
 use fulmen_proto::channel::{Side, State};
 use fulmen_proto::commitment::ChannelType;
-use fulmen_proto::forward::{ChannelRef, Command, ForwardingPolicy, NodeConfig, Now, OpenChannel};
+use fulmen_proto::forward::{ChannelRef, Command, ForwardingPolicy, NodeConfig, Now, OpenChannelRequest};
 use fulmen_wire::units::{ChainHash, CltvDelta, FeeratePerKw, Msat, Sat};
 
 use crate::draw::Draw;
@@ -193,7 +193,7 @@ impl Run {
         for number in 0..self.network.channels.len() {
             let ChannelFacts { ends, capacity, push, .. } = self.network.channels[number];
             let peer = self.network.nodes[ends[1]].id;
-            let open = OpenChannel { peer, user_id: number as u64 + 1, capacity, push, policy: None };
+            let open = OpenChannelRequest { peer, user_id: number as u64 + 1, capacity, push, policy: None };
             self.network.command(ends[0], Command::OpenChannel(open));
         }
         self.until_quiet(60_000)?;

@@ -7,7 +7,7 @@ use bitcoin::constants::genesis_block;
 use bitcoin::transaction::Version;
 use bitcoin::{Network, ScriptBuf, Sequence, TxIn, Witness};
 use fulmen_proto::channel::State;
-use fulmen_proto::forward::{Command, NodeConfig, Now, OpenChannel};
+use fulmen_proto::forward::{Command, NodeConfig, Now, OpenChannelRequest};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::units::{ChainHash, ChannelId, Msat, Sat};
 
@@ -37,7 +37,13 @@ impl Pair {
         alice.connected(bob.id(), &of_bob).unwrap();
         bob.connected(alice.id(), &of_alice).unwrap();
         let (peer, capacity, push) = (bob.id(), Sat(1_000_000), Msat(0));
-        alice.command(Command::OpenChannel(OpenChannel { peer, user_id: 1, capacity, push, policy: None }));
+        alice.command(Command::OpenChannel(OpenChannelRequest {
+            peer,
+            user_id: 1,
+            capacity,
+            push,
+            policy: None,
+        }));
         pair.settle();
         let needed = pair.events[0].pop();
         let Some(Event::FundingNeeded { temporary_channel_id, amount, script, .. }) = needed else {

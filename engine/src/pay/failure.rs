@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use fulmen_graph::path::{FirstHop, PathHop};
-use fulmen_proto::channel::CommandError;
+use fulmen_proto::channel::ChannelCommandError;
 use fulmen_proto::forward::{FailureReason, LocalFailure};
 use fulmen_proto::onion::{FailureCode, ReturnedFailure, SharedSecrets};
 use fulmen_wire::units::{Msat, Scid};
@@ -145,8 +145,11 @@ fn judge(place: usize, cause: &FailureCause, hops: usize) -> Verdict {
 }
 
 /// Whether the payer's own channel would have taken a smaller amount.
-const fn is_short(error: &CommandError) -> bool {
-    matches!(error, CommandError::InsufficientBalance { .. } | CommandError::TooMuchInFlight { .. })
+const fn is_short(error: &ChannelCommandError) -> bool {
+    matches!(
+        error,
+        ChannelCommandError::InsufficientBalance { .. } | ChannelCommandError::TooMuchInFlight { .. }
+    )
 }
 
 #[cfg(test)]
@@ -181,8 +184,8 @@ mod tests {
             Verdict::Channel { hop: 0 }
         );
         let refused = |error| local(LocalFailure::Refused { channel_id: ChannelId([1; 32]), error });
-        assert_eq!(refused(CommandError::TooManyHtlcs { max: 483 }), Verdict::Channel { hop: 0 });
-        let short = CommandError::InsufficientBalance { amount: Msat(2), available: Msat(1) };
+        assert_eq!(refused(ChannelCommandError::TooManyHtlcs { max: 483 }), Verdict::Channel { hop: 0 });
+        let short = ChannelCommandError::InsufficientBalance { amount: Msat(2), available: Msat(1) };
         assert_eq!(refused(short), Verdict::Liquidity { hop: 0 });
     }
 }

@@ -8,7 +8,7 @@ use bitcoin::secp256k1::SecretKey;
 use fulmen_graph::path::multi::PartFinder;
 use fulmen_graph::path::{NoRoute, Route};
 use fulmen_graph::{ChannelGraph, DirectedChannel, Direction, Policy};
-use fulmen_proto::channel::CommandError;
+use fulmen_proto::channel::ChannelCommandError;
 use fulmen_proto::forward::{LocalFailure, SendHtlc};
 use fulmen_proto::onion::{Failure, FailureCode, Peeled, SharedSecret, create_failure, peel, wrap_failure};
 use fulmen_wire::units::{ChannelId, Msat, PaymentSecret, Sat};
@@ -247,7 +247,7 @@ fn a_part_that_failed_is_sent_again_beside_the_other() {
     assert_eq!(whole, Msat(1_200_000_000 + 1 + 500));
     assert_eq!(bench.held(12).0 + bench.held(13).0, whole.0);
     // A local refusal for want of balance: a smaller amount may still go over that channel.
-    let error = CommandError::InsufficientBalance { amount: small.amount, available: Msat(0) };
+    let error = ChannelCommandError::InsufficientBalance { amount: small.amount, available: Msat(0) };
     let Some(own) = bench.own_channels.values_mut().next_back() else { panic!() };
     own.spendable = Msat(small.amount.0 / 2);
     let refused = FailureReason::Local(LocalFailure::Refused { channel_id: ChannelId([1; 32]), error });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use crossbeam::channel::{Receiver, unbounded};
-use fulmen_proto::forward::{Handoff, HandoffStep, IncomingHtlc, OpenChannel, Resolution};
+use fulmen_proto::forward::{Handoff, HandoffStep, IncomingHtlc, OpenChannelRequest, Resolution};
 use fulmen_wire::message::{Message, Ping};
 use fulmen_wire::units::{ChainHash, ChannelId, Msat, Sat};
 
@@ -79,8 +79,13 @@ fn nothing_leaves_once_the_store_has_failed() {
         let (bob, from_bob) = inline(2, Storage::Nowhere);
         let to_bob = alice.connected(bob.id(), &bob.init()).unwrap();
         let to_alice = bob.connected(alice.id(), &alice.init()).unwrap();
-        let open =
-            OpenChannel { peer: bob.id(), user_id: 1, capacity: Sat(1_000_000), push: Msat(0), policy: None };
+        let open = OpenChannelRequest {
+            peer: bob.id(),
+            user_id: 1,
+            capacity: Sat(1_000_000),
+            push: Msat(0),
+            policy: None,
+        };
         alice.command(Command::OpenChannel(open)).unwrap();
         let mut left = 0;
         for _ in 0..4 {
@@ -202,7 +207,7 @@ fn a_stranger_with_300_channels_and_one_long_error_does_not_stop_the_engine() {
     bob.connected(alice.id(), &alice.init()).unwrap();
     for user_id in 0..300 {
         let (capacity, push) = (Sat(1_000_000), Msat(0));
-        bob.command(Command::OpenChannel(OpenChannel {
+        bob.command(Command::OpenChannel(OpenChannelRequest {
             peer: alice.id(),
             user_id,
             capacity,

@@ -16,7 +16,7 @@ use fulmen_graph::path::reservations::Reservations;
 use fulmen_graph::path::{FirstHop, NoRoute, Route};
 use fulmen_graph::snapshot::Snapshot;
 use fulmen_proto::channel::State;
-use fulmen_proto::forward::{ChannelRef, Command, Event, ExpectedPayment, Now, OpenChannel};
+use fulmen_proto::forward::{ChannelRef, Command, Event, ExpectedPayment, Now, OpenChannelRequest};
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash, Sat, Scid};
 
 use crate::accounting::Ledger;
@@ -86,7 +86,7 @@ impl End {
     /// Opens its channel.
     pub(super) fn open(&mut self, capacity: Sat, push: Msat) {
         let peer = self.forwarder;
-        let open = OpenChannel { peer, user_id: 1, capacity, push, policy: None };
+        let open = OpenChannelRequest { peer, user_id: 1, capacity, push, policy: None };
         self.node.command(Command::OpenChannel(open));
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bitcoin::{Block, Transaction};
 use fulmen::chain::ChainEvent;
-use fulmen::proto::forward::{Command, Event, OpenChannel};
+use fulmen::proto::forward::{Command, Event, OpenChannelRequest};
 use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, Storage};
 use fulmen::wire::units::{BlockHeight, Msat, NodeId};
 
@@ -172,7 +172,7 @@ impl Member for EngineForwarder {
 impl Forwarder for EngineForwarder {
     fn open(&mut self, peer: NodeId, user_id: u64) {
         let push = Msat(CAPACITY.to_msat().0 / 2);
-        let open = OpenChannel { peer, user_id, capacity: CAPACITY, push, policy: None };
+        let open = OpenChannelRequest { peer, user_id, capacity: CAPACITY, push, policy: None };
         self.engine.command(Command::OpenChannel(open)).expect("the engine takes the command");
     }
 

@@ -1,6 +1,6 @@
 //! The commands that the owner of a channel may give it, and the reasons to refuse them.
 //!
-//! Owns: [`OpenRequest`], [`AcceptRequest`], [`Command`] and [`CommandError`]. Does not: check or execute them; see
+//! Owns: [`OpenRequest`], [`AcceptRequest`], [`ChannelCommand`] and [`ChannelCommandError`]. Does not: check or execute them; see
 //! [`Channel::plan_command`](super::Channel::plan_command).
 
 use bitcoin::{Transaction, TxOut};
@@ -47,7 +47,7 @@ pub struct AcceptRequest {
 
 /// Something to do with a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum ChannelCommand {
     /// After [`ChannelEvent::FundingNeeded`](super::ChannelEvent::FundingNeeded): the transaction that pays the
     /// funding output, complete, signed or not, its inputs all segregated-witness so that its id is final.
     Fund {
@@ -122,7 +122,7 @@ pub enum Command {
         features: NegotiatedFeatures,
     },
     /// The funding transaction is not in the best chain any more, after a reorganisation. No HTLC is offered until
-    /// [`Command::FundingConfirmed`] reports it again.
+    /// [`ChannelCommand::FundingConfirmed`] reports it again.
     FundingUnconfirmed,
     /// The [awaited answer](super::Channel::awaited_answer) has not come for longer than the owner waits.
     AnswerOverdue {
@@ -136,25 +136,25 @@ pub enum Command {
     },
 }
 
-impl Command {
+impl ChannelCommand {
     /// The command's name, for errors and logs.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Command::Fund { .. } => "fund",
-            Command::FundingConfirmed { .. } => "funding confirmed",
-            Command::AddHtlc { .. } => "add HTLC",
-            Command::FulfillHtlc { .. } => "fulfill HTLC",
-            Command::FailHtlc { .. } => "fail HTLC",
-            Command::FailMalformedHtlc { .. } => "fail malformed HTLC",
-            Command::UpdateFee { .. } => "update fee",
-            Command::Shutdown { .. } => "shutdown",
-            Command::DropAdditions => "drop additions",
-            Command::Disconnected => "disconnected",
-            Command::Connected { .. } => "connected",
-            Command::FundingUnconfirmed => "funding unconfirmed",
-            Command::AnswerOverdue { .. } => "answer overdue",
-            Command::Fail { .. } => "fail",
+            ChannelCommand::Fund { .. } => "fund",
+            ChannelCommand::FundingConfirmed { .. } => "funding confirmed",
+            ChannelCommand::AddHtlc { .. } => "add HTLC",
+            ChannelCommand::FulfillHtlc { .. } => "fulfill HTLC",
+            ChannelCommand::FailHtlc { .. } => "fail HTLC",
+            ChannelCommand::FailMalformedHtlc { .. } => "fail malformed HTLC",
+            ChannelCommand::UpdateFee { .. } => "update fee",
+            ChannelCommand::Shutdown { .. } => "shutdown",
+            ChannelCommand::DropAdditions => "drop additions",
+            ChannelCommand::Disconnected => "disconnected",
+            ChannelCommand::Connected { .. } => "connected",
+            ChannelCommand::FundingUnconfirmed => "funding unconfirmed",
+            ChannelCommand::AnswerOverdue { .. } => "answer overdue",
+            ChannelCommand::Fail { .. } => "fail",
         }
     }
 }
@@ -162,7 +162,7 @@ impl Command {
 /// A command that the channel refuses. Nothing has changed.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CommandError {
+pub enum ChannelCommandError {
     /// The command has no place in the channel's phase.
     #[error("{command} is not possible while {state}")]
     NotPossible {

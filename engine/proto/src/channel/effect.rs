@@ -1,6 +1,6 @@
 //! The interface between a channel and its driver: plans, jobs, and the effects of applying a plan.
 //!
-//! Owns: [`Plan`] (the changes), [`SignJob`] (signatures to make), [`Effects`] (messages and events, due once the
+//! Owns: [`Plan`] (the changes), [`SignJob`] (signatures to make), [`ChannelEffects`] (messages and events, due once the
 //! record is durable) and [`ChannelEvent`]. Does not: execute anything. Invariant: effects are values, complete when
 //! [`Channel::apply`](super::Channel::apply) returns; nothing of them may leave before the plan's deltas are durable.
 
@@ -81,7 +81,7 @@ impl std::fmt::Debug for SignJob {
 /// The actions due once a plan's deltas are durable: send, then broadcast, then notify.
 #[must_use]
 #[derive(Debug, Default)]
-pub struct Effects {
+pub struct ChannelEffects {
     /// Messages for the peer, in order.
     pub send: Vec<Message>,
     /// Whether to close the connection once they are sent.
@@ -97,7 +97,7 @@ pub struct Effects {
 #[derive(Debug)]
 pub enum ChannelEvent {
     /// As opener: the peer accepted; give us a transaction with exactly this output
-    /// ([`Command::Fund`](super::Command::Fund)), and do not broadcast it yet.
+    /// ([`ChannelCommand::Fund`](super::Command::Fund)), and do not broadcast it yet.
     FundingNeeded {
         /// The funding output's script.
         script_pubkey: Vec<u8>,
@@ -107,7 +107,7 @@ pub enum ChannelEvent {
     /// As opener: the peer has signed our first commitment, so the funding transaction may be broadcast. It is an event
     /// rather than a broadcast because a transaction that funds several channels waits for all of them.
     FundingBroadcast {
-        /// The transaction given with [`Command::Fund`](super::Command::Fund).
+        /// The transaction given with [`ChannelCommand::Fund`](super::Command::Fund).
         transaction: Transaction,
     },
     /// The channel got its permanent id: from here on messages carry it instead of the temporary one.
@@ -173,7 +173,7 @@ pub enum ChannelEvent {
     },
     /// One side sent `shutdown`: no HTLC may be added any more.
     ShutdownStarted,
-    /// Both sides agreed on the closing transaction; it is in [`Effects::broadcast`] too. After a reconnection the
+    /// Both sides agreed on the closing transaction; it is in [`ChannelEffects::broadcast`] too. After a reconnection the
     /// negotiation may run again and report another.
     Closed {
         /// The signed transaction.

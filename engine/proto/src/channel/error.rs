@@ -2,7 +2,7 @@
 //!
 //! Owns: [`ChannelError`] and [`Reaction`]. Each check of BOLT 2 has its own variant, with the values that failed it.
 //! Does not: react; [`Channel::plan_reaction`](super::Channel::plan_reaction) gives the plan that does. Refusals of our
-//! own commands are [`CommandError`](super::CommandError)s.
+//! own commands are [`ChannelCommandError`](super::CommandError)s.
 
 use bitcoin::{OutPoint, ScriptBuf};
 use fulmen_wire::features::Features;

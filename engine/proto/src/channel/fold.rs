@@ -9,7 +9,7 @@ use secp256k1::PublicKey;
 use thiserror::Error;
 
 use super::config::channel_type_from_features;
-use super::effect::{ChannelEvent, Effects};
+use super::effect::{ChannelEffects, ChannelEvent};
 use super::funded::{Funded, Link};
 use super::htlc::{Removal, Side};
 use super::negotiate::{Negotiating, Offer};
@@ -66,12 +66,12 @@ impl Channel {
 
     /// Folds one more delta of a record.
     pub(crate) fn replay_delta(&mut self, delta: Delta) -> Result<(), ReplayError> {
-        self.fold(delta, &mut Effects::default())
+        self.fold(delta, &mut ChannelEffects::default())
     }
 
     /// Ends a record: the channel comes back without a connection.
     pub(crate) fn replay_end(&mut self) {
-        let ended = self.fold(Delta::Disconnected, &mut Effects::default());
+        let ended = self.fold(Delta::Disconnected, &mut ChannelEffects::default());
         debug_assert!(ended.is_ok(), "a connection can be lost at any time");
     }
 
@@ -105,7 +105,7 @@ impl Channel {
     }
 
     /// Folds one delta and adds the events that follow from it.
-    pub(super) fn fold(&mut self, delta: Delta, effects: &mut Effects) -> Result<(), ReplayError> {
+    pub(super) fn fold(&mut self, delta: Delta, effects: &mut ChannelEffects) -> Result<(), ReplayError> {
         match delta {
             Delta::Opened { .. }
             | Delta::Accepted { .. }
@@ -125,7 +125,7 @@ impl Channel {
         Ok(())
     }
 
-    fn fold_opening(&mut self, delta: Delta, effects: &mut Effects) -> Result<(), ReplayError> {
+    fn fold_opening(&mut self, delta: Delta, effects: &mut ChannelEffects) -> Result<(), ReplayError> {
         if let Delta::AcceptReceived { accept } = &delta {
             accept_points(accept)?;
         }
@@ -163,7 +163,7 @@ impl Channel {
         Ok(())
     }
 
-    fn fold_funded(&mut self, delta: Delta, effects: &mut Effects) -> Result<(), ReplayError> {
+    fn fold_funded(&mut self, delta: Delta, effects: &mut ChannelEffects) -> Result<(), ReplayError> {
         match &mut self.phase {
             Phase::Confirming(funded) => funded.fold(delta, effects),
             Phase::Normal(funded) => {
@@ -191,7 +191,7 @@ impl Channel {
         }
     }
 
-    fn fail(&mut self, error: super::ChannelError, effects: &mut Effects) {
+    fn fail(&mut self, error: super::ChannelError, effects: &mut ChannelEffects) {
         let channel_id = self.id();
         let funded = match std::mem::replace(&mut self.phase, Phase::Changing) {
             Phase::Confirming(funded) | Phase::Normal(funded) => Some(funded),
@@ -207,7 +207,7 @@ impl Channel {
     }
 
     /// Changes to the phase that the state has reached.
-    fn advance_phase(&mut self, effects: &mut Effects) {
+    fn advance_phase(&mut self, effects: &mut ChannelEffects) {
         let phase = std::mem::replace(&mut self.phase, Phase::Changing);
         self.phase = match phase {
             Phase::Confirming(funded) | Phase::Normal(funded) if funded.shutdown_complete() => {
@@ -225,7 +225,7 @@ impl Channel {
 }
 
 impl Funded {
-    fn fold(&mut self, delta: Delta, effects: &mut Effects) -> Result<(), ReplayError> {
+    fn fold(&mut self, delta: Delta, effects: &mut ChannelEffects) -> Result<(), ReplayError> {
         self.tallies.end(&delta);
         match delta {
             Delta::FundingLocked { scid } => {
@@ -294,7 +294,7 @@ impl Funded {
         &mut self,
         signature: Signature,
         htlc_signatures: Vec<Signature>,
-        effects: &mut Effects,
+        effects: &mut ChannelEffects,
     ) {
         self.updates.commitment_signed(Side::Remote);
         self.local_number = self.local_number.next();
@@ -337,7 +337,7 @@ impl Funded {
         Ok(())
     }
 
-    fn announce_shutdown(&self, effects: &mut Effects) {
+    fn announce_shutdown(&self, effects: &mut ChannelEffects) {
         if !self.is_shutting_down() {
             effects.events.push(ChannelEvent::ShutdownStarted);
         }
@@ -345,7 +345,7 @@ impl Funded {
 }
 
 impl Negotiating {
-    fn fold(&mut self, delta: Delta, effects: &mut Effects) {
+    fn fold(&mut self, delta: Delta, effects: &mut ChannelEffects) {
         match delta {
             Delta::ClosingOffered { fee, range } => self.offered = Some(Offer { fee, range }),
             Delta::ClosingReceived { fee } => {

@@ -11,7 +11,7 @@
 
 use fulmen_wire::units::{FeeratePerKw, Msat, Sat};
 
-use super::command::CommandError;
+use super::command::ChannelCommandError;
 use super::error::ChannelError;
 use super::funded::Funded;
 use super::htlc::{HtlcEntry, Side, Stage};
@@ -137,29 +137,29 @@ impl Funded {
     }
 
     /// Checks an HTLC that we want to offer.
-    pub(super) fn check_add_out(&self, amount: Msat) -> Result<(), CommandError> {
+    pub(super) fn check_add_out(&self, amount: Msat) -> Result<(), ChannelCommandError> {
         let theirs = &self.params.agreed.remote_terms;
         if amount == Msat::ZERO {
-            return Err(CommandError::HtlcAmountZero);
+            return Err(ChannelCommandError::HtlcAmountZero);
         }
         if amount < theirs.htlc_minimum {
-            return Err(CommandError::HtlcBelowMinimum { amount, min: theirs.htlc_minimum });
+            return Err(ChannelCommandError::HtlcBelowMinimum { amount, min: theirs.htlc_minimum });
         }
         let tally = self.prudent();
         if tally.offered_count(Side::Local) >= usize::from(theirs.max_accepted_htlcs) {
-            return Err(CommandError::TooManyHtlcs { max: theirs.max_accepted_htlcs });
+            return Err(ChannelCommandError::TooManyHtlcs { max: theirs.max_accepted_htlcs });
         }
         let total = tally.offered(Side::Local).saturating_add(amount);
         if total > theirs.max_htlc_value_in_flight {
-            return Err(CommandError::TooMuchInFlight { total, max: theirs.max_htlc_value_in_flight });
+            return Err(ChannelCommandError::TooMuchInFlight { total, max: theirs.max_htlc_value_in_flight });
         }
         let available = self.available_out();
         if amount > available {
-            return Err(CommandError::InsufficientBalance { amount, available });
+            return Err(ChannelCommandError::InsufficientBalance { amount, available });
         }
         match self.exposure_with(Side::Local, amount) {
             Some(exposure) if exposure > self.params.agreed.config.max_dust_htlc_exposure => {
-                Err(CommandError::DustExposure {
+                Err(ChannelCommandError::DustExposure {
                     exposure,
                     max: self.params.agreed.config.max_dust_htlc_exposure,
                 })
@@ -214,17 +214,17 @@ impl Funded {
     }
 
     /// Checks a fee rate that we want to set.
-    pub(super) fn check_fee_out(&self, feerate: FeeratePerKw) -> Result<(), CommandError> {
+    pub(super) fn check_fee_out(&self, feerate: FeeratePerKw) -> Result<(), ChannelCommandError> {
         if self.params.agreed.opener != Side::Local {
-            return Err(CommandError::NotOpener);
+            return Err(ChannelCommandError::NotOpener);
         }
         let limits = &self.params.agreed.config.limits;
         if feerate < limits.feerate_min || feerate > limits.feerate_max {
             let (min, max) = (limits.feerate_min, limits.feerate_max);
-            return Err(CommandError::FeerateOutOfRange { found: feerate, min, max });
+            return Err(ChannelCommandError::FeerateOutOfRange { found: feerate, min, max });
         }
         if feerate == self.updates.feerate(View::REMOTE_NEXT) {
-            return Err(CommandError::FeerateUnchanged(feerate));
+            return Err(ChannelCommandError::FeerateUnchanged(feerate));
         }
         let balances = self.updates.reduce(View::PRUDENT);
         let reserve = self.params.reserve(Side::Local);
@@ -233,12 +233,12 @@ impl Funded {
             let cost = self.params.commitment_cost(feerate, untrimmed);
             if balances.local < reserve.saturating_add(cost).to_msat() {
                 let balance = balances.local;
-                return Err(CommandError::FeeNotAffordable { feerate, cost, reserve, balance });
+                return Err(ChannelCommandError::FeeNotAffordable { feerate, cost, reserve, balance });
             }
         }
         let max = self.params.agreed.config.max_dust_htlc_exposure;
         match self.exposure_at(feerate, &balances.htlcs, max) {
-            Some((exposure, max)) => Err(CommandError::DustExposure { exposure, max }),
+            Some((exposure, max)) => Err(ChannelCommandError::DustExposure { exposure, max }),
             None => Ok(()),
         }
     }

@@ -14,7 +14,7 @@
 //!    [`Plan::bad_signature`], then [`Channel::plan_reaction`] with that.
 //! 4. Execute the plan's [`sign`](Plan::sign) jobs, any number of channels at once.
 //! 5. Make the plan's deltas durable together with the turn's other changes, call [`Channel::apply`] and, after
-//!    both, execute the [`Effects`]: send, broadcast, notify. `apply` itself may run before the record is durable, the
+//!    both, execute the [`ChannelEffects`]: send, broadcast, notify. `apply` itself may run before the record is durable, the
 //!    effects may not.
 //! 6. When a turn's inputs are in: [`Channel::plan_turn_end`], until it gives `None`. That is where updates are signed,
 //!    and `shutdown` and the first `closing_signed` leave.
@@ -47,7 +47,7 @@
 //!
 //! On disconnection the peer's unsigned updates are forgotten (BOLT 2, "Message Retransmission"). Ours are all kept,
 //! signed or not, and sent again with the same ids in the same order when the channel is reestablished, so that an
-//! accepted command takes effect, unless [`Command::DropAdditions`] withdraws the additions not yet signed.
+//! accepted command takes effect, unless [`ChannelCommand::DropAdditions`] withdraws the additions not yet signed.
 //! `commitment_signed` is made again rather than stored: signing is deterministic. Commands to fulfill, fail and shut
 //! down are accepted while disconnected.
 //!
@@ -87,14 +87,14 @@ mod updates;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChannelId, Signature};
 
-pub use command::{AcceptRequest, Command, CommandError, OpenRequest};
+pub use command::{AcceptRequest, ChannelCommand, ChannelCommandError, OpenRequest};
 pub use commitment_signed::CommitDelay;
 pub use config::{
     CLTV_EXPIRY_LIMIT, ChannelConfig, Context, DUST_LIMIT_MIN, LARGE_CHANNEL, MAX_ACCEPTED_HTLCS_LIMIT,
     NegotiatedFeatures, PeerLimits, channel_type_features, channel_type_from_features,
 };
 pub use delta::Delta;
-pub use effect::{ChannelEvent, Effects, Plan, SignJob};
+pub use effect::{ChannelEffects, ChannelEvent, Plan, SignJob};
 pub use error::{AwaitedAnswer, ChannelError, Reaction};
 pub use fold::ReplayError;
 
@@ -234,13 +234,15 @@ impl Channel {
     /// # Errors
     /// If the command has no place in the channel's phase, or BOLT 2 or the peer's terms forbid it. The channel is
     /// unchanged.
-    pub fn plan_command(&self, command: &Command) -> Result<Plan, CommandError> {
+    pub fn plan_command(&self, command: &ChannelCommand) -> Result<Plan, ChannelCommandError> {
         match command {
-            Command::Fail { .. } if self.state() == State::Closed => return Err(self.not_possible(command)),
-            Command::Fail { reason } => {
+            ChannelCommand::Fail { .. } if self.state() == State::Closed => {
+                return Err(self.not_possible(command));
+            }
+            ChannelCommand::Fail { reason } => {
                 return Ok(self.plan_reaction(&ChannelError::OurDecision(reason.clone())));
             }
-            Command::AnswerOverdue { answer } => {
+            ChannelCommand::AnswerOverdue { answer } => {
                 return match self.awaited_answer() {
                     Some(awaited) if awaited == *answer => {
                         Ok(self.plan_reaction(&ChannelError::AnswerOverdue(awaited)))
@@ -250,28 +252,32 @@ impl Channel {
             }
             _ => {}
         }
-        if let (Some(funded), Command::FundingConfirmed { output, .. }) = (self.funded(), command)
+        if let (Some(funded), ChannelCommand::FundingConfirmed { output, .. }) = (self.funded(), command)
             && let Err(error) = funded.check_funding_output(output)
         {
             return Ok(self.plan_reaction(&error));
         }
         match (&self.phase, command) {
-            (Phase::AwaitingFunding(phase), Command::Fund { transaction }) => phase.plan_fund(transaction),
+            (Phase::AwaitingFunding(phase), ChannelCommand::Fund { transaction }) => {
+                phase.plan_fund(transaction)
+            }
             (Phase::Confirming(funded) | Phase::Normal(funded), _) => {
                 funded.plan_command(command, self.state())
             }
             (Phase::Negotiating(negotiating), _) => negotiating.plan_command(command),
-            (Phase::Failed(failed), Command::Connected { .. }) => Ok(failed.error_plan()),
-            (Phase::Failed(failed), Command::FundingConfirmed { scid, depth, .. }) => Ok(failed
+            (Phase::Failed(failed), ChannelCommand::Connected { .. }) => Ok(failed.error_plan()),
+            (Phase::Failed(failed), ChannelCommand::FundingConfirmed { scid, depth, .. }) => Ok(failed
                 .funded
                 .as_ref()
                 .map_or_else(Plan::default, |funded| funded.plan_funding_seen(*scid, *depth))),
-            (Phase::Failed(failed), Command::FundingUnconfirmed) => {
+            (Phase::Failed(failed), ChannelCommand::FundingUnconfirmed) => {
                 let is_known = failed.funded.as_ref().is_some_and(|funded| funded.scid.is_some());
                 Ok(if is_known { Plan::of(Delta::FundingUnlocked) } else { Plan::default() })
             }
-            (Phase::Failed(_), Command::Disconnected) => Ok(Plan::default()),
-            (_, Command::Disconnected) => Ok(self.plan_reaction(&ChannelError::DisconnectedWhileOpening)),
+            (Phase::Failed(_), ChannelCommand::Disconnected) => Ok(Plan::default()),
+            (_, ChannelCommand::Disconnected) => {
+                Ok(self.plan_reaction(&ChannelError::DisconnectedWhileOpening))
+            }
             _ => Err(self.not_possible(command)),
         }
     }
@@ -310,9 +316,10 @@ impl Channel {
     ///
     /// # Panics
     /// If the number of signatures is not that of the jobs: a fault of the driver.
-    pub fn apply(&mut self, plan: Plan, signatures: &[Signature]) -> Effects {
+    pub fn apply(&mut self, plan: Plan, signatures: &[Signature]) -> ChannelEffects {
         assert_eq!(plan.sign.len(), signatures.len(), "one signature for each job");
-        let mut effects = Effects { send: plan.send, disconnect: plan.disconnect, ..Effects::default() };
+        let mut effects =
+            ChannelEffects { send: plan.send, disconnect: plan.disconnect, ..ChannelEffects::default() };
         effect::fill_signatures(&mut effects.send, signatures);
         let before = self.commitment_numbers();
         let count = |is: fn(&Delta) -> bool| plan.deltas.iter().filter(|delta| is(delta)).count() as u64;
@@ -342,8 +349,8 @@ impl Channel {
         }
     }
 
-    fn not_possible(&self, command: &Command) -> CommandError {
-        CommandError::NotPossible { command: command.name(), state: self.state().name() }
+    fn not_possible(&self, command: &ChannelCommand) -> ChannelCommandError {
+        ChannelCommandError::NotPossible { command: command.name(), state: self.state().name() }
     }
 
     fn unexpected(&self, message: &Message) -> ChannelError {

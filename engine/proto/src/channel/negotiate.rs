@@ -14,7 +14,7 @@ use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::{FeeratePerKw, Msat, Sat, Signature};
 
 use super::Context;
-use super::command::{Command, CommandError};
+use super::command::{ChannelCommand, ChannelCommandError};
 use super::delta::Delta;
 use super::effect::Plan;
 use super::error::ChannelError;
@@ -99,16 +99,23 @@ impl Negotiating {
     }
 
     /// Plans a command; only those about the connection and the chain are possible here.
-    pub(super) fn plan_command(&self, command: &Command) -> Result<Plan, CommandError> {
+    pub(super) fn plan_command(&self, command: &ChannelCommand) -> Result<Plan, ChannelCommandError> {
         match command {
-            Command::Disconnected => Ok(Plan::of(Delta::Disconnected)),
-            Command::Connected { features } => Ok(self.funded.plan_connected(*features)),
-            Command::FundingConfirmed { scid, depth, .. } => Ok(self.funded.plan_funding_seen(*scid, *depth)),
-            Command::FundingUnconfirmed if self.funded.scid.is_some() => Ok(Plan::of(Delta::FundingUnlocked)),
-            Command::FundingUnconfirmed => Ok(Plan::default()),
-            Command::Shutdown { .. } => Err(CommandError::AlreadyShuttingDown),
-            Command::AddHtlc { .. } => Err(CommandError::ShuttingDown),
-            _ => Err(CommandError::NotPossible { command: command.name(), state: State::Negotiating.name() }),
+            ChannelCommand::Disconnected => Ok(Plan::of(Delta::Disconnected)),
+            ChannelCommand::Connected { features } => Ok(self.funded.plan_connected(*features)),
+            ChannelCommand::FundingConfirmed { scid, depth, .. } => {
+                Ok(self.funded.plan_funding_seen(*scid, *depth))
+            }
+            ChannelCommand::FundingUnconfirmed if self.funded.scid.is_some() => {
+                Ok(Plan::of(Delta::FundingUnlocked))
+            }
+            ChannelCommand::FundingUnconfirmed => Ok(Plan::default()),
+            ChannelCommand::Shutdown { .. } => Err(ChannelCommandError::AlreadyShuttingDown),
+            ChannelCommand::AddHtlc { .. } => Err(ChannelCommandError::ShuttingDown),
+            _ => Err(ChannelCommandError::NotPossible {
+                command: command.name(),
+                state: State::Negotiating.name(),
+            }),
         }
     }
 

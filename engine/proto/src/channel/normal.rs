@@ -16,7 +16,7 @@ use fulmen_wire::message::{
 use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::{FeeratePerKw, Sat, Scid};
 
-use super::command::{Command, CommandError};
+use super::command::{ChannelCommand, ChannelCommandError};
 use super::config::CLTV_EXPIRY_LIMIT;
 use super::delta::Delta;
 use super::effect::Plan;
@@ -143,12 +143,18 @@ impl Funded {
 /// Commands of our side.
 impl Funded {
     /// Plans a command.
-    pub(super) fn plan_command(&self, command: &Command, state: State) -> Result<Plan, CommandError> {
+    pub(super) fn plan_command(
+        &self,
+        command: &ChannelCommand,
+        state: State,
+    ) -> Result<Plan, ChannelCommandError> {
         match command {
-            Command::FundingConfirmed { scid, depth, .. } => Ok(self.plan_funding_confirmed(*scid, *depth)),
-            Command::FundingUnconfirmed if self.scid.is_some() => Ok(Plan::of(Delta::FundingUnlocked)),
-            Command::FundingUnconfirmed => Ok(Plan::default()),
-            Command::AddHtlc { amount, payment_hash, cltv_expiry, onion_routing_packet, path_key } => {
+            ChannelCommand::FundingConfirmed { scid, depth, .. } => {
+                Ok(self.plan_funding_confirmed(*scid, *depth))
+            }
+            ChannelCommand::FundingUnconfirmed if self.scid.is_some() => Ok(Plan::of(Delta::FundingUnlocked)),
+            ChannelCommand::FundingUnconfirmed => Ok(Plan::default()),
+            ChannelCommand::AddHtlc { amount, payment_hash, cltv_expiry, onion_routing_packet, path_key } => {
                 let htlc = Htlc {
                     id: self.updates.next_id(Side::Local),
                     amount: *amount,
@@ -159,24 +165,26 @@ impl Funded {
                 };
                 self.plan_offer(htlc, command, state)
             }
-            Command::FulfillHtlc { id, preimage } => self.plan_remove(*id, Removal::Fulfill(*preimage)),
-            Command::FailHtlc { reason, .. } if reason.len() > REASON_BYTES_MAX => {
-                Err(CommandError::ReasonTooLong(reason.len()))
+            ChannelCommand::FulfillHtlc { id, preimage } => {
+                self.plan_remove(*id, Removal::Fulfill(*preimage))
             }
-            Command::FailHtlc { id, reason } => self.plan_remove(*id, Removal::Fail(reason.clone())),
-            Command::FailMalformedHtlc { id, sha256_of_onion, failure_code } => self.plan_remove(
+            ChannelCommand::FailHtlc { reason, .. } if reason.len() > REASON_BYTES_MAX => {
+                Err(ChannelCommandError::ReasonTooLong(reason.len()))
+            }
+            ChannelCommand::FailHtlc { id, reason } => self.plan_remove(*id, Removal::Fail(reason.clone())),
+            ChannelCommand::FailMalformedHtlc { id, sha256_of_onion, failure_code } => self.plan_remove(
                 *id,
                 Removal::FailMalformed { sha256_of_onion: *sha256_of_onion, failure_code: *failure_code },
             ),
-            Command::UpdateFee { feerate } => self.plan_update_fee(*feerate, command, state),
-            Command::Shutdown { scriptpubkey } => self.plan_shutdown_wanted(scriptpubkey.as_deref()),
-            Command::DropAdditions if self.link == Link::Up => Err(not_possible(command, state)),
-            Command::DropAdditions => Ok(Plan::of(Delta::AdditionsDropped)),
-            Command::Disconnected => Ok(Plan::of(Delta::Disconnected)),
-            Command::Connected { features } => Ok(self.plan_connected(*features)),
-            Command::Fund { .. } | Command::Fail { .. } | Command::AnswerOverdue { .. } => {
-                Err(not_possible(command, state))
-            }
+            ChannelCommand::UpdateFee { feerate } => self.plan_update_fee(*feerate, command, state),
+            ChannelCommand::Shutdown { scriptpubkey } => self.plan_shutdown_wanted(scriptpubkey.as_deref()),
+            ChannelCommand::DropAdditions if self.link == Link::Up => Err(not_possible(command, state)),
+            ChannelCommand::DropAdditions => Ok(Plan::of(Delta::AdditionsDropped)),
+            ChannelCommand::Disconnected => Ok(Plan::of(Delta::Disconnected)),
+            ChannelCommand::Connected { features } => Ok(self.plan_connected(*features)),
+            ChannelCommand::Fund { .. }
+            | ChannelCommand::Fail { .. }
+            | ChannelCommand::AnswerOverdue { .. } => Err(not_possible(command, state)),
         }
     }
 
@@ -231,23 +239,32 @@ impl Funded {
 
     /// Additions and fee changes want an open channel and a live link; past both `shutdown`s the peer may be agreeing
     /// on the closing transaction by the time one arrives.
-    fn check_open_for_proposals(&self, command: &Command, state: State) -> Result<(), CommandError> {
+    fn check_open_for_proposals(
+        &self,
+        command: &ChannelCommand,
+        state: State,
+    ) -> Result<(), ChannelCommandError> {
         if self.is_shutting_down() {
-            return Err(CommandError::ShuttingDown);
+            return Err(ChannelCommandError::ShuttingDown);
         }
         if !self.is_ready() {
             return Err(not_possible(command, state));
         }
         if self.link != Link::Up {
-            return Err(CommandError::NotConnected);
+            return Err(ChannelCommandError::NotConnected);
         }
         Ok(())
     }
 
-    fn plan_offer(&self, htlc: Htlc, command: &Command, state: State) -> Result<Plan, CommandError> {
+    fn plan_offer(
+        &self,
+        htlc: Htlc,
+        command: &ChannelCommand,
+        state: State,
+    ) -> Result<Plan, ChannelCommandError> {
         self.check_open_for_proposals(command, state)?;
         if htlc.cltv_expiry >= CLTV_EXPIRY_LIMIT {
-            return Err(CommandError::CltvExpiryNotAHeight(htlc.cltv_expiry));
+            return Err(ChannelCommandError::CltvExpiryNotAHeight(htlc.cltv_expiry));
         }
         self.check_add_out(htlc.amount)?;
         let mut plan = Plan::default();
@@ -256,7 +273,7 @@ impl Funded {
         Ok(plan)
     }
 
-    fn plan_remove(&self, id: u64, removal: Removal) -> Result<Plan, CommandError> {
+    fn plan_remove(&self, id: u64, removal: Removal) -> Result<Plan, ChannelCommandError> {
         RemovalError::check(self.updates.entry(Side::Remote, id), id, &removal)?;
         let mut plan = Plan::default();
         // Without a connection it is sent with the reestablishment.
@@ -270,9 +287,9 @@ impl Funded {
     fn plan_update_fee(
         &self,
         feerate: FeeratePerKw,
-        command: &Command,
+        command: &ChannelCommand,
         state: State,
-    ) -> Result<Plan, CommandError> {
+    ) -> Result<Plan, ChannelCommandError> {
         self.check_open_for_proposals(command, state)?;
         self.check_fee_out(feerate)?;
         let mut plan = Plan::of(Delta::FeeUpdated { feerate });
@@ -328,6 +345,6 @@ pub(super) fn unexpected(message: &Message, state: State) -> ChannelError {
     ChannelError::UnexpectedMessage { message: message.name(), state: state.name() }
 }
 
-fn not_possible(command: &Command, state: State) -> CommandError {
-    CommandError::NotPossible { command: command.name(), state: state.name() }
+fn not_possible(command: &ChannelCommand, state: State) -> ChannelCommandError {
+    ChannelCommandError::NotPossible { command: command.name(), state: state.name() }
 }

@@ -14,10 +14,10 @@ use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::{ChannelId, Sat, Txid};
 use secp256k1::PublicKey;
 
-use super::command::{AcceptRequest, CommandError, OpenRequest};
+use super::command::{AcceptRequest, ChannelCommandError, OpenRequest};
 use super::config::{ChannelConfig, NegotiatedFeatures, channel_type_features, channel_type_from_features};
 use super::delta::Delta;
-use super::effect::{ChannelEvent, Effects, Plan};
+use super::effect::{ChannelEffects, ChannelEvent, Plan};
 use super::error::ChannelError;
 use super::funded::Funded;
 use super::htlc::Side;
@@ -41,7 +41,7 @@ pub struct Created {
     /// The beginning of its record.
     pub deltas: Vec<Delta>,
     /// The first message.
-    pub effects: Effects,
+    pub effects: ChannelEffects,
 }
 
 /// As opener: `open_channel` is sent.
@@ -86,11 +86,11 @@ impl Channel {
     /// Opens a channel: sends `open_channel`.
     ///
     /// # Errors
-    /// If our terms break a rule that the peer would refuse them for ([`CommandError::Terms`]).
-    pub fn open(request: OpenRequest) -> Result<Created, CommandError> {
+    /// If our terms break a rule that the peer would refuse them for ([`ChannelCommandError::Terms`]).
+    pub fn open(request: OpenRequest) -> Result<Created, ChannelCommandError> {
         let open = open_channel(&request);
-        check_open(&open, &request.config.limits, &request.features).map_err(CommandError::Terms)?;
-        check_own_script(&request.config, &request.features).map_err(CommandError::Terms)?;
+        check_open(&open, &request.config.limits, &request.features).map_err(ChannelCommandError::Terms)?;
+        check_own_script(&request.config, &request.features).map_err(ChannelCommandError::Terms)?;
         let OpenRequest { config, features, secrets, .. } = request;
         let delta = Delta::Opened { config: Box::new(config), features, open: Box::new(open.clone()) };
         Ok(created(secrets, delta, open.into()))
@@ -207,21 +207,21 @@ impl AwaitingFunding {
     }
 
     /// Plans our `funding_created`.
-    pub(super) fn plan_fund(&self, transaction: &Transaction) -> Result<Plan, CommandError> {
+    pub(super) fn plan_fund(&self, transaction: &Transaction) -> Result<Plan, ChannelCommandError> {
         let (script, amount) = (self.script_pubkey(), self.opening.open.funding_satoshis);
         let output = transaction
             .output
             .iter()
             .position(|output| output.script_pubkey == script && output.value.to_sat() == amount.0)
             .and_then(|index| u16::try_from(index).ok())
-            .ok_or(CommandError::NoFundingOutput { amount })?;
+            .ok_or(ChannelCommandError::NoFundingOutput { amount })?;
         self.plan_output(transaction, output)
     }
 
-    fn plan_output(&self, transaction: &Transaction, output: u16) -> Result<Plan, CommandError> {
+    fn plan_output(&self, transaction: &Transaction, output: u16) -> Result<Plan, ChannelCommandError> {
         let funded = self.funded(transaction, output);
         let commitment =
-            funded.latest_remote_commitment().map_err(|error| CommandError::Terms(error.into()))?;
+            funded.latest_remote_commitment().map_err(|error| ChannelCommandError::Terms(error.into()))?;
         let outpoint = funded.params.agreed.outpoint;
         let message = FundingCreated {
             temporary_channel_id: self.id(),
@@ -294,7 +294,11 @@ impl AwaitingFundingCreated {
 fn created(secrets: ChannelSecrets, first: Delta, message: Message) -> Created {
     let channel =
         Channel::begin(secrets, first.clone()).expect("an opening that was checked begins a record");
-    Created { channel, deltas: vec![first], effects: Effects { send: vec![message], ..Effects::default() } }
+    Created {
+        channel,
+        deltas: vec![first],
+        effects: ChannelEffects { send: vec![message], ..ChannelEffects::default() },
+    }
 }
 
 /// The reserve we ask for.

@@ -6,7 +6,7 @@
 use fulmen_wire::message::{Message, Shutdown};
 use fulmen_wire::tlv::UnknownTlvs;
 
-use super::command::CommandError;
+use super::command::ChannelCommandError;
 use super::config::NegotiatedFeatures;
 use super::delta::Delta;
 use super::effect::Plan;
@@ -45,17 +45,20 @@ impl Funded {
     }
 
     /// Plans to shut down as soon as our updates are signed.
-    pub(super) fn plan_shutdown_wanted(&self, scriptpubkey: Option<&[u8]>) -> Result<Plan, CommandError> {
+    pub(super) fn plan_shutdown_wanted(
+        &self,
+        scriptpubkey: Option<&[u8]>,
+    ) -> Result<Plan, ChannelCommandError> {
         if self.shutdown.wanted.is_some() {
-            return Err(CommandError::AlreadyShuttingDown);
+            return Err(ChannelCommandError::AlreadyShuttingDown);
         }
         let config = &self.params.agreed.config;
         let scriptpubkey = scriptpubkey.unwrap_or(&config.shutdown_scriptpubkey);
         if !is_allowed(scriptpubkey, &self.params.agreed.features) {
-            return Err(CommandError::ShutdownScriptForm(scriptpubkey.to_vec()));
+            return Err(ChannelCommandError::ShutdownScriptForm(scriptpubkey.to_vec()));
         }
         if config.commit_shutdown_script && scriptpubkey != config.shutdown_scriptpubkey {
-            return Err(CommandError::ShutdownScriptMismatch);
+            return Err(ChannelCommandError::ShutdownScriptMismatch);
         }
         Ok(Plan::of(Delta::ShutdownWanted { scriptpubkey: scriptpubkey.to_vec() }))
     }

@@ -25,8 +25,8 @@ use fulmen_wire::units::{
 
 use super::updates::View;
 use super::{
-    AcceptRequest, Channel, ChannelConfig, ChannelError, ChannelEvent, Command, CommandError, Context, Delta,
-    Effects, NegotiatedFeatures, OpenRequest, Phase, Plan, Side, State,
+    AcceptRequest, Channel, ChannelCommand, ChannelCommandError, ChannelConfig, ChannelEffects, ChannelError,
+    ChannelEvent, Context, Delta, NegotiatedFeatures, OpenRequest, Phase, Plan, Side, State,
 };
 use crate::commitment::ChannelType;
 use crate::keys::{ChannelSecrets, NodeSeed};
@@ -94,8 +94,8 @@ fn hash_of(preimage: &PaymentPreimage) -> PaymentHash {
     PaymentHash(sha256::Hash::hash(&preimage.0).to_byte_array())
 }
 
-fn add(amount: Msat, number: u64) -> Command {
-    Command::AddHtlc {
+fn add(amount: Msat, number: u64) -> ChannelCommand {
+    ChannelCommand::AddHtlc {
         amount,
         payment_hash: hash_of(&preimage(number)),
         cltv_expiry: BlockHeight(500 + (number % 7) as u32),
@@ -128,7 +128,7 @@ impl Node {
         node
     }
 
-    fn execute(&mut self, effects: Effects) {
+    fn execute(&mut self, effects: ChannelEffects) {
         self.sent.extend(effects.send.iter().map(Message::encode));
         self.events.extend(effects.events);
         self.broadcast.extend(effects.broadcast);
@@ -190,7 +190,7 @@ impl Node {
         self.run(plan).expect("a reaction has nothing to verify");
     }
 
-    fn command(&mut self, command: &Command) -> Result<(), CommandError> {
+    fn command(&mut self, command: &ChannelCommand) -> Result<(), ChannelCommandError> {
         let plan = self.channel.plan_command(command)?;
         self.run(plan).expect("a command has nothing to verify");
         Ok(())
@@ -210,7 +210,7 @@ impl Node {
     }
 
     fn fulfill(&mut self, id: u64, number: u64) {
-        self.command(&Command::FulfillHtlc { id, preimage: preimage(number) }).expect("locked in");
+        self.command(&ChannelCommand::FulfillHtlc { id, preimage: preimage(number) }).expect("locked in");
     }
 
     fn take_events(&mut self) -> Vec<ChannelEvent> {
@@ -261,7 +261,7 @@ impl Pair {
         let [ChannelEvent::FundingNeeded { script_pubkey, amount }] = &needed[..] else {
             panic!("{needed:?}")
         };
-        pair.a.command(&Command::Fund { transaction: funding(script_pubkey, *amount) }).expect("pays");
+        pair.a.command(&ChannelCommand::Fund { transaction: funding(script_pubkey, *amount) }).expect("pays");
         pair.settle();
         pair
     }
@@ -282,9 +282,9 @@ impl Pair {
         Pair::ready(&Setup::new(channel_type))
     }
 
-    fn confirmed(&self, depth: u32) -> Command {
+    fn confirmed(&self, depth: u32) -> ChannelCommand {
         let funding = self.a.channel.funding_transaction().expect("it is the opener's");
-        Command::FundingConfirmed { scid: scid(), depth, output: funding.output[1].clone() }
+        ChannelCommand::FundingConfirmed { scid: scid(), depth, output: funding.output[1].clone() }
     }
 
     fn confirm(&mut self) {
@@ -331,7 +331,7 @@ impl Pair {
     /// Loses the connection and all messages on it.
     fn disconnect(&mut self) {
         for node in [&mut self.a, &mut self.b] {
-            node.command(&Command::Disconnected).expect("always possible");
+            node.command(&ChannelCommand::Disconnected).expect("always possible");
             node.sent.clear();
         }
     }
@@ -362,8 +362,8 @@ impl Pair {
     }
 }
 
-fn connected() -> Command {
-    Command::Connected { features: NegotiatedFeatures::default() }
+fn connected() -> ChannelCommand {
+    ChannelCommand::Connected { features: NegotiatedFeatures::default() }
 }
 
 fn scid() -> Scid {

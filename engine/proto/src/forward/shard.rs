@@ -42,7 +42,7 @@ const KEY_TABLES_BYTES: usize = 16 << 20;
 /// [`Turn::record`] durable, then execute the turn's other parts in their order. Nothing else needs to be called.
 ///
 /// ```
-/// use fulmen_proto::forward::{Command, Event, Input, NodeConfig, Now, OpenChannel, Shard, local_features};
+/// use fulmen_proto::forward::{Command, Event, Input, NodeConfig, Now, OpenChannelRequest, Shard, local_features};
 /// use fulmen_proto::keys::NodeSeed;
 /// use fulmen_wire::units::{ChainHash, Msat, Sat};
 ///
@@ -55,7 +55,7 @@ const KEY_TABLES_BYTES: usize = 16 << 20;
 /// // Both have sent `init`, and `negotiate` has accepted it.
 /// let connected = |peer| Input::PeerConnected { peer, features: local_features() };
 /// let (peer, capacity, push) = (bob.node_id(), Sat(1_000_000), Msat(0));
-/// let open = Command::OpenChannel(OpenChannel { peer, user_id: 1, capacity, push, policy: None });
+/// let open = Command::OpenChannel(OpenChannelRequest { peer, user_id: 1, capacity, push, policy: None });
 /// let turn = alice.turn([connected(peer), Input::Command(open)], now);
 /// // Here `turn.record` is made durable. Only then do its messages leave.
 /// let peer = alice.node_id();
@@ -301,7 +301,7 @@ impl Shard {
         let opening = self.state.channels.iter().filter(|(_, entry)| is_opening(entry));
         let opening: Vec<ChannelId> = opening.map(|(channel_id, _)| *channel_id).collect();
         for channel_id in opening {
-            self.command_channel_if_possible(turn, channel_id, channel::Command::Disconnected);
+            self.command_channel_if_possible(turn, channel_id, channel::ChannelCommand::Disconnected);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The network that adversaries act in: who has which channels with the victim.
 
 use fulmen_proto::commitment::ChannelType;
-use fulmen_proto::forward::{Command, Event, NodeConfig, OpenChannel};
+use fulmen_proto::forward::{Command, Event, NodeConfig, OpenChannelRequest};
 use fulmen_wire::units::{ChainHash, FeeratePerKw, Msat, Sat};
 
 use super::world::{HONEST, Image, LIARS, VICTIM, World};
@@ -60,7 +60,7 @@ fn spec(machine: usize, shards: u16) -> MachineSpec {
 fn open_channel(world: &mut World, number: u64, opener: usize, acceptor: usize) -> Result<(), Violation> {
     let push = Msat(CAPACITY.to_msat().0 / 2);
     let peer = world.id(acceptor);
-    let open = OpenChannel { peer, user_id: number, capacity: CAPACITY, push, policy: None };
+    let open = OpenChannelRequest { peer, user_id: number, capacity: CAPACITY, push, policy: None };
     world.command(opener, Command::OpenChannel(open));
     rest(world)?;
     let needed = world.events.iter().find_map(|(machine, event)| match event {

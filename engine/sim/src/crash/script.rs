@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::SecretKey;
 use fulmen_proto::forward::{
-    Command, Event, ExpectedPayment, ForwardingPolicy, NodeConfig, OpenChannel, SendHtlc,
+    Command, Event, ExpectedPayment, ForwardingPolicy, NodeConfig, OpenChannelRequest, SendHtlc,
 };
 use fulmen_proto::onion::PaymentData;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
@@ -314,7 +314,8 @@ fn shard_of(peer: NodeId) -> usize {
 
 fn open_channel(world: &mut World, number: u64, peer: usize) -> Result<(), Violation> {
     let push = Msat(CAPACITY.0 * 1_000 / 2);
-    let open = OpenChannel { peer: world.id(peer), user_id: number, capacity: CAPACITY, push, policy: None };
+    let open =
+        OpenChannelRequest { peer: world.id(peer), user_id: number, capacity: CAPACITY, push, policy: None };
     world.command(FORWARDER, Command::OpenChannel(open))?;
     world.rest()?;
     let needed = world.seen.events.iter().rev().find_map(|(_, event)| match event {

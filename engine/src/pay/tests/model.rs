@@ -333,7 +333,7 @@ impl World {
             }
             None => {
                 let (amount, available) = short.expect("the payer's own channel fails for want of balance");
-                let error = CommandError::InsufficientBalance { amount, available };
+                let error = ChannelCommandError::InsufficientBalance { amount, available };
                 FailureReason::Local(LocalFailure::Refused { channel_id: ChannelId([1; 32]), error })
             }
         };

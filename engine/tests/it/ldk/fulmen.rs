@@ -7,7 +7,7 @@ use fulmen::driver::ShardDriver;
 use fulmen_proto::channel::Channel;
 use fulmen_proto::commitment::ChannelType;
 use fulmen_proto::forward::{
-    ChannelRef, Command, Event, ForwardingPolicy, InboundFee, NodeConfig, Now, OpenChannel,
+    ChannelRef, Command, Event, ForwardingPolicy, InboundFee, NodeConfig, Now, OpenChannelRequest,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, CltvDelta, Msat, NodeId, Sat, Scid};
@@ -51,7 +51,7 @@ impl FulmenNode {
     /// Opens a channel.
     pub(super) fn open(&mut self, peer: PublicKey, capacity: Sat, push: Msat) {
         let peer = node_id(peer);
-        self.node.command(Command::OpenChannel(OpenChannel {
+        self.node.command(Command::OpenChannel(OpenChannelRequest {
             peer,
             user_id: 1,
             capacity,

@@ -15,7 +15,7 @@ use bitcoin::{
 use crossbeam::channel::{Receiver, unbounded};
 use fulmen::Engine;
 use fulmen::chain::ChainEvent;
-use fulmen::proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannel, SendHtlc};
+use fulmen::proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannelRequest, SendHtlc};
 use fulmen::proto::keys::NodeSeed;
 use fulmen::proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen::runtime::{Connection, Effects, EventId, ReceiveError, Storage, Unfinished};
@@ -192,7 +192,7 @@ impl Line {
 
     fn open(&mut self, left: usize) {
         let (peer, push) = (self.id(left + 1), Msat(CAPACITY.to_msat().0 / 2));
-        let open = OpenChannel { peer, user_id: 1, capacity: CAPACITY, push, policy: None };
+        let open = OpenChannelRequest { peer, user_id: 1, capacity: CAPACITY, push, policy: None };
         self.members[left].engine.command(Command::OpenChannel(open)).unwrap();
         self.settle();
         let needed = self.members[left].events.iter().rev().find_map(|event| match event {

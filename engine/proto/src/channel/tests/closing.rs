@@ -9,7 +9,7 @@ use crate::commitment::{ClosingParams, ClosingTx, ClosingVariant};
 const LOW: Context = Context { height: BlockHeight(100), feerate: FeeratePerKw(300) };
 
 fn shut_down(node: &mut Node) {
-    node.command(&Command::Shutdown { scriptpubkey: None }).expect("can shut down");
+    node.command(&ChannelCommand::Shutdown { scriptpubkey: None }).expect("can shut down");
 }
 
 /// Both sides' closing transactions, the same, with its fee.
@@ -61,15 +61,15 @@ fn htlcs_are_settled_before_closing() {
     // Earlier additions are signed first.
     pair.settle();
     assert_eq!(pair.a.channel.state(), State::ShuttingDown);
-    assert_eq!(pair.a.command(&add(Msat(1_000_000), 4)), Err(CommandError::ShuttingDown));
-    assert_eq!(pair.b.command(&add(Msat(1_000_000), 4)), Err(CommandError::ShuttingDown));
-    let again = pair.a.command(&Command::Shutdown { scriptpubkey: None });
-    assert_eq!(again, Err(CommandError::AlreadyShuttingDown));
+    assert_eq!(pair.a.command(&add(Msat(1_000_000), 4)), Err(ChannelCommandError::ShuttingDown));
+    assert_eq!(pair.b.command(&add(Msat(1_000_000), 4)), Err(ChannelCommandError::ShuttingDown));
+    let again = pair.a.command(&ChannelCommand::Shutdown { scriptpubkey: None });
+    assert_eq!(again, Err(ChannelCommandError::AlreadyShuttingDown));
     // Nor may the fee change: the peer may be done with its HTLCs before it hears of that.
-    let fee = Command::UpdateFee { feerate: FeeratePerKw(1200) };
-    assert_eq!(pair.a.command(&fee), Err(CommandError::ShuttingDown));
+    let fee = ChannelCommand::UpdateFee { feerate: FeeratePerKw(1200) };
+    assert_eq!(pair.a.command(&fee), Err(ChannelCommandError::ShuttingDown));
     pair.b.fulfill(id, 1);
-    pair.b.command(&Command::FailHtlc { id: 1, reason: vec![] }).unwrap();
+    pair.b.command(&ChannelCommand::FailHtlc { id: 1, reason: vec![] }).unwrap();
     pair.settle();
     assert_eq!(pair.a.channel.state(), State::ShuttingDown);
     pair.reconnect();
@@ -139,8 +139,8 @@ fn committed_scripts_are_held_to() {
     let mut pair = Pair::ready(&setup);
     let mut other = vec![0x00, 32];
     other.extend([1; 32]);
-    let refused = pair.a.command(&Command::Shutdown { scriptpubkey: Some(other.clone()) });
-    assert_eq!(refused, Err(CommandError::ShutdownScriptMismatch));
+    let refused = pair.a.command(&ChannelCommand::Shutdown { scriptpubkey: Some(other.clone()) });
+    assert_eq!(refused, Err(ChannelCommandError::ShutdownScriptMismatch));
     let error = receive_shutdown(&mut pair.b, other).unwrap_err();
     assert!(matches!(error, ChannelError::ShutdownScriptMismatch { .. }));
     shut_down(&mut pair.a);
@@ -453,7 +453,7 @@ fn a_closing_script_that_the_peer_would_refuse_is_not_configured() {
     setup.features.shutdown_anysegwit = false;
     (setup.a.shutdown_scriptpubkey, setup.b.shutdown_scriptpubkey) = (taproot.clone(), taproot);
     let refused = Channel::open(setup.open_request()).unwrap_err();
-    assert_eq!(refused, CommandError::Terms(ChannelError::OwnShutdownScriptForm));
+    assert_eq!(refused, ChannelCommandError::Terms(ChannelError::OwnShutdownScriptForm));
     let mut opener = setup.clone();
     opener.a.shutdown_scriptpubkey = Setup::new(ChannelType::Anchors).a.shutdown_scriptpubkey;
     let mut created = Channel::open(opener.open_request()).unwrap();
@@ -466,7 +466,7 @@ fn a_closing_script_that_the_peer_would_refuse_is_not_configured() {
     pair.disconnect();
     let features = NegotiatedFeatures { shutdown_anysegwit: false, ..setup.features };
     for node in [&mut pair.a, &mut pair.b] {
-        node.command(&Command::Connected { features }).unwrap();
+        node.command(&ChannelCommand::Connected { features }).unwrap();
     }
     pair.settle();
     let script = [&[0x00, 20][..], &[5; 20]].concat();
@@ -486,8 +486,8 @@ fn a_feature_learnt_at_a_later_connection_is_used() {
     let mut setup = Setup::new(ChannelType::Anchors);
     setup.features.shutdown_anysegwit = false;
     let mut pair = Pair::ready(&setup);
-    let close = Command::Shutdown { scriptpubkey: Some(taproot.clone()) };
-    assert_eq!(pair.a.command(&close), Err(CommandError::ShutdownScriptForm(taproot)));
+    let close = ChannelCommand::Shutdown { scriptpubkey: Some(taproot.clone()) };
+    assert_eq!(pair.a.command(&close), Err(ChannelCommandError::ShutdownScriptForm(taproot)));
     pair.reconnect();
     pair.a.command(&close).unwrap();
     pair.settle();

@@ -122,7 +122,7 @@ fn signatures_of_the_first_commitments_are_checked() {
     pair.settle();
     let events = pair.a.take_events();
     let [ChannelEvent::FundingNeeded { script_pubkey, amount }] = &events[..] else { panic!() };
-    pair.a.command(&Command::Fund { transaction: funding(script_pubkey, *amount) }).unwrap();
+    pair.a.command(&ChannelCommand::Fund { transaction: funding(script_pubkey, *amount) }).unwrap();
     let created = pair.a.sent.pop_front().unwrap();
     let Ok(Message::FundingCreated(good)) = Message::decode(&created) else { panic!() };
     let bad = FundingCreated { signature: Signature([1; 64]), ..good.clone() };
@@ -202,7 +202,7 @@ fn unacceptable_additions() {
     pair.settle();
     let third = add(&pair, 1000);
     assert_eq!(refused(&mut pair.b, third), ChannelError::TooManyHtlcs { count: 3, max: 2 });
-    assert_eq!(pair.a.command(&super::add(Msat(1000), 3)), Err(CommandError::TooManyHtlcs { max: 2 }));
+    assert_eq!(pair.a.command(&super::add(Msat(1000), 3)), Err(ChannelCommandError::TooManyHtlcs { max: 2 }));
 }
 
 #[test]
@@ -245,24 +245,24 @@ fn unacceptable_removals() {
     };
     assert_eq!(refused(&mut pair.a, fulfill(0, 1)), ChannelError::Removal(RemovalError::UnknownHtlc(0)));
     assert_eq!(refused(&mut pair.a, fail(0)), ChannelError::Removal(RemovalError::UnknownHtlc(0)));
-    let unknown = Command::FailHtlc { id: 0, reason: vec![] };
-    assert_eq!(pair.b.command(&unknown), Err(CommandError::Removal(RemovalError::UnknownHtlc(0))));
+    let unknown = ChannelCommand::FailHtlc { id: 0, reason: vec![] };
+    assert_eq!(pair.b.command(&unknown), Err(ChannelCommandError::Removal(RemovalError::UnknownHtlc(0))));
 
     pair.a.add(Msat(1_000_000), 1);
     pair.a.commit();
     while pair.a_to_b() {}
     assert_eq!(pair.b.channel.htlc(Side::Remote, 0).unwrap().added, Stage::Acknowledged);
     assert_eq!(refused(&mut pair.a, fulfill(0, 1)), ChannelError::Removal(RemovalError::NotCommitted(0)));
-    let early = Command::FulfillHtlc { id: 0, preimage: preimage(1) };
-    assert_eq!(pair.b.command(&early), Err(CommandError::Removal(RemovalError::NotCommitted(0))));
+    let early = ChannelCommand::FulfillHtlc { id: 0, preimage: preimage(1) };
+    assert_eq!(pair.b.command(&early), Err(ChannelCommandError::Removal(RemovalError::NotCommitted(0))));
     pair.settle();
 
     let error = refused(&mut pair.a, fulfill(0, 2));
     assert!(matches!(error, ChannelError::Removal(RemovalError::WrongPreimage { id: 0, .. })));
-    let wrong = Command::FulfillHtlc { id: 0, preimage: preimage(2) };
+    let wrong = ChannelCommand::FulfillHtlc { id: 0, preimage: preimage(2) };
     assert!(matches!(
         pair.b.command(&wrong),
-        Err(CommandError::Removal(RemovalError::WrongPreimage { id: 0, .. }))
+        Err(ChannelCommandError::Removal(RemovalError::WrongPreimage { id: 0, .. }))
     ));
     let malformed = UpdateFailMalformedHtlc {
         channel_id,
@@ -273,19 +273,20 @@ fn unacceptable_removals() {
     };
     let expected = ChannelError::Removal(RemovalError::NotBadOnion { id: 0, failure_code: 0x4005 });
     assert_eq!(refused(&mut pair.a, malformed), expected);
-    let malformed = Command::FailMalformedHtlc { id: 0, sha256_of_onion: [0; 32], failure_code: 0x4005 };
+    let malformed =
+        ChannelCommand::FailMalformedHtlc { id: 0, sha256_of_onion: [0; 32], failure_code: 0x4005 };
     assert_eq!(
         pair.b.command(&malformed),
-        Err(CommandError::Removal(RemovalError::NotBadOnion { id: 0, failure_code: 0x4005 }))
+        Err(ChannelCommandError::Removal(RemovalError::NotBadOnion { id: 0, failure_code: 0x4005 }))
     );
-    let long = Command::FailHtlc { id: 0, reason: vec![0; 65_535] };
-    assert_eq!(pair.b.command(&long), Err(CommandError::ReasonTooLong(65_535)));
-    let longest = Command::FailHtlc { id: 0, reason: vec![0; 65_535 - 2 - 32 - 8 - 2] };
+    let long = ChannelCommand::FailHtlc { id: 0, reason: vec![0; 65_535] };
+    assert_eq!(pair.b.command(&long), Err(ChannelCommandError::ReasonTooLong(65_535)));
+    let longest = ChannelCommand::FailHtlc { id: 0, reason: vec![0; 65_535 - 2 - 32 - 8 - 2] };
     assert!(pair.b.channel.plan_command(&longest).unwrap().send[0].encode().len() <= 65_535);
 
     pair.b.fulfill(0, 1);
-    let twice = Command::FailHtlc { id: 0, reason: vec![] };
-    assert_eq!(pair.b.command(&twice), Err(CommandError::Removal(RemovalError::AlreadyRemoved(0))));
+    let twice = ChannelCommand::FailHtlc { id: 0, reason: vec![] };
+    assert_eq!(pair.b.command(&twice), Err(ChannelCommandError::Removal(RemovalError::AlreadyRemoved(0))));
     pair.b_to_a();
     assert_eq!(refused(&mut pair.a, fail(0)), ChannelError::Removal(RemovalError::AlreadyRemoved(0)));
 }
@@ -304,8 +305,8 @@ fn unacceptable_fees() {
     assert_eq!(refused(&mut pair.a, fee(2000)), ChannelError::UpdateFeeNotByOpener);
     assert!(matches!(refused(&mut pair.b, fee(252)), ChannelError::FeerateTooLow { .. }));
     assert!(matches!(refused(&mut pair.b, fee(250_001)), ChannelError::FeerateTooHigh { .. }));
-    let low = Command::UpdateFee { feerate: FeeratePerKw(252) };
-    assert!(matches!(pair.a.command(&low), Err(CommandError::FeerateOutOfRange { .. })));
+    let low = ChannelCommand::UpdateFee { feerate: FeeratePerKw(252) };
+    assert!(matches!(pair.a.command(&low), Err(ChannelCommandError::FeerateOutOfRange { .. })));
     // 1,500 satoshi survive a thousand per kiloweight, not two thousand.
     pair.locked_in(Msat(1_500_000), 1);
     assert!(matches!(refused(&mut pair.b, fee(2000)), ChannelError::DustExposure { .. }));
@@ -313,14 +314,14 @@ fn unacceptable_fees() {
     let amount = Msat(pair.a.channel.available_out().0 - 10_000_000);
     pair.locked_in(amount, 1);
     assert!(matches!(refused(&mut pair.b, fee(20_000)), ChannelError::FeeNotAffordable { .. }));
-    let raise = Command::UpdateFee { feerate: FeeratePerKw(20_000) };
-    assert!(matches!(pair.a.command(&raise), Err(CommandError::FeeNotAffordable { .. })));
+    let raise = ChannelCommand::UpdateFee { feerate: FeeratePerKw(20_000) };
+    assert!(matches!(pair.a.command(&raise), Err(ChannelCommandError::FeeNotAffordable { .. })));
 
     setup.a.max_dust_htlc_exposure = Msat(1_000_000);
     let mut pair = Pair::ready(&setup);
     pair.locked_in(Msat(1_500_000), 1);
-    let raise = Command::UpdateFee { feerate: FeeratePerKw(2000) };
-    assert!(matches!(pair.a.command(&raise), Err(CommandError::DustExposure { .. })));
+    let raise = ChannelCommand::UpdateFee { feerate: FeeratePerKw(2000) };
+    assert!(matches!(pair.a.command(&raise), Err(ChannelCommandError::DustExposure { .. })));
 }
 
 #[test]
@@ -434,8 +435,8 @@ fn unacceptable_shutdowns() {
     script.extend([0xaa; 20]);
     let error = refused(&mut pair.b, shutdown(vec![0x76, 0xa9]));
     assert_eq!((name(&error).as_str(), error.reaction()), ("ShutdownScriptForm", Reaction::Warn));
-    let form = Command::Shutdown { scriptpubkey: Some(vec![]) };
-    assert_eq!(pair.a.command(&form), Err(CommandError::ShutdownScriptForm(vec![])));
+    let form = ChannelCommand::Shutdown { scriptpubkey: Some(vec![]) };
+    assert_eq!(pair.a.command(&form), Err(ChannelCommandError::ShutdownScriptForm(vec![])));
     pair.a.add(Msat(1_000_000), 1);
     pair.a_to_b();
     assert_eq!(refused(&mut pair.b, shutdown(script.clone())), ChannelError::ShutdownWithPendingUpdates);
@@ -456,28 +457,28 @@ fn unacceptable_commands() {
     setup.a.max_dust_htlc_exposure = Msat(300_000);
     let mut pair = Pair::funded(&setup);
     let early = pair.a.command(&add(Msat(1_000_000), 1));
-    assert_eq!(early, Err(CommandError::NotPossible { command: "add HTLC", state: "confirming" }));
+    assert_eq!(early, Err(ChannelCommandError::NotPossible { command: "add HTLC", state: "confirming" }));
     pair.confirm();
     pair.settle();
-    assert_eq!(pair.a.command(&add(Msat(0), 1)), Err(CommandError::HtlcAmountZero));
-    let below = CommandError::HtlcBelowMinimum { amount: Msat(999), min: Msat(1000) };
+    assert_eq!(pair.a.command(&add(Msat(0), 1)), Err(ChannelCommandError::HtlcAmountZero));
+    let below = ChannelCommandError::HtlcBelowMinimum { amount: Msat(999), min: Msat(1000) };
     assert_eq!(pair.a.command(&add(Msat(999), 1)), Err(below));
-    let over = CommandError::TooMuchInFlight { total: Msat(5_000_001), max: Msat(5_000_000) };
+    let over = ChannelCommandError::TooMuchInFlight { total: Msat(5_000_001), max: Msat(5_000_000) };
     assert_eq!(pair.a.command(&add(Msat(5_000_001), 1)), Err(over));
     assert!(matches!(
         pair.b.command(&add(Msat(390_000_001), 1)),
-        Err(CommandError::InsufficientBalance { .. })
+        Err(ChannelCommandError::InsufficientBalance { .. })
     ));
-    let exposure = CommandError::DustExposure { exposure: Msat(300_001), max: Msat(300_000) };
+    let exposure = ChannelCommandError::DustExposure { exposure: Msat(300_001), max: Msat(300_000) };
     assert_eq!(pair.a.command(&add(Msat(300_001), 1)), Err(exposure));
-    let Command::AddHtlc { amount, payment_hash, onion_routing_packet, path_key, .. } =
+    let ChannelCommand::AddHtlc { amount, payment_hash, onion_routing_packet, path_key, .. } =
         add(Msat(1_000_000), 1)
     else {
         panic!()
     };
     let cltv_expiry = BlockHeight(500_000_000);
-    let late = Command::AddHtlc { amount, payment_hash, cltv_expiry, onion_routing_packet, path_key };
-    assert_eq!(pair.a.command(&late), Err(CommandError::CltvExpiryNotAHeight(cltv_expiry)));
+    let late = ChannelCommand::AddHtlc { amount, payment_hash, cltv_expiry, onion_routing_packet, path_key };
+    assert_eq!(pair.a.command(&late), Err(ChannelCommandError::CltvExpiryNotAHeight(cltv_expiry)));
 }
 
 #[test]

@@ -18,14 +18,17 @@ fn life(seed: u64, steps: usize) -> usize {
         for node in [&mut pair.a, &mut pair.b] {
             match rng.random_range(0..12) {
                 0..3 => drop(node.command(&add(Msat(rng.random_range(1..30_000_000)), number))),
-                3 => drop(
-                    node.command(&Command::FulfillHtlc { id: number / 8, preimage: preimage(number / 8) }),
+                3 => drop(node.command(&ChannelCommand::FulfillHtlc {
+                    id: number / 8,
+                    preimage: preimage(number / 8),
+                })),
+                4 => drop(node.command(&ChannelCommand::FailHtlc { id: number / 8, reason: vec![0; 9] })),
+                5 => drop(
+                    node.command(&ChannelCommand::UpdateFee { feerate: FeeratePerKw(900 + number as u32) }),
                 ),
-                4 => drop(node.command(&Command::FailHtlc { id: number / 8, reason: vec![0; 9] })),
-                5 => drop(node.command(&Command::UpdateFee { feerate: FeeratePerKw(900 + number as u32) })),
-                6 if number > 30 => drop(node.command(&Command::Shutdown { scriptpubkey: None })),
+                6 if number > 30 => drop(node.command(&ChannelCommand::Shutdown { scriptpubkey: None })),
                 7 if rng.random_ratio(1, 8) => {
-                    node.command(&Command::Disconnected).unwrap();
+                    node.command(&ChannelCommand::Disconnected).unwrap();
                     node.command(&connected()).unwrap();
                 }
                 _ => node.commit(),

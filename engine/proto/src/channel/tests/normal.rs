@@ -44,9 +44,9 @@ fn an_htlc_is_fulfilled() {
 fn an_htlc_is_failed_only_when_that_is_irrevocable() {
     for channel_type in types() {
         let failures = [
-            (Command::FailHtlc { id: 0, reason: vec![1, 2, 3] }, Removal::Fail(vec![1, 2, 3])),
+            (ChannelCommand::FailHtlc { id: 0, reason: vec![1, 2, 3] }, Removal::Fail(vec![1, 2, 3])),
             (
-                Command::FailMalformedHtlc { id: 0, sha256_of_onion: [5; 32], failure_code: 0xc005 },
+                ChannelCommand::FailMalformedHtlc { id: 0, sha256_of_onion: [5; 32], failure_code: 0xc005 },
                 Removal::FailMalformed { sha256_of_onion: [5; 32], failure_code: 0xc005 },
             ),
         ];
@@ -92,7 +92,7 @@ fn commitments_of_both_sides_cross() {
         assert_eq!(locked_in(pair.b.take_events()), 1);
         pair.a.fulfill(0, 2);
         pair.b.fulfill(0, 1);
-        pair.a.command(&Command::FailHtlc { id: 1, reason: vec![] }).unwrap();
+        pair.a.command(&ChannelCommand::FailHtlc { id: 1, reason: vec![] }).unwrap();
         pair.settle();
         let a = Msat(600_000_000 - AMOUNT.0 + 60_000_000);
         assert_eq!(pair.a.balances().0, a);
@@ -123,7 +123,7 @@ fn the_fee_is_updated_on_both_sides() {
     for channel_type in types() {
         let mut pair = Pair::with_type(channel_type);
         pair.locked_in(AMOUNT, 1);
-        pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(2000) }).unwrap();
+        pair.a.command(&ChannelCommand::UpdateFee { feerate: FeeratePerKw(2000) }).unwrap();
         pair.b.add(Msat(30_000_000), 2);
         pair.settle();
         for node in [&pair.a, &pair.b] {
@@ -133,8 +133,8 @@ fn the_fee_is_updated_on_both_sides() {
             assert_eq!(commitment.htlcs.len(), 2);
         }
         assert_eq!(
-            pair.b.command(&Command::UpdateFee { feerate: FeeratePerKw(3000) }),
-            Err(CommandError::NotOpener)
+            pair.b.command(&ChannelCommand::UpdateFee { feerate: FeeratePerKw(3000) }),
+            Err(ChannelCommandError::NotOpener)
         );
     }
 }
@@ -261,7 +261,7 @@ fn many_fee_changes_leave_one_behind() {
     pair.b.add(AMOUNT, 1);
     pair.b.commit();
     for round in 0..10 {
-        pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(1001 + round) }).unwrap();
+        pair.a.command(&ChannelCommand::UpdateFee { feerate: FeeratePerKw(1001 + round) }).unwrap();
         pair.a.commit();
         while pair.a_to_b() {}
         let answer = pair.b.sent.pop_back().unwrap();
@@ -322,16 +322,16 @@ fn a_fee_rate_of_one_satoshi_a_vbyte_is_taken_however_it_is_rounded() {
 #[test]
 fn an_update_fee_that_changes_nothing_is_not_sent() {
     let mut pair = Pair::with_type(ChannelType::Anchors);
-    let same = Command::UpdateFee { feerate: FEERATE };
+    let same = ChannelCommand::UpdateFee { feerate: FEERATE };
     for _ in 0..3 {
-        assert_eq!(pair.a.command(&same), Err(CommandError::FeerateUnchanged(FEERATE)));
+        assert_eq!(pair.a.command(&same), Err(ChannelCommandError::FeerateUnchanged(FEERATE)));
         pair.a.commit();
     }
     assert!(pair.a.sent.is_empty());
     // A rate proposed and taken back is a change.
-    pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(1100) }).unwrap();
-    let again = Command::UpdateFee { feerate: FeeratePerKw(1100) };
-    assert_eq!(pair.a.command(&again), Err(CommandError::FeerateUnchanged(FeeratePerKw(1100))));
+    pair.a.command(&ChannelCommand::UpdateFee { feerate: FeeratePerKw(1100) }).unwrap();
+    let again = ChannelCommand::UpdateFee { feerate: FeeratePerKw(1100) };
+    assert_eq!(pair.a.command(&again), Err(ChannelCommandError::FeerateUnchanged(FeeratePerKw(1100))));
     pair.a.command(&same).unwrap();
     pair.settle();
     assert_eq!(pair.b.channel.feerate(), Some(FEERATE));
@@ -357,7 +357,7 @@ fn the_answer_that_is_awaited_is_known_and_can_be_overdue() {
     assert_eq!(pair.a.channel.awaited_answer(), Some(AwaitedAnswer::AcceptChannel));
     assert_eq!(pair.b.channel.awaited_answer(), Some(AwaitedAnswer::FundingCreated));
     let mut pair = Pair::ready(&setup);
-    let overdue = |answer| Command::AnswerOverdue { answer };
+    let overdue = |answer| ChannelCommand::AnswerOverdue { answer };
     assert_eq!(pair.a.channel.awaited_answer(), None);
     assert!(pair.a.command(&overdue(AwaitedAnswer::RevokeAndAck)).is_err());
     pair.a.add(AMOUNT, 1);
@@ -371,7 +371,7 @@ fn the_answer_that_is_awaited_is_known_and_can_be_overdue() {
     pair.settle();
     pair.b.fulfill(0, 1);
     pair.settle();
-    pair.a.command(&Command::Shutdown { scriptpubkey: None }).unwrap();
+    pair.a.command(&ChannelCommand::Shutdown { scriptpubkey: None }).unwrap();
     pair.a.commit();
     assert_eq!(pair.a.channel.awaited_answer(), Some(AwaitedAnswer::Shutdown));
     pair.a_to_b();

@@ -22,14 +22,14 @@ fn both_sides_agree_on_a_new_channel() {
         assert!(pair.a.sent.is_empty(), "two confirmations of three");
         pair.confirm();
         pair.settle();
-        let Command::FundingConfirmed { output, .. } = confirmed else { unreachable!() };
+        let ChannelCommand::FundingConfirmed { output, .. } = confirmed else { unreachable!() };
         for node in [&mut pair.a, &mut pair.b] {
             assert!(node.channel.is_usable());
             let events = node.take_events();
             assert!(
                 events.iter().any(|event| matches!(event, ChannelEvent::Ready { scid: at } if *at == scid()))
             );
-            let moved = Command::FundingConfirmed { scid: Scid(1), depth: 6, output: output.clone() };
+            let moved = ChannelCommand::FundingConfirmed { scid: Scid(1), depth: 6, output: output.clone() };
             node.command(&moved).unwrap();
             let events = node.take_events();
             assert!(matches!(events[..], [ChannelEvent::FundingMoved { scid: Scid(1), .. }]), "{events:?}");
@@ -71,8 +71,8 @@ fn the_funding_transaction_must_pay_the_funding_output() {
     pair.settle();
     let [ChannelEvent::FundingNeeded { script_pubkey, amount }] = &pair.a.take_events()[..] else { panic!() };
     let short = funding(script_pubkey, Sat(amount.0 - 1));
-    let refused = pair.a.command(&Command::Fund { transaction: short });
-    assert_eq!(refused, Err(CommandError::NoFundingOutput { amount: *amount }));
+    let refused = pair.a.command(&ChannelCommand::Fund { transaction: short });
+    assert_eq!(refused, Err(ChannelCommandError::NoFundingOutput { amount: *amount }));
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn large_channels_need_the_feature() {
     Pair::ready(&setup);
     setup.features.large_channel = false;
     let refused = Channel::open(setup.open_request()).unwrap_err();
-    assert_eq!(refused, CommandError::Terms(ChannelError::FundingTooLarge { funding: setup.funding }));
+    assert_eq!(refused, ChannelCommandError::Terms(ChannelError::FundingTooLarge { funding: setup.funding }));
 }
 
 #[test]
@@ -100,9 +100,11 @@ fn a_funding_output_that_is_not_ours_fails_the_channel() {
     ];
     for wrong in wrongs {
         let mut pair = Pair::funded(&Setup::new(ChannelType::Anchors));
-        let Command::FundingConfirmed { scid, depth, mut output } = pair.confirmed(6) else { unreachable!() };
+        let ChannelCommand::FundingConfirmed { scid, depth, mut output } = pair.confirmed(6) else {
+            unreachable!()
+        };
         wrong(&mut output);
-        pair.b.command(&Command::FundingConfirmed { scid, depth, output }).unwrap();
+        pair.b.command(&ChannelCommand::FundingConfirmed { scid, depth, output }).unwrap();
         let failure = pair.b.channel.failure();
         assert!(matches!(failure, Some(ChannelError::FundingOutputWrong { .. })), "{failure:?}");
         let events = pair.b.take_events();
@@ -123,14 +125,14 @@ fn a_funding_that_leaves_the_chain_stops_offers_until_it_confirms_again() {
             &secrets(2).basepoints().funding,
         ),
     };
-    pair.a.command(&Command::FundingUnconfirmed).unwrap();
+    pair.a.command(&ChannelCommand::FundingUnconfirmed).unwrap();
     assert!(matches!(pair.a.take_events()[..], [ChannelEvent::FundingUnconfirmed { .. }]));
     assert!(!pair.a.channel.is_usable());
     assert!(pair.a.command(&add(Msat(1_000_000), 1)).is_err());
-    let shallow = Command::FundingConfirmed { scid: Scid(7), depth: 1, output: output.clone() };
+    let shallow = ChannelCommand::FundingConfirmed { scid: Scid(7), depth: 1, output: output.clone() };
     pair.a.command(&shallow).unwrap();
     assert_eq!(pair.a.channel.scid(), None);
-    pair.a.command(&Command::FundingConfirmed { scid: Scid(7), depth: 6, output }).unwrap();
+    pair.a.command(&ChannelCommand::FundingConfirmed { scid: Scid(7), depth: 6, output }).unwrap();
     assert_eq!(pair.a.channel.scid(), Some(Scid(7)));
     pair.settle();
     pair.locked_in(Msat(1_000_000), 1);
@@ -140,7 +142,7 @@ fn a_funding_that_leaves_the_chain_stops_offers_until_it_confirms_again() {
 fn a_confirmation_while_closing_or_failed_is_noted() {
     let mut pair = Pair::funded(&Setup::new(ChannelType::Anchors));
     let confirmed = pair.confirmed(6);
-    pair.a.command(&Command::Shutdown { scriptpubkey: None }).unwrap();
+    pair.a.command(&ChannelCommand::Shutdown { scriptpubkey: None }).unwrap();
     pair.settle();
     assert_eq!(pair.a.channel.state(), State::Closed);
     pair.a.command(&confirmed).unwrap();
@@ -148,7 +150,7 @@ fn a_confirmation_while_closing_or_failed_is_noted() {
 
     let mut pair = Pair::funded(&Setup::new(ChannelType::Anchors));
     let confirmed = pair.confirmed(6);
-    pair.b.command(&Command::Fail { reason: "enough".to_owned() }).unwrap();
+    pair.b.command(&ChannelCommand::Fail { reason: "enough".to_owned() }).unwrap();
     pair.b.command(&confirmed).unwrap();
     assert_eq!(pair.b.channel.scid(), Some(scid()));
     pair.b.check_record();

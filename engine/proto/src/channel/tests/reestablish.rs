@@ -13,11 +13,11 @@ fn dance(channel_type: ChannelType, cut: usize, a_first: bool) -> usize {
     pair.settle();
     pair.a.take_events();
     pair.b.fulfill(0, 1);
-    pair.b.command(&Command::FailHtlc { id: 1, reason: vec![9] }).unwrap();
+    pair.b.command(&ChannelCommand::FailHtlc { id: 1, reason: vec![9] }).unwrap();
     pair.a.fulfill(0, 3);
     pair.a.add(Msat(43_000_000), 4);
     pair.b.add(Msat(44_000_000), 5);
-    pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(1500) }).unwrap();
+    pair.a.command(&ChannelCommand::UpdateFee { feerate: FeeratePerKw(1500) }).unwrap();
 
     let mut delivered = 0;
     let mut quiet = 0;
@@ -79,9 +79,9 @@ fn removals_are_taken_while_disconnected_and_additions_are_not() {
     let mut pair = Pair::with_type(ChannelType::Anchors);
     let id = pair.locked_in(Msat(40_000_000), 1);
     pair.disconnect();
-    assert_eq!(pair.a.command(&add(Msat(1_000_000), 2)), Err(CommandError::NotConnected));
-    let fee = Command::UpdateFee { feerate: FeeratePerKw(2000) };
-    assert_eq!(pair.a.command(&fee), Err(CommandError::NotConnected));
+    assert_eq!(pair.a.command(&add(Msat(1_000_000), 2)), Err(ChannelCommandError::NotConnected));
+    let fee = ChannelCommand::UpdateFee { feerate: FeeratePerKw(2000) };
+    assert_eq!(pair.a.command(&fee), Err(ChannelCommandError::NotConnected));
     assert!(!pair.a.channel.is_usable());
     assert_eq!(pair.a.channel.available_out(), Msat::ZERO);
     pair.b.fulfill(id, 1);
@@ -211,9 +211,9 @@ fn nothing_but_reestablishment_may_come_first() {
 #[test]
 fn a_failed_channel_answers_with_its_error() {
     let mut pair = Pair::with_type(ChannelType::Anchors);
-    pair.a.command(&Command::Fail { reason: "enough".to_owned() }).unwrap();
+    pair.a.command(&ChannelCommand::Fail { reason: "enough".to_owned() }).unwrap();
     pair.a.sent.clear();
-    pair.a.command(&Command::Disconnected).unwrap();
+    pair.a.command(&ChannelCommand::Disconnected).unwrap();
     pair.a.command(&connected()).unwrap();
     let error = pair.a.sent.pop_front().unwrap();
     assert!(matches!(Message::decode(&error), Ok(Message::ErrorMessage(_))));
@@ -229,7 +229,7 @@ fn what_crossed_a_lost_update_is_not_held_against_it() {
     setup.push = Msat(980_000_000);
     let mut pair = Pair::ready(&setup);
     // The opener's fee is sent and lost; meanwhile it acknowledges additions that make this fee dear.
-    pair.a.command(&Command::UpdateFee { feerate: FeeratePerKw(6000) }).unwrap();
+    pair.a.command(&ChannelCommand::UpdateFee { feerate: FeeratePerKw(6000) }).unwrap();
     for number in 0..6 {
         pair.b.add(Msat(20_000_000), number);
     }
@@ -253,7 +253,7 @@ fn transactions_to_broadcast_survive_a_restart() {
     pair.confirm();
     assert!(pair.a.channel.funding_transaction().is_none());
     pair.connect();
-    pair.a.command(&Command::Shutdown { scriptpubkey: None }).unwrap();
+    pair.a.command(&ChannelCommand::Shutdown { scriptpubkey: None }).unwrap();
     pair.settle();
     let replayed = Channel::replay(secrets(1), pair.a.record.clone()).unwrap();
     assert_eq!(replayed.state(), State::Closed);

@@ -103,10 +103,12 @@ impl Walk {
                 self.htlcs += 1;
                 self.offered[side].insert(id, (number, amount));
             }
-            Err(CommandError::ShuttingDown) => assert!(self.shutting_down, "seed {}", self.seed),
+            Err(ChannelCommandError::ShuttingDown) => assert!(self.shutting_down, "seed {}", self.seed),
             // Connected here means that messages flow; the channels may not have reestablished themselves yet.
             Err(
-                CommandError::HtlcAmountZero | CommandError::DustExposure { .. } | CommandError::NotConnected,
+                ChannelCommandError::HtlcAmountZero
+                | ChannelCommandError::DustExposure { .. }
+                | ChannelCommandError::NotConnected,
             ) => {}
             Err(error) => assert!(amount > available, "seed {}: {error} though {available}", self.seed),
         }
@@ -119,13 +121,13 @@ impl Walk {
         let index = self.rng.random_range(0..self.open[side].len());
         let Open { id, number } = self.open[side].swap_remove(index);
         let command = match self.rng.random_range(0..4) {
-            0 => Command::FailHtlc { id, reason: vec![3; (id % 50) as usize] },
-            1 => Command::FailMalformedHtlc { id, sha256_of_onion: [1; 32], failure_code: 0xc004 },
+            0 => ChannelCommand::FailHtlc { id, reason: vec![3; (id % 50) as usize] },
+            1 => ChannelCommand::FailMalformedHtlc { id, sha256_of_onion: [1; 32], failure_code: 0xc004 },
             _ => {
                 let (_, amount) = self.offered[1 - side][&id];
                 let amount = i64::try_from(amount.0).unwrap();
                 self.a_gains += if side == 0 { amount } else { -amount };
-                Command::FulfillHtlc { id, preimage: preimage(number) }
+                ChannelCommand::FulfillHtlc { id, preimage: preimage(number) }
             }
         };
         let seed = self.seed;
@@ -134,14 +136,14 @@ impl Walk {
 
     fn update_fee(&mut self) {
         let feerate = FeeratePerKw(self.rng.random_range(253..3000));
-        match self.node(0).command(&Command::UpdateFee { feerate }) {
+        match self.node(0).command(&ChannelCommand::UpdateFee { feerate }) {
             Ok(())
             | Err(
-                CommandError::NotConnected
-                | CommandError::FeeNotAffordable { .. }
-                | CommandError::DustExposure { .. },
+                ChannelCommandError::NotConnected
+                | ChannelCommandError::FeeNotAffordable { .. }
+                | ChannelCommandError::DustExposure { .. },
             ) => {}
-            Err(CommandError::ShuttingDown | CommandError::NotPossible { .. }) => {
+            Err(ChannelCommandError::ShuttingDown | ChannelCommandError::NotPossible { .. }) => {
                 assert!(self.shutting_down, "seed {}", self.seed);
             }
             Err(error) => panic!("seed {}: {error}", self.seed),
@@ -149,9 +151,9 @@ impl Walk {
     }
 
     fn shut_down(&mut self, side: usize) {
-        match self.node(side).command(&Command::Shutdown { scriptpubkey: None }) {
+        match self.node(side).command(&ChannelCommand::Shutdown { scriptpubkey: None }) {
             Ok(()) => self.shutting_down = true,
-            Err(error) => assert_eq!(error, CommandError::AlreadyShuttingDown, "seed {}", self.seed),
+            Err(error) => assert_eq!(error, ChannelCommandError::AlreadyShuttingDown, "seed {}", self.seed),
         }
     }
 

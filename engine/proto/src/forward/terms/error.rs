@@ -35,7 +35,7 @@ pub enum CommandError {
         channel_id: ChannelId,
         /// Why.
         #[source]
-        error: channel::CommandError,
+        error: channel::ChannelCommandError,
     },
     /// The policy cannot be meant.
     #[error(transparent)]
@@ -71,7 +71,7 @@ pub enum LocalFailure {
         channel_id: ChannelId,
         /// Why.
         #[source]
-        error: channel::CommandError,
+        error: channel::ChannelCommandError,
     },
     /// The blocks up to the chain's tip have not been input yet.
     #[error("the chain is not in step yet")]

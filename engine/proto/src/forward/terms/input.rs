@@ -99,7 +99,7 @@ pub struct Confirmation {
 #[non_exhaustive]
 pub enum Command {
     /// Opens a channel; [`Event::FundingNeeded`](crate::forward::Event::FundingNeeded) follows when the peer accepts.
-    OpenChannel(OpenChannel),
+    OpenChannel(OpenChannelRequest),
     /// Gives the signed transaction that funds a channel. It is broadcast as soon as the peer has signed our first
     /// commitment, and so must not fund another channel whose peer might never sign.
     FundingTransaction {
@@ -156,7 +156,7 @@ pub enum Command {
 
 /// The parameters of [`Command::OpenChannel`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenChannel {
+pub struct OpenChannelRequest {
     /// The peer to open to; it must be connected.
     pub peer: NodeId,
     /// The operator's name for this channel, repeated in events.

@@ -16,7 +16,8 @@ fn hear(net: &mut Net, node: usize, peer: usize, messages: impl IntoIterator<Ite
 
 /// An `open_channel` that node 0 sends to node 1.
 fn open_channel(net: &mut Net) -> fulmen_wire::message::OpenChannel {
-    let open = OpenChannel { peer: net.ids[1], user_id: 9, capacity: CAPACITY, push: Msat(0), policy: None };
+    let open =
+        OpenChannelRequest { peer: net.ids[1], user_id: 9, capacity: CAPACITY, push: Msat(0), policy: None };
     let mut turn = net.shards[0].turn([Input::Command(Command::OpenChannel(open))], net.now);
     match turn.send.pop() {
         Some((_, Message::OpenChannel(open))) => open,
@@ -161,8 +162,13 @@ fn a_peer_opens_no_more_unfunded_channels_than_allowed() {
 
 /// Has one node open a channel to another and name a funding transaction that is not mined; whether it was accepted.
 fn open_unconfirmed(net: &mut Net, from: usize, to: usize, number: u64) -> bool {
-    let open =
-        OpenChannel { peer: net.ids[to], user_id: number, capacity: CAPACITY, push: Msat(0), policy: None };
+    let open = OpenChannelRequest {
+        peer: net.ids[to],
+        user_id: number,
+        capacity: CAPACITY,
+        push: Msat(0),
+        policy: None,
+    };
     net.events[from].clear();
     net.command(from, Command::OpenChannel(open));
     let needed = net.events[from].drain(..).find_map(|event| match event {

@@ -84,7 +84,8 @@ fn a_peer_that_forgot_a_closed_channel_does_not_fail_it() {
 fn half_open(steps: usize) -> Net {
     let mut net = Net::unconnected(2, |_, _| {});
     net.connect(0, 1);
-    let open = OpenChannel { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push: Msat(0), policy: None };
+    let open =
+        OpenChannelRequest { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push: Msat(0), policy: None };
     net.inputs[0].push(Input::Command(Command::OpenChannel(open)));
     for _ in 0..steps {
         net.step();

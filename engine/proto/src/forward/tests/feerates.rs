@@ -29,7 +29,8 @@ fn without_anchors(feerate: u32, anchors_only: bool) -> Net {
 
 /// Whether node 1 accepts a channel of node 0.
 fn accepts(net: &mut Net) -> bool {
-    let open = OpenChannel { peer: net.ids[1], user_id: 9, capacity: CAPACITY, push: Msat(0), policy: None };
+    let open =
+        OpenChannelRequest { peer: net.ids[1], user_id: 9, capacity: CAPACITY, push: Msat(0), policy: None };
     net.command(0, Command::OpenChannel(open));
     net.count(0, |event| matches!(event, Event::FundingNeeded { .. })) == 1
 }

@@ -152,7 +152,8 @@ fn a_peer_cannot_take_the_id_of_a_channel_or_open_too_many() {
     net.connect(0, 1);
     net.open(0, 1, CAPACITY, Msat(0));
     // Opened behind the network's back, to get hold of the message.
-    let open = OpenChannel { peer: net.ids[1], user_id: 9, capacity: CAPACITY, push: Msat(0), policy: None };
+    let open =
+        OpenChannelRequest { peer: net.ids[1], user_id: 9, capacity: CAPACITY, push: Msat(0), policy: None };
     let turn = net.shards[0].turn([Input::Command(Command::OpenChannel(open))], net.now);
     let [(_, message @ Message::OpenChannel(_))] = turn.send.as_slice() else { panic!("{turn:?}") };
     let answer = tell(&mut net, 1, 0, message.clone());
@@ -202,7 +203,8 @@ fn the_funding_of_a_channel_is_nobody_elses() {
     // Two channels at once: the second must not take the place of the first either.
     let mut forged = Vec::new();
     for user_id in [7, 8] {
-        let open = OpenChannel { peer: net.ids[1], user_id, capacity: CAPACITY, push: Msat(0), policy: None };
+        let open =
+            OpenChannelRequest { peer: net.ids[1], user_id, capacity: CAPACITY, push: Msat(0), policy: None };
         net.command(2, Command::OpenChannel(open));
     }
     let other = Transaction { version: bitcoin::transaction::Version::ONE, ..theirs.clone() };
@@ -257,7 +259,8 @@ fn a_dropped_peer_does_not_disturb_what_is_being_verified() {
 fn an_error_about_the_temporary_id_ends_the_opening() {
     let mut net = Net::unconnected(2, |_, _| {});
     net.connect(0, 1);
-    let open = OpenChannel { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push: Msat(0), policy: None };
+    let open =
+        OpenChannelRequest { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push: Msat(0), policy: None };
     net.command(0, Command::OpenChannel(open));
     let needed = net.events[0].iter().find_map(|event| match event {
         Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {
@@ -291,7 +294,8 @@ fn no_answer_fails_all_channels_of_a_peer() {
 fn a_channel_is_not_waited_for_for_ever() {
     let mut net = Net::unconnected(2, |_, config| config.unconfirmed_channels_per_peer_max = 2);
     net.connect(0, 1);
-    let open = OpenChannel { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push: Msat(0), policy: None };
+    let open =
+        OpenChannelRequest { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push: Msat(0), policy: None };
     net.open(0, 1, CAPACITY, Msat(0));
     net.events[0].clear();
     for number in 1..=3u64 {
@@ -328,7 +332,8 @@ fn a_confirmed_channel_that_failed_or_closes_is_not_forgotten_as_unfunded() {
         let mut net = Net::unconnected(2, |_, config| config.channel.minimum_depth = 3);
         net.connect(0, 1);
         let push = Msat(CAPACITY.to_msat().0 / 2);
-        let open = OpenChannel { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push, policy: None };
+        let open =
+            OpenChannelRequest { peer: net.ids[1], user_id: 1, capacity: CAPACITY, push, policy: None };
         net.command(0, Command::OpenChannel(open));
         let needed = net.events[0].drain(..).find_map(|event| match event {
             Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {

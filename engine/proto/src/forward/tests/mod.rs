@@ -32,7 +32,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     ChannelRef, Command, Confirmation, Event, ExpectedPayment, FailureReason, ForwardingPolicy, Input,
-    NodeConfig, Now, OpenChannel, Record, Restored, Restoring, SendHtlc, Shard, Turn, local_features,
+    NodeConfig, Now, OpenChannelRequest, Record, Restored, Restoring, SendHtlc, Shard, Turn, local_features,
 };
 use crate::forward::state::checkpoint::ChunkSize;
 use crate::keys::NodeSeed;
@@ -163,7 +163,7 @@ impl Net {
 
     fn open(&mut self, from: usize, to: usize, capacity: Sat, push: Msat) -> usize {
         let user_id = self.channels.len() as u64 + 1;
-        let open = OpenChannel { peer: self.ids[to], user_id, capacity, push, policy: None };
+        let open = OpenChannelRequest { peer: self.ids[to], user_id, capacity, push, policy: None };
         self.command(from, Command::OpenChannel(open));
         let needed = self.events[from].iter().rev().find_map(|event| match event {
             Event::FundingNeeded { temporary_channel_id, amount, script, .. } => {

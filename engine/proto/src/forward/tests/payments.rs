@@ -143,7 +143,7 @@ fn bad_commands_are_refused_with_a_reason() {
     let policy = ForwardingPolicy::default();
     let stranger = NodeId([2; 33]);
     let open = |peer, capacity, push| {
-        Command::OpenChannel(OpenChannel { peer, user_id: 9, capacity, push, policy: None })
+        Command::OpenChannel(OpenChannelRequest { peer, user_id: 9, capacity, push, policy: None })
     };
     let commands = [
         Command::SetPolicy { channel_id: nowhere, policy },

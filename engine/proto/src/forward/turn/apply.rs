@@ -7,7 +7,7 @@ use fulmen_wire::units::{ChannelId, NodeId, Signature};
 
 use super::open_turn::{LockedIn, NewChannel, OpenTurn};
 use super::output::Event;
-use crate::channel::{ChannelEvent, Created, Delta, Effects, Plan, SignJob};
+use crate::channel::{ChannelEffects, ChannelEvent, Created, Delta, Plan, SignJob};
 use crate::forward::shard::Shard;
 use crate::forward::state::change::Change;
 use crate::forward::state::channels::{ChannelEntry, Policies};
@@ -67,7 +67,7 @@ impl Shard {
         turn: &mut OpenTurn,
         channel_id: ChannelId,
         peer: NodeId,
-        effects: Effects,
+        effects: ChannelEffects,
     ) {
         turn.touched.insert(channel_id);
         turn.out.send.extend(effects.send.into_iter().map(|message| (peer, message)));

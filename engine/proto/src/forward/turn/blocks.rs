@@ -83,7 +83,7 @@ impl Shard {
         };
         if matches!(entry.channel.state(), State::Confirming | State::Normal | State::ShuttingDown) {
             let reason = format!("transaction {spender} has spent the funding output");
-            self.command_channel_if_possible(turn, channel_id, channel::Command::Fail { reason });
+            self.command_channel_if_possible(turn, channel_id, channel::ChannelCommand::Fail { reason });
         }
     }
 
@@ -105,7 +105,7 @@ impl Shard {
             if is_connected {
                 self.drop_peer(turn, peer);
             }
-            self.command_channel_if_possible(turn, channel_id, channel::Command::DropAdditions);
+            self.command_channel_if_possible(turn, channel_id, channel::ChannelCommand::DropAdditions);
         }
     }
 
@@ -123,7 +123,7 @@ impl Shard {
         let over: Vec<ChannelId> = channels.map(|(channel_id, _)| *channel_id).collect();
         for channel_id in over {
             let reason = format!("the funding has not confirmed within {FUNDING_TIMEOUT_BLOCKS} blocks");
-            self.command_channel_if_possible(turn, channel_id, channel::Command::Fail { reason });
+            self.command_channel_if_possible(turn, channel_id, channel::ChannelCommand::Fail { reason });
             if self.state.channels.contains_key(&channel_id) {
                 self.change(turn, Change::ChannelForgotten { channel_id });
             }

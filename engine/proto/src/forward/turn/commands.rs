@@ -19,7 +19,7 @@ use crate::forward::terms::circuit::Origin;
 use crate::forward::terms::config::ForwardingPolicy;
 use crate::forward::terms::error::{CommandError, LocalFailure};
 use crate::forward::terms::ids::ChannelRef;
-use crate::forward::terms::input::{Command, Confirmation, ExpectedPayment, OpenChannel, SendHtlc};
+use crate::forward::terms::input::{Command, Confirmation, ExpectedPayment, OpenChannelRequest, SendHtlc};
 use crate::forward::terms::peer::channel_features;
 use crate::forward::terms::time::Now;
 
@@ -28,18 +28,20 @@ impl Shard {
     pub(crate) fn command(&mut self, turn: &mut OpenTurn, command: Command) {
         let result = match command {
             Command::OpenChannel(open) => self.open_channel(turn, &open),
-            Command::FundingTransaction { temporary_channel_id, transaction } => {
-                self.command_channel(turn, temporary_channel_id, channel::Command::Fund { transaction })
-            }
+            Command::FundingTransaction { temporary_channel_id, transaction } => self.command_channel(
+                turn,
+                temporary_channel_id,
+                channel::ChannelCommand::Fund { transaction },
+            ),
             Command::CloseChannel { channel_id, script } => {
                 let scriptpubkey = script.map(bitcoin::ScriptBuf::into_bytes);
-                self.command_channel(turn, channel_id, channel::Command::Shutdown { scriptpubkey })
+                self.command_channel(turn, channel_id, channel::ChannelCommand::Shutdown { scriptpubkey })
             }
             Command::FailChannel { channel_id, reason } => {
-                self.command_channel(turn, channel_id, channel::Command::Fail { reason })
+                self.command_channel(turn, channel_id, channel::ChannelCommand::Fail { reason })
             }
             Command::UpdateFee { channel_id, feerate } => {
-                self.command_channel(turn, channel_id, channel::Command::UpdateFee { feerate })
+                self.command_channel(turn, channel_id, channel::ChannelCommand::UpdateFee { feerate })
             }
             Command::SetPolicy { channel_id, policy } => self.set_policy(turn, channel_id, policy),
             Command::ResumeHtlc { incoming } => self.resume_htlc(turn, incoming),
@@ -57,7 +59,7 @@ impl Shard {
         &mut self,
         turn: &mut OpenTurn,
         channel_id: ChannelId,
-        command: channel::Command,
+        command: channel::ChannelCommand,
     ) -> Result<(), CommandError> {
         let unknown = CommandError::UnknownChannel(ChannelRef::Id(channel_id));
         let entry = self.state.channels.get(&channel_id).ok_or(unknown)?;
@@ -69,8 +71,8 @@ impl Shard {
         Ok(())
     }
 
-    fn open_channel(&mut self, turn: &mut OpenTurn, open: &OpenChannel) -> Result<(), CommandError> {
-        let OpenChannel { peer, user_id, capacity, push, policy } = *open;
+    fn open_channel(&mut self, turn: &mut OpenTurn, open: &OpenChannelRequest) -> Result<(), CommandError> {
+        let OpenChannelRequest { peer, user_id, capacity, push, policy } = *open;
         let features = self.peers.get(&peer).ok_or(CommandError::PeerNotConnected(peer))?;
         if capacity > self.config.capacity_max {
             return Err(CommandError::CapacityTooLarge { capacity, max: self.config.capacity_max });
@@ -144,7 +146,7 @@ impl Shard {
         if send.cltv_expiry <= height.saturating_add(self.config.expiry.outgoing_min) {
             return Err(LocalFailure::ExpiryTooSoon { cltv_expiry: send.cltv_expiry, height });
         }
-        let command = channel::Command::AddHtlc {
+        let command = channel::ChannelCommand::AddHtlc {
             amount: send.amount,
             payment_hash: send.payment_hash,
             cltv_expiry: send.cltv_expiry,
@@ -167,7 +169,7 @@ impl Shard {
         let is_funded = |entry: &ChannelEntry| entry.is_funded_by(*txid, scid.output());
         if self.state.channels.get(&channel_id).is_some_and(is_funded) {
             if *depth == 0 {
-                let gone = channel::Command::FundingUnconfirmed;
+                let gone = channel::ChannelCommand::FundingUnconfirmed;
                 return self.command_channel_if_possible(turn, channel_id, gone);
             }
             if self.state.channels.get(&channel_id).is_some_and(ChannelEntry::is_unconfirmed) {
@@ -177,7 +179,7 @@ impl Shard {
             self.command_channel_if_possible(
                 turn,
                 channel_id,
-                channel::Command::FundingConfirmed { scid, depth, output },
+                channel::ChannelCommand::FundingConfirmed { scid, depth, output },
             );
         }
     }

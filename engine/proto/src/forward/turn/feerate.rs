@@ -35,7 +35,7 @@ impl Shard {
         });
         let channels: Vec<ChannelId> = channels.map(|(channel_id, _)| *channel_id).collect();
         for channel_id in channels {
-            let command = channel::Command::UpdateFee { feerate: target };
+            let command = channel::ChannelCommand::UpdateFee { feerate: target };
             self.command_channel_if_possible(turn, channel_id, command);
         }
     }

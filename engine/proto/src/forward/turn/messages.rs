@@ -207,7 +207,7 @@ impl Shard {
         let negotiated = channel_features(&features);
         self.peers.insert(peer, features);
         for channel_id in self.channels_of(peer) {
-            let connected = channel::Command::Connected { features: negotiated };
+            let connected = channel::ChannelCommand::Connected { features: negotiated };
             self.command_channel_if_possible(turn, channel_id, connected);
         }
     }
@@ -226,7 +226,7 @@ impl Shard {
         self.pongs.forget(peer);
         for channel_id in self.channels_of(peer) {
             self.deferred.drop_revocation(channel_id);
-            self.command_channel_if_possible(turn, channel_id, channel::Command::Disconnected);
+            self.command_channel_if_possible(turn, channel_id, channel::ChannelCommand::Disconnected);
         }
     }
 
@@ -235,7 +235,7 @@ impl Shard {
         &mut self,
         turn: &mut OpenTurn,
         channel_id: ChannelId,
-        command: channel::Command,
+        command: channel::ChannelCommand,
     ) {
         let Some(entry) = self.state.channels.get(&channel_id) else { return };
         match entry.channel.plan_command(&command) {

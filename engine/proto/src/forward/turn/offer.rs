@@ -106,7 +106,7 @@ impl Shard {
         turn: &mut OpenTurn,
         channel_id: ChannelId,
         offer: &Offer,
-        command: &channel::Command,
+        command: &channel::ChannelCommand,
     ) -> Result<OutgoingHtlc, Failure> {
         let entry = self.state.channels.get(&channel_id).ok_or(Failure::UnknownNextPeer)?;
         if !is_usable(entry) {
@@ -124,8 +124,8 @@ impl Shard {
         &mut self,
         turn: &mut OpenTurn,
         channel_id: ChannelId,
-        command: &channel::Command,
-    ) -> Result<OutgoingHtlc, channel::CommandError> {
+        command: &channel::ChannelCommand,
+    ) -> Result<OutgoingHtlc, channel::ChannelCommandError> {
         let entry = self.state.channels.get(&channel_id).expect("the caller has looked the channel up");
         let htlc_id = entry.channel.next_htlc_id();
         let plan = entry.channel.plan_command(command)?;
@@ -163,8 +163,8 @@ fn is_usable(entry: &ChannelEntry) -> bool {
     matches!(entry.channel.state(), channel::State::Normal)
 }
 
-fn add_command(offer: &Offer, onion: OnionPacket) -> channel::Command {
-    channel::Command::AddHtlc {
+fn add_command(offer: &Offer, onion: OnionPacket) -> channel::ChannelCommand {
+    channel::ChannelCommand::AddHtlc {
         amount: offer.amount,
         payment_hash: offer.payment_hash,
         cltv_expiry: offer.cltv_expiry,
@@ -174,14 +174,14 @@ fn add_command(offer: &Offer, onion: OnionPacket) -> channel::Command {
 }
 
 /// The failure for the sender when a channel cannot take an HTLC that its policy allows.
-fn failure_of_add(error: &channel::CommandError) -> Failure {
+fn failure_of_add(error: &channel::ChannelCommandError) -> Failure {
     match error {
-        channel::CommandError::HtlcBelowMinimum { amount, .. } => {
+        channel::ChannelCommandError::HtlcBelowMinimum { amount, .. } => {
             Failure::AmountBelowMinimum { htlc_msat: *amount }
         }
-        channel::CommandError::HtlcAmountZero => Failure::AmountBelowMinimum { htlc_msat: Msat(0) },
-        channel::CommandError::ShuttingDown => Failure::PermanentChannelFailure,
-        channel::CommandError::CltvExpiryNotAHeight(_) => Failure::ExpiryTooFar,
+        channel::ChannelCommandError::HtlcAmountZero => Failure::AmountBelowMinimum { htlc_msat: Msat(0) },
+        channel::ChannelCommandError::ShuttingDown => Failure::PermanentChannelFailure,
+        channel::ChannelCommandError::CltvExpiryNotAHeight(_) => Failure::ExpiryTooFar,
         _ => Failure::TemporaryChannelFailure,
     }
 }

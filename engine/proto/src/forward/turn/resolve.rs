@@ -49,24 +49,26 @@ impl Shard {
         let CircuitStage::Resolved(resolution) = &circuit.stage else { return };
         let id = incoming.htlc_id;
         let command = match (resolution, circuit.shared_secret) {
-            (Resolution::Fulfill(preimage), _) => channel::Command::FulfillHtlc { id, preimage: *preimage },
+            (Resolution::Fulfill(preimage), _) => {
+                channel::ChannelCommand::FulfillHtlc { id, preimage: *preimage }
+            }
             (Resolution::Malformed { failure_code, sha256_of_onion }, None) => {
                 let (failure_code, sha256_of_onion) = (*failure_code, *sha256_of_onion);
-                channel::Command::FailMalformedHtlc { id, sha256_of_onion, failure_code }
+                channel::ChannelCommand::FailMalformedHtlc { id, sha256_of_onion, failure_code }
             }
             (Resolution::Malformed { failure_code, sha256_of_onion }, Some(secret)) => {
                 // Reported by the next hop, which cannot encrypt to the sender: we do it instead.
                 let failure = Failure::from_malformed(*failure_code, *sha256_of_onion)
                     .unwrap_or(Failure::TemporaryChannelFailure);
-                channel::Command::FailHtlc { id, reason: create_failure(&secret, &failure) }
+                channel::ChannelCommand::FailHtlc { id, reason: create_failure(&secret, &failure) }
             }
             (Resolution::Fail(failure), Some(secret)) => {
-                channel::Command::FailHtlc { id, reason: create_failure(&secret, failure) }
+                channel::ChannelCommand::FailHtlc { id, reason: create_failure(&secret, failure) }
             }
             (Resolution::Relay(reason), Some(secret)) => {
                 let mut reason = reason.clone();
                 wrap_failure(&secret, &mut reason);
-                channel::Command::FailHtlc { id, reason }
+                channel::ChannelCommand::FailHtlc { id, reason }
             }
             (Resolution::Fail(_) | Resolution::Relay(_), None) => {
                 debug_assert!(false, "only a malformed onion leaves no secret");
@@ -111,7 +113,7 @@ impl Shard {
         let resolution = Resolution::Fail(Failure::TemporaryChannelFailure);
         match origin {
             Origin::Attempt { attempt_id } => {
-                let (channel_id, error) = (outgoing.channel_id, channel::CommandError::NotConnected);
+                let (channel_id, error) = (outgoing.channel_id, channel::ChannelCommandError::NotConnected);
                 let reason = FailureReason::Local(LocalFailure::Refused { channel_id, error });
                 turn.out.events.push(Event::HtlcFailed { attempt_id, reason });
             }
