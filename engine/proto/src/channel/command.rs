@@ -1,7 +1,7 @@
 //! The commands that the owner of a channel may give it, and the reasons to refuse them.
 //!
-//! Owns: [`OpenRequest`], [`AcceptRequest`], [`ChannelCommand`] and [`ChannelCommandError`]. Does not: check or execute them; see
-//! [`Channel::plan_command`](super::Channel::plan_command).
+//! Owns: [`OpenRequest`], [`AcceptRequest`], [`ChannelCommand`] and [`ChannelCommandError`]. Does not: check or execute
+//! them; see [`Channel::plan_command`](super::Channel::plan_command).
 
 use bitcoin::{Transaction, TxOut};
 use fulmen_wire::onion::OnionPacket;

@@ -1,8 +1,9 @@
 //! The interface between a channel and its driver: plans, jobs, and the effects of applying a plan.
 //!
-//! Owns: [`Plan`] (the changes), [`SignJob`] (signatures to make), [`ChannelEffects`] (messages and events, due once the
-//! record is durable) and [`ChannelEvent`]. Does not: execute anything. Invariant: effects are values, complete when
-//! [`Channel::apply`](super::Channel::apply) returns; nothing of them may leave before the plan's deltas are durable.
+//! Owns: [`Plan`] (the changes), [`SignJob`] (signatures to make), [`ChannelEffects`] (messages and events, due once
+//! the record is durable) and [`ChannelEvent`]. Does not: execute anything. Invariant: effects are values, complete
+//! when [`Channel::apply`](super::Channel::apply) returns; nothing of them may leave before the plan's deltas are
+//! durable.
 
 use bitcoin::Transaction;
 use fulmen_secp::{DeriveJob, VerifyJob};
@@ -173,8 +174,8 @@ pub enum ChannelEvent {
     },
     /// One side sent `shutdown`: no HTLC may be added any more.
     ShutdownStarted,
-    /// Both sides agreed on the closing transaction; it is in [`ChannelEffects::broadcast`] too. After a reconnection the
-    /// negotiation may run again and report another.
+    /// Both sides agreed on the closing transaction; it is in [`ChannelEffects::broadcast`] too. After a reconnection
+    /// the negotiation may run again and report another.
     Closed {
         /// The signed transaction.
         transaction: Transaction,

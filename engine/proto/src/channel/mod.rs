@@ -13,8 +13,8 @@
 //! 3. Check the plan's [`verify`](Plan::verify) jobs, any number of channels at once. If one is bad:
 //!    [`Plan::bad_signature`], then [`Channel::plan_reaction`] with that.
 //! 4. Execute the plan's [`sign`](Plan::sign) jobs, any number of channels at once.
-//! 5. Make the plan's deltas durable together with the turn's other changes, call [`Channel::apply`] and, after
-//!    both, execute the [`ChannelEffects`]: send, broadcast, notify. `apply` itself may run before the record is durable, the
+//! 5. Make the plan's deltas durable together with the turn's other changes, call [`Channel::apply`] and, after both,
+//!    execute the [`ChannelEffects`]: send, broadcast, notify. `apply` itself may run before the record is durable, the
 //!    effects may not.
 //! 6. When a turn's inputs are in: [`Channel::plan_turn_end`], until it gives `None`. That is where updates are signed,
 //!    and `shutdown` and the first `closing_signed` leave.
