@@ -1,4 +1,4 @@
-//! Which arithmetic is used: what the processor can, unless libsecp256k1 is asked for.
+//! Which arithmetic is used: lanes where the processor has them, unless libsecp256k1 is asked for.
 //!
 //! Owns the one run-time choice. It is made at the first use and logged once.
 

@@ -1,7 +1,7 @@
 //! BOLT 3, "Key Derivation", from public data.
 //!
-//! Owns the hashes and the choice of the backend. What lanes find is parsed by libsecp256k1, so that nothing but a point
-//! of the curve can come out; what they leave open, libsecp256k1 computes.
+//! Owns the hashes and the choice of the backend. libsecp256k1 parses each key that lanes find, so that only a
+//! point of the curve can come out; it computes those that they leave open.
 
 use secp256k1::{PublicKey, Scalar};
 use sha2::{Digest, Sha256};
@@ -23,7 +23,7 @@ pub struct DeriveJob {
 
 #[cfg(target_arch = "x86_64")]
 impl DeriveJob {
-    /// What the generator is multiplied by to be added to the basepoint.
+    /// The multiple of the generator that is added to the basepoint.
     pub(crate) fn offset(&self) -> [u8; 32] {
         hash(&self.per_commitment_point, &self.basepoint)
     }
@@ -83,7 +83,7 @@ pub fn derive_revocation_pubkeys_with(
         .collect()
 }
 
-/// What the lanes find; nothing at all from a backend without lanes.
+/// The keys that the lanes find; none from a backend without lanes.
 fn offsets(backend: Backend, jobs: &[DeriveJob], tweaks: &[[u8; 32]]) -> Vec<Option<[u8; 65]>> {
     #[cfg(target_arch = "x86_64")]
     if let Some(ifma) = backend.ifma() {
@@ -100,7 +100,7 @@ fn offsets(backend: Backend, jobs: &[DeriveJob], tweaks: &[[u8; 32]]) -> Vec<Opt
     Vec::new()
 }
 
-/// What the lanes find; nothing at all from a backend without lanes, or for a single job.
+/// The keys that the lanes find; none from a backend without lanes, or for a single job.
 fn combinations(backend: Backend, jobs: &[DeriveJob], tweaks: &[[[u8; 32]; 2]]) -> Vec<Option<[u8; 65]>> {
     #[cfg(target_arch = "x86_64")]
     if jobs.len() > 1
@@ -121,11 +121,11 @@ fn combinations(backend: Backend, jobs: &[DeriveJob], tweaks: &[[[u8; 32]; 2]]) 
     Vec::new()
 }
 
-/// Leaves to libsecp256k1 what it would refuse for its hash: one that is not in [1, n). None was ever seen.
+/// Leaves to libsecp256k1 the keys whose hash it would refuse, one that is not in [1, n). None was ever seen.
 #[cfg(target_arch = "x86_64")]
 fn refuse_out_of_range<'a>(found: &mut [Option<[u8; 65]>], tweaks: impl Iterator<Item = &'a [u8; 32]>) {
     for (key, tweak) in found.iter_mut().zip(tweaks) {
-        if scalar::Scalar::nonzero(tweak).is_none() {
+        if scalar::Scalar::parse_r(tweak).is_none() {
             *key = None;
         }
     }

@@ -1,6 +1,6 @@
 //! libsecp256k1, one job after the other: the backend of every processor, and the judge of exceptional cases.
 //!
-//! Owns the calls into libsecp256k1. Invariant: what it says is what the crate says.
+//! Owns the calls into libsecp256k1. Invariant: its answer is the crate's answer.
 
 use std::sync::LazyLock;
 

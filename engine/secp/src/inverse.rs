@@ -2,14 +2,14 @@
 //!
 //! Owns the division steps of Bernstein and Yang ("Fast constant-time gcd computation and modular inversion"), taken 62
 //! at a time on the low words of f and g, then applied to the whole numbers as one 2x2 matrix. Zero bits of g are
-//! skipped at once, which is what makes the time depend on the number.
+//! skipped at once, so the time depends on the number.
 //!
 //! Invariants: f and g shrink, f is odd, gcd(f, g) stays that of the modulus and the number; d * number = f and
 //! e * number = g modulo the modulus, with d and e in (-2 modulus, modulus). When g is zero, f is 1 or -1.
 //!
 //! Budget: 0.9 us.
 
-/// An odd modulus with what reducing by it needs.
+/// An odd modulus with the constants of its reduction.
 pub(crate) struct Modulus {
     limbs: Limbs,
     /// 1 / modulus modulo 2^62.
@@ -20,7 +20,7 @@ pub(crate) struct Modulus {
 #[derive(Clone, Copy)]
 struct Limbs([i64; 5]);
 
-/// What 62 division steps do to (f, g), times 2^62.
+/// The matrix of 62 division steps on (f, g), times 2^62.
 struct Matrix {
     u: i64,
     v: i64,
@@ -67,7 +67,7 @@ impl Modulus {
     #[inline]
     fn apply_modulo(&self, m: &Matrix, d: &mut Limbs, e: &mut Limbs) {
         let modulus = &self.limbs.0;
-        // Add the modulus to what is negative, so that the results stay in (-2 modulus, modulus).
+        // Add the modulus to negative values, so that the results stay in (-2 modulus, modulus).
         let (d_sign, e_sign) = (d.0[4] >> 63, e.0[4] >> 63);
         let mut md = (m.u & d_sign) + (m.v & e_sign);
         let mut me = (m.q & d_sign) + (m.r & e_sign);

@@ -1,6 +1,6 @@
-//! Public keys: parsing compressed ones, and what can be wrong with a key.
+//! Public keys: parsing compressed ones, and the errors of keys.
 //!
-//! The lanes only find square roots; what is a key is libsecp256k1's to say, of the pair of coordinates.
+//! The lanes only find square roots; libsecp256k1 decides whether the pair of coordinates is a key.
 
 use secp256k1::PublicKey;
 use thiserror::Error;

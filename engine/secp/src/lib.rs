@@ -1,13 +1,13 @@
 //! secp256k1 over public data, in batches: signature verification, key parsing and BOLT 3 key derivation.
 //!
 //! Two backends give the same answers: [`Backend::Avx512Ifma`], eight jobs side by side, several times faster from
-//! batches of eight on; and [`Backend::Libsecp256k1`], one after the other, on every other processor. The first is taken wherever
-//! the processor has it, at run time; no compiler flag is needed.
+//! batches of eight on; and [`Backend::Libsecp256k1`], one after the other, on every other processor. The first is
+//! taken wherever the processor has it, at run time; no compiler flag is needed.
 //!
-//! **Public data only.** Both backends' time depends on what they work on. Signing, ECDH and per-commitment secrets use
+//! **Public data only.** Both backends' time depends on their input. Signing, ECDH and per-commitment secrets use
 //! libsecp256k1 directly, where they are held: no type here takes a secret.
 //!
-//! Invariants: a job's result depends on that job alone, never on what else is in the batch; and it is libsecp256k1's,
+//! Invariants: a job's result depends on that job alone, never on the rest of the batch; and it is libsecp256k1's,
 //! bit for bit, whatever the backend and however hostile the input.
 //!
 //! ```
@@ -34,15 +34,17 @@ pub use backend::Backend;
 pub use derive::{
     DeriveJob, derive_pubkeys, derive_pubkeys_with, derive_revocation_pubkeys, derive_revocation_pubkeys_with,
 };
+pub use job::{CHUNK_MAX, VerifyJob};
 pub use keys::{KeyError, parse_keys, parse_keys_with};
 pub use multiply::{MultiplyJob, multiply_points, multiply_points_with};
-pub use verifier::{CHUNK_MAX, Verifier};
-pub use verify::{Batch, Verdicts, VerifyJob, verify_all};
+pub use verifier::Verifier;
+pub use verify::{Batch, Verdicts, verify_all};
 
 mod backend;
 mod derive;
 mod fallback;
 mod inverse;
+mod job;
 mod keys;
 mod multiply;
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Multiples of points that come from a peer, by scalars that need not be hidden from whoever measures time.
+//! Multiples of points that come from a peer, by scalars that need not be hidden from an observer who measures time.
 //!
 //! Owns the choice of the backend. Does not serve ECDH: that scalar is a secret, and its product too.
 //!
-//! What it is for: the blinding of an onion's ephemeral key (BOLT 4, "Ephemeral Onion Keys"). The factor is a hash that
+//! Purpose: the blinding of an onion's ephemeral key (BOLT 4, "Ephemeral Onion Keys"). The factor is a hash that
 //! sender and hop know; from factor or time nothing follows for the secret that went into the hash, and libsecp256k1's
 //! own function for it takes varying time too.
 
@@ -12,7 +12,7 @@ use secp256k1::{PublicKey, Scalar};
 use crate::simd::{self, Offset};
 use crate::{Backend, fallback};
 
-/// A point and what to multiply it by.
+/// A point and its multiplier.
 #[derive(Clone, Copy, Debug)]
 pub struct MultiplyJob {
     /// The point.

@@ -1,7 +1,7 @@
 //! Scalars modulo the order n of secp256k1, one at a time: what verification does before it has points.
 //!
-//! Owns parsing and the range checks of a signature, products (Montgomery's, radix 2^256), and the split of a scalar into
-//! two odd halves of signed odd digits. In variable time: for public data only.
+//! Owns parsing and the range checks of a signature, products (Montgomery's, radix 2^256), and the split of a scalar
+//! into two odd halves of signed odd digits. In variable time: for public data only.
 //!
 //! Two types: [`Scalar`] is a number below n; [`Montgomery`] stands for the scalar that is it times 2^-256.
 //! Invariant of both: below n.
@@ -19,7 +19,8 @@ pub(crate) struct Scalar([u64; 4]);
 pub(crate) struct Montgomery([u64; 4]);
 
 /// Half a scalar as signed odd digits: the half h is odd, below 2^130 in size, and stored as (h + 2^130 - 1) / 2. So
-/// for any w that divides 130, digit j in radix 2^w is 2 v - (2^w - 1), v being bits w j to w (j + 1) of what is stored.
+/// for any w that divides 130, digit j in radix 2^w is 2 v - (2^w - 1), v being bits w j to w (j + 1) of what is
+/// stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Half(pub(crate) [u64; 3]);
 
@@ -82,14 +83,14 @@ impl Scalar {
 
     /// The number if it is in [1, n): a valid r.
     #[inline]
-    pub(crate) fn nonzero(bytes: &[u8; 32]) -> Option<Scalar> {
+    pub(crate) fn parse_r(bytes: &[u8; 32]) -> Option<Scalar> {
         let words = words(bytes);
         (words != [0; 4] && less(&words, &N)).then_some(Scalar(words))
     }
 
     /// The number if it is in [1, n / 2]: a valid s.
     #[inline]
-    pub(crate) fn low(bytes: &[u8; 32]) -> Option<Scalar> {
+    pub(crate) fn parse_s(bytes: &[u8; 32]) -> Option<Scalar> {
         let words = words(bytes);
         (words != [0; 4] && !less(&HALF_N, &words)).then_some(Scalar(words))
     }
@@ -333,14 +334,14 @@ mod tests {
         };
         let mut below_n = N;
         below_n[0] -= 1;
-        assert_eq!(Scalar::nonzero(&[0; 32]), None);
-        assert_eq!(Scalar::nonzero(&number(N)), None);
-        assert_eq!(Scalar::nonzero(&[0xff; 32]), None);
-        assert_eq!(Scalar::nonzero(&number(below_n)), Some(Scalar(below_n)));
-        assert_eq!(Scalar::low(&[0; 32]), None);
-        assert_eq!(Scalar::low(&number(HALF_N)), Some(Scalar(HALF_N)));
-        assert_eq!(Scalar::low(&number(one_more(HALF_N))), None);
-        assert_eq!(Scalar::low(&number(below_n)), None);
+        assert_eq!(Scalar::parse_r(&[0; 32]), None);
+        assert_eq!(Scalar::parse_r(&number(N)), None);
+        assert_eq!(Scalar::parse_r(&[0xff; 32]), None);
+        assert_eq!(Scalar::parse_r(&number(below_n)), Some(Scalar(below_n)));
+        assert_eq!(Scalar::parse_s(&[0; 32]), None);
+        assert_eq!(Scalar::parse_s(&number(HALF_N)), Some(Scalar(HALF_N)));
+        assert_eq!(Scalar::parse_s(&number(one_more(HALF_N))), None);
+        assert_eq!(Scalar::parse_s(&number(below_n)), None);
         assert_eq!(Scalar::remainder(&number(N)).words(), &[0; 4]);
         assert_eq!(Scalar::remainder(&number(one_more(N))).words(), &[1, 0, 0, 0]);
         assert_eq!(oracle::add(Big(HALF_N), Big(HALF_N), oracle::N), oracle::negate(oracle::ONE, oracle::N));

@@ -1,7 +1,7 @@
 //! A verifier that is set up: its backend, tables of the keys it meets often, and the threads it may use.
 //!
-//! Owns the choice of what runs where: signatures by keys with tables and by others apart, in chunks that threads share.
-//! Neither tables nor threads change an answer.
+//! Owns the distribution of work: signatures by keys with tables and by others apart, in chunks that threads
+//! share. Neither tables nor threads change an answer.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use secp256k1::PublicKey;
 
 #[cfg(target_arch = "x86_64")]
 use crate::scalar::Scalar;
-use crate::{Backend, Batch, DeriveJob, Verdicts, VerifyJob, fallback};
+use crate::{Backend, Batch, CHUNK_MAX, DeriveJob, Verdicts, VerifyJob, fallback};
 
 /// Verifies batches with a backend of the caller's choice, tables of the keys met often, and on the threads of a pool.
 ///
@@ -55,8 +55,8 @@ impl Verifier {
         self.backend
     }
 
-    /// Keeps tables of keys met often, in no more than this much memory: 44 KiB a key. A key gets one with its sixteenth
-    /// signature, and verifies twice as fast from then on. Only [`Backend::Avx512Ifma`] has use for tables.
+    /// Keeps tables of keys met often, in no more than this much memory: 44 KiB a key. A key gets one with its
+    /// sixteenth signature, and verifies twice as fast from then on. Only [`Backend::Avx512Ifma`] has use for tables.
     #[must_use]
     pub fn with_key_cache(self, memory_max_bytes: usize) -> Verifier {
         #[cfg(target_arch = "x86_64")]
@@ -74,8 +74,8 @@ impl Verifier {
         Verifier { pool: Some(pool), ..self }
     }
 
-    /// Checks every job. Accepts exactly what libsecp256k1's `ecdsa_verify` accepts: a signature with a high s is
-    /// invalid.
+    /// Checks every job. Accepts the signatures that libsecp256k1's `ecdsa_verify` accepts, no others: a signature with
+    /// a high s is invalid.
     pub fn verify(&mut self, jobs: &[VerifyJob]) -> Verdicts {
         self.verify_derived(jobs, &[])
     }
@@ -111,9 +111,6 @@ impl Default for Verifier {
         Verifier::new()
     }
 }
-
-/// The most jobs that one thread takes at once.
-pub const CHUNK_MAX: usize = 64;
 
 /// Whether each signature is valid, by one thread.
 pub(crate) fn verify_here(backend: Backend, jobs: &[VerifyJob], valid: &mut [bool]) {

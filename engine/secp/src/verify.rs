@@ -1,35 +1,22 @@
-//! Signature checks: the job, the batch and what it found.
+//! Signature checks: the batch and its verdicts.
 //!
-//! Owns what callers see of verification, and the choice of the backend for each batch. A single signature always goes
+//! Owns the public types of verification, and the choice of the backend for each batch. A single signature always goes
 //! to libsecp256k1: lanes that stay empty cost as much as full ones.
 
 use std::ops::Range;
 
-use secp256k1::PublicKey;
-
 use crate::verifier::verify_here;
-use crate::{Backend, DeriveJob};
-
-/// One signature to check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VerifyJob {
-    /// The signer's key.
-    pub key: PublicKey,
-    /// The 32 bytes that were signed.
-    pub digest: [u8; 32],
-    /// The signature in compact form: r, then s, big-endian.
-    pub signature: [u8; 64],
-}
+use crate::{Backend, DeriveJob, VerifyJob};
 
 /// Signature checks that are gathered from many places and made at once.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     jobs: Vec<VerifyJob>,
-    /// Runs of jobs whose key is derived, and from what.
+    /// Runs of jobs whose key is derived, and the derivation.
     derived: Vec<(Range<usize>, DeriveJob)>,
 }
 
-/// What a batch found, job by job in the order they were pushed.
+/// The verdicts on a batch, job by job in the order they were pushed.
 #[must_use = "a signature that was not looked at is a signature that was not checked"]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdicts {
@@ -91,7 +78,7 @@ impl Batch {
         &self.jobs
     }
 
-    /// The runs of jobs whose key is derived, and from what, in order.
+    /// The runs of jobs whose key is derived, and the derivation, in order.
     pub(crate) fn derived(&self) -> &[(Range<usize>, DeriveJob)] {
         &self.derived
     }
@@ -126,7 +113,8 @@ impl Verdicts {
     }
 }
 
-/// Checks every job. Accepts exactly what libsecp256k1's `ecdsa_verify` accepts: a signature with a high s is invalid.
+/// Checks every job. Accepts the signatures that libsecp256k1's `ecdsa_verify` accepts, no others: a signature with a
+/// high s is invalid.
 pub fn verify_all(jobs: &[VerifyJob]) -> Verdicts {
     verify_all_with(Backend::selected(), jobs)
 }
@@ -141,7 +129,7 @@ pub(crate) fn verify_all_with(backend: Backend, jobs: &[VerifyJob]) -> Verdicts 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use secp256k1::{Message, Scalar, Secp256k1, SecretKey};
+    use secp256k1::{Message, PublicKey, Scalar, Secp256k1, SecretKey};
 
     use super::*;
     use crate::{DeriveJob, KeyError, derive_pubkeys, derive_revocation_pubkeys, parse_keys};

@@ -1,9 +1,9 @@
 //! Keys that are met often, and their tables: with all multiples at hand, verification needs no doublings.
 //!
-//! Owns which keys have a table, within a bound of memory. A key earns one by [`USES_BEFORE_TABLE`] signatures, which is
-//! when building it has paid; the one unused for longest makes room, but never one that the batch at hand needs. Counts
-//! of keys without a table are forgotten all at once when they are as many as there can be tables, so that keys met
-//! once take bounded memory too.
+//! Owns which keys have a table, within a bound of memory. A key earns one by [`USES_BEFORE_TABLE`] signatures, which
+//! is when building it has paid; the one unused for longest makes room, but never one that the batch at hand needs.
+//! Counts of keys without a table are forgotten all at once when they are as many as there can be tables, so that keys
+//! met once take bounded memory too.
 //!
 //! Invariant: a table is that of the key it is found under.
 //!

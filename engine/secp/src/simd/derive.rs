@@ -1,8 +1,8 @@
 //! BOLT 3 derivation, up to 64 keys at a time.
 //!
 //! `pubkey` is a sum of 27 affine points, 26 from the generator's comb, added as a tree: no doublings.
-//! `revocationpubkey` is a sum of two multiples of points that come from a peer: tables and a chain, as in `verify`. The
-//! multiple of one point is the same with one term.
+//! `revocationpubkey` is a sum of two multiples of points that come from a peer: tables and a chain, as in `verify`.
+//! The multiple of one point is the same with one term.
 //!
 //! Where a sum on the way is exceptional or the result is at infinity, the key is marked and left to libsecp256k1.
 //!

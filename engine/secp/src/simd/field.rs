@@ -47,7 +47,7 @@ pub(crate) struct Product<const W: u64> {
 
 /// The low 52 bits.
 const MASK_52: u64 = (1 << 52) - 1;
-/// The low 48 bits: what of limb 4 is below 2^256.
+/// The low 48 bits: the part of limb 4 below 2^256.
 const MASK_48: u64 = (1 << 48) - 1;
 /// The largest limb 4 of an [`Fe`].
 pub(crate) const TOP: u64 = (1 << 48) + (1 << 12);
@@ -58,7 +58,7 @@ const FOLD_260: u64 = 0x10_0000_3D10;
 /// p in limbs.
 pub(crate) const P: [u64; 5] = [0xF_FFFE_FFFF_FC2F, MASK_52, MASK_52, MASK_52, MASK_48];
 
-/// What can be multiplied.
+/// An operand of products.
 pub(crate) trait Multiplicand: Copy {
     /// The limbs; of 0 to 3 only the low 52 bits count, limb 4 is at most [`TOP`].
     fn limbs(&self) -> &[Lanes; 5];
@@ -268,7 +268,7 @@ impl<const M: u64> Lazy<M> {
 
     #[inline(always)]
     fn carried(self) -> [Lanes; 5] {
-        // Limbs are below 2^60, so what limb 4 holds above 2^256 is below 2^12, and times 2^256 mod p below 2^45.
+        // Limbs are below 2^60, so the part of limb 4 above 2^256 is below 2^12, and times 2^256 mod p below 2^45.
         const { assert!(M <= 255) }
         let c = &self.0;
         let ifma = c[0].proof();
@@ -321,7 +321,7 @@ impl<const W: u64> Product<W> {
     /// The value, for multiplying only.
     #[inline(always)]
     pub(crate) fn factor(self) -> Factor {
-        // Limbs are below 2^60, `above` below 2^41: what is above 2^256 is below 2^46.
+        // Limbs are below 2^60, `above` below 2^41: the part above 2^256 is below 2^46.
         const { assert!(W <= 8) }
         let c = &self.limbs;
         let ifma = c[0].proof();
@@ -357,7 +357,7 @@ pub(crate) fn product_plus<const M: u64>(
     Product { limbs, above }
 }
 
-/// a * b - c * d. What is taken away comes first: where b is what is waited for, the rest is done meanwhile.
+/// a * b - c * d. The subtrahend comes first: where b is ready last, the rest is done meanwhile.
 #[inline(always)]
 pub(crate) fn product_minus_product(
     a: &impl Multiplicand,
@@ -408,8 +408,8 @@ pub(crate) fn square_plus<const M: u64>(a: &impl Multiplicand, c: Lazy<M>) -> Pr
     Product { limbs, above }
 }
 
-/// Columns 0 to 4 of a * b, added to `start`. A column is one chain of sums: by rows, so that the next step of a column is
-/// never waited for, and columns summed in parts would have to be added up.
+/// Columns 0 to 4 of a * b, added to `start`. A column is one chain of sums: by rows, so that the next step of a column
+/// is never waited for, and columns summed in parts would have to be added up.
 #[inline(always)]
 fn low_columns(a: &impl Multiplicand, b: &impl Multiplicand, start: &[Lanes; 5]) -> [Lanes; 5] {
     let (a, b) = (a.limbs(), b.limbs());
@@ -564,7 +564,7 @@ fn fold(low: &[Lanes; 5], high: &[Lanes; 5]) -> Product<1> {
 /// A multiple of p in ten columns, each large enough that a product's column can be taken from it: columns 0 to 8 are
 /// at least 2^58, where a product's are below 2^56; column 9 is 2^48, where a product's is below 2^45.
 const BIAS: [u64; 10] = {
-    // What 2^58 in columns 0 to 8 and 2^48 in column 9 come to modulo p, columns 5 to 9 folded onto 0 to 4.
+    // 2^58 in columns 0 to 8 and 2^48 in column 9, modulo p, columns 5 to 9 folded onto 0 to 4.
     let mut value = [(1u128 << 58) + (1u128 << 58) * FOLD_260 as u128; 5];
     value[4] = (1 << 58) + (1 << 48) * FOLD_260 as u128;
     let mut round = 0;

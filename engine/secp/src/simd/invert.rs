@@ -50,7 +50,8 @@ pub(crate) fn invert_all(
     values.truncate(len);
 }
 
-/// Fills `products` with the product of every value and those a multiple of [`CHAINS`] before it; returns the last ones.
+/// Fills `products` with the product of every value and those a multiple of [`CHAINS`] before it; returns the last
+/// ones.
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn multiply_up(values: &[Factor], products: &mut Vec<Factor>) -> [Factor; CHAINS] {
     products.clear();

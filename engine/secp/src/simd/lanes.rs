@@ -7,7 +7,7 @@
 //! That is the invariant every `unsafe` block here rests on: **where a value of either type exists, the instructions
 //! exist**. No function reads or writes memory other than through a reference to an array of the register's size.
 //!
-//! The functions are forced inline and carry no `target_feature` of their own: inlined into the stages, which do, each
+//! The functions are forced inline and carry no `target_feature` attribute: inlined into the stages, which do, each
 //! is one instruction.
 #![allow(unsafe_code, reason = "instructions are unsafe to name; each use rests on the proof types above")]
 
@@ -72,7 +72,7 @@ impl Ifma {
 }
 
 impl Lanes {
-    /// What this value proves.
+    /// The proof that this value is.
     #[inline(always)]
     pub(crate) fn proof(self) -> Ifma {
         Ifma(())
@@ -170,7 +170,8 @@ impl Lanes {
     }
 }
 
-/// The same values, and no instruction: what one call takes is computed before what a later call gives is used.
+/// The same values, and no instruction: the arguments of one call are computed before the results of a later one are
+/// used.
 ///
 /// Left alone, LLVM sorts the instructions of a product by column, which saves registers but has each wait for the one
 /// before it: verification takes 13 % longer.
@@ -179,7 +180,7 @@ pub(crate) fn in_order(values: [Lanes; 5]) -> [Lanes; 5] {
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn pass([mut a, mut b, mut c, mut d, mut e]: [Lanes; 5]) -> [Lanes; 5] {
-        // SAFETY: there are no instructions, only registers to be filled before what follows.
+        // SAFETY: there are no instructions, only registers to be filled before the next instructions.
         unsafe {
             asm!(
                 "/* {} {} {} {} {} */",

@@ -1,7 +1,7 @@
 //! Eight lanes at a time: the backend for processors with AVX-512 IFMA.
 //!
 //! Layers, each on the one before: `lanes` (registers), `field`, `point`, `invert` (many inverses at once), `table`
-//! (multiples and look-ups), `multiply` (sums of multiples), and what the crate offers.
+//! (multiples and look-ups), `multiply` (sums of multiples), and the operations of the crate.
 //!
 //! The stages are compiled for the instructions they need (`target_feature`), everything they call is inlined into
 //! them. This file enters them; the proof that the processor has the instructions is the caller's [`Ifma`].
@@ -63,7 +63,7 @@ pub(crate) fn verify_with_tables(
     VERIFIER.with_borrow_mut(|verifier| unsafe { verifier.verify_with_tables(ifma, jobs, tables, valid) });
 }
 
-/// The uncompressed form of each compressed key, if it is a key; what comes of others is no point.
+/// The uncompressed form of each compressed key, if it is a key; other bytes give no point.
 pub(crate) fn uncompress(ifma: Ifma, keys: &[[u8; 33]]) -> Vec<[u8; 65]> {
     let mut uncompressed = Vec::with_capacity(keys.len());
     // SAFETY: `ifma` proves the features that `parse::uncompress` is compiled for.

@@ -1,4 +1,4 @@
-//! Sums of multiples of points: what verification and derivation come down to.
+//! Sums of multiples of points, the core of verification and derivation.
 //!
 //! Owns the three steps. *Half sums*: for each digit position j of each point Q, a_j Q + b_j lambda Q, from the point's
 //! table, with one inversion for all positions of all groups. *Joins*: sums of two such at the same position, for two

@@ -10,7 +10,7 @@ use super::lanes::{Ifma, LaneMask};
 use super::point::each;
 use crate::scalar::{bytes, words};
 
-/// Appends the uncompressed form of each compressed key; of what is not one, a pair that is no point.
+/// Appends the uncompressed form of each compressed key; of other bytes, a pair that is no point.
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(crate) fn uncompress(ifma: Ifma, keys: &[[u8; 33]], uncompressed: &mut Vec<[u8; 65]>) {
     for keys in keys.chunks(32) {

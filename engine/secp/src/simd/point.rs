@@ -1,15 +1,15 @@
 //! Points of secp256k1, eight lanes at a time, in groups that are interleaved to hide the latency of products.
 //!
 //! Three types: [`Affine`] has reduced coordinates; [`Signed`] is one from a table, its sign taken lazily, fit only to
-//! be added; [`Jacobian`]`<N>` is the accumulator of N groups: (X, 2Y, Z) for the point (X / Z^2, Y / Z^3), 2Y because it
-//! saves scalings in doublings.
+//! be added; [`Jacobian`]`<N>` is the accumulator of N groups: (X, 2Y, Z) for the point (X / Z^2, Y / Z^3), 2Y because
+//! it saves scalings in doublings.
 //!
 //! Affine sums take the inverse of the difference of the x-coordinates from the caller, who finds the exceptional cases
 //! (equal x) when inverting. The mixed sum meets them as a Z of zero, and a Z of zero stays zero whatever comes after:
 //! one look at the end finds every lane that went wrong. No point here is ever the one at infinity.
 //!
-//! Operations (M products, S squares): affine sum 2M + 1S; affine double 2M + 2S; Jacobian double 3M + 4S, one reduction
-//! saved; mixed sum 8M + 3S, one reduction saved.
+//! Operations (M products, S squares): affine sum 2M + 1S; affine double 2M + 2S; Jacobian double 3M + 4S, one
+//! reduction saved; mixed sum 8M + 3S, one reduction saved.
 
 use super::field::{
     Factor, Fe, Lazy, Multiplicand, product, product_minus_product, product_minus_square, product_plus,
@@ -39,7 +39,7 @@ pub(crate) struct Jacobian<const N: usize> {
     pub(crate) z: [Factor; N],
 }
 
-/// What can be a term of an affine sum.
+/// A term of an affine sum.
 pub(crate) trait Term {
     /// The x-coordinate.
     fn x(&self) -> Fe;
@@ -111,14 +111,14 @@ impl Affine {
         third(&slope, self, self.x)
     }
 
-    /// What must be inverted to double.
+    /// The denominator of doubling.
     #[inline(always)]
     pub(crate) fn double_denominator(&self) -> Factor {
         self.y.lazy().doubled::<2>().factor()
     }
 }
 
-/// What must be inverted to add q to p: zero where they are equal or opposite.
+/// The denominator of p + q: zero where they are equal or opposite.
 #[inline(always)]
 pub(crate) fn sum_denominator(p: &impl Term, q: &impl Term) -> Factor {
     q.x().lazy().plus::<2, 3>(p.x().lazy().negated()).factor()
@@ -162,8 +162,8 @@ fn third_y(slope: &Factor, p: &impl Term, x: &Fe) -> Fe {
     product_plus(slope, &run, p.y().negated::<3>()).reduce()
 }
 
-/// Twice the points: with A = 3 X^2 and D = 4 X Y^2, X' = A^2 - 2 D, Z' = 2 Y Z, 2 Y' = 2 A (D - X') - 16 Y^4. Z', which
-/// nothing of this doubling or the next waits for, comes last.
+/// Twice the points: with A = 3 X^2 and D = 4 X Y^2, X' = A^2 - 2 D, Z' = 2 Y Z, 2 Y' = 2 A (D - X') - 16 Y^4. Z',
+/// which nothing of this doubling or the next waits for, comes last.
 macro_rules! double {
     ($n:tt, $p:expr) => {{
         let p: Jacobian<$n> = $p;

@@ -158,7 +158,7 @@ pub(crate) fn look_up<const SIZE: usize>(ifma: Ifma, tables: [&Table<SIZE>; 8], 
     Signed { x: Fe::from_words(&[x0, x1, x2, x3]), y }
 }
 
-/// Sends for what [`look_up`] will read, into the nearest cache.
+/// Prefetches the entries that [`look_up`] will read into the nearest cache.
 #[inline(always)]
 pub(crate) fn prefetch<const SIZE: usize>(ifma: Ifma, tables: [&Table<SIZE>; 8], digits: &Digits) {
     const { assert!(SIZE.is_power_of_two()) }
@@ -245,8 +245,8 @@ fn odd_multiples(ifma: Ifma, points: &[Affine], count: usize, room: &mut Workspa
     }
 }
 
-/// The same for a single group, where an inversion costs more than the products it saves: two of them instead of one for
-/// each doubling of `count`. Adding 2 Q over and over is never exceptional, and no multiple met is at infinity.
+/// The same for a single group, where an inversion costs more than the products it saves: two of them instead of one
+/// for each doubling of `count`. Adding 2 Q over and over is never exceptional, and no multiple met is at infinity.
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn odd_multiples_in_a_row(ifma: Ifma, point: &Affine, count: usize, room: &mut Workspace) {
     let Workspace { denominators, products, odd, row, .. } = room;

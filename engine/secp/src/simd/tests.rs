@@ -193,8 +193,8 @@ fn affine_sums_and_doubles_are_the_oracles() {
     }
 }
 
-/// Thirty-two times p, plus q, in groups of one, two and four; then a sum that fails in some lanes, which Z shows to the
-/// end.
+/// Thirty-two times p, plus q, in groups of one, two and four; then a sum that fails in some lanes, which Z shows to
+/// the end.
 #[test]
 fn chains_are_the_oracles_and_mark_what_is_exceptional() {
     fn run<const N: usize>(ifma: Ifma, source: &mut Source)

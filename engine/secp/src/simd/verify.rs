@@ -1,12 +1,13 @@
 //! ECDSA verification of up to 64 signatures at a time: more share an inversion, fewer stay in the cache.
 //!
 //! A signature (r, s) of digest m under Q is valid if r and s are in range and the x-coordinate of
-//! (m / s) G + (r / s) Q, modulo n, is r. Ranges are checked first, and what fails there takes no lane.
+//! (m / s) G + (r / s) Q, modulo n, is r. Ranges are checked first, and signatures that fail there take no lane.
 //!
 //! Three things send a signature to libsecp256k1 instead, whose answer then stands: an exceptional sum on the way, a
 //! point at infinity at the end (both leave a mark, see `multiply`), and an r below p - n, for which there are two
 //! x-coordinates to compare. Signatures can be made to do so, each at the cost of lanes and libsecp256k1 both, about a
-//! fifth more than libsecp256k1 alone; those beside it in the batch pay at most a second pass of the products in `invert`.
+//! fifth more than libsecp256k1 alone; those beside it in the batch pay at most a second pass of the products in
+//! `invert`.
 //!
 //! Budget: 2.4 us a signature from 64 on, 3.4 us at 8 (bench `verify/fresh`); about 0.8 MB of room a thread.
 
@@ -98,7 +99,8 @@ impl Verifier {
         tables: &[KnownKey<'_>],
         valid: &mut [bool],
     ) {
-        // (m / s) G + (r / s) (B + t G) is ((m + r t) / s) G + (r / s) B: a derived key has need of its base's table only.
+        // (m / s) G + (r / s) (B + t G) is ((m + r t) / s) G + (r / s) B: a derived key has need of its base's table
+        // only.
         self.prepare(jobs, |index| tables[index].offset, valid);
         if self.prepared.is_empty() {
             return;
@@ -142,7 +144,7 @@ impl Verifier {
         }
     }
 
-    /// Leaves to libsecp256k1 what would be alone in its lanes; returns whether that is all there is.
+    /// Leaves to libsecp256k1 a job that would be alone in its lanes; returns whether that is all there is.
     fn verify_single(&self, jobs: &[VerifyJob], valid: &mut [bool]) -> bool {
         if let [prepared] = &self.prepared[..] {
             valid[prepared.index] = fallback::verify(&jobs[prepared.index]);
@@ -159,7 +161,9 @@ impl Verifier {
         for (index, job) in jobs.iter().enumerate() {
             valid[index] = false;
             let (halves, _) = job.signature.as_chunks::<32>();
-            let (Some(r), Some(s)) = (Scalar::nonzero(&halves[0]), Scalar::low(&halves[1])) else { continue };
+            let (Some(r), Some(s)) = (Scalar::parse_r(&halves[0]), Scalar::parse_s(&halves[1])) else {
+                continue;
+            };
             if r.may_be_of_two_points() {
                 valid[index] = fallback::verify(job);
                 continue;
@@ -258,8 +262,8 @@ impl Verifier {
 /// The sums of a group: those of the key, then those of the generator.
 const STRIDE: usize = DIGITS + G_DIGITS;
 
-/// How many groups with tables have their half sums added up one after the other: a tree takes half the products, but an
-/// inversion a level, which more must share.
+/// How many groups with tables have their half sums added up one after the other: a tree takes half the products, but
+/// an inversion a level, which more must share.
 const FEW_GROUPS: usize = 2;
 
 /// Writes a group's verdicts: libsecp256k1's in exceptional lanes, whether the x-coordinates are equal in the others.
@@ -279,8 +283,8 @@ fn write_verdicts(
     }
 }
 
-/// How many groups have their half sums made at once: what they take in between, 50 kB a group looked up and 25 kB more to
-/// invert, then stays in the cache beside the rest, which is worth more than the inversion it costs.
+/// How many groups have their half sums made at once: what they take in between, 50 kB a group looked up and 25 kB more
+/// to invert, then stays in the cache beside the rest, which is worth more than the inversion it costs.
 fn piece(groups: usize) -> usize {
     if groups > 4 { groups.div_ceil(2) } else { groups }
 }

@@ -201,7 +201,7 @@ fn ranges_end_where_libsecp256k1_ends_them() {
     }
     let valid = agree(&jobs);
     assert!(valid > 20 && valid < jobs.len() - 10, "{valid} of {} valid", jobs.len());
-    // Nothing but what is out of range.
+    // Only signatures out of range.
     jobs.retain(|job| job.signature[..32] == [0; 32]);
     assert_eq!(agree(&jobs), 0);
 }

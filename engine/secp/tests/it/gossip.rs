@@ -1,7 +1,7 @@
 //! Real signatures: every message of a recorded stretch of gossip (BOLT 7) is valid, and none is after a bit flips.
 //!
-//! Where `FULMEN_GOSSIP` names the recording, a file of BigSize lengths and messages with its signers in a `.csv.gz` beside
-//! it; without it the test says that it is skipped.
+//! Where `FULMEN_GOSSIP` names the recording, a file of BigSize lengths and messages with its signers in a `.csv.gz`
+//! beside it; without it the test says that it is skipped.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -48,7 +48,7 @@ fn recorded_gossip_is_valid_and_not_with_a_flipped_bit() {
                 let mixed = (source ^ source >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9_94D0_49BB_1331_11EB);
                 let bit = 16 + usize::try_from((mixed >> 64) % (8 * bytes.len() as u128 - 16)).unwrap();
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                // What no longer parses is refused already.
+                // A message that no longer parses is refused already.
                 let Some(jobs) = jobs(&bytes, message.signer) else { continue };
                 ranges.push(flat.len()..flat.len() + jobs.len());
                 flat.extend(jobs);
