@@ -227,7 +227,7 @@ fn a_stranger_with_300_channels_and_one_long_error_does_not_stop_the_engine() {
     let error = [&[0, 17][..], &[0; 32], &[0xff, 0xdb], &[b'x'; 0xffdb]].concat();
     alice.receive(to_bob, &error).unwrap();
     alice.step(NOW);
-    drop(alice.shutdown().expect("a peer's error is no failure of the store"));
+    let _unfinished = alice.shutdown().expect("a peer's error is no failure of the store");
     drop(alice);
     inline(1, Storage::Directory(directory.path().to_owned()));
 }
