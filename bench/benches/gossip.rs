@@ -1,4 +1,4 @@
-//! Taking in signed gossip: announcements and updates a second, and opening a store again.
+//! Taking in signed gossip: announcements and updates per second, and opening a store again.
 //!
 //! Checks the budgets of `fulmen_graph::gossip`: 15 us an announcement and 3 us an update in batches, and a store of
 //! the size of the main network (50,000 channels) open in 100 ms. Under `cargo test` the network is tiny.

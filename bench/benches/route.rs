@@ -1,4 +1,4 @@
-//! Routes a second over a snapshot: fees alone, and with a price for success; and policy updates.
+//! Routes per second over a snapshot: fees alone, and with a price for success; and policy updates.
 //!
 //! Checks the budget of `fulmen_graph::path::search` on a generated network; under `cargo test` a tiny one, once.
 //! `bench/peers -- route` measures real networks beside LDK.

@@ -1,4 +1,4 @@
-//! Throughput: forwards a second by the runtime, in memory and durable, by depth and workers; onions; commitments.
+//! Throughput: forwards per second by the runtime, in memory and durable, by depth and workers; onions; commitments.
 //!
 //! Owns the group `throughput`. The forwarder is the production engine on its threads; its peers are a recording,
 //! which takes next to no processor (see `fulmen_bench::transcript`). Non-dust HTLCs, anchors; every pair of payer

@@ -1,4 +1,4 @@
-//! How the runtime grows with its workers: forwards a second of the forwarder alone, and its CPU time.
+//! How the runtime scales with its workers: forwards per second of the forwarder alone, and its CPU time.
 //!
 //! `cargo run --release -p fulmen-bench --example workers -- [depths] [trials] [memory|durable] [workers]
 //! [directory]`, for example `100,400 9 memory 1,2`. Prints medians. `durable` writes below the directory, `target`

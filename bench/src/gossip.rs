@@ -18,9 +18,9 @@ use sha2::{Digest, Sha256};
 /// The size of a network and the time of its messages.
 #[derive(Clone, Debug)]
 pub struct Gossip {
-    /// One `channel_announcement` a channel.
+    /// One `channel_announcement` per channel.
     pub announcements: Vec<Vec<u8>>,
-    /// Two `channel_update`s a channel, in the order of the announcements.
+    /// Two `channel_update`s per channel, in the order of the announcements.
     pub updates: Vec<Vec<u8>>,
 }
 

@@ -1,9 +1,9 @@
 //! A forwarder between a sender and a receiver, in memory and in lockstep; only the forwarder's turns are timed.
 //!
-//! Owns the driver of the `forward` bench and of the example `turn`. Does not store, connect or use threads.
+//! Owns the driver of the `forward` bench and of the example `turn`. Uses no store, no sockets and no threads.
 //!
-//! Each step delivers all messages under way and gives every node with inputs one turn: the schedule that
-//! `bench/peers` uses, so that batch sizes compare.
+//! Each step delivers all messages under way and gives every node with inputs one turn. `bench/peers` uses the same
+//! schedule, so batch sizes are comparable.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,17 +28,17 @@ use sha2::{Digest, Sha256};
 const CAPACITY: Sat = Sat(100_000_000);
 const START: Now = Now { unix_ms: 1 };
 const HEIGHT: BlockHeight = BlockHeight(100);
-/// The slots of a channel: HTLCs whose removal is under way keep theirs.
+/// The most HTLCs a channel may hold per direction (BOLT 2), those whose removal is not yet committed included.
 const SLOTS: usize = 483;
-/// The node that forwards; the others are the sender, the receiver, and the peer of the idle channels.
+/// The index of the forwarder. 0 is the sender, 2 the receiver, and 3 the peer of the idle channels.
 pub const FORWARDER: usize = 1;
 
 /// How payments follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
-    /// A new payment for each one done.
+    /// A new payment starts for each one that is settled.
     ClosedLoop,
-    /// All at once, and the next ones when these are settled.
+    /// A wave of payments starts at once, and the next wave when all are settled.
     Waves,
 }
 
@@ -47,17 +47,17 @@ pub enum Schedule {
 pub struct Cost {
     /// Payments made.
     pub payments: u64,
-    /// The forwarder's time on its thread.
+    /// The CPU time of the forwarder's turns.
     pub spent: Duration,
     /// HTLC signatures that it checked.
     pub htlcs_verified: u64,
     /// HTLC signatures that it made.
     pub htlcs_signed: u64,
-    /// `commitment_signed` that it took.
+    /// `commitment_signed` messages that it received.
     pub commitments_in: u64,
-    /// `commitment_signed` that it sent.
+    /// `commitment_signed` messages that it sent.
     pub commitments_out: u64,
-    /// Its turns.
+    /// Turns that it was given.
     pub turns: u64,
 }
 
@@ -249,7 +249,7 @@ impl Line {
         self.attempts += 1;
     }
 
-    /// How many more HTLCs may be sent: less than `in_flight` allow where slots are short.
+    /// How many more HTLCs may be sent: `in_flight` less the unsettled, or less where channels lack free slots.
     fn room(&self, begun: u64, done: u64, in_flight: u64) -> u64 {
         let room = in_flight.saturating_sub((self.attempts - begun) - (self.settled - done));
         if in_flight < 200 {
@@ -301,7 +301,7 @@ impl Line {
         self.cost
     }
 
-    /// Lets time pass until nobody waits for it. Turns after that are not for [`replay`], where no time passes.
+    /// Advances the clock until no shard has a timer. Later turns cannot be replayed: [`replay`] keeps the time fixed.
     pub fn settle(&mut self) {
         while let Some(at) = self.shards.iter().filter_map(Shard::wake_at).min() {
             self.now = self.now.max(at);
@@ -317,8 +317,8 @@ impl Line {
     }
 }
 
-/// Gives a new forwarder the turns of another, as [`Line::into_record`] has them, and says how long those from `from`
-/// on took: the place to profile, since nobody else works.
+/// Replays the turns of [`Line::into_record`] on a new forwarder. Returns the CPU time of the turns from number `from`
+/// on. Profile this function: only the forwarder runs in it.
 #[must_use]
 pub fn replay(record: Vec<Vec<Input>>, from: usize) -> Duration {
     let mut shard = new_shard(FORWARDER);
@@ -332,7 +332,7 @@ pub fn replay(record: Vec<Vec<Input>>, from: usize) -> Duration {
     thread_time() - start
 }
 
-/// The shard of a node of the line, from a checkpoint of it.
+/// Restores the shard of a node of the line from the chunks of its checkpoint.
 #[must_use]
 pub fn restored(node: usize, chunks: &[Vec<u8>]) -> Shard {
     let (seed, config) = identity(node);
@@ -341,7 +341,7 @@ pub fn restored(node: usize, chunks: &[Vec<u8>]) -> Shard {
     restoring.finish().expect("a whole checkpoint").shard
 }
 
-/// A node that knows nobody yet.
+/// A shard without peers or channels.
 fn new_shard(node: usize) -> Shard {
     let (seed, config) = identity(node);
     Shard::new(seed, config)
@@ -360,7 +360,7 @@ fn identity(node: usize) -> (NodeSeed, NodeConfig) {
     (NodeSeed::new(seed), config)
 }
 
-/// The place of the channel with this number.
+/// The short channel id of the channel with this number.
 const fn scid(number: u32) -> Scid {
     Scid((number as u64 + 1) << 40)
 }

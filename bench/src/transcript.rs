@@ -1,8 +1,8 @@
-//! Recorded runs: the messages of a forwarder's peers, played to an engine again, so that only the forwarder works.
+//! Recorded runs: replays the messages of a forwarder's peers to an engine, so that only the forwarder works.
 //!
 //! Owns the recording and the player. A recording is made with real peers, one pair of payer and payee after the
-//! other. Playing it costs next to nothing, so that the peers take no core from the engine. Signing is deterministic,
-//! and the engine has the seed of the recorded one: it gives the same answers, and the peers' signatures are valid.
+//! other. Replaying it costs next to nothing, so that the peers take no core from the engine. Signing is deterministic,
+//! and the engine has the seed of the recorded one: it sends the same answers, and the peers' signatures are valid.
 //! Within a pair each step waits for all answers to the one before; the pairs do not wait for each other.
 //!
 //! Invariant: the engine does the same work as with live peers, every signature check included; a missing or additional
@@ -34,7 +34,7 @@ const AMOUNT: Msat = Msat(700_000);
 const FEE: Msat = Msat(2_000);
 const NOW: Now = Now { unix_ms: 1 };
 const HEIGHT: BlockHeight = BlockHeight(1);
-/// How long an engine may take to answer.
+/// The time without an answer after which a replay fails.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The messages of a forwarder's peers, and the number of its answers.
@@ -43,7 +43,7 @@ pub struct Transcript {
     shards: u16,
     /// Each peer's id and `init`.
     ends: Vec<(NodeId, Vec<u8>)>,
-    /// How the channels were opened, one after the other.
+    /// The steps that open the channels, one channel after the other.
     opening: Vec<Step>,
     /// The payments of each pair.
     pairs: Vec<Vec<Step>>,
@@ -59,9 +59,9 @@ struct Step {
 
 #[derive(Debug)]
 enum StepInput {
-    /// A peer's messages, all at once.
+    /// The index of an end, and messages it sends at once.
     Messages(usize, Vec<Vec<u8>>),
-    /// A block.
+    /// A block that confirms the funding transactions.
     Block(ChainEvent),
 }
 
@@ -81,9 +81,9 @@ pub struct Played {
 /// The storage and the threads of the engine that a run is played to.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup<'a> {
-    /// Its workers.
+    /// The engine's worker threads.
     pub workers: usize,
-    /// An empty directory, or nowhere.
+    /// An empty directory for the store; without one nothing is stored.
     pub directory: Option<&'a Path>,
 }
 
@@ -105,8 +105,8 @@ struct Recorder {
 }
 
 impl Transcript {
-    /// Records `pairs` payers and payees, each with `rounds` times `depth` payments over a forwarder that has the
-    /// shards which an engine of so many workers has unless told otherwise.
+    /// Records `pairs` pairs of payer and payee; each pair makes `depth` payments at once, `rounds` times. The
+    /// forwarder has the default number of shards of an engine with `workers` workers.
     #[must_use]
     pub fn record(workers: usize, pairs: usize, depth: u64, rounds: u64) -> Transcript {
         let shards = shards_of(workers);
@@ -137,7 +137,7 @@ impl Transcript {
         self.forwards
     }
 
-    /// Plays to a new engine.
+    /// Replays the recording to a new engine.
     #[must_use]
     pub fn play(&self, setup: Setup<'_>) -> Played {
         let storage = setup.directory.map_or(Storage::Nowhere, |path| Storage::Directory(path.to_owned()));
@@ -176,9 +176,9 @@ impl Transcript {
 
 /// The engine's answers that the player has not received.
 ///
-/// Waiting for it gives the processor up at once. A channel of the usual kind looks a few times and yields in between:
-/// where every core has a worker, the player then stands in the line for one with nothing to do, and whatever comes in
-/// the meantime waits until the worker before it is done.
+/// Waiting on it blocks at once. A crossbeam channel spins and yields first: where every core has a worker, a yielding
+/// player queues for a core with nothing to do, and answers that arrive meanwhile are read only after the worker ahead
+/// of it gives up its core.
 #[derive(Default)]
 struct Mailbox {
     said: Mutex<Vec<Effects>>,
@@ -191,7 +191,7 @@ impl Mailbox {
         self.more.notify_one();
     }
 
-    /// All that was said, once there is something; nothing if that takes too long.
+    /// Blocks until there are answers and takes them all; empty after [`ANSWER_TIMEOUT`].
     fn take(&self) -> Vec<Effects> {
         let said = self.said.lock().expect("nobody panics with it");
         let waited = self.more.wait_timeout_while(said, ANSWER_TIMEOUT, |said| said.is_empty());
@@ -199,7 +199,7 @@ impl Mailbox {
     }
 }
 
-/// An engine that is played to.
+/// An engine and the state of a replay to it.
 struct Player {
     engine: Engine,
     mailbox: Arc<Mailbox>,
@@ -208,7 +208,7 @@ struct Player {
 }
 
 impl Player {
-    /// Plays some lines of steps side by side; `line_of` says whose line a pair's answers are for.
+    /// Replays several lines of steps concurrently; `line_of` maps a pair to the line that waits for its answers.
     fn play(&self, lines: &[&Vec<Step>], line_of: impl Fn(usize) -> usize) {
         let mut next = vec![0; lines.len()];
         let mut owed = vec![0_usize; lines.len()];
@@ -236,7 +236,7 @@ impl Player {
         }
     }
 
-    /// Plays the next steps of a pair, up to one that is answered; true if there were none.
+    /// Replays a line's next steps, up to the first that expects answers; true if the line has ended.
     fn feed(&self, line: &[Step], next: &mut usize, owed: &mut usize) -> bool {
         while let Some(step) = line.get(*next) {
             match &step.input {
@@ -282,7 +282,7 @@ impl Recorder {
         Recorder { members, index, pending: vec![Vec::new(); ends + 1], attempts: 0 }
     }
 
-    /// Every end opens a channel to the forwarder; gives their places by member.
+    /// Opens a channel from every end to the forwarder. Returns each channel's short channel id by member.
     fn open_all(&mut self, steps: &mut Vec<Step>) -> HashMap<usize, Scid> {
         let mut block = genesis_block(Network::Regtest);
         block.txdata.clear();
@@ -334,7 +334,7 @@ impl Recorder {
         }
     }
 
-    /// Steps the forwarder and gives its answers to the ends; returns their number.
+    /// Steps the forwarder and delivers its answers to the ends. Returns the number of answers.
     fn answers(&mut self) -> usize {
         let mut answers = 0;
         let mut heard: Vec<usize> = Vec::new();
@@ -355,7 +355,7 @@ impl Recorder {
         answers
     }
 
-    /// Carries on until nobody has anything to say.
+    /// Exchanges messages until none is pending.
     fn exchange(&mut self, steps: &mut Vec<Step>) {
         while let Some(end) = self.pending.iter().position(|pending| !pending.is_empty()) {
             let messages = std::mem::take(&mut self.pending[end]);
@@ -368,7 +368,7 @@ impl Recorder {
         }
     }
 
-    /// Gives a payer one payment to make, once it is listened to.
+    /// Commands one payment; its messages follow with the next [`Recorder::listen`].
     fn pay(&mut self, from: usize, to: usize, scids: &HashMap<usize, Scid>) {
         self.attempts += 1;
         let mut bytes = [0x21; 32];
@@ -409,7 +409,7 @@ fn process_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// The shards of an engine that is only told how many workers to have.
+/// The default number of shards of an engine with `workers` workers.
 fn shards_of(workers: usize) -> u16 {
     let builder = Engine::builder(NodeSeed::new(seed(0)), config(0), Storage::Nowhere).workers(workers);
     builder.start(|_: Effects| {}).expect("an engine without storage starts").shards()

@@ -32,19 +32,19 @@ struct FileStore {
     directory: PathBuf,
     /// The number of the last batch.
     last: u64,
-    /// Which of the checkpoints of a shard was begun last; an earlier one has no effect.
+    /// The attempt that began each shard's latest checkpoint; finishing an earlier attempt has no effect.
     begun: BTreeMap<u16, u64>,
     attempts: u64,
     stats: StoreStats,
 }
 
-/// A checkpoint being written: kept in memory, since a file is written at once.
+/// A checkpoint in progress: its chunks are buffered and written as one file at the end.
 #[derive(Debug)]
 struct FileWriter {
     directory: PathBuf,
     shard: u16,
     attempt: u64,
-    /// The last batch it stands for.
+    /// The number of the last batch whose records it replaces.
     covers: u64,
     bytes: Vec<u8>,
 }
@@ -81,7 +81,7 @@ impl FileStore {
         Ok(numbers)
     }
 
-    /// The last checkpoint of each shard: the last batch it stands for.
+    /// For each shard with a checkpoint, the number of the last batch that the newest one covers.
     fn checkpoints(&self) -> Result<BTreeMap<u16, u64>, StoreError> {
         let parts = |name: &String| {
             let (shard, covers) = name.strip_suffix(".checkpoint")?.split_once('-')?;
@@ -170,7 +170,7 @@ impl Store for FileStore {
         rename_durably(&self.directory, &from, &to)?;
         self.stats.checkpoints += 1;
         self.stats.checkpoint_bytes += bytes.len() as u64;
-        // A store that lasts deletes the batches whose records are all covered, and the shard's older checkpoints.
+        // A production store deletes the batches whose records are all covered, and the shard's older checkpoints.
         Ok(())
     }
 
@@ -189,13 +189,13 @@ impl CheckpointWriter for FileWriter {
     }
 
     fn finish(self: Box<Self>) -> Result<WrittenCheckpoint, StoreError> {
-        // Durable under a name that a restart does not look at.
+        // Durable, but under a name that `replay` ignores until `finish_checkpoint` renames it.
         write_durably(&self.directory, &format!("{}-{}.written", self.shard, self.attempt), &self.bytes)?;
         Ok(WrittenCheckpoint::new(self.shard, *self))
     }
 }
 
-/// Appends a length and the bytes.
+/// Appends the length of `bytes` (4 bytes, big-endian), then `bytes`.
 fn push(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), StoreError> {
     let most = u32::MAX as usize;
     let length = u32::try_from(bytes.len());
@@ -204,7 +204,7 @@ fn push(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Takes a length and that many bytes off the front.
+/// Splits off what [`push`] appended; `None` if `rest` is too short.
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, tail) = rest.split_first_chunk()?;
     let (bytes, tail) = tail.split_at_checked(u32::from_be_bytes(*length) as usize)?;

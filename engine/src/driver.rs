@@ -184,7 +184,7 @@ impl ShardDriver {
         Outbox { record, send, disconnect, broadcast, events }
     }
 
-    /// Whether inputs are queued, or the time has come for which the shard asked.
+    /// Whether inputs are queued, or the time of [`Shard::wake_at`] has come.
     #[must_use]
     pub fn has_work(&self, now: Now) -> bool {
         !self.inbox.is_empty() || self.shard.wake_at().is_some_and(|at| at <= now)

@@ -83,7 +83,7 @@ pub(crate) struct StressArgs {
     pub(crate) duration: Duration,
 
     /// Kill the forwarder about this often, counted from the end of the last recovery: each time somewhere between a
-    /// fifth and nine fifths of it. 0.5 makes about a hundred kills a minute [default: never].
+    /// fifth and nine fifths of it. 0.5 makes about a hundred kills per minute [default: never].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) kill_every: Option<Duration>,
 

@@ -91,7 +91,7 @@ pub(crate) enum RunError {
 /// Runs `loadgen run`.
 ///
 /// # Errors
-/// When a stage cannot be finished. A funds check that finds something is no error here: the report says so.
+/// When a stage cannot be finished. A failed funds check is not an error here: the report lists its findings.
 pub(crate) fn run(args: &RunArgs) -> Result<Report, RunError> {
     let without = if args.hidden_liquidity { Some(once(args, false)?) } else { None };
     let mut report = once(args, true)?;

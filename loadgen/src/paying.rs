@@ -197,7 +197,7 @@ impl PayingSide {
     /// An HTLC was fulfilled.
     ///
     /// # Errors
-    /// When it is none of this node's.
+    /// When this node has no such attempt in flight.
     pub(crate) fn settled(
         &mut self,
         attempt_id: u64,
@@ -211,7 +211,7 @@ impl PayingSide {
     /// An HTLC failed.
     ///
     /// # Errors
-    /// When it is none of this node's.
+    /// When this node has no such attempt in flight.
     pub(crate) fn failed(
         &mut self,
         attempt_id: u64,

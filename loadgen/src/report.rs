@@ -21,17 +21,17 @@ pub(crate) const SCHEMA: u32 = 1;
 /// The results of one run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
-    /// [`SCHEMA`].
+    /// The version of this structure: [`SCHEMA`].
     pub(crate) schema: u32,
     /// The version of loadgen.
     pub(crate) version: &'static str,
-    /// The seed.
+    /// The seed of the run.
     pub(crate) seed: u64,
     /// The flags of the run.
     pub(crate) settings: Settings,
     /// The network.
     pub(crate) topology: Topology,
-    /// The chain.
+    /// The chain the run used.
     pub(crate) chain: ChainFigures,
     /// All payments, the faulty ones among them.
     pub(crate) payments: Payments,
@@ -45,14 +45,14 @@ pub(crate) struct Report {
     pub(crate) fees_earned_msat: u64,
     /// Fulfilled parts by the number of channels they crossed; a payment that was not split is one part.
     pub(crate) hops: BTreeMap<u32, u64>,
-    /// Payments and forwards a second.
+    /// Payments and forwards per second.
     pub(crate) throughput: Throughput,
     /// From handing a payment to its payer until the payer has the preimage, over succeeded payments.
     pub(crate) latency_us: Latency,
     /// The gain from learning, if `--hidden-liquidity` measured it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) learning: Option<Learning>,
-    /// The funds check.
+    /// The check that the funds on the chain add up at the end.
     pub(crate) funds: Funds,
     /// The cryptography done.
     pub(crate) crypto: Crypto,
@@ -106,7 +106,7 @@ pub(crate) struct Topology {
     pub(crate) capacity_sat: u64,
 }
 
-/// The chain.
+/// The chain the run used.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ChainFigures {
     /// `kernel`, or `rpc:` and the address.
@@ -143,11 +143,11 @@ pub(crate) struct Payments {
 pub(crate) struct Ordinary {
     /// Begun.
     pub(crate) sent: u64,
-    /// Succeeded.
+    /// Payments that succeeded.
     pub(crate) succeeded: u64,
-    /// Succeeded with the first attempt.
+    /// Payments that succeeded with the first attempt.
     pub(crate) succeeded_at_once: u64,
-    /// Failed.
+    /// Payments that failed.
     pub(crate) failed: u64,
     /// Failed, and every attempt met a balance that was too low at that moment.
     pub(crate) failed_by_balance: u64,
@@ -206,18 +206,18 @@ pub(crate) struct Faulty {
 /// One kind of faulty payment.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct FaultyKind {
-    /// Begun.
+    /// Payments begun.
     pub(crate) sent: u64,
-    /// Failed as foreseen.
+    /// Payments that failed as foreseen.
     pub(crate) as_expected: u64,
 }
 
 /// Rates over the payments stage.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Throughput {
-    /// Payments resolved a second.
+    /// Payments resolved per second.
     pub(crate) payments_per_s: f64,
-    /// Forwards fulfilled a second.
+    /// Forwards fulfilled per second.
     pub(crate) forwards_per_s: f64,
 }
 
@@ -342,11 +342,11 @@ pub(crate) struct Plots {
 /// One bar of the latency histogram.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct LatencyBucket {
-    /// From here.
+    /// The lower bound of its latencies, inclusive.
     pub(crate) from_us: u64,
-    /// To below here.
+    /// The upper bound, exclusive.
     pub(crate) to_us: u64,
-    /// Payments in it.
+    /// The payments in between.
     pub(crate) count: u64,
 }
 
@@ -368,9 +368,9 @@ pub(crate) struct TimelineSlot {
 /// One channel of the sketch.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Edge {
-    /// One node.
+    /// The index of one node.
     pub(crate) a: u32,
-    /// The other.
+    /// The index of the other node.
     pub(crate) b: u32,
     /// Its capacity.
     pub(crate) capacity_sat: u64,

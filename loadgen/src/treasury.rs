@@ -185,7 +185,7 @@ impl Treasury {
         Ok(())
     }
 
-    /// Mines until every transaction of the run is in a block, and gives the blocks back.
+    /// Mines until every transaction of the run is in a block, and returns the blocks.
     ///
     /// # Errors
     /// When the chain refuses, or a block confirms none of them.

@@ -46,7 +46,7 @@ pub(crate) struct Machine {
 pub(crate) enum Clock {
     /// CPU time of this thread.
     Thread,
-    /// Time on the wall, where several threads work.
+    /// Wall-clock time, for work on several threads.
     Wall,
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Options {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Measured rounds a case.
+    /// Measured rounds per case.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Only cases whose names contain this.
@@ -148,7 +148,7 @@ impl Rows<'_> {
         );
     }
 
-    /// Fulmen on one thread against Fulmen on two, by the clock on the wall.
+    /// Fulmen on one thread against Fulmen on two, in wall-clock time.
     fn threads(&mut self, case: String, signed: &[Signed]) {
         if self.skips(&case) {
             return;

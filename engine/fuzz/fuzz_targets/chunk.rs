@@ -1,4 +1,4 @@
-//! A shard from any bytes: a chunk of a checkpoint, then a record. Whatever they are, they end in a shard or an error.
+//! Restores a shard from arbitrary bytes, read as a checkpoint's chunk and a record. It succeeds or returns an error.
 #![no_main]
 
 use fulmen_proto::forward::{NodeConfig, Record, Restoring};

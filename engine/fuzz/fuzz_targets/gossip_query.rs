@@ -1,4 +1,5 @@
-//! Any messages as gossip and as queries of a peer: nothing panics, and answers end, each of them a message.
+//! Feeds arbitrary messages to `Gossip`, as gossip and as a peer's queries. Nothing panics, the answers to a query are
+//! finite, and each decodes.
 #![no_main]
 
 use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, GossipTime, IncomingGossip, Source};

@@ -1,5 +1,5 @@
-//! `Gossip::open` on any bytes behind a sound header: whatever is opened opens again to the same graph, and a rewritten
-//! store too.
+//! Opens a gossip store of a valid header and arbitrary bytes. The opened store, and a rewritten copy of it, open again
+//! to the same graph.
 #![no_main]
 
 use fulmen_graph::ChannelGraph;

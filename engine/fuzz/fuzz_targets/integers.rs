@@ -1,4 +1,5 @@
-//! BigSize and truncated integers on any bytes: an accepted encoding is minimal, so it is written as the same bytes.
+//! Reads BigSize and truncated integers (`tu16`, `tu32`, `tu64`, BOLT 1) from arbitrary bytes. Accepted encodings are
+//! minimal: writing the value again gives the same bytes.
 #![no_main]
 
 use fulmen_wire::codec::{Reader, Writer};

@@ -1,5 +1,5 @@
-//! `Message::decode` on any bytes: an accepted message is encoded to the same bytes, and decodes to the same message
-//! again.
+//! Decodes arbitrary bytes as a BOLT 1 message. An accepted message encodes to the same bytes, and the bytes a
+//! signature covers are those of its region in the input.
 #![no_main]
 
 use fulmen_wire::message::{Message, signed_region};

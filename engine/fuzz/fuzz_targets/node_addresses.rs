@@ -1,4 +1,5 @@
-//! `NodeAddresses::from_bytes` on any bytes: the list keeps them, and its addresses make the same list again.
+//! Parses arbitrary bytes as a node's addresses. The list keeps the bytes; a list built from the parsed addresses has
+//! as many, and if they are sorted by type, its bytes are a prefix of the input.
 #![no_main]
 
 use fulmen_wire::addresses::NodeAddresses;

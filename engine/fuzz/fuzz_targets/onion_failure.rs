@@ -1,5 +1,5 @@
-//! Failure messages and returned failure packets from any bytes: they decode to something that encodes again, and no
-//! packet made without a hop's secret is taken for one of its own.
+//! Decodes arbitrary bytes as failure messages and returned failure packets. A decoded message survives encoding and
+//! the way back to the payer; a packet made without any hop's secret is unreadable.
 #![no_main]
 
 use fulmen_proto::onion::{

@@ -1,4 +1,5 @@
-//! A hop's payload from any bytes: an accepted payload is written back as the same bytes, in either role.
+//! Decodes arbitrary bytes as a hop's payload. An accepted payload encodes to the same bytes; its forwarding or final
+//! form survives encoding and decoding.
 #![no_main]
 
 use fulmen_proto::onion::{FailureCode, Payload};

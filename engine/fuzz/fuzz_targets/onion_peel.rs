@@ -1,4 +1,4 @@
-//! Peeling any bytes, as they are and under a valid HMAC: an origin may put any bytes in place of payloads.
+//! Peels arbitrary bytes, as they are and under a valid HMAC, since an origin may write anything in place of payloads.
 #![no_main]
 
 use fulmen_proto::onion::{PeelError, PeelReaction, Peeled, peel};

@@ -1,4 +1,4 @@
-//! A record from any bytes: an accepted record is written back as bytes that decode to the same record.
+//! Decodes arbitrary bytes as a shard's record. An accepted record encodes to bytes that decode to the same record.
 #![no_main]
 
 use fulmen_proto::forward::Record;

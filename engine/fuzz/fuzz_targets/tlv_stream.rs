@@ -1,4 +1,4 @@
-//! `tlv::read_stream` on any bytes, in a namespace with every kind of value: an accepted stream is written as the
+//! Reads arbitrary bytes as a TLV stream in a namespace with every kind of value. An accepted stream is written as the
 //! same bytes.
 #![no_main]
 

@@ -3,7 +3,7 @@
 //! Owns the rules of who may offer, fulfill and fail an HTLC, and when. An attempt's HTLCs are told apart by hash,
 //! channel, direction and amount; whoever makes attempts keeps those distinct.
 //!
-//! Checks: no HTLC but those of attempts; one HTLC a hop, offered only when the one before is irrevocably committed;
+//! Checks: no HTLC but those of attempts; one HTLC per hop, offered only when the one before is irrevocably committed;
 //! failed only when the one behind is irrevocably failed or never was; fulfilled only by who knows the preimage; ended
 //! once and for good.
 
@@ -95,7 +95,7 @@ impl Flow {
         self.payments.get_mut(index)
     }
 
-    /// Takes an attempt in, if its HTLCs can be told from all others; gives its id.
+    /// Adds an attempt, if its HTLCs can be told from all others; returns its id.
     pub(crate) fn add_attempt(&mut self, attempt: Attempt) -> Option<u64> {
         let hash = self.payments[attempt.payment].hash;
         let form = |hop: &FlowHop| (hash, hop.channel, hop.from, hop.amount);
@@ -158,7 +158,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Node `by` ends an HTLC that `from` offered, for the first time; gives its amount.
+    /// Node `by` ends an HTLC that `from` offered, for the first time; returns its amount.
     pub(crate) fn ended(
         &mut self,
         channel: usize,
@@ -213,7 +213,7 @@ impl Flow {
         }
     }
 
-    /// An attempt ended, as its sender was told; gives the attempt.
+    /// An attempt ended, as its sender was told; returns the attempt.
     pub(crate) fn concluded(&mut self, sender: usize, id: u64, end: End) -> Result<&Attempt, Violation> {
         let index = id as usize;
         ensure!(index < self.attempts.len(), Outcomes, "attempt {id} ends, which never began");

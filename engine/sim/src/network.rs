@@ -100,7 +100,7 @@ pub(crate) struct LinkFaults {
     pub(crate) slow_percent: u64,
     /// How late a block is at most.
     pub(crate) block_delay_ms: u64,
-    /// After how many turns of a hundred a node dies.
+    /// The percentage of turns after which the node crashes.
     pub(crate) crash_percent: u64,
 }
 

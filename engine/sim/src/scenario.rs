@@ -274,7 +274,7 @@ impl Run {
         }
     }
 
-    /// Does one step; says whether it was a tick, before which every turn of the one before is over.
+    /// Does one step; returns whether it was a tick. All turns of a tick end before the next tick.
     fn step(&mut self) -> Result<bool, Violation> {
         let Some(step) = self.network.agenda.pop() else {
             return violation!(Progress, "nothing will ever happen again");

@@ -64,8 +64,8 @@ pub trait Chain: Send {
     fn poll(&mut self) -> Result<Vec<ChainEvent>, ChainError>;
 
     /// Offers a transaction to be mined. `Ok` means that it waits to be mined or already is: sending a transaction
-    /// twice is no error, as both sides of a channel may do so. Only one that is mined and has all its outputs spent
-    /// is no longer recognised: it is refused, since its inputs are gone.
+    /// twice is not an error, as both sides of a channel may do so. Only one that is mined and has all its outputs
+    /// spent is no longer recognised: it is refused, since its inputs are gone.
     ///
     /// # Errors
     /// [`BroadcastError::Refused`] when it cannot be in the next block; nothing is changed then.

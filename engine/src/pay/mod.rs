@@ -1,18 +1,18 @@
-//! Paying: the life of a payment from its request to its preimage, or to the reason why it failed.
+//! Paying: the life of a payment from its request to its preimage or its failure.
 //!
 //! Owns the payments a node has under way ([`Payer`]): planning them with [`graph`](crate::graph), in one part or
 //! several (BOLT 4, "Basic Multi-Part Payments"), building the onions with [`proto`](crate::proto), reading failures,
 //! learning from them, trying again within limits, and the outcome. Does no I/O, reads no clock and draws no random
 //! number: time, entropy, the graph and the node's channels are arguments, and HTLCs to send come out as values. It
-//! does not touch channels: the engine sends the HTLCs and says how each ended.
+//! does not touch channels: the engine sends the HTLCs and reports how each ended.
 //!
 //! **Restarts.** A payer keeps its payments in memory only. The HTLCs themselves survive with the engine, whose
 //! events name them by attempt id, from which [`PaymentId::of_attempt`] gives the payment. An embedder that must know
 //! the outcome of a payment after a restart writes its [`PaymentRequest`] down before it hands the first
-//! [`PaymentUpdate::Send`] to the engine, and removes it with [`PaymentUpdate::Ended`]. Of a request found after a
-//! restart, HTLCs may be in flight: it must not be begun again before each of them is known to have failed, or it
-//! could be paid twice. Taking such a payment up where it was needs the routes of its parts in the store too; the
-//! session keys follow from [`PaymentRequest::entropy`].
+//! [`PaymentUpdate::Send`] to the engine, and removes it with [`PaymentUpdate::Ended`]. A request found after a
+//! restart may have HTLCs in flight: it must not be begun again before all of them have failed, or it could be paid
+//! twice. To resume such a payment, the embedder would have to store the routes of its parts too; the session keys
+//! derive from [`PaymentRequest::entropy`].
 //!
 //! **Bounds.** [`PayerConfig::payments_max`] payments; each has at most [`PaymentLimits::parts_max`] routes and onion
 //! secrets in memory, and a [`FailedPart`] for each HTLC that failed, of which [`PaymentLimits::rounds_max`] times
@@ -48,15 +48,15 @@ use payment::{Context, Payment};
 
 /// The paying side of a node.
 ///
-/// Calls feed it, and each gives back the [`PaymentUpdate`]s that follow, in order:
+/// Each call that feeds it returns the resulting [`PaymentUpdate`]s, in order:
 ///
 /// 1. [`Payer::begin`] takes a [`PaymentRequest`]. Every [`PaymentUpdate::Send`] goes to the engine as a command.
 /// 2. Each of these HTLCs ends in one event of the engine. `HtlcSettled` goes to [`Payer::settled`], `HtlcFailed` to
-///    [`Payer::failed`], which may give further HTLCs to send. If the engine does not take the command,
+///    [`Payer::failed`], which may return further HTLCs to send. If the engine does not take the command,
 ///    [`Payer::failed`] is called with a local failure instead.
 /// 3. The payment ends with exactly one [`PaymentUpdate::Ended`], once its last HTLC has ended.
 ///
-/// There are no timers: a payment that is not over has an HTLC in flight.
+/// There are no timers: a payment that has not ended has an HTLC in flight.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -118,16 +118,16 @@ pub struct Payer {
 /// The settings of a payer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PayerConfig {
-    /// How many payments may be under way at once.
+    /// The most payments that may be under way at once.
     pub payments_max: usize,
     /// How routes are compared: fees against success and length.
     pub weights: Weights,
-    /// The price of a block of delay on each millisatoshi, in billionths, when routes are compared.
+    /// The price of delay when routes are compared, in billionths of the locked amount per block.
     pub risk_billionths: u32,
     /// The most blocks that are added to the payee's delta, so that the nodes before it cannot tell that it is the
     /// payee (BOLT 7, "Recommendations for Routing").
     pub shadow_blocks_max: CltvDelta,
-    /// Whether results are kept for later payments. Without, a payment knows its own failures alone.
+    /// Whether later payments use the results of earlier ones. If not, a payment learns from its own failures only.
     pub is_learning: bool,
     /// Whether HTLCs in flight count against the liquidity that later routes may use.
     pub is_reserving: bool,
@@ -146,16 +146,16 @@ impl Default for PayerConfig {
     }
 }
 
-/// The state of the world at the moment of a call.
+/// The graph, channels, height and time at the moment of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct PayerView<'a> {
     /// The public graph.
     pub snapshot: &'a Snapshot,
     /// The node's channels that can carry an HTLC now, and the amount that can be spent on each.
     pub own_channels: &'a BTreeMap<Scid, FirstHop>,
-    /// The height of the chain, from which expiries count.
+    /// The height of the chain, to which expiry deltas are added.
     pub height: BlockHeight,
-    /// The time, in milliseconds since 1970; results of payments fade by it.
+    /// The time, in milliseconds since 1970. Learned results lose weight as it advances.
     pub unix_ms: u64,
 }
 
@@ -166,8 +166,8 @@ impl PayerView<'_> {
 }
 
 impl Payer {
-    /// The paying side of `node`. Payers of one node that work side by side share `reservations`, so that they do not
-    /// count on the same liquidity.
+    /// Creates the paying side of `node`. Concurrent payers of one node share `reservations`, so that they do not plan
+    /// with the same liquidity twice.
     #[must_use]
     pub fn new(node: NodeId, config: PayerConfig, reservations: Arc<Reservations>) -> Payer {
         let learned = Learned::new(config.is_learning);
@@ -178,8 +178,8 @@ impl Payer {
     /// Begins a payment.
     ///
     /// # Errors
-    /// When a payment of this name or hash is under way, or too many are. Nothing has changed then. That no route is
-    /// found is no error: it is the payment's outcome.
+    /// When a payment with this id or hash is under way, or [`PayerConfig::payments_max`] payments are. Nothing has
+    /// changed then. A missing route is not an error: the payment ends with that outcome.
     pub fn begin(
         &mut self,
         request: PaymentRequest,
@@ -207,10 +207,10 @@ impl Payer {
         Ok(updates)
     }
 
-    /// An HTLC was fulfilled, as `HtlcSettled` says.
+    /// Handles the event `HtlcSettled`: an HTLC was fulfilled.
     ///
     /// # Errors
-    /// When the attempt is none of this payer's in flight. Nothing has changed then.
+    /// When this payer has no such attempt in flight. Nothing has changed then.
     pub fn settled(
         &mut self,
         attempt_id: u64,
@@ -226,10 +226,10 @@ impl Payer {
         Ok(updates)
     }
 
-    /// An HTLC failed, as `HtlcFailed` says, or could not be given to the engine.
+    /// Handles the event `HtlcFailed`: an HTLC failed. Also called for an HTLC that the engine did not take.
     ///
     /// # Errors
-    /// When the attempt is none of this payer's in flight. Nothing has changed then.
+    /// When this payer has no such attempt in flight. Nothing has changed then.
     pub fn failed(
         &mut self,
         attempt_id: u64,
@@ -275,7 +275,7 @@ impl Payer {
         &self.learned.scorer
     }
 
-    /// The same, to set penalties or to load the results of an earlier run.
+    /// As [`Payer::scorer`], to set penalties or to load the results of an earlier run.
     pub const fn scorer_mut(&mut self) -> &mut Scorer {
         &mut self.learned.scorer
     }

@@ -126,7 +126,7 @@ pub enum BeginError {
     },
 }
 
-/// The attempt is none of this payer's in flight.
+/// The payer has no attempt with this id in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("attempt {0} is not in flight")]
 pub struct UnknownAttempt(pub u64);

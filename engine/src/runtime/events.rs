@@ -115,7 +115,7 @@ impl EventLog {
         }
     }
 
-    /// Takes up the events in a stored record, and gives back the shard's own record.
+    /// Restores the events in a stored record, and returns the shard's own record.
     pub(super) fn restore_record<'a>(&mut self, stored: &'a [u8]) -> Result<&'a [u8], RecordError> {
         let Some((&RECORD_WITH_EVENTS, mut rest)) = stored.split_first() else { return Ok(stored) };
         let record = take(&mut rest).ok_or(DAMAGED)?;

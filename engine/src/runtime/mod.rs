@@ -313,7 +313,7 @@ impl Engine {
         self.runtime.cells.iter().any(|cell| lock(&cell.inbox).scheduled) || self.runtime.journal.is_due()
     }
 
-    /// Queues a tick in every shard of an engine without threads. One a second keeps timeouts exact to a second.
+    /// Queues a tick in every shard of an engine without threads. One per second keeps timeouts exact to a second.
     pub fn tick(&self) {
         self.runtime.tick();
     }

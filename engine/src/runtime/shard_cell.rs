@@ -30,10 +30,11 @@ use super::events::EventLog;
 use super::stats::ShardCounters;
 use crate::monitor::FundingMonitor;
 
-/// The cost of the inputs of one turn at most, unless a single input costs more. It bounds the time for which other
-/// peers wait, and the memory of a turn's messages; its record may be longer, since the store takes any.
+/// The largest total cost of one turn's inputs, in bytes, unless a single input costs more. It bounds how long other
+/// peers wait, and the memory of a turn's messages. The turn's record may be longer: the store takes any length.
 const TURN_BYTES_MAX: usize = 4 << 20;
-/// The cost of an input that is no message: an onion of 1,366 bytes and the fields around it. Longer parts are added.
+/// The cost of an input other than a message, in bytes: an onion of 1,366 bytes and the fields around it. Longer parts
+/// are added.
 const ITEM_BYTES: usize = 2_048;
 
 /// Bounds of the queue of a shard.

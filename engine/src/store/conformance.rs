@@ -31,7 +31,7 @@ use super::{CheckpointWriter, Entry, Replayed, Store};
 
 /// How the suite gets at the store under test.
 pub trait Subject {
-    /// An empty store, nothing of which was there before. The store of the case before is gone by then.
+    /// Creates an empty store at a fresh location. The previous case's store has been dropped.
     fn fresh(&mut self) -> Box<dyn Store>;
 
     /// Closes the store and opens it again.
@@ -185,7 +185,7 @@ fn a_due_checkpoint_is_named_once(subject: &mut dyn Subject) {
     assert_eq!(replay(&mut *store), [chunk_of(5, b"all of them")]);
 }
 
-/// Batches, checkpoints and restarts as a fixed sequence of numbers has them, beside a model of the contents.
+/// Batches, checkpoints and restarts in a fixed pseudo-random order, compared with a model of the contents.
 fn a_long_script_holds_to_its_model(subject: &mut dyn Subject) {
     let mut store = subject.fresh();
     let mut model: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();

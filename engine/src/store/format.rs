@@ -239,7 +239,7 @@ fn header_checksum(salt: u64, header: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_be_bytes()), header)
 }
 
-/// The longest part of a record in a body of at most so many bytes.
+/// The longest part of a record in a body of at most `body_bytes_max` bytes.
 pub(super) const fn part_bytes_max(body_bytes_max: usize) -> usize {
     body_bytes_max - PART_HEADER_BYTES
 }
@@ -301,7 +301,7 @@ pub(super) fn encode_positions(out: &mut Vec<u8>, positions: impl Iterator<Item 
     }
 }
 
-/// The length of a segment before its first batch: its header, and the positions of so many shards.
+/// The length of a segment before its first batch: its header, and one position for each of `positions` shards.
 pub(super) const fn segment_start_bytes(positions: usize) -> usize {
     HEADER_BYTES + FRAME_HEADER_BYTES + 1 + POSITION_BYTES * positions
 }
@@ -395,7 +395,7 @@ pub(super) fn segment_of(name: &str) -> Option<u64> {
     hexadecimal(name.strip_suffix(".log")?, 16)
 }
 
-/// The name of a shard's checkpoint that stands for so many of its records.
+/// The name of a shard's checkpoint over its first `covers` records.
 pub(super) fn checkpoint_name(shard: u16, covers: u64) -> String {
     format!("{shard:04x}-{covers:016x}.checkpoint")
 }

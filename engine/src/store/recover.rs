@@ -234,7 +234,7 @@ fn check_torn(
     Ok(())
 }
 
-/// Whether so many bytes can be a segment's header and positions alone.
+/// Whether `bytes` are short enough to be a segment's header and positions alone.
 fn is_start(bytes: &[u8], found: &Found) -> bool {
     let positions = found.shards.values().filter(|log| log.appended > 0).count();
     without_room(bytes).len() <= segment_start_bytes(positions)

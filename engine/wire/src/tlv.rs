@@ -89,7 +89,7 @@ impl<'a> Iterator for TlvRecords<'a> {
     }
 }
 
-/// Reads all that is left of `reader` as a stream, and gives back the unknown odd records.
+/// Reads the rest of `reader` as a stream, and returns the unknown odd records.
 ///
 /// `read_known` gets each record's type and a reader over its value. It reads the value and returns `true` when it
 /// knows the type; it returns `false`, having read nothing, when it does not.

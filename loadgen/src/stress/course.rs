@@ -59,7 +59,7 @@ const DRAWS: usize = 4;
 /// Runs `loadgen stress`.
 ///
 /// # Errors
-/// When it cannot be finished. A check that finds something is no error here: the report says so.
+/// When the run cannot be finished. A failed check is not an error here: the report lists its findings.
 pub(crate) fn run(args: &StressArgs) -> Result<StressReport, StressError> {
     if let Some(directory) = &args.report {
         report::prepare(directory)?;

@@ -36,7 +36,7 @@ pub(super) struct Start {
     pub(super) script: Vec<u8>,
     /// Where its store is.
     pub(super) directory: PathBuf,
-    /// Worker threads; one a core when absent.
+    /// Worker threads; one per core when absent.
     pub(super) workers: Option<usize>,
 }
 

@@ -12,24 +12,24 @@ use crate::report::{
     ChainFigures, Funds, Latency, LatencyBucket, Stage, Throughput, TimelineSlot, WriteError, write_file,
 };
 
-/// All that is known of one run.
+/// The result of one run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct StressReport {
     /// The version of the report's shape.
     pub(crate) schema: u32,
     /// The version of loadgen.
     pub(crate) version: &'static str,
-    /// The seed.
+    /// The seed of the run.
     pub(crate) seed: u64,
     /// The flags of the run.
     pub(crate) settings: Settings,
-    /// The chain.
+    /// The chain the run used.
     pub(crate) chain: ChainFigures,
-    /// All payments.
+    /// Payments by result.
     pub(crate) payments: Payments,
     /// Forwards that the forwarder reported before each kill, and at the end.
     pub(crate) forwards: u64,
-    /// Payments and forwards a second of load.
+    /// Payments and forwards per second of load.
     pub(crate) throughput: Throughput,
     /// From handing a payment to its payer until the payer has the preimage.
     pub(crate) latency_us: Latency,
@@ -37,7 +37,7 @@ pub(crate) struct StressReport {
     pub(crate) crash: Crash,
     /// The forwarder's resource use.
     pub(crate) forwarder: Forwarder,
-    /// The funds check.
+    /// The check that the funds on the chain add up at the end.
     pub(crate) funds: Funds,
     /// Wall time of each stage.
     pub(crate) stages: Vec<Stage>,
@@ -52,7 +52,7 @@ pub(crate) struct StressReport {
 pub(crate) struct Settings {
     /// `--duration`.
     pub(crate) duration_s: f64,
-    /// `--kill-every`; null without.
+    /// `--kill-every`; null when absent.
     pub(crate) kill_every_s: Option<f64>,
     /// `--peers`.
     pub(crate) peers: u64,
@@ -60,22 +60,22 @@ pub(crate) struct Settings {
     pub(crate) capacity_sat: u64,
     /// `--in-flight`.
     pub(crate) in_flight: u64,
-    /// `--amount-msat`, the least.
+    /// The lower bound of `--amount-msat`.
     pub(crate) amount_min_msat: u64,
-    /// `--amount-msat`, the most.
+    /// The upper bound of `--amount-msat`.
     pub(crate) amount_max_msat: u64,
-    /// `--workers`; null for one a core.
+    /// `--workers`; null for one per core.
     pub(crate) workers: Option<u64>,
 }
 
-/// All payments.
+/// Payments by result.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Payments {
-    /// Begun.
+    /// Payments begun.
     pub(crate) sent: u64,
-    /// Whose preimage reached the payer.
+    /// Payments whose preimage reached the payer.
     pub(crate) succeeded: u64,
-    /// Failed.
+    /// Payments that failed.
     pub(crate) failed: u64,
     /// Failed ones by BOLT 4 code, or `own_channel`.
     pub(crate) failures: BTreeMap<String, u64>,
@@ -86,28 +86,28 @@ pub(crate) struct Payments {
 pub(crate) struct Crash {
     /// Times the forwarder was killed.
     pub(crate) kills: u64,
-    /// Of those, while it was still recovering from the one before.
+    /// The kills during recovery from the previous kill.
     pub(crate) kills_in_recovery: u64,
-    /// Payments that were under way at a kill.
+    /// Payments under way at a kill.
     pub(crate) in_flight_at_kill: u64,
-    /// Of those, the ones that arrived or failed.
+    /// Payments under way at a kill that succeeded or failed afterwards.
     pub(crate) resolved: u64,
-    /// Of those, the ones that did neither.
+    /// Payments under way at a kill that were never resolved.
     pub(crate) lost: u64,
     /// Channels that failed, by the report of either side.
     pub(crate) force_closes: u64,
     /// Times all balances were compared, with nothing under way.
     pub(crate) checks: u64,
-    /// From starting a killed forwarder until it can be fed again, in microseconds.
+    /// From starting a killed forwarder until it accepts input again, in microseconds.
     pub(crate) restart_us: Latency,
 }
 
-/// The forwarder's resource use over all its lives, as far as it was reported before each kill.
+/// The forwarder's resource use, summed over restarts. Use after the last report before a kill is not counted.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Forwarder {
-    /// Processor time of its threads, per forward.
+    /// CPU time of its threads per forward, in microseconds.
     pub(crate) cpu_us_per_forward: f64,
-    /// Syncs per forward.
+    /// Store syncs per forward.
     pub(crate) syncs_per_forward: f64,
     /// Bytes written per forward.
     pub(crate) bytes_per_forward: f64,
@@ -123,7 +123,7 @@ pub(crate) struct Plots {
 }
 
 impl StressReport {
-    /// Whether nothing is wrong.
+    /// Whether the run passed: funds conserved, no payment lost and no channel force-closed.
     pub(crate) fn is_sound(&self) -> bool {
         self.funds.conserved && self.crash.lost == 0 && self.crash.force_closes == 0
     }
@@ -202,10 +202,10 @@ impl StressReport {
     }
 }
 
-/// The width of the longest bar.
+/// The length of the longest bar, in characters.
 const BAR: u64 = 50;
 
-/// A line for each bar; the first and last that hold anything are the ends.
+/// One line for each bucket that is not empty: its lower bound in microseconds, a bar, and its count.
 fn histogram(buckets: &[LatencyBucket]) -> Vec<String> {
     let most = buckets.iter().map(|bucket| bucket.count).max().unwrap_or(0).max(1);
     let bar = |bucket: &LatencyBucket| {

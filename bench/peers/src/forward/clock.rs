@@ -1,4 +1,4 @@
-//! Clocks: CPU time of this thread and of this process, and time on the wall.
+//! Clocks: CPU time of this thread and of this process, and wall-clock time.
 //!
 //! The operating system's accounting: kernel time that a thread causes by its calls is part of its CPU time.
 
@@ -14,7 +14,7 @@ pub(super) fn process_cpu_ns() -> u64 {
     nanoseconds(ClockId::ProcessCPUTime)
 }
 
-/// Time on the wall, in nanoseconds.
+/// Wall-clock time since an arbitrary start, in nanoseconds; monotonic.
 pub(super) fn wall_ns() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }

@@ -1,8 +1,10 @@
-//! An LDK node, as the forwarder that Fulmen is compared with and as an end: public API, one thread, bytes in and out.
+//! An LDK node on one thread, driven through LDK's public API and exchanging encoded messages. It serves both as the
+//! forwarder that Fulmen is compared with and as a payer or payee.
 //!
-//! Its CPU time is that of every call into its `ChannelManager`, with the updates of its `ChainMonitor` that the call
-//! makes and the writes of those. Left out: encoding and decoding of messages, `ChannelManager`'s own persistence,
-//! and the operator's calls (opening, paying).
+//! Measured CPU time: the calls into `ChannelManager` that handle messages, forward pending HTLCs and collect events
+//! and outgoing messages, with the `ChainMonitor` updates and monitor writes they cause. Not measured: encoding and
+//! decoding of messages, `ChannelManager`'s own persistence, connecting, blocks, and the operator's calls (opening,
+//! accepting and funding channels, invoicing, paying, claiming).
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -63,8 +65,8 @@ type Manager = ChannelManager<
 >;
 
 impl LdkNode {
-    /// A node whose keys follow from `seed`, at a chain whose tip is `tip` at `height`. Its monitors are written to
-    /// `directory`, or nowhere.
+    /// Creates a node with keys derived from `seed`, on a chain with block `tip` at `height`. Its monitors are written
+    /// to `directory`; without one they are not persisted.
     pub(super) fn new(seed: u64, tip: BlockHash, height: u32, directory: Option<PathBuf>) -> LdkNode {
         let mut bytes = [7; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -111,7 +113,7 @@ impl LdkNode {
         }
     }
 
-    /// A call that counts.
+    /// Runs `call` and adds its CPU time to the node's usage.
     fn charged<T>(&mut self, call: impl FnOnce(&Manager) -> T) -> T {
         let start = thread_cpu_ns();
         let result = call(&self.manager);
@@ -119,13 +121,13 @@ impl LdkNode {
         result
     }
 
-    /// Reads a message's body, then has it handled, which counts.
+    /// Decodes a message's body, which is not measured, and handles it, which is.
     fn handle<M: LengthReadable>(&mut self, body: &[u8], handle: impl FnOnce(&Manager, M)) {
         let message = read(body);
         self.charged(|manager| handle(manager, message));
     }
 
-    /// Reacts to each event as an operator would.
+    /// Reacts to an event as an operator would.
     fn react(&mut self, event: Event) {
         match event {
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => self
@@ -328,7 +330,7 @@ fn with_type<M: Type + Writeable>(message: &M) -> Vec<u8> {
     bytes
 }
 
-/// The messages of one of LDK's events, in the order of BOLT 2; gossip is left out.
+/// Encodes the messages of one LDK event, each with its recipient, in the order BOLT 2 requires. Gossip is left out.
 fn serialized(event: MessageSendEvent) -> Vec<(NodeId, Vec<u8>)> {
     use MessageSendEvent as E;
     let (to, messages) = match event {

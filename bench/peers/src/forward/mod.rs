@@ -1,8 +1,9 @@
-//! `forward`: LDK's `ChannelManager` and Fulmen's runtime at the same work, forwarding HTLCs between the same ends.
+//! `forward`: compares LDK's `ChannelManager` with Fulmen's runtime as forwarders of the same HTLCs.
 //!
-//! Owns the command line, the order of trials and the rows. Both forwarders get a network of their own for each case;
-//! trials alternate between the two, after one unmeasured trial each, and from trial to trial payments run the other
-//! way, so that no channel runs dry.
+//! Owns the command line, the order of trials and the rows. A row gives the CPU time per payment of each forwarder in
+//! microseconds, and their ratio, LDK's over Fulmen's. For each case, each forwarder runs in a separate network with
+//! the same kind of payers and payees. Trials alternate between the two forwarders, after one unmeasured trial each.
+//! The direction of payments alternates from trial to trial, so that no channel runs dry.
 
 mod clock;
 mod engine;
@@ -30,16 +31,16 @@ use ldk::LdkNode;
 use member::{Endpoint, Forwarder};
 use net::{HEIGHT, Load, Net, Trial};
 
-/// The measurement to make.
+/// The flags of `forward`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// HTLCs in flight at once.
+    /// HTLCs in flight at once; one case for each number.
     #[arg(long, value_delimiter = ',', default_value = "1,10,100,400")]
     in_flight: Vec<usize>,
-    /// The amount of each payment. 700000 is above every dust limit, 10000 below.
+    /// The amount of each payment, in msat. 700000 is above both sides' dust limits, 10000 below.
     #[arg(long, default_value_t = 700_000)]
     amount_msat: u64,
-    /// How payments follow each other.
+    /// When the next payments start: one for each that is done, or all once the last are settled.
     #[arg(long, value_delimiter = ',', default_value = "closed-loop,waves")]
     pattern: Vec<Pattern>,
     /// Who pays and is paid.
@@ -48,25 +49,25 @@ pub(crate) struct Options {
     /// Where Fulmen writes its records.
     #[arg(long, default_value = "disk")]
     store: Store,
-    /// Where LDK writes its monitors: nowhere, or whole at each update to its own file store, synced.
+    /// Whether LDK persists its monitors: never, or each one in full at every update, to a file that is synced.
     #[arg(long, default_value = "none")]
     ldk_persist: LdkPersist,
-    /// Channels of the forwarder, all but two of them idle.
+    /// Channels of the forwarder; two carry payments and the others are idle, unless --active.
     #[arg(long, value_delimiter = ',', default_value = "2")]
     channels: Vec<usize>,
-    /// All channels carry payments, not two of them.
+    /// Use all channels for payments instead of two; with an odd number of channels, one stays idle.
     #[arg(long)]
     active: bool,
-    /// Measured trials a case and forwarder.
+    /// Measured trials per case and forwarder.
     #[arg(long, default_value_t = 7)]
     trials: usize,
-    /// Payments a trial; by default as many as the depth needs.
+    /// Payments per trial; by default a number that grows with the HTLCs in flight, 100 at least.
     #[arg(long)]
     payments: Option<usize>,
     /// Fulmen's worker threads.
     #[arg(long, default_value_t = 1)]
     workers: usize,
-    /// Where stores are put; by default the system's directory for temporary files. It should be on a real disk.
+    /// The directory for stores, by default the system's for temporary files. It should be on a disk, not in memory.
     #[arg(long)]
     directory: Option<PathBuf>,
     /// Print JSON.
@@ -98,7 +99,7 @@ enum LdkPersist {
     Full,
 }
 
-/// One row to be.
+/// The parameters of one row.
 #[derive(Clone, Copy)]
 struct Case {
     in_flight: usize,
@@ -107,7 +108,7 @@ struct Case {
     channels: usize,
 }
 
-/// Smaller HTLCs than this are dust on both sides.
+/// HTLCs below this amount are dust on both sides.
 const DUST_MSAT: u64 = 354_000;
 
 pub(crate) fn run(options: &Options) {
@@ -197,7 +198,8 @@ impl Options {
         }
     }
 
-    /// A network around a forwarder. Its idle channels lead to Fulmen nodes, whoever forwards: they say nothing.
+    /// A network around a forwarder. The peers of idle channels are Fulmen nodes in every case: they send nothing, so
+    /// their implementation does not affect the result.
     fn net(&self, case: Case, forwarder: impl FnOnce(bitcoin::BlockHash) -> Box<dyn Forwarder>) -> Net {
         let tip = genesis_block(Network::Regtest).block_hash();
         let active = if self.active { case.channels & !1 } else { 2 };
@@ -248,7 +250,7 @@ fn row(case: String, ldk: &[Trial], fulmen: &[Trial]) -> Row {
     }
 }
 
-/// One side's counts and time on the wall, by HTLC.
+/// One forwarder's figures per payment: the median trial's counts, and quantiles of its wall-clock latencies.
 fn figures(trials: &[Trial]) -> Vec<(&'static str, Value)> {
     let each = |count: fn(&Trial) -> u64| {
         let mut values: Vec<f64> =

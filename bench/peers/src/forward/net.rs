@@ -1,8 +1,8 @@
 //! One forwarder between ends that pay each other over it: delivery, the chain, the load, and the counters.
 //!
-//! Messages move in lockstep rounds, for every forwarder alike: first everyone who may have something to send is asked
-//! for it, then all of it is delivered, then everyone processes it. A round's answers travel in the
-//! next round. The order follows from the members' answers alone.
+//! Messages move in lockstep rounds, for every forwarder alike: a round collects the messages of all members that may
+//! have some, delivers them all, then lets the recipients process them. Their answers travel in the next round. The
+//! order depends on the members' messages only.
 //!
 //! Signatures and commitments are counted on the wire, so that no forwarder counts for itself.
 
@@ -18,7 +18,7 @@ use fulmen::wire::units::{NodeId, Scid};
 use super::clock::wall_ns;
 use super::member::{Endpoint, Forwarder, Member, Payment, Usage};
 
-/// Where the chain stands at first: LDK draws its aliases of channels from the heights below.
+/// The chain's height at the start: LDK derives the scid aliases of its channels from lower heights.
 pub(super) const HEIGHT: u32 = 800_000;
 /// How many channels are opened at once: a forwarder's queues are bounded.
 const OPENINGS: usize = 250;
@@ -45,7 +45,8 @@ pub(super) struct Net {
 pub(super) struct Load {
     pub(super) in_flight: usize,
     pub(super) payments: usize,
-    /// Payments are sent `in_flight` at once, the next only when all is quiet; else one for each that arrives.
+    /// Whether `in_flight` payments are sent at once, and the next only when all are settled; else a new payment
+    /// follows each settled one.
     pub(super) waves: bool,
     pub(super) amount_msat: u64,
     /// From the second half of the ends to the first.
@@ -71,7 +72,7 @@ pub(super) struct Trial {
 /// Counters of the forwarder's wires.
 #[derive(Default)]
 struct Counts {
-    /// The time on the wall spent in calls of the forwarder so far.
+    /// The wall-clock time spent in calls of the forwarder so far.
     forwarder_ns: u64,
     commitments: [u64; 2],
     signatures: [u64; 2],
@@ -86,8 +87,8 @@ struct Counts {
 }
 
 impl Net {
-    /// Channels between `forwarder` and every end, the `active` first of which stay; the others fall silent, their
-    /// channels open.
+    /// Opens a channel between `forwarder` and every end. The first `active` ends take part in payments; the others go
+    /// silent, with their channels open.
     pub(super) fn new(forwarder: Box<dyn Forwarder>, ends: Vec<Box<dyn Endpoint>>, active: usize) -> Net {
         let mut index: HashMap<NodeId, usize> = ends.iter().zip(1..).map(|(end, i)| (end.id(), i)).collect();
         index.insert(forwarder.id(), 0);
@@ -238,7 +239,7 @@ impl Net {
         while self.round() {}
     }
 
-    /// One round. False when nobody has anything left to do.
+    /// Runs one round; returns false when no member has work left.
     fn round(&mut self) -> bool {
         let asked = std::mem::take(&mut self.dirty);
         let mut under_way = Vec::new();

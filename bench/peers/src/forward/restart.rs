@@ -33,7 +33,8 @@ pub(crate) fn run(options: &Options) {
     println!("{}", json!({ "ms": ns as f64 / 1e6, "channels": channels, "bytes": bytes }));
 }
 
-/// Has a child start on the store: milliseconds until it can be fed, and bytes of memory a channel.
+/// Starts an engine on the store in a child process. Returns the milliseconds until it accepts input, and the bytes of
+/// memory per channel.
 pub(super) fn measure(directory: &Path) -> Option<(f64, f64)> {
     let output = Command::new(std::env::current_exe().ok()?).arg(COMMAND).arg(directory).output().ok()?;
     let told: Value = serde_json::from_slice(&output.stdout).ok()?;

@@ -1,4 +1,4 @@
-//! Growth: Fulmen on generated networks of ten thousand to a million nodes at 4.5 channels a node.
+//! Growth: Fulmen on generated networks of ten thousand to a million nodes, 4.5 channels per node.
 //!
 //! A preferential-attachment network of five channels a new node, with every tenth channel left out, and policies as
 //! distributed on mainnet. The peer's figures are those Core Lightning has published, where it has; none are measured
@@ -14,7 +14,7 @@ use crate::route::network::Network;
 use crate::route::ours::{Ours, Seeker};
 use crate::route::{Mode, Options};
 
-/// Core Lightning's published median for a network of so many nodes, in microseconds.
+/// Core Lightning's published median for a network of `nodes` nodes, in microseconds.
 fn published_us(nodes: usize) -> f64 {
     match nodes {
         100_000 => 970_000.0,

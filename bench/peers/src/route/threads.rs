@@ -1,7 +1,7 @@
 //! Threads and a writer: Fulmen against itself.
 //!
-//! `route/threads/2`: queries a second of two threads against one, while a writer applies 10,000 policy updates a
-//! second. `route/threads/writer/p99`: one thread's slowest hundredth, by the clock on the wall, with that writer
+//! `route/threads/2`: queries per second of two threads against one, while a writer applies 10,000 policy updates per
+//! second. `route/threads/writer/p99`: the 99th percentile of one thread's wall-clock query times, with that writer
 //! against without. Every query is a fresh pair; on a machine with two cores the writer takes its share of them.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -112,8 +112,8 @@ fn one(ours: &Ours, mode: &Mode, asks: &[Ask], threads: usize, updates: &[Update
     }
 }
 
-/// Takes queries as long as there are any; how long one takes differs a thousandfold. Gives the time on the wall of
-/// each, and the CPU time of all.
+/// Takes queries from a shared counter until none is left, since their durations differ a thousandfold. Returns the
+/// wall-clock time of each, and the CPU time of all.
 fn read(ours: &Ours, mode: &Mode, asks: &[Ask], next: &AtomicUsize) -> (Vec<f64>, f64) {
     let mut seeker = Seeker::default();
     let mut times = Vec::new();

@@ -2,8 +2,8 @@
 //!
 //! Owns the workload and the rows. Work and figures are those of `fulmen::store::Store`: batches of records of 0.3 to
 //! 20 kB made durable together, a checkpoint that replaces a shard's records by a snapshot, a restart that reads
-//! everything. Candidates take turns; times are on the wall, since they share the disk, and CPU time of the
-//! whole process and the bytes it caused to be written stand beside them.
+//! everything. Candidates take turns, since they share the disk. Times are wall-clock times; the CPU time of the whole
+//! process and the bytes it caused to be written are reported beside them.
 
 use std::path::Path;
 

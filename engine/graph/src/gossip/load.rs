@@ -26,8 +26,8 @@ impl<L: Log> Gossip<L> {
     /// channels in ascending order of their ids, each with its policies, then the announced nodes.
     ///
     /// # Errors
-    /// When the log cannot be read, or is no store of this version and chain. A damaged store is no error: it is
-    /// truncated where the damage starts.
+    /// When the log cannot be read, or is not a store of this version and chain. A damaged store is not an error: it
+    /// is truncated where the damage starts.
     pub fn open(
         config: GossipConfig,
         verifier: Verifier,

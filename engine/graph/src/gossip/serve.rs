@@ -57,7 +57,7 @@ impl<L: Log> Gossip<L> {
     /// Accepts a peer's `query_short_channel_ids`, `query_channel_range` or `gossip_timestamp_filter`.
     ///
     /// # Errors
-    /// When the message is none of these, comes before the last one was answered, or exceeds the rate limit. Nothing
+    /// When the message has another type, comes before the last one was answered, or exceeds the rate limit. Nothing
     /// changes then.
     pub fn query(&mut self, peer: NodeId, message: &Message, now: GossipTime) -> Result<(), QueryRefusal> {
         let name = message.name();

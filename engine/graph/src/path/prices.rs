@@ -113,7 +113,7 @@ impl<'a> Prices<'a> {
         (self.halving * u64::from(uncertainty.0)) >> Uncertainty::SHIFT
     }
 
-    /// The uncertainty of a channel of which nothing was learned.
+    /// The uncertainty of a channel without learned liquidity.
     #[inline]
     pub(crate) fn prior(amount: u64, capacity: RoughCapacity) -> Uncertainty {
         let whole = capacity.msat() + 1;

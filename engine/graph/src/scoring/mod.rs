@@ -239,7 +239,7 @@ impl Scorer {
         Some(liquidity.uncertainty(direction, amount, capacity.msat(), now_seconds, self.fading))
     }
 
-    /// The same, looked up by the channel.
+    /// As [`Scorer::learned`], looked up by the channel.
     pub(crate) fn learned_of(
         &self,
         directed: DirectedChannel,

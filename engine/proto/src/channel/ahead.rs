@@ -21,7 +21,7 @@ pub(super) struct KeysAhead {
 }
 
 impl KeysAhead {
-    /// The keys of our commitment that is so many after the next one.
+    /// The keys of our commitment `after_next` commitments after the next one.
     pub(super) fn local(&self, after_next: usize) -> Option<&CommitmentKeys> {
         self.local.get(after_next)
     }

@@ -131,8 +131,8 @@ impl Durable for Htlc {
     }
 }
 
-/// Of an error a restart needs its text, of which [`TEXT_MAX_BYTES`] are stored, and whether our commitment may be
-/// broadcast.
+/// A restart needs two things of an error: its text, at most [`TEXT_MAX_BYTES`] of it, and whether our commitment may
+/// be broadcast.
 impl Durable for ChannelError {
     fn write(&self, out: &mut Encoder<'_>) {
         match self {

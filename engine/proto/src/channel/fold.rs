@@ -28,7 +28,7 @@ pub enum ReplayError {
     /// A message of the opening has fields that no plan would have let pass.
     #[error("the record opens the channel with a message that is not acceptable")]
     Opening,
-    /// A point is none of the curve.
+    /// A recorded point is not on the curve.
     #[error(transparent)]
     Point(#[from] InvalidPoint),
     /// An HTLC without the next id of its direction.

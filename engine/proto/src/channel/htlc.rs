@@ -82,8 +82,8 @@ pub enum Removal {
 }
 
 /// The longest failure reason of a peer that is kept. A failure of BOLT 4 takes 292 bytes, and a few hundred more with
-/// a `channel_update`; up to 483 reasons a channel lie in its state, and one `revoke_and_ack` may put two copies of
-/// each into one record.
+/// a `channel_update`; a channel's state holds up to 483 reasons, and one `revoke_and_ack` may put two
+/// copies of each into one record.
 pub const FAILURE_REASON_BYTES_MAX: usize = 4096;
 
 impl Removal {

@@ -113,7 +113,7 @@ impl Funded {
         self.remote_next_point.is_some_and(|point| self.ahead.remote(&point).is_none())
     }
 
-    /// The number of our commitment that is so many after the next one.
+    /// The number of our commitment `after_next` commitments after the next one.
     fn local_number_after_next(&self, after_next: usize) -> CommitmentNumber {
         (0..=after_next).fold(self.local_number, |number, _| number.next())
     }

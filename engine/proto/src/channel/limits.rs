@@ -168,7 +168,7 @@ impl Funded {
         }
     }
 
-    /// Checks an HTLC that the peer offers; says whether it takes the dust exposure over our limit.
+    /// Checks an HTLC that the peer offers; returns whether it takes the dust exposure over our limit.
     pub(super) fn check_add_in(&self, id: u64, amount: Msat) -> Result<bool, ChannelError> {
         let ours = &self.params.agreed.local_terms;
         if amount == Msat::ZERO {
@@ -356,8 +356,8 @@ impl Funded {
     }
 }
 
-/// The limit of dust exposure where additions of ours crossed a rise of the fee rate, of which the sender of the rise
-/// cannot know: both sides may have used their limit in full.
+/// The limit of dust exposure when our additions crossed a rise of the fee rate. The sender of the rise did not know of
+/// them, so both sides may have used their limit in full.
 const fn crossing_exposure(max: Msat) -> Msat {
     Msat(max.0.saturating_mul(2))
 }

@@ -127,7 +127,7 @@ pub(super) struct Moved {
 }
 
 impl Moved {
-    /// Moves an HTLC's amount as far as the view shows; says whether the HTLC is pending in it.
+    /// Moves an HTLC's amount as far as the view shows; returns whether the HTLC is pending in it.
     ///
     /// Every amount is moved at most twice: from its offerer into the HTLC, and from there to whom the removal gives
     /// it.

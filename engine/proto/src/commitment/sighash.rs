@@ -33,7 +33,7 @@ impl Covers {
         }
     }
 
-    /// The same, as the `bitcoin` crate names it.
+    /// This coverage as a type of the `bitcoin` crate.
     const fn sighash_type(self) -> bitcoin::EcdsaSighashType {
         match self {
             Covers::All => bitcoin::EcdsaSighashType::All,

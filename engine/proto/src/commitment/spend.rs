@@ -103,7 +103,7 @@ impl OutputSpend {
         self.digest_cached(&mut SighashCache::new(tx), index)
     }
 
-    /// The same, sharing the hashes common to all inputs of one transaction.
+    /// As [`OutputSpend::digest`], sharing the hashes common to all inputs of one transaction.
     fn digest_cached(&self, cache: &mut SighashCache<&Transaction>, index: usize) -> [u8; 32] {
         let amount = Amount::from_sat(self.amount.0);
         let all = bitcoin::EcdsaSighashType::All;

@@ -203,7 +203,7 @@ impl<'a> Decoder<'a> {
         self.reader.is_empty()
     }
 
-    /// The error of parts that do not belong together, the last of which ends here.
+    /// The error for parts that contradict each other; the last of them ends here.
     pub(crate) const fn inconsistent(&self, what: &'static str) -> RecordError {
         RecordError::Inconsistent { offset: self.offset(), what }
     }

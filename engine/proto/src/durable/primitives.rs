@@ -363,7 +363,7 @@ messages! {
     AcceptChannel = 33, sample::accept_channel;
 }
 
-/// Both coordinates: reading a compressed point takes a square root, and a restart reads a dozen points a channel.
+/// Both coordinates: reading a compressed point takes a square root, and a restart reads a dozen points per channel.
 impl Durable for PublicKey {
     fn write(&self, out: &mut Encoder<'_>) {
         out.raw().bytes(&self.serialize_uncompressed()[1..]);

@@ -110,7 +110,7 @@ enum Progress {
 }
 
 impl Restoring {
-    /// A shard of which nothing is known yet.
+    /// Starts to restore a shard; neither chunks nor records have been read.
     #[must_use]
     pub fn new(seed: NodeSeed, config: NodeConfig) -> Restoring {
         let shard = Shard::new(seed, config);
@@ -262,7 +262,7 @@ impl Restoring {
         entry.channel.replay_delta(delta).map_err(failed)
     }
 
-    /// The same, of a node of so many shards: [`NodeConfig::shards`], where that is not known beforehand.
+    /// Sets [`NodeConfig::shards`], for a caller that learns the number of shards only while it reads the store.
     #[must_use]
     pub fn of_shards(mut self, shards: u16) -> Restoring {
         self.shard.config.shards = shards;

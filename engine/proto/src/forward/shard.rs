@@ -33,7 +33,7 @@ use super::turn::open_turn::{OpenTurn, Sorted};
 use super::turn::output::Turn;
 use super::turn::pongs::PongBudgets;
 
-/// The memory for tables of peers' keys: two tables a channel, so that about 180 channels of a shard may have theirs.
+/// The memory for tables of peers' keys: two tables per channel, enough for about 180 channels of a shard.
 const KEY_TABLES_BYTES: usize = 16 << 20;
 
 /// A set of channels of one node, with the circuits between them.
@@ -274,7 +274,7 @@ impl Shard {
         self.chunks(ChunkSize::DEFAULT)
     }
 
-    /// The same, in chunks of another size.
+    /// As [`Shard::checkpoint`], in chunks of another size.
     pub(crate) fn chunks(&self, size: ChunkSize) -> impl Iterator<Item = Vec<u8>> + '_ {
         self.state.chunks(self.node_id, self.config.shard, size)
     }

@@ -120,7 +120,7 @@ impl ChannelSecrets {
         )
     }
 
-    /// The same, given the basepoints that [`ChannelSecrets::basepoints`] said they had: a fifth of the time.
+    /// As [`ChannelSecrets::derive`] in a fifth of the time, given the result of [`ChannelSecrets::basepoints`].
     #[must_use]
     pub(crate) fn derive_known(seed: &NodeSeed, index: u64, basepoints: Basepoints) -> ChannelSecrets {
         ChannelSecrets {

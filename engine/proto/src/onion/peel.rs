@@ -5,8 +5,8 @@
 //!
 //! Invariant: nothing of a packet is used before its HMAC is verified.
 //!
-//! Budget: 56 us a lone hop, of which two point multiplications take nearly all; in a batch one of them is done for
-//! eight hops at once, which leaves 36 us. `bench/benches/onion.rs` checks it.
+//! Budget: 56 us for a single hop, nearly all for two point multiplications. A batch does one of them for eight hops at
+//! once, which leaves 36 us per hop. `bench/benches/onion.rs` checks it.
 
 use fulmen_secp::{MultiplyJob, multiply_points, parse_keys};
 use fulmen_wire::onion::{HMAC_LENGTH, HOP_PAYLOADS_LENGTH, OnionPacket};

@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    /// Sends so many messages, connecting first if need be.
+    /// Sends `count` messages, connecting first if need be.
     fn each(&mut self, attacker: Attacker, count: u16, mut message: impl FnMut(u16) -> Vec<u8>) {
         let peer = self.attacker(attacker);
         if !self.is_up(peer) {

@@ -16,7 +16,7 @@ const CAPACITY: Sat = Sat(10_000_000);
 /// Enough for the funding outputs to be past the depth at which they are watched most closely.
 const BLOCKS: usize = 14;
 
-/// Opens all channels with a victim of so many shards.
+/// Opens all channels with a victim of `shards` shards.
 pub(super) fn open(shards: u16) -> Result<Image, Violation> {
     let mut world = World::new((0..5).map(|machine| spec(machine, shards)).collect())?;
     HONEST.into_iter().chain(LIARS).for_each(|machine| world.connect(machine));

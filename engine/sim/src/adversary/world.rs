@@ -171,7 +171,7 @@ impl World {
         self.spent.measure(self.meter, || call(engine))
     }
 
-    /// Gives a machine a command. A refusal is no error: liars also command impossible things.
+    /// Gives a machine a command. A refusal is not an error: liars also command impossible things.
     pub(super) fn command(&mut self, machine: usize, command: Command) -> bool {
         if machine == VICTIM {
             return self.victim(|engine| engine.command(command)).is_ok();

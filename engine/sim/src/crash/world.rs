@@ -27,7 +27,7 @@ use crate::violation::{Checker, Violation, ensure, violation};
 pub(super) const FORWARDER: usize = 0;
 /// How far a round moves the clock.
 const ROUND_MS: u64 = 20;
-/// How many rounds a second has.
+/// The rounds per second, and so per tick.
 const TICK_ROUNDS: u64 = 1_000 / ROUND_MS;
 /// More deaths than a run can have.
 const RESTARTS_MAX: usize = 4;
@@ -245,7 +245,7 @@ impl World {
         }
     }
 
-    /// Has so many messages arrive at one end of a link; the first of a connection is its `init`.
+    /// Delivers up to `messages` messages to one end of a link; the first of a connection is its `init`.
     fn deliver(&mut self, peer: usize, end: usize, messages: usize) -> Result<(), Violation> {
         let (to, from) = if end == 0 { (FORWARDER, peer) } else { (peer, FORWARDER) };
         for _ in 0..messages {

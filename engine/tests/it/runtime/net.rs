@@ -87,7 +87,7 @@ impl Line {
         Line::begin(drive, shards, None)
     }
 
-    /// The same, with records on disk.
+    /// As [`Line::new`], with records on disk.
     pub(super) fn durable(drive: Drive, shards: u16) -> Line {
         Line::begin(drive, shards, Some(tempfile::tempdir().unwrap()))
     }
@@ -252,7 +252,7 @@ impl Line {
         self.pay_through(payments, in_flight, amount, ends, 0)
     }
 
-    /// The same, while the middle dies this many times, once all payments are under way.
+    /// As [`Line::pay`], while the middle node crashes `crashes` times, once all payments are under way.
     pub(super) fn pay_through(
         &mut self,
         payments: u64,

@@ -250,7 +250,7 @@ proptest! {
         let mut keeper = Keeper::plain();
         let two = ends(1, 2);
         for number in &numbers {
-            // Four channels a block.
+            // Four channels per block.
             let id = Scid::new(800_000 + number / 4, number % 4, 0).unwrap();
             let _ = keeper.ingest_from(Source::Own, &[announcement(id, two), update(id, two, Direction::OneToTwo, TIMESTAMP)], NOW);
         }

@@ -338,7 +338,7 @@ fn queries_without_sense_are_told_so() {
 
 #[test]
 fn the_onion_bounds_a_line() {
-    // Each node forwards one satoshi at a height of three bytes: 1 + 4 + 5 + 10 + 32 bytes a hop.
+    // Each node forwards one satoshi at a height of three bytes: 1 + 4 + 5 + 10 + 32 bytes per hop.
     let nodes = 40;
     let lines: Vec<(u64, u8, u8, Policy)> =
         (1..nodes).map(|at| (u64::from(at), at, at + 1, policy(0, 0, 0))).collect();

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
-/// One life of `a` beside a hostile `b`; gives how many messages were refused.
+/// One life of `a` beside a hostile `b`; returns how many messages were refused.
 fn life(seed: u64, steps: usize) -> usize {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let channel_type = if rng.random() { ChannelType::Anchors } else { ChannelType::StaticRemotekey };

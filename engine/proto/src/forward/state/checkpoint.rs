@@ -52,7 +52,7 @@ impl State {
         whole.flat_map(move |chunk| split(chunk, size.max))
     }
 
-    /// The same, no item split.
+    /// As [`State::chunks`], without splitting an item between chunks.
     fn whole_chunks(
         &self,
         node_id: NodeId,

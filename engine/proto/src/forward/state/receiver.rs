@@ -23,7 +23,7 @@ use crate::forward::terms::ids::IncomingHtlc;
 use crate::forward::terms::input::ExpectedPayment;
 use crate::forward::terms::time::Now;
 
-/// An HTLC for which this node is the last.
+/// An HTLC whose final hop is this node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FinalHtlc<'a> {
     pub(crate) amount: Msat,

@@ -76,7 +76,7 @@ pub enum LocalFailure {
     /// The blocks up to the chain's tip have not been input yet.
     #[error("the chain is not in step yet")]
     ChainNotInStep,
-    /// A failure from before a restart, of which the text is kept.
+    /// A failure from before a restart; only its text was stored.
     #[error("{text}")]
     Recorded {
         /// The text.

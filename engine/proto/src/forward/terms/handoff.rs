@@ -40,7 +40,7 @@ pub enum HandoffStep {
     Ack,
 }
 
-/// An HTLC for which this node is the last, as the shard of its channel peeled it.
+/// An HTLC whose final hop is this node, with the payload as peeled by the shard of its channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentPart {
     /// Its `amount_msat`.

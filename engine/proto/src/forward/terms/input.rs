@@ -74,9 +74,9 @@ pub enum Input {
     SiblingChannels(Vec<Scid>),
     /// One more channel that another shard of this node owns.
     SiblingChannel(Scid),
-    /// Time has passed; nothing else happened. A tick a second keeps multi-part timeouts sharp.
+    /// Time has passed; nothing else happened. One tick per second keeps multi-part timeouts exact to a second.
     Tick,
-    /// The time has come for which [`Shard::wake_at`](crate::forward::Shard::wake_at) asked, or may have.
+    /// The time of [`Shard::wake_at`](crate::forward::Shard::wake_at) has come, or may have.
     Wake,
 }
 

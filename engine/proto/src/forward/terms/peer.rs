@@ -68,7 +68,7 @@ pub fn local_init(config: &NodeConfig) -> Init {
     Init::new(local_features(), vec![config.channel.chain_hash])
 }
 
-/// Checks a peer's `init`, and gives its features.
+/// Checks a peer's `init`, and returns its features.
 ///
 /// # Errors
 /// When the connection is to be closed.

@@ -80,7 +80,7 @@ fn a_peer_that_forgot_a_closed_channel_does_not_fail_it() {
     assert_eq!(net.count(0, |event| matches!(event, Event::ChannelFailed { .. })), 0);
 }
 
-/// Opens a channel and stops after so many rounds, the funding transaction given as soon as it is asked for.
+/// Opens a channel and stops after `steps` rounds. The funding transaction is given as soon as it is asked for.
 fn half_open(steps: usize) -> Net {
     let mut net = Net::unconnected(2, |_, _| {});
     net.connect(0, 1);

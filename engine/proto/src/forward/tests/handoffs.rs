@@ -86,7 +86,7 @@ fn handoffs_survive_a_restart_of_both_shards_at_any_moment() {
     }
 }
 
-/// Restarts both shards after so many steps; returns whether there was still something to do then.
+/// Restarts both shards after `steps` steps; returns whether there was still something to do then.
 fn restart_after(net: &mut Net, steps: usize) -> bool {
     let mut busy = true;
     for _ in 0..=steps {

@@ -198,7 +198,7 @@ impl Net {
         self.pump();
     }
 
-    /// Lets so much time pass, and wakes whoever asked to be woken by then.
+    /// Advances the clock by `ms` milliseconds, and wakes the shards whose timers are due.
     fn wake_after(&mut self, ms: u64) {
         self.now.unix_ms += ms;
         self.wake();
@@ -404,7 +404,7 @@ impl Net {
         self.restart_with(node, Input::Tick);
     }
 
-    /// The same, with something it is told before anything else.
+    /// As [`Net::restart`]; `first` becomes the node's first input.
     fn restart_with(&mut self, node: usize, first: Input) {
         let peers = self.kill(node);
         self.inputs[node].insert(0, first);
@@ -413,7 +413,7 @@ impl Net {
         }
     }
 
-    /// Kills a node and brings back its shard; gives the peers it was connected to.
+    /// Kills a node and restores its shard; returns the peers it was connected to.
     fn kill(&mut self, node: usize) -> Vec<usize> {
         let peers: Vec<usize> = self.up.iter().filter(|(from, _)| *from == node).map(|(_, to)| *to).collect();
         for peer in &peers {

@@ -7,38 +7,38 @@
 //! command, block and decision. An idle channel so signs what others wait for at once; one whose last
 //! `commitment_signed` is unanswered gathers updates until the answer. Two things wait longer:
 //!
-//! - A `commitment_signed` for nothing but fulfillments. The preimages have gone out already, and nobody waits for
-//!   their removal; it rides along with the next addition. For few it leaves after 0.2 s ([`Shard::wake_at`]); while it
-//!   would sign more HTLCs again than it removes, and eight at least, with the first
+//! - A `commitment_signed` that covers only fulfillments. The preimages have been sent already, and no forward depends
+//!   on the removals; the next addition is signed together with them. Otherwise it is sent after 0.2 s
+//!   ([`Shard::wake_at`]); or, while it would sign more HTLCs again than it removes, and eight at least, with the first
 //!   [`Input::Tick`](crate::forward::Input::Tick) that comes a second later.
-//! - One that would sign [sixteen](crate::channel::CommitDelay::Brief) HTLCs again for each of its updates,
-//!   fulfillments aside, that are *young*: added in the last 0.2 s, and so likely to be resolved before long. It leaves
-//!   when so many of them are resolved, or have aged, or as much has come beside it that the ratio is met no more;
-//!   whatever happens, it leaves after 2 ms for each of the young, 0.2 s at most. A `revoke_and_ack` that is due then
-//!   waits with it, unless an HTLC of ours is with the peer, which may hold back its preimage until it is answered. So
-//!   the peer gathers its further additions, where it would sign all the young again for the next; those it has signed
-//!   are not delayed, as none goes on before both have.
+//! - One that would sign [sixteen](crate::channel::CommitDelay::Brief) *young* HTLCs again for each of its updates,
+//!   fulfillments aside. Young HTLCs were added in the last 0.2 s, and are likely to be resolved soon. It is sent as
+//!   soon as the ratio falls below sixteen, because HTLCs are resolved or no longer young, or because updates join it;
+//!   in any case after 2 ms for each young HTLC, 0.2 s at most. A `revoke_and_ack` that is due then waits with it,
+//!   unless an HTLC of ours is with the peer, which may hold back its preimage until it is answered. The wait lets the
+//!   peer gather further additions, for each of which it would sign all young HTLCs again. Additions it has signed are
+//!   not delayed, since an HTLC is forwarded only once both sides are committed to it.
 //!
 //! Arithmetic. Each `commitment_signed` signs every untrimmed HTLC pending in it, so an HTLC is signed by us once for
 //! each of them from the one that adds it to the last before the one that removes it, on either channel. Two is the
 //! least a forward can do with, and as many are checked. Of n HTLCs in flight that move in g groups, one behind the
-//! other, every group's additions sign the others once more, and so do its removals: nearly 4 g made a forward if
+//! other, every group's additions sign the others once more, and so do its removals: nearly 4 g made per forward if
 //! nothing waits, 2 g if fulfillments do, and 2 if small groups wait for the end of a large one. The peers set g: one
 //! that signs its first addition at once and gathers the rest until the answer makes groups of 1 and n - 1 of any wave,
 //! and of every closed loop; there each lone one that is paid ahead brings the next, and each costs the peer n
 //! signatures and us n checks.
 //!
 //! What waiting costs. Where HTLCs come evenly, r a second, r * 0.2 s of them are young and a sixteenth of that must
-//! gather: the first to come waits for 12 ms, whatever r is, and none if fewer than 80 a second come to a channel. One
-//! that comes behind a burst waits for longer: for 32 ms behind sixteen that nobody resolves meanwhile. What is saved
-//! by that is 20 us of signing for each of the young, as much again of the peer's checking, and the same both ways for
-//! its answer. HTLCs that are held for long make nobody wait.
+//! gather: the first waits for 12 ms, independent of r, and none if fewer than 80 per second arrive on a channel. One
+//! that comes behind a burst waits for longer: for 32 ms behind sixteen that are not resolved meanwhile. The wait saves
+//! 20 us of signing for each young HTLC, as much of the peer's checking, and the same both ways for its answer. HTLCs
+//! held for longer than 0.2 s delay nothing.
 //!
-//! Measured, HTLC signatures checked and made a forward, 700,000 msat: 2.00 and 2.00 at any depth between shards
+//! Measured, HTLC signatures checked and made per forward, 700,000 msat: 2.00 and 2.00 at any depth between shards
 //! (example `turn`). Between LDK nodes (`bench/peers`), 100 in flight: 3.0 and 2.0 in waves, 4.7 and 2.1 in a closed
 //! loop (6.1 and 2.2 if answers never waited, 5.5 and 4.1 if additions did not); 400 in flight: 3.0 and 2.0. There,
 //! LDK's own forwarder takes 4 to 8 of each at 100, and 4 to 7 at 400. One in flight, payment after payment: 2
-//! commitments signed a forward instead of 4, at 4.0 and 2.0 instead of 2.0 and 2.0, which takes a fifth less of the
+//! commitments signed per forward instead of 4, at 4.0 and 2.0 instead of 2.0 and 2.0, which takes a fifth less of the
 //! processor.
 //!
 //! Invariant: no channel waits for longer than a second and the time between two ticks, and none that another step

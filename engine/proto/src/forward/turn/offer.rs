@@ -119,7 +119,7 @@ impl Shard {
         self.add_htlc(turn, channel_id, command).map_err(|error| failure_of_add(&error))
     }
 
-    /// Has a channel offer an HTLC; gives its name.
+    /// Has a channel offer an HTLC; returns its channel and id.
     pub(crate) fn add_htlc(
         &mut self,
         turn: &mut OpenTurn,
