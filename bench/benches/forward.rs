@@ -1,7 +1,7 @@
 //! Forwarding: the CPU one shard spends on an HTLC from its addition to its fulfillment, without both neighbours' work.
 //!
 //! Checks the budgets of `fulmen_proto::forward`, in memory: 700 us with one HTLC in flight, 150 us with 100, 100 us
-//! with 400; and at most 2.5 signatures verified and 2.5 made a forward with 100 in flight. Non-dust HTLCs, anchors.
+//! with 400; and at most 2.5 signatures verified and 2.5 made per forward with 100 in flight. Non-dust HTLCs, anchors.
 //! The example `turn` prints the same figures with their counts, and takes other depths and amounts.
 
 use std::time::Duration;

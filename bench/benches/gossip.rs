@@ -1,7 +1,7 @@
 //! Taking in signed gossip: announcements and updates per second, and opening a store again.
 //!
-//! Checks the budgets of `fulmen_graph::gossip`: 15 us an announcement and 3 us an update in batches, and a store of
-//! the size of the main network (50,000 channels) open in 100 ms. Under `cargo test` the network is tiny.
+//! Checks the budgets of `fulmen_graph::gossip`: 15 us per announcement and 3 us per update in batches, and a store
+//! of the size of the main network (50,000 channels) open in 100 ms. Under `cargo test` the network is tiny.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use fulmen_bench::gossip::{Gossip as Sample, Shape};

@@ -141,7 +141,7 @@ pub(crate) struct Payments {
 /// The payments that were not made to fail.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Ordinary {
-    /// Begun.
+    /// Payments begun.
     pub(crate) sent: u64,
     /// Payments that succeeded.
     pub(crate) succeeded: u64,
@@ -195,7 +195,7 @@ pub(crate) struct Learning {
 /// The payments made to fail.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Faulty {
-    /// Begun.
+    /// Payments begun.
     pub(crate) sent: u64,
     /// Failed at the hop and with the code known beforehand.
     pub(crate) as_expected: u64,
