@@ -1,9 +1,9 @@
 //! A store written against the public interface alone: one file for each batch, one for each checkpoint.
 //!
 //! Simple rather than fast: a batch costs a file, a rename and two syncs, and a restart reads every file. It keeps the
-//! whole contract of `fulmen::store::Store`, but never deletes the files that a checkpoint covers. `cargo test -p fulmen
-//! --example store` runs the conformance suite on it; `cargo run -p fulmen --example store -- DIRECTORY` starts an
-//! engine on it, twice.
+//! whole contract of `fulmen::store::Store`, but never deletes the files that a checkpoint covers.
+//! `cargo test -p fulmen --example store` runs the conformance suite on it;
+//! `cargo run -p fulmen --example store -- DIRECTORY` starts an engine on it, twice.
 //!
 //! - `NUMBER.batch`: for each record its shard (2 bytes), its length (4 bytes) and its bytes; big-endian.
 //! - `SHARD-NUMBER.checkpoint`: stands for all records of the shard in batches up to `NUMBER`; for each chunk its
