@@ -11,7 +11,7 @@
 //! use fulmen_wire::units::{FeeBaseMsat, FeeProportionalMillionths, Msat, Sat, Scid};
 //!
 //! let amount = Sat(10_000).to_msat();
-//! let fee = FeeBaseMsat(1_000).msat().checked_add(FeeProportionalMillionths(200).of(amount));
+//! let fee = FeeProportionalMillionths(200).forwarding_fee(FeeBaseMsat(1_000).msat(), amount);
 //! assert_eq!(fee, Some(Msat(3_000)));
 //! let scid = Scid::new(800_000, 12, 1).expect("block and transaction fit 24 bits");
 //! assert_eq!(scid.to_string(), "800000x12x1");

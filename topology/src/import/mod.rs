@@ -141,8 +141,8 @@ pub fn import(path: &Path) -> Result<Topology, ImportError> {
 /// Imports the bytes of `input`; `file` names it in errors.
 ///
 /// ```
-/// let graph = r#"{"nodes": [{"pub_key": "a"}, {"pub_key": "b"}],
-///     "edges": [{"channel_id": "1", "node1_pub": "a", "node2_pub": "b", "capacity": "50000"}]}"#;
+/// let graph = r##"{"nodes": [{"pub_key": "#1"}, {"pub_key": "#2"}],
+///     "edges": [{"channel_id": "1", "node1_pub": "#1", "node2_pub": "#2", "capacity": "50000"}]}"##;
 /// let topology = fulmen_topology::read(graph.as_bytes(), "graph.json")?;
 /// assert_eq!((topology.nodes().len(), topology.channels().len()), (2, 1));
 /// # Ok::<(), fulmen_topology::ImportError>(())

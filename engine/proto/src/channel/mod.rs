@@ -40,7 +40,7 @@
 //! assert_eq!(created.channel.state(), State::Opening);
 //! // `created.deltas` are made durable before this message is sent.
 //! assert!(matches!(created.effects.send[..], [Message::OpenChannel(_)]));
-//! # Ok::<(), fulmen_proto::channel::CommandError>(())
+//! # Ok::<(), fulmen_proto::channel::ChannelCommandError>(())
 //! ```
 //!
 //! # Reconnecting
