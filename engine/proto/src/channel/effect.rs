@@ -20,7 +20,8 @@ use crate::keys::sign;
 ///
 /// Driving it: have [`verify`](Plan::verify) checked (any batch, any order); if one fails, the plan is void, and
 /// [`Plan::bad_signature`] is the error to react to. Otherwise have [`sign`](Plan::sign) executed and hand the plan to
-/// [`Channel::apply`] with the signatures in the same order. A plan is only good for the state it was made on.
+/// [`Channel::apply`](super::Channel::apply) with the signatures in the same order. A plan is only good for the state it was
+/// made on.
 #[must_use]
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -98,7 +99,7 @@ pub struct ChannelEffects {
 #[derive(Debug)]
 pub enum ChannelEvent {
     /// As opener: the peer accepted; give us a transaction with exactly this output
-    /// ([`ChannelCommand::Fund`](super::Command::Fund)), and do not broadcast it yet.
+    /// ([`ChannelCommand::Fund`](super::ChannelCommand::Fund)), and do not broadcast it yet.
     FundingNeeded {
         /// The funding output's script.
         script_pubkey: Vec<u8>,
@@ -108,7 +109,7 @@ pub enum ChannelEvent {
     /// As opener: the peer has signed our first commitment, so the funding transaction may be broadcast. It is an event
     /// rather than a broadcast because a transaction that funds several channels waits for all of them.
     FundingBroadcast {
-        /// The transaction given with [`ChannelCommand::Fund`](super::Command::Fund).
+        /// The transaction given with [`ChannelCommand::Fund`](super::ChannelCommand::Fund).
         transaction: Transaction,
     },
     /// The channel got its permanent id: from here on messages carry it instead of the temporary one.

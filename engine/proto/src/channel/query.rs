@@ -197,7 +197,7 @@ impl Channel {
         self.funded()?.updates.entry(offered_by, id)
     }
 
-    /// The id that the next [`ChannelCommand::AddHtlc`](super::command::Command::AddHtlc) gets.
+    /// The id that the next [`ChannelCommand::AddHtlc`](super::command::ChannelCommand::AddHtlc) gets.
     #[must_use]
     pub fn next_htlc_id(&self) -> u64 {
         self.funded().map_or(0, |funded| funded.updates.next_id(Side::Local))
@@ -217,7 +217,7 @@ impl Channel {
 
     /// The message that the peer is to send next so that the channel can go on, if there is one. The channel keeps no
     /// time: an owner that has waited too long says so with
-    /// [`ChannelCommand::AnswerOverdue`](super::command::Command::AnswerOverdue).
+    /// [`ChannelCommand::AnswerOverdue`](super::command::ChannelCommand::AnswerOverdue).
     #[must_use]
     pub fn awaited_answer(&self) -> Option<AwaitedAnswer> {
         let of_link = |funded: &Funded| {
