@@ -20,8 +20,8 @@ use crate::keys::sign;
 ///
 /// Driving it: have [`verify`](Plan::verify) checked (any batch, any order); if one fails, the plan is void, and
 /// [`Plan::bad_signature`] is the error to react to. Otherwise have [`sign`](Plan::sign) executed and hand the plan to
-/// [`Channel::apply`](super::Channel::apply) with the signatures in the same order. A plan is only good for the state it was
-/// made on.
+/// [`Channel::apply`](super::Channel::apply) with the signatures in the same order. A plan is only good for the state
+/// it was made on.
 #[must_use]
 #[derive(Debug, Default)]
 pub struct Plan {
