@@ -12,8 +12,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use fulmen_proto::channel::Side;
 use fulmen_proto::forward::{
-    Command, Confirmation, Event, Input, NodeConfig, Now, OpenChannelRequest, Restoring, SendHtlc, Shard,
-    Turn, local_features,
+    Command, Confirmation, Event, Input, NodeConfig, Now, OpenChannelRequest, PeerEvent, PeerInput,
+    Restoring, SendHtlc, Shard, Turn, local_features,
 };
 use fulmen_proto::keys::NodeSeed;
 use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
@@ -109,7 +109,7 @@ impl Line {
         for (one, other) in [(0, 1), (1, 2), (1, 3)] {
             for (from, to) in [(one, other), (other, one)] {
                 let peer = line.ids[to];
-                line.inputs[from].push(Input::PeerConnected { peer, features: local_features() });
+                line.inputs[from].push(Input::connected(peer, local_features()));
             }
         }
         line.open(0, 1, 0..1);
@@ -166,7 +166,7 @@ impl Line {
     /// Delivers all messages under way and gives each shard with inputs a turn.
     fn step(&mut self) -> bool {
         for (from, to, message) in self.wires.drain(..) {
-            self.inputs[to].push(Input::Message { peer: self.ids[from], message });
+            self.inputs[to].push(Input::message(self.ids[from], message));
         }
         let mut busy = false;
         for node in 0..self.shards.len() {
@@ -177,7 +177,10 @@ impl Line {
             busy = true;
             if node == FORWARDER {
                 let messages = inputs.iter().filter_map(|input| match input {
-                    Input::Message { message: Message::CommitmentSigned(message), .. } => Some(message),
+                    Input::Peer(PeerInput {
+                        event: PeerEvent::Message(Message::CommitmentSigned(message)),
+                        ..
+                    }) => Some(message),
                     _ => None,
                 });
                 for message in messages {

@@ -120,16 +120,16 @@ impl ShardDriver {
     pub fn connected(&mut self, peer: NodeId, init: &[u8]) -> Result<(), FirstMessageError> {
         let features = accept_init(self.shard.config(), init)?;
         if !self.peers.insert(peer) {
-            self.inbox.push(Input::PeerDisconnected { peer });
+            self.inbox.push(Input::disconnected(peer));
         }
-        self.inbox.push(Input::PeerConnected { peer, features });
+        self.inbox.push(Input::connected(peer, features));
         Ok(())
     }
 
     /// Ends the connection to `peer`.
     pub fn disconnected(&mut self, peer: NodeId) {
         if self.peers.remove(&peer) {
-            self.inbox.push(Input::PeerDisconnected { peer });
+            self.inbox.push(Input::disconnected(peer));
         }
     }
 
@@ -142,7 +142,7 @@ impl ShardDriver {
             return Err(DriverReceiveError::NotConnected(peer));
         }
         let message = Message::decode(message)?;
-        self.inbox.push(Input::Message { peer, message });
+        self.inbox.push(Input::message(peer, message));
         Ok(())
     }
 

@@ -18,10 +18,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fulmen_proto::forward::{Command, Handoff, HandoffStep, Input, Resolution, Shard};
+use fulmen_proto::forward::{Command, Handoff, HandoffStep, Input, PeerEvent, PeerInput, Resolution, Shard};
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
-use fulmen_wire::units::{NodeId, Scid};
+use fulmen_wire::units::NodeId;
 
 use super::clock::Clock;
 use super::connection::Connection;
@@ -93,21 +93,20 @@ pub(super) enum Item {
     Disconnected {
         connection: Connection,
     },
+    /// A message of a peer, which counts `bytes` against the peer's credit.
     Message {
-        peer: NodeId,
-        message: Message,
+        input: PeerInput,
         bytes: usize,
     },
+    /// A command of the embedder, which counts against the bound of commands.
     Command(Command),
-    /// A block, a spend or time.
+    /// An input that is not subject to credit.
     Input(Input),
     /// A handoff of the shard `from`.
     Handoff {
         from: u16,
         handoff: Handoff,
     },
-    /// A channel that another shard owns.
-    Sibling(Scid),
     /// The embedder has handled the durable events up to this one.
     Acknowledged {
         number: u64,
@@ -255,7 +254,8 @@ impl Inbox {
                 _ => return (schedule, Err(ReceiveError::NotConnected(connection))),
             }
             self.bytes += bytes;
-            schedule |= self.push(Item::Message { peer: connection.peer, message, bytes }, clock);
+            let input = PeerInput { peer: connection.peer, event: PeerEvent::Message(message) };
+            schedule |= self.push(Item::Message { input, bytes }, clock);
         }
         (schedule, Ok(()))
     }
@@ -301,9 +301,9 @@ impl Inbox {
         {
             cost += item.cost();
             match &item {
-                Item::Message { peer, bytes, .. } => {
+                Item::Message { input, bytes } => {
                     self.bytes -= bytes;
-                    if let Some(link) = self.links.get_mut(peer).filter(|link| link.messages > 0) {
+                    if let Some(link) = self.links.get_mut(&input.peer).filter(|link| link.messages > 0) {
                         link.messages -= 1;
                         link.bytes = link.bytes.saturating_sub(*bytes);
                         if link.messages == 0 && std::mem::take(&mut link.blocked) {

@@ -290,11 +290,12 @@ impl Runtime {
             {
                 let (channel_id, peer) = (*channel_id, *peer);
                 let reason = FundingTaken { channel_id, peer }.to_string();
-                self.push(cell.number, Item::Command(Command::FailChannel { channel_id, reason }));
+                let command = Command::FailChannel { channel_id, reason };
+                self.push(cell.number, Item::Input(Input::Command(command)));
             }
             Event::ChannelReady { scid, .. } if self.channels.place(*scid, cell.number) => {
                 for other in self.cells.iter().filter(|other| other.number != cell.number) {
-                    self.push(other.number, Item::Sibling(*scid));
+                    self.push(other.number, Item::Input(Input::SiblingChannel(*scid)));
                 }
             }
             Event::ChannelFailed { channel_id, .. }
@@ -368,20 +369,19 @@ fn inputs_of(
     let input = |item| match item {
         Item::Connected { connection, features } => {
             running.connections.insert(connection.peer, connection);
-            Some(Input::PeerConnected { peer: connection.peer, features })
+            Some(Input::connected(connection.peer, features))
         }
         Item::Disconnected { connection } => {
             running.connections.remove(&connection.peer);
-            Some(Input::PeerDisconnected { peer: connection.peer })
+            Some(Input::disconnected(connection.peer))
         }
-        Item::Message { peer, message, .. } => Some(Input::Message { peer, message }),
+        Item::Message { input, .. } => Some(Input::Peer(input)),
         Item::Command(command) => Some(Input::Command(command)),
         Item::Input(input) => Some(input),
         Item::Handoff { from, handoff } => {
             askers.insert(handoff.incoming, from);
             Some(Input::Handoff(handoff))
         }
-        Item::Sibling(scid) => Some(Input::SiblingChannel(scid)),
         Item::Acknowledged { number } => {
             running.events.acknowledge(number);
             None

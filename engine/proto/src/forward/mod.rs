@@ -31,7 +31,9 @@ pub use terms::config::{ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, 
 pub use terms::error::{CommandError, LocalFailure};
 pub use terms::handoff::{Handoff, HandoffStep, PaymentPart};
 pub use terms::ids::{ChannelRef, IncomingHtlc, OutgoingHtlc};
-pub use terms::input::{Command, Confirmation, ExpectedPayment, Input, OpenChannelRequest, SendHtlc};
+pub use terms::input::{
+    Command, Confirmation, ExpectedPayment, Input, OpenChannelRequest, PeerEvent, PeerInput, SendHtlc,
+};
 pub use terms::peer::{InitError, local_features, local_init, negotiate};
 pub use terms::policy::check_forward;
 pub use terms::time::Now;

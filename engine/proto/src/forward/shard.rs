@@ -53,17 +53,17 @@ const KEY_TABLES_BYTES: usize = 16 << 20;
 /// let now = Now { unix_ms: 0 };
 ///
 /// // Both have sent `init`, and `negotiate` has accepted it.
-/// let connected = |peer| Input::PeerConnected { peer, features: local_features() };
+/// let connected = |peer| Input::connected(peer, local_features());
 /// let (peer, capacity, push) = (bob.node_id(), Sat(1_000_000), Msat(0));
 /// let open = Command::OpenChannel(OpenChannelRequest { peer, user_id: 1, capacity, push, policy: None });
 /// let turn = alice.turn([connected(peer), Input::Command(open)], now);
 /// // Here `turn.record` is made durable. Only then do its messages leave.
 /// let peer = alice.node_id();
-/// let messages = turn.send.into_iter().map(|(_, message)| Input::Message { peer, message });
+/// let messages = turn.send.into_iter().map(|(_, message)| Input::message(peer, message));
 /// let turn = bob.turn([connected(peer)].into_iter().chain(messages), now);
 ///
 /// let peer = bob.node_id();
-/// let turn = alice.turn(turn.send.into_iter().map(|(_, message)| Input::Message { peer, message }), now);
+/// let turn = alice.turn(turn.send.into_iter().map(|(_, message)| Input::message(peer, message)), now);
 /// assert!(matches!(turn.events[..], [Event::FundingNeeded { amount: Sat(1_000_000), .. }]));
 /// ```
 #[derive(Debug)]

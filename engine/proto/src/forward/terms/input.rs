@@ -24,25 +24,8 @@ use super::ids::{ChannelRef, IncomingHtlc};
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every input is a message: boxing each would cost more")]
 pub enum Input {
-    /// A connection to `peer` stands and `init` was exchanged both ways; see [`negotiate`](crate::forward::negotiate).
-    PeerConnected {
-        /// The peer.
-        peer: NodeId,
-        /// The peer's features, as its `init` gave them.
-        features: Features,
-    },
-    /// The connection to `peer` is gone.
-    PeerDisconnected {
-        /// The peer.
-        peer: NodeId,
-    },
-    /// `peer` sent `message`. Messages of one peer are given in the order they came.
-    Message {
-        /// The peer.
-        peer: NodeId,
-        /// The message.
-        message: Message,
-    },
+    /// A connection to a peer changed, or brought a message. Those of one peer are given in the order they came.
+    Peer(PeerInput),
     /// A command of the operator.
     Command(Command),
     /// The chain's tip is now at `height`.
@@ -78,6 +61,48 @@ pub enum Input {
     Tick,
     /// The time of [`Shard::wake_at`](crate::forward::Shard::wake_at) has come, or may have.
     Wake,
+}
+
+impl Input {
+    /// A connection to `peer` stands and `init` was exchanged both ways; see [`negotiate`](crate::forward::negotiate).
+    /// `features` are the peer's, as its `init` gave them.
+    #[must_use]
+    pub fn connected(peer: NodeId, features: Features) -> Input {
+        Input::Peer(PeerInput { peer, event: PeerEvent::Connected(features) })
+    }
+
+    /// The connection to `peer` is gone.
+    #[must_use]
+    pub fn disconnected(peer: NodeId) -> Input {
+        Input::Peer(PeerInput { peer, event: PeerEvent::Disconnected })
+    }
+
+    /// `peer` sent `message`.
+    #[must_use]
+    pub fn message(peer: NodeId, message: Message) -> Input {
+        Input::Peer(PeerInput { peer, event: PeerEvent::Message(message) })
+    }
+}
+
+/// An input from the connection to one peer.
+#[derive(Clone, Debug)]
+pub struct PeerInput {
+    /// The peer.
+    pub peer: NodeId,
+    /// The change or the message.
+    pub event: PeerEvent,
+}
+
+/// The kinds of [`PeerInput`].
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are messages: boxing each would cost more")]
+pub enum PeerEvent {
+    /// The connection stands and `init` was exchanged both ways; the peer's features.
+    Connected(Features),
+    /// The connection is gone.
+    Disconnected,
+    /// The peer sent a message.
+    Message(Message),
 }
 
 /// A funding transaction in the chain.

@@ -2,7 +2,7 @@
 //!
 //! Owns the features this node offers, and the check of a peer's `init`. Does not exchange the messages: the owner of
 //! the connection sends [`local_init`], gives the peer's answer to [`negotiate`], and the result to the shard with
-//! [`Input::PeerConnected`](crate::forward::Input::PeerConnected).
+//! [`Input::connected`](crate::forward::Input::connected).
 
 use fulmen_wire::features::{Feature, Features};
 use fulmen_wire::message::Init;

@@ -10,7 +10,7 @@ use crate::forward::turn::pongs::PONG_BYTES_MAX;
 /// Gives a node messages as if its peer had sent them, in one turn, and keeps the record.
 fn hear(net: &mut Net, node: usize, peer: usize, messages: impl IntoIterator<Item = Message>) -> Turn {
     let peer = net.ids[peer];
-    let inputs = messages.into_iter().map(|message| Input::Message { peer, message });
+    let inputs = messages.into_iter().map(|message| Input::message(peer, message));
     net.shards[node].turn(inputs, net.now)
 }
 

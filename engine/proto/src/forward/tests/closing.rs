@@ -73,7 +73,7 @@ fn a_peer_that_forgot_a_closed_channel_does_not_fail_it() {
     net.command(0, Command::CloseChannel { channel_id, script: None });
     for about in [channel_id, ChannelId([0; 32])] {
         let error = fulmen_wire::message::ErrorMessage::new(about, "unknown channel");
-        net.inputs[0].push(Input::Message { peer: net.ids[1], message: error.into() });
+        net.inputs[0].push(Input::message(net.ids[1], error.into()));
         net.pump();
     }
     assert_eq!(net.count(0, |event| matches!(event, Event::ChannelClosed { .. })), 1);

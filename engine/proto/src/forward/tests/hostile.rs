@@ -9,7 +9,7 @@ use crate::forward::turn::blocks::FUNDING_TIMEOUT_BLOCKS;
 
 /// Gives a node a message as if its peer had sent it, in a turn of its own; returns the turn.
 fn tell(net: &mut Net, node: usize, peer: usize, message: impl Into<Message>) -> Turn {
-    let input = Input::Message { peer: net.ids[peer], message: message.into() };
+    let input = Input::message(net.ids[peer], message.into());
     net.shards[node].turn([input], net.now)
 }
 
@@ -142,7 +142,7 @@ fn pings_are_answered_and_strangers_are_not_heard() {
     let turn = tell(&mut net, 0, 1, ping(7));
     assert!(matches!(turn.send.as_slice(), [(_, Message::Pong(pong))] if pong.ignored.len() == 7));
     assert!(tell(&mut net, 0, 1, ping(65_532)).send.is_empty());
-    let stranger = Input::Message { peer: NodeId([3; 33]), message: ping(7).into() };
+    let stranger = Input::message(NodeId([3; 33]), ping(7).into());
     assert!(net.shards[0].turn([stranger], net.now).send.is_empty());
 }
 
@@ -178,7 +178,7 @@ fn a_message_out_of_place_breaks_the_connection_but_not_the_channel() {
         signature: Signature([1; 64]),
         unknown: Default::default(),
     });
-    net.inputs[0].push(Input::Message { peer: net.ids[1], message: accept });
+    net.inputs[0].push(Input::message(net.ids[1], accept));
     net.pump();
     assert_eq!(net.dropped, Some(vec![(0, net.ids[1])]));
     net.cut(0, 1);
@@ -219,7 +219,7 @@ fn the_funding_of_a_channel_is_nobody_elses() {
     let (peer, _) = net.shards[1].policy(ChannelRef::Id(victim)).expect("the channel lives");
     assert_eq!((peer, state(&net, 1, 0)), (net.ids[0], State::Normal));
     // Again for a channel that is gone, and for the one left.
-    let inputs = forged.into_iter().map(|message| Input::Message { peer: net.ids[2], message });
+    let inputs = forged.into_iter().map(|message| Input::message(net.ids[2], message));
     let inputs: Vec<Input> = inputs.collect();
     let turn = net.shards[1].turn(inputs, net.now);
     assert!(

@@ -57,11 +57,11 @@ fn nothing_meant_for_a_broken_connection_is_said_on_the_next() {
         for (from, to) in [(0, 1), (1, 0)] {
             for bytes in net.wires.remove(&(from, to)).unwrap_or_default() {
                 let message = Message::decode(&bytes).expect("what a shard sends can be read");
-                net.inputs[to].push(Input::Message { peer: net.ids[from], message });
+                net.inputs[to].push(Input::message(net.ids[from], message));
             }
             let peer = net.ids[from];
-            net.inputs[to].push(Input::PeerDisconnected { peer });
-            net.inputs[to].push(Input::PeerConnected { peer, features: local_features() });
+            net.inputs[to].push(Input::disconnected(peer));
+            net.inputs[to].push(Input::connected(peer, local_features()));
         }
         net.pump();
         let outcome = net.outcome(0, attempt);
@@ -269,7 +269,7 @@ fn what_was_not_signed_fails_with_its_channel() {
     let (mut net, [signed, forward, own]) = unanswered();
     let about = net.channel(1, 2).channel_id;
     let error = fulmen_wire::message::ErrorMessage::new(about, "enough");
-    net.inputs[1].push(Input::Message { peer: net.ids[2], message: error.into() });
+    net.inputs[1].push(Input::message(net.ids[2], error.into()));
     net.pump();
     assert_eq!(net.outcome(0, forward), Some(Outcome::Failed(0, Failure::TemporaryChannelFailure)));
     assert_eq!(net.outcome(1, own), Some(Outcome::Local));

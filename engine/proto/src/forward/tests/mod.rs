@@ -145,7 +145,7 @@ impl Net {
     fn connect(&mut self, one: usize, other: usize) {
         for (from, to) in [(one, other), (other, one)] {
             self.up.insert((from, to));
-            let input = Input::PeerConnected { peer: self.ids[to], features: local_features() };
+            let input = Input::connected(self.ids[to], local_features());
             self.inputs[from].push(input);
         }
         self.pump();
@@ -156,7 +156,7 @@ impl Net {
         for (from, to) in [(one, other), (other, one)] {
             self.up.remove(&(from, to));
             self.wires.remove(&(from, to));
-            self.inputs[from].push(Input::PeerDisconnected { peer: self.ids[to] });
+            self.inputs[from].push(Input::disconnected(self.ids[to]));
         }
         self.step();
     }
@@ -242,7 +242,7 @@ impl Net {
             for bytes in messages.drain(..) {
                 let message = Message::decode(&bytes).expect("what a shard sends can be read");
                 assert_eq!(message.encode(), bytes);
-                self.inputs[*to].push(Input::Message { peer: self.ids[*from], message });
+                self.inputs[*to].push(Input::message(self.ids[*from], message));
             }
         }
         let busy: Vec<usize> = (0..self.shards.len()).filter(|node| !self.inputs[*node].is_empty()).collect();
@@ -421,7 +421,7 @@ impl Net {
                 self.up.remove(&link);
                 self.wires.remove(&link);
             }
-            self.inputs[*peer].push(Input::PeerDisconnected { peer: self.ids[node] });
+            self.inputs[*peer].push(Input::disconnected(self.ids[node]));
         }
         self.shards[node] = self.restored(node).shard;
         peers

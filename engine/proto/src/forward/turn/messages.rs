@@ -22,10 +22,11 @@ use crate::channel::{
 use crate::commitment::ChannelType;
 use crate::keys::ChannelSecrets;
 
-use super::open_turn::{NewChannel, OpenTurn, PeerEvent, PeerInput};
+use super::open_turn::{NewChannel, OpenTurn};
 use super::output::Event;
 use crate::forward::shard::Shard;
 use crate::forward::terms::ids::OutgoingHtlc;
+use crate::forward::terms::input::{PeerEvent, PeerInput};
 use crate::forward::terms::peer::channel_features;
 
 /// The channel id that means all channels of the peer.
@@ -33,7 +34,7 @@ const ALL_CHANNELS: ChannelId = ChannelId([0; 32]);
 
 /// The channels that are sent a `commitment_signed`.
 fn signed(inputs: &[PeerInput]) -> BTreeSet<ChannelId> {
-    let message = |input: &PeerInput| match &input.what {
+    let message = |input: &PeerInput| match &input.event {
         PeerEvent::Message(Message::CommitmentSigned(message)) => Some(message.channel_id),
         _ => None,
     };
@@ -65,7 +66,7 @@ struct PendingVerification {
 
 impl Round {
     fn must_wait(&self, input: &PeerInput) -> bool {
-        match &input.what {
+        match &input.event {
             PeerEvent::Connected(_) | PeerEvent::Disconnected => self.peers.contains(&input.peer),
             PeerEvent::Message(message) => {
                 // An error may name a channel by its temporary id: it waits for all of the peer's.
@@ -93,7 +94,7 @@ impl Round {
 
     fn defer(&mut self, input: PeerInput) {
         self.peers.insert(input.peer);
-        if !matches!(input.what, PeerEvent::Message(_)) {
+        if !matches!(input.event, PeerEvent::Message(_)) {
             self.barriers.insert(input.peer);
         }
         self.deferred.push(input);
@@ -112,8 +113,8 @@ impl Shard {
                     round.defer(input);
                     continue;
                 }
-                let PeerInput { peer, what } = input;
-                match what {
+                let PeerInput { peer, event } = input;
+                match event {
                     PeerEvent::Connected(features) => self.connect(turn, peer, features),
                     PeerEvent::Disconnected => self.disconnect(turn, peer),
                     PeerEvent::Message(message) => self.message(turn, &mut round, peer, message),

@@ -5,8 +5,6 @@
 use std::collections::BTreeSet;
 
 use bitcoin::{OutPoint, Txid};
-use fulmen_wire::features::Features;
-use fulmen_wire::message::Message;
 use fulmen_wire::units::{BlockHeight, ChannelId, FeeratePerKw, NodeId, Scid};
 
 use super::output::Turn;
@@ -15,7 +13,7 @@ use crate::forward::terms::circuit::{Circuit, CircuitStage};
 use crate::forward::terms::config::ForwardingPolicy;
 use crate::forward::terms::handoff::Handoff;
 use crate::forward::terms::ids::IncomingHtlc;
-use crate::forward::terms::input::{Command, Confirmation, Input};
+use crate::forward::terms::input::{Command, Confirmation, Input, PeerInput};
 use crate::forward::terms::time::Now;
 use crate::onion::SharedSecret;
 
@@ -76,36 +74,12 @@ pub(crate) struct Sorted {
     pub(crate) ticked: bool,
 }
 
-/// An input from one connection.
-#[derive(Debug)]
-pub(crate) struct PeerInput {
-    pub(crate) peer: NodeId,
-    pub(crate) what: PeerEvent,
-}
-
-/// The kinds of [`PeerInput`].
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "nearly all of them are messages: boxing each would cost more")]
-pub(crate) enum PeerEvent {
-    Connected(Features),
-    Disconnected,
-    Message(Message),
-}
-
 impl Sorted {
     pub(crate) fn new(inputs: impl IntoIterator<Item = Input>) -> Sorted {
         let mut sorted = Sorted::default();
         for input in inputs {
             match input {
-                Input::PeerConnected { peer, features } => {
-                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Connected(features) });
-                }
-                Input::PeerDisconnected { peer } => {
-                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Disconnected });
-                }
-                Input::Message { peer, message } => {
-                    sorted.of_peers.push(PeerInput { peer, what: PeerEvent::Message(message) });
-                }
+                Input::Peer(input) => sorted.of_peers.push(input),
                 Input::Command(command) => sorted.commands.push(command),
                 Input::Block { height, confirmations } => sorted.blocks.push((height, confirmations)),
                 Input::FundingSpent { outpoint, transaction, .. } => {
