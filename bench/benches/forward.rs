@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fulmen_bench::line::{Cost, Line, Schedule};
-use fulmen_bench::measures;
+use fulmen_bench::is_measuring;
+use fulmen_bench::line::{Cost, ForwardingLine, Schedule};
 use fulmen_wire::units::Msat;
 
 const AMOUNT: Msat = Msat(700_000);
@@ -17,8 +17,8 @@ fn forwarding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("forward");
     group.sample_size(10);
     for (in_flight, payments) in [(1, 20), (100, 400), (400, 800)] {
-        let payments = if measures() { payments } else { 4 };
-        let mut line = Line::new(AMOUNT, 0);
+        let payments = if is_measuring() { payments } else { 4 };
+        let mut line = ForwardingLine::new(AMOUNT, 0);
         let mut left_to_right = true;
         let mut last = Cost::default();
         group.throughput(Throughput::Elements(payments));

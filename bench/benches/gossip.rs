@@ -5,7 +5,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use fulmen_bench::gossip::{Gossip as Sample, Shape};
-use fulmen_bench::measures;
+use fulmen_bench::is_measuring;
 use fulmen_graph::ChannelGraph;
 use fulmen_graph::gossip::{FundingCheck, Gossip, GossipConfig, GossipTime, IncomingGossip, Source};
 use fulmen_secp::{Backend, Verifier};
@@ -35,7 +35,7 @@ fn take(gossip: &mut Gossip<Vec<u8>>, graph: &mut ChannelGraph, messages: &[Vec<
 }
 
 fn ingestion(criterion: &mut Criterion) {
-    let channels = if measures() { 5_000 } else { 20 };
+    let channels = if is_measuring() { 5_000 } else { 20 };
     let sample = Sample::new(Shape { channels, nodes: channels / 4, seed: 1, timestamp: TIMESTAMP });
     println!("digest of the gossip: {:02x?}", &sample.updates[channels][2..10]);
     let mut group = criterion.benchmark_group("gossip");
@@ -72,7 +72,7 @@ fn ingestion(criterion: &mut Criterion) {
 }
 
 fn opening(criterion: &mut Criterion) {
-    let channels = if measures() { 50_000 } else { 20 };
+    let channels = if is_measuring() { 50_000 } else { 20 };
     let sample = Sample::new(Shape { channels, nodes: channels / 3, seed: 2, timestamp: TIMESTAMP });
     let (mut gossip, mut graph) = open(Backend::selected(), Vec::new());
     take(&mut gossip, &mut graph, &sample.announcements);

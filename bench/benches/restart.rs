@@ -5,17 +5,17 @@
 //! heap.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fulmen_bench::line::{FORWARDER, Line, Schedule, restored, thread_time};
-use fulmen_bench::measures;
+use fulmen_bench::is_measuring;
+use fulmen_bench::line::{FORWARDER, ForwardingLine, Schedule, restored, thread_time};
 use fulmen_wire::units::Msat;
 
 const AMOUNT: Msat = Msat(700_000);
 
 fn restart(criterion: &mut Criterion) {
-    let idle: u32 = if measures() { 10_000 } else { 20 };
+    let idle: u32 = if is_measuring() { 10_000 } else { 20 };
     let mut line = None;
     let live = allocation_counter::measure(|| {
-        line = Some(Line::new(AMOUNT, idle));
+        line = Some(ForwardingLine::new(AMOUNT, idle));
     });
     let mut line = line.expect("just made");
     line.forward(4, 4, Schedule::Waves, true);

@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fulmen_bench::measures;
+use fulmen_bench::is_measuring;
 use fulmen_graph::path::search::Finder;
 use fulmen_graph::path::{Knowledge, Query};
 use fulmen_graph::scoring::Weights;
@@ -16,7 +16,7 @@ use fulmen_topology::Spec;
 use fulmen_wire::units::{Msat, NodeId, Scid};
 
 fn network() -> ChannelGraph {
-    let spec = if measures() { "ba:10000,m:4,economy:mainnet" } else { "ba:30,m:2,economy:mainnet" };
+    let spec = if is_measuring() { "ba:10000,m:4,economy:mainnet" } else { "ba:30,m:2,economy:mainnet" };
     let topology = spec.parse::<Spec>().expect("a valid form").build(7).expect("small enough");
     let ids: Vec<NodeId> = (0..topology.nodes().len() as u32)
         .map(|number| {

@@ -11,7 +11,7 @@ use bitcoin::OutPoint;
 use bitcoin::hashes::Hash;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use fulmen_bench::measures;
+use fulmen_bench::is_measuring;
 use fulmen_bench::transcript::{Played, Setup, Transcript};
 use fulmen_proto::commitment::{
     ChannelType, CommitmentHtlc, CommitmentParams, CommitmentSpec, CommitmentTx, HtlcDirection,
@@ -36,7 +36,8 @@ fn throughput(criterion: &mut Criterion) {
     for workers in [1, 2] {
         for (pairs, each, rounds) in DEPTHS {
             let depth = pairs as u64 * each;
-            let (pairs, each, rounds) = if measures() { (pairs, each, rounds) } else { (pairs.min(2), 2, 1) };
+            let (pairs, each, rounds) =
+                if is_measuring() { (pairs, each, rounds) } else { (pairs.min(2), 2, 1) };
             let transcript = Transcript::record(workers, pairs, each, rounds);
             forwards(&mut group, &transcript, workers, depth);
         }

@@ -4,7 +4,7 @@
 //! `1,10,100,400 700000 0 5`. With `replay` as fifth argument it records the forwarder's turns of closed loops and has
 //! a fresh one go through them alone, for a profiler. Does not store; `bench/peers` measures the deployed engine.
 
-use fulmen_bench::line::{Cost, Line, Schedule, replay};
+use fulmen_bench::line::{Cost, ForwardingLine, Schedule, replay};
 use fulmen_wire::units::Msat;
 
 fn main() {
@@ -20,7 +20,7 @@ fn main() {
         return depths.into_iter().for_each(|depth| replay_forwards(depth, amount, idle, trials));
     }
     let memory = resident_bytes();
-    let mut line = Line::new(amount, idle);
+    let mut line = ForwardingLine::new(amount, idle);
     if idle > 0 {
         println!(
             "{idle} idle channels: {} bytes each, both ends",
@@ -62,7 +62,7 @@ fn main() {
 /// Times the same turns of a forwarder that is alone, several times.
 fn replay_forwards(depth: u64, amount: Msat, idle: u32, trials: u64) {
     let payments = if depth < 10 { 100 } else { (4 * depth).max(400) };
-    let mut line = Line::recorded(amount, idle, true);
+    let mut line = ForwardingLine::recorded(amount, idle, true);
     line.forward(depth, depth, Schedule::ClosedLoop, true);
     let from = line.recorded_turns();
     line.forward(payments, depth, Schedule::ClosedLoop, true);

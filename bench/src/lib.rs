@@ -8,4 +8,4 @@ pub mod line;
 mod mode;
 pub mod transcript;
 
-pub use mode::measures;
+pub use mode::is_measuring;

@@ -63,7 +63,7 @@ pub struct Cost {
 
 /// Sender, forwarder, receiver, and the peer of the forwarder's idle channels.
 #[derive(Debug)]
-pub struct Line {
+pub struct ForwardingLine {
     shards: Vec<Shard>,
     ids: Vec<NodeId>,
     inputs: Vec<Vec<Input>>,
@@ -80,19 +80,19 @@ pub struct Line {
     record: Option<Vec<Vec<Input>>>,
 }
 
-impl Line {
+impl ForwardingLine {
     /// Opens the two channels that carry payments of `amount`, and `idle` others of the forwarder.
     #[must_use]
-    pub fn new(amount: Msat, idle: u32) -> Line {
-        Line::recorded(amount, idle, false)
+    pub fn new(amount: Msat, idle: u32) -> ForwardingLine {
+        ForwardingLine::recorded(amount, idle, false)
     }
 
-    /// As [`Line::new`]; keeps all inputs of the forwarder for [`Line::into_record`] if asked.
+    /// As [`ForwardingLine::new`]; keeps all inputs of the forwarder for [`ForwardingLine::into_record`] if asked.
     #[must_use]
-    pub fn recorded(amount: Msat, idle: u32, record: bool) -> Line {
+    pub fn recorded(amount: Msat, idle: u32, record: bool) -> ForwardingLine {
         let shards: Vec<Shard> = (0..4).map(new_shard).collect();
         let nodes = shards.len();
-        let mut line = Line {
+        let mut line = ForwardingLine {
             ids: shards.iter().map(Shard::node_id).collect(),
             inputs: vec![vec![Input::Block { height: HEIGHT, confirmations: Vec::new() }]; nodes],
             shards,
@@ -320,8 +320,8 @@ impl Line {
     }
 }
 
-/// Replays the turns of [`Line::into_record`] on a new forwarder. Returns the CPU time of the turns from number `from`
-/// on. Profile this function: only the forwarder runs in it.
+/// Replays the turns of [`ForwardingLine::into_record`] on a new forwarder. Returns the CPU time of the turns from
+/// number `from` on. Profile this function: only the forwarder runs in it.
 #[must_use]
 pub fn replay(record: Vec<Vec<Input>>, from: usize) -> Duration {
     let mut shard = new_shard(FORWARDER);

@@ -2,6 +2,6 @@
 
 /// Whether this run measures: `cargo bench` passes `--bench`, `cargo test` does not.
 #[must_use]
-pub fn measures() -> bool {
+pub fn is_measuring() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }

@@ -51,9 +51,9 @@ use payment::{Context, Payment};
 /// Each call that feeds it returns the resulting [`PaymentUpdate`]s, in order:
 ///
 /// 1. [`Payer::begin`] takes a [`PaymentRequest`]. Every [`PaymentUpdate::Send`] goes to the engine as a command.
-/// 2. Each of these HTLCs ends in one event of the engine. `HtlcSettled` goes to [`Payer::settled`], `HtlcFailed` to
-///    [`Payer::failed`], which may return further HTLCs to send. If the engine does not take the command,
-///    [`Payer::failed`] is called with a local failure instead.
+/// 2. Each of these HTLCs ends in one event of the engine. `HtlcSettled` goes to [`Payer::htlc_settled`], `HtlcFailed`
+///    to [`Payer::htlc_failed`], which may return further HTLCs to send. If the engine does not take the command,
+///    [`Payer::htlc_failed`] is called with a local failure instead.
 /// 3. The payment ends with exactly one [`PaymentUpdate::Ended`], once its last HTLC has ended.
 ///
 /// There are no timers: a payment that has not ended has an HTLC in flight.
@@ -99,7 +99,7 @@ use payment::{Context, Payment};
 /// assert_eq!(htlc.amount, Msat(50_006_000)); // Bob's fee is 1 sat and 100 millionths
 ///
 /// // Here the engine sends it, and tells with `Event::HtlcSettled` that it was fulfilled.
-/// let updates = payer.settled(htlc.attempt_id, preimage, &view)?;
+/// let updates = payer.htlc_settled(htlc.attempt_id, preimage, &view)?;
 /// let Some(PaymentUpdate::Ended(outcome)) = updates.last() else { panic!("no part is left") };
 /// assert_eq!((outcome.result.clone(), outcome.fee()), (Ok(preimage), Msat(6_000)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -211,7 +211,7 @@ impl Payer {
     ///
     /// # Errors
     /// When this payer has no such attempt in flight. Nothing has changed then.
-    pub fn settled(
+    pub fn htlc_settled(
         &mut self,
         attempt_id: u64,
         preimage: PaymentPreimage,
@@ -230,7 +230,7 @@ impl Payer {
     ///
     /// # Errors
     /// When this payer has no such attempt in flight. Nothing has changed then.
-    pub fn failed(
+    pub fn htlc_failed(
         &mut self,
         attempt_id: u64,
         reason: &FailureReason,
@@ -259,7 +259,7 @@ impl Payer {
 
     /// How many payments are under way.
     #[must_use]
-    pub fn payments(&self) -> usize {
+    pub fn payments_under_way(&self) -> usize {
         self.payments.len()
     }
 

@@ -34,8 +34,8 @@ impl PaymentId {
     }
 
     /// The payment that an HTLC belongs to. Attempt ids that an embedder chose for HTLCs of its own fall on some
-    /// payment too; [`Payer::settled`](super::Payer::settled) and [`Payer::failed`](super::Payer::failed) tell them
-    /// apart.
+    /// payment too; [`Payer::htlc_settled`](super::Payer::htlc_settled) and
+    /// [`Payer::htlc_failed`](super::Payer::htlc_failed) tell them apart.
     #[must_use]
     pub const fn of_attempt(attempt_id: u64) -> PaymentId {
         PaymentId(attempt_id >> HTLC_BITS)

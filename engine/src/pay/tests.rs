@@ -88,11 +88,11 @@ impl Bench {
     }
 
     fn fail_with(&mut self, htlc: &SendHtlc, reason: &FailureReason) -> Vec<PaymentUpdate> {
-        self.call(|payer, view, router| payer.failed(htlc.attempt_id, reason, view, router)).unwrap()
+        self.call(|payer, view, router| payer.htlc_failed(htlc.attempt_id, reason, view, router)).unwrap()
     }
 
     fn settle(&mut self, htlc: &SendHtlc) -> Vec<PaymentUpdate> {
-        self.call(|payer, view, _| payer.settled(htlc.attempt_id, PREIMAGE, view)).unwrap()
+        self.call(|payer, view, _| payer.htlc_settled(htlc.attempt_id, PREIMAGE, view)).unwrap()
     }
 
     fn held(&self, scid: u64) -> Msat {
@@ -202,7 +202,7 @@ fn rounds_end_with_the_routes_or_the_limit() {
             Err(PaymentFailure::NoRoute(_)) => assert_eq!(limit, 5),
             other => panic!("{other:?}"),
         }
-        assert_eq!(bench.payer.payments(), 0);
+        assert_eq!(bench.payer.payments_under_way(), 0);
     }
 }
 
@@ -296,7 +296,7 @@ fn without_a_route_beside_its_parts_a_payment_waits_for_them_and_plans_all_anew(
         let secrets = secrets(htlc);
         let mut packet = create_failure(&secrets[place - 1], failure);
         secrets[..place - 1].iter().rev().for_each(|secret| wrap_failure(secret, &mut packet));
-        payer.failed(htlc.attempt_id, &FailureReason::Remote { packet }, &view, router).unwrap()
+        payer.htlc_failed(htlc.attempt_id, &FailureReason::Remote { packet }, &view, router).unwrap()
     };
     let first = sent(payer.begin(request(1, 1_200_000_000), &view, &mut router).unwrap());
     assert!(fail(payer, &mut router, &first[0], 1, &Failure::TemporaryChannelFailure).is_empty());
@@ -306,7 +306,7 @@ fn without_a_route_beside_its_parts_a_payment_waits_for_them_and_plans_all_anew(
     assert!(router.asked[1].0 < Msat(1_200_000_000), "beside a part in flight, the rest");
     assert_eq!(router.asked.iter().map(|(_, parts)| *parts).collect::<Vec<_>>(), [8, 7, 8]);
 
-    let proven = payer.settled(second[0].attempt_id, PREIMAGE, &view).unwrap();
+    let proven = payer.htlc_settled(second[0].attempt_id, PREIMAGE, &view).unwrap();
     assert!(matches!(proven[..], [PaymentUpdate::Proven { .. }]));
     // A payee that was content with one part lets the other fail: it is not sent again.
     let outcome = ended(fail(payer, &mut router, &second[1], 2, &Failure::MppTimeout));
@@ -356,7 +356,8 @@ fn payments_of_one_name_or_hash_are_not_made_side_by_side() {
     assert_eq!(begin(request(3, 9)), Err(BeginError::TooManyPayments { max: 1 }));
     let _ = bench.settle(&htlc);
     assert_eq!(bench.begin(twin).len(), 1, "once the first is over, its hash is free");
-    let unknown = bench.call(|payer, view, _| payer.settled(htlc.attempt_id, PREIMAGE, view)).map(|_| ());
+    let unknown =
+        bench.call(|payer, view, _| payer.htlc_settled(htlc.attempt_id, PREIMAGE, view)).map(|_| ());
     assert_eq!(unknown, Err(UnknownAttempt(htlc.attempt_id)));
 }
 

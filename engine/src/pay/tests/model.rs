@@ -373,7 +373,8 @@ impl World {
             Happening::Settled(attempt_id, preimage) => {
                 let expected = self.expected.get_mut(&PaymentId::of_attempt(attempt_id)).unwrap();
                 expected.spent += expected.in_flight.remove(&attempt_id).unwrap();
-                let updates = self.call(|payer, view, _| payer.settled(attempt_id, preimage, view)).unwrap();
+                let updates =
+                    self.call(|payer, view, _| payer.htlc_settled(attempt_id, preimage, view)).unwrap();
                 self.handle(updates);
             }
             Happening::Failed(attempt_id, reason) => {
@@ -381,8 +382,9 @@ impl World {
                 expected.in_flight.remove(&attempt_id).unwrap();
                 expected.delivered.remove(&attempt_id);
                 expected.failed += 1;
-                let updates =
-                    self.call(|payer, view, router| payer.failed(attempt_id, &reason, view, router)).unwrap();
+                let updates = self
+                    .call(|payer, view, router| payer.htlc_failed(attempt_id, &reason, view, router))
+                    .unwrap();
                 self.handle(updates);
             }
         }
@@ -406,7 +408,7 @@ fn payments_in_parts_pay_once_within_their_limits_whatever_happens() {
                 break;
             }
         }
-        assert_eq!(world.payer.payments(), 0, "seed {seed}: every payment has ended");
+        assert_eq!(world.payer.payments_under_way(), 0, "seed {seed}: every payment has ended");
         assert_eq!(world.balances.values().sum::<u64>(), whole, "seed {seed}: no millisatoshi is lost");
         for directed in world.balances.keys() {
             assert_eq!(world.reservations.held(*directed), Msat::ZERO, "seed {seed}");
