@@ -204,7 +204,7 @@ impl PayingSide {
         preimage: PaymentPreimage,
         moment: Moment<'_>,
     ) -> Result<Steps, UnknownAttempt> {
-        let updates = self.payer.settled(attempt_id, preimage, &view(&self.routing, moment))?;
+        let updates = self.payer.htlc_settled(attempt_id, preimage, &view(&self.routing, moment))?;
         Ok(self.steps(updates, moment.now))
     }
 
@@ -219,13 +219,13 @@ impl PayingSide {
         moment: Moment<'_>,
     ) -> Result<Steps, UnknownAttempt> {
         let view = view(&self.routing, moment);
-        let updates = self.payer.failed(attempt_id, reason, &view, &mut self.router)?;
+        let updates = self.payer.htlc_failed(attempt_id, reason, &view, &mut self.router)?;
         Ok(self.steps(updates, moment.now))
     }
 
     /// Payments begun and not over.
     pub(crate) fn in_flight(&self) -> usize {
-        self.payer.payments()
+        self.payer.payments_under_way()
     }
 
     fn steps(&mut self, updates: Vec<PaymentUpdate>, now: Duration) -> Steps {

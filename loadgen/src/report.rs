@@ -199,6 +199,8 @@ pub(crate) struct Faulty {
     pub(crate) sent: u64,
     /// Failed at the hop and with the code known beforehand.
     pub(crate) as_expected: u64,
+    /// Failed before they reached that hop, at a channel whose balance was too low.
+    pub(crate) failed_by_balance: u64,
     /// By kind.
     pub(crate) kinds: BTreeMap<&'static str, FaultyKind>,
 }
@@ -436,6 +438,15 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
+    fn sample_faulty() -> Faulty {
+        Faulty {
+            sent: 1,
+            as_expected: 1,
+            failed_by_balance: 0,
+            kinds: BTreeMap::from([("fee_short", FaultyKind { sent: 1, as_expected: 1 })]),
+        }
+    }
+
     /// A report with something in every field.
     fn sample() -> Report {
         Report {
@@ -487,11 +498,7 @@ mod tests {
                 retries: 1,
                 retries_per_part: 1.0 / 3.0,
             },
-            faulty: Faulty {
-                sent: 1,
-                as_expected: 1,
-                kinds: BTreeMap::from([("fee_short", FaultyKind { sent: 1, as_expected: 1 })]),
-            },
+            faulty: sample_faulty(),
             forwards: 2,
             fees_earned_msat: 1_500,
             hops: BTreeMap::from([(2, 2)]),

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::report::Report;
+use crate::report::{Faulty, Report};
 
 /// The width of the column of names.
 const NAME_WIDTH: usize = 18;
@@ -99,22 +99,28 @@ fn payments(table: &mut Table, report: &Report) {
             ),
         );
     }
-    let faulty = &report.faulty;
-    table.row(
-        "  faulty",
-        &format!("{} of {} failed where and as they had to", count(faulty.as_expected), count(faulty.sent)),
-    );
+    faulty(table, &report.faulty);
+    let total: u64 = report.hops.values().sum();
+    let hops: Vec<String> =
+        report.hops.iter().map(|(hops, number)| format!("{hops}: {}", percent(*number, total))).collect();
+    table.row("hops", &hops.join("   "));
+    table.gap();
+}
+
+fn faulty(table: &mut Table, faulty: &Faulty) {
+    let mut line =
+        format!("{} of {} failed where and as they had to", count(faulty.as_expected), count(faulty.sent));
+    if faulty.failed_by_balance > 0 {
+        let earlier = count(faulty.failed_by_balance);
+        line.push_str(&format!("; {earlier} failed earlier for a balance that was too low"));
+    }
+    table.row("  faulty", &line);
     for (kind, counts) in &faulty.kinds {
         table.row(
             "",
             &format!("{:>8}  {kind}: {} as expected", count(counts.sent), count(counts.as_expected)),
         );
     }
-    let total: u64 = report.hops.values().sum();
-    let hops: Vec<String> =
-        report.hops.iter().map(|(hops, number)| format!("{hops}: {}", percent(*number, total))).collect();
-    table.row("hops", &hops.join("   "));
-    table.gap();
 }
 
 /// In how many parts ordinary payments went.

@@ -43,6 +43,8 @@ struct Counts {
     /// The ordinary payments that failed, and every failed attempt of an ordinary payment.
     ordinary_failed: Vec<u64>,
     ordinary_attempts: Vec<(u64, FailedPart)>,
+    /// The last failure of each faulty payment that did not fail as expected.
+    faulty_otherwise: Vec<(u64, FailedPart)>,
     /// The amount each refusing node could have sent: the least it reported for one payment, channel and amount.
     refusals: HashMap<(PaymentHash, Scid, Msat), Msat>,
 }
@@ -81,6 +83,9 @@ impl Tally {
                 let counts = self.counts.faulty.entry(kind.name()).or_default();
                 counts.sent += 1;
                 counts.as_expected += u64::from(outcome.end == End::FailedAsExpected);
+                if outcome.end == End::FailedOtherwise {
+                    self.counts.faulty_otherwise.extend(last.map(|failure| (payment, failure.clone())));
+                }
             }
             None => {
                 self.counts.ordinary_succeeded += u64::from(succeeded);
@@ -151,7 +156,10 @@ impl Tally {
 
     /// The payments made to fail, by kind.
     pub(crate) fn faulty(&self) -> Faulty {
+        let otherwise = self.counts.faulty_otherwise.iter();
+        let by_balance = otherwise.filter(|(payment, failure)| self.is_explained(*payment, failure)).count();
         Faulty {
+            failed_by_balance: by_balance as u64,
             sent: self.counts.faulty.values().map(|kind| kind.sent).sum(),
             as_expected: self.counts.faulty.values().map(|kind| kind.as_expected).sum(),
             kinds: self.counts.faulty.clone(),
@@ -291,11 +299,13 @@ mod tests {
         let mut tally = Tally::new(seed());
         tally.resolved(None, &outcome(0, End::Succeeded, vec![failure(9)]));
         tally.resolved(Some(FaultKind::FeeShort), &outcome(1, End::FailedAsExpected, vec![failure(9)]));
+        tally.refused(seed().payment_hash(2), Scid(7), Msat(9), Msat(8));
         tally.resolved(Some(FaultKind::FeeShort), &outcome(2, End::FailedOtherwise, vec![failure(9)]));
+        tally.resolved(Some(FaultKind::FeeShort), &outcome(3, End::FailedOtherwise, vec![failure(9)]));
         let (payments, faulty) = (tally.payments(), tally.faulty());
-        assert_eq!((payments.sent, payments.succeeded, payments.failed, payments.attempts), (3, 1, 2, 4));
+        assert_eq!((payments.sent, payments.succeeded, payments.failed, payments.attempts), (4, 1, 3, 5));
         assert_eq!(payments.failures.values().sum::<u64>(), payments.failed);
-        assert_eq!((faulty.sent, faulty.as_expected), (2, 1));
+        assert_eq!((faulty.sent, faulty.as_expected, faulty.failed_by_balance), (3, 1, 1));
         assert_eq!(payments.ordinary.sent, 1);
     }
 }

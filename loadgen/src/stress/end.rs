@@ -222,12 +222,12 @@ impl End {
             Event::ChannelClosed { .. } => Notice::Closed,
             Event::HtlcSettled { attempt_id, preimage } => {
                 let view = view(&self.snapshot, &self.own_channels);
-                let updates = self.payer.settled(attempt_id, preimage, &view);
+                let updates = self.payer.htlc_settled(attempt_id, preimage, &view);
                 return self.ended(updates);
             }
             Event::HtlcFailed { attempt_id, reason } => {
                 let view = view(&self.snapshot, &self.own_channels);
-                let updates = self.payer.failed(attempt_id, &reason, &view, &mut FixedRoute(None));
+                let updates = self.payer.htlc_failed(attempt_id, &reason, &view, &mut FixedRoute(None));
                 return self.ended(updates);
             }
             Event::PaymentReceived { amount, .. } => {
