@@ -1,4 +1,5 @@
-//! Sans-IO machines of the Lightning Network: channel keys and transactions, the onion, the channel, forwarding.
+//! Sans-IO machines of the Lightning Network: channel keys and transactions, the onion, the channel, forwarding, and
+//! the transport.
 //!
 //! Owns: the protocol's rules. Has no threads, clock, randomness or I/O of its own: time, randomness and messages
 //! are arguments; records, messages and transactions are returned.
@@ -8,6 +9,7 @@ pub mod commitment;
 mod durable;
 pub mod forward;
 pub mod keys;
+pub mod noise;
 pub mod onion;
 pub mod payment;
 
