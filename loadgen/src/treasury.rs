@@ -207,8 +207,14 @@ impl Treasury {
     /// When the chain refuses.
     pub(crate) fn mine(&mut self, blocks: u32) -> Result<Vec<Arc<ChainEvent>>, TreasuryError> {
         self.chain.mine(blocks, self.miner.script_pubkey())?;
-        let events = self.chain.poll()?;
-        self.follow(events.into_iter(), true)
+        let mut followed = Vec::new();
+        loop {
+            let events = self.chain.poll()?;
+            if events.is_empty() {
+                return Ok(followed);
+            }
+            followed.extend(self.follow(events.into_iter(), true)?);
+        }
     }
 
     /// Where a node's money goes.

@@ -537,9 +537,14 @@ pub fn mine_until(
 ) -> Result<Vec<ChainEvent>, RegtestError> {
     let mut drained = Vec::new();
     loop {
-        let events = chain.poll()?;
-        events.iter().for_each(|event| miner.apply(event));
-        drained.extend(events);
+        loop {
+            let events = chain.poll()?;
+            if events.is_empty() {
+                break;
+            }
+            events.iter().for_each(|event| miner.apply(event));
+            drained.extend(events);
+        }
         let blocks = blocks_until(miner, wanted)?;
         if blocks == 0 {
             return Ok(drained);

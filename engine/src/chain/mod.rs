@@ -19,7 +19,7 @@ pub mod rpc;
 
 /// A block chain.
 ///
-/// Feed it with [`broadcast`](Chain::broadcast), drain it with [`poll`](Chain::poll). The first poll reports every
+/// Feed it with [`broadcast`](Chain::broadcast), drain it with [`poll`](Chain::poll). The first polls report every
 /// block from height 1 on, so a consumer who starts at the genesis block and applies each event knows the chain.
 ///
 /// # Examples
@@ -32,8 +32,13 @@ pub mod rpc;
 /// use fulmen::chain::{BroadcastError, Chain, ChainError};
 ///
 /// fn follow(engine: &Engine, chain: &mut dyn Chain) -> Result<(), ChainError> {
-///     chain.poll()?.iter().for_each(|event| engine.chain_event(event));
-///     Ok(())
+///     loop {
+///         let events = chain.poll()?;
+///         if events.is_empty() {
+///             return Ok(()); // at the tip
+///         }
+///         events.iter().for_each(|event| engine.chain_event(event));
+///     }
 /// }
 ///
 /// fn broadcast(chain: &mut dyn Chain, transaction: &Transaction) -> Result<(), ChainError> {
@@ -57,7 +62,8 @@ pub trait Chain: Send {
     fn block(&mut self, height: BlockHeight) -> Result<Option<Arc<Block>>, ChainError>;
 
     /// The steps of the chain since the last poll, oldest first: after a reorganisation the old blocks from the tip
-    /// down, then the new ones upwards.
+    /// down, then the new ones upwards. A backend may report only the first of many; an empty answer means that the
+    /// tip is reached.
     ///
     /// # Errors
     /// When the backend cannot be asked; no event is lost, the next poll reports it.

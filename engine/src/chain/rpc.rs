@@ -3,8 +3,10 @@
 //! Owns the walk of events along the daemon's best chain, and the translation of its refusals. Keeps no keys and asks
 //! for no wallet there: coins are found in the blocks. Needs no index and no notification either, only polling.
 //!
-//! Invariant: an event is reported only when its block extends or ends the chain reported before, even when the
-//! daemon's chain changes between two calls. Other users of the daemon may mine and spend; they are simply seen.
+//! Invariants: a poll reports at most 1,000 blocks, and blocks of 64 MiB and one more in serialized form, so that a
+//! walk from the genesis block takes bounded memory; an event is reported only when its block extends or ends the chain
+//! reported before, even when the daemon's chain changes between two calls. Other users of the daemon may mine and
+//! spend; they are simply seen.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +29,9 @@ pub struct RpcChain {
     /// The hashes of the chain reported so far, or about to be: element 0 is the genesis block.
     reported: Vec<BlockHash>,
     pending: Vec<ChainEvent>,
+    /// Blocks in `pending`, and their bytes in serialized form.
+    pending_blocks: usize,
+    pending_bytes: usize,
 }
 
 impl RpcChain {
@@ -55,7 +60,8 @@ impl RpcChain {
         })?;
         let genesis = bitcoin::constants::genesis_block(network).block_hash();
         let client = RpcClient::new(url, CALL_TIMEOUT)?;
-        Ok(RpcChain { client, network, reported: vec![genesis], pending: Vec::new() })
+        let (reported, pending) = (vec![genesis], Vec::new());
+        Ok(RpcChain { client, network, reported, pending, pending_blocks: 0, pending_bytes: 0 })
     }
 
     /// The network the daemon runs.
@@ -88,7 +94,8 @@ impl RpcChain {
         block.map(Arc::new).ok_or_else(|| self.client.unexpected("getblock", "not the block asked for"))
     }
 
-    /// Brings `pending` to the daemon's best chain as it was found; a change meanwhile waits for the next poll.
+    /// Brings `pending` towards the daemon's best chain, as far as a poll goes; a change meanwhile waits for the next
+    /// poll.
     fn follow(&mut self) -> Result<(), ChainError> {
         let best: BlockHash =
             self.client.parse("getbestblockhash", &self.client.call("getbestblockhash", &[])?)?;
@@ -104,13 +111,18 @@ impl RpcChain {
             self.reported.pop();
             self.pending.push(ChainEvent::Disconnected { height: BlockHeight(height as u32), hash });
         }
-        while let Some(hash) = self.hash_at(self.reported.len())? {
+        while self.pending_blocks < POLL_BLOCKS_MAX
+            && self.pending_bytes < POLL_BYTES_MAX
+            && let Some(hash) = self.hash_at(self.reported.len())?
+        {
             let block = self.block_by_hash(hash)?;
             if self.reported.last() != Some(&block.header.prev_blockhash) {
                 break;
             }
             let height = BlockHeight(self.reported.len() as u32);
             self.reported.push(hash);
+            self.pending_blocks += 1;
+            self.pending_bytes += block.total_size();
             self.pending.push(ChainEvent::Connected { height, block });
         }
         Ok(())
@@ -132,6 +144,7 @@ impl Chain for RpcChain {
 
     fn poll(&mut self) -> Result<Vec<ChainEvent>, ChainError> {
         self.follow()?;
+        (self.pending_blocks, self.pending_bytes) = (0, 0);
         Ok(std::mem::take(&mut self.pending))
     }
 
@@ -191,6 +204,12 @@ const REFUSALS: [(&str, RefusalKind); 14] = [
     ("coinbase", RefusalKind::Malformed),
 ];
 
+/// The most blocks of one poll.
+const POLL_BLOCKS_MAX: usize = 1_000;
+
+/// The most bytes of serialized blocks in one poll, the last block aside.
+const POLL_BYTES_MAX: usize = 64 << 20;
+
 const RPC_INVALID_PARAMETER: i32 = -8;
 const RPC_DESERIALIZATION: i32 = -22;
 const RPC_VERIFY_ERROR: i32 = -25;
@@ -212,7 +231,7 @@ const FEE_TARGET_BLOCKS: u32 = 6;
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
 
     use super::*;
@@ -240,6 +259,97 @@ mod tests {
     fn json_reply(result: &str) -> String {
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }
+
+    /// A regtest chain of `length` empty blocks on the genesis block.
+    fn empty_blocks(length: usize) -> Vec<Block> {
+        let mut blocks = vec![bitcoin::constants::genesis_block(Network::Regtest)];
+        while blocks.len() <= length {
+            let mut next = blocks[blocks.len() - 1].clone();
+            next.header.prev_blockhash = next.block_hash();
+            next.header.time += 1;
+            blocks.push(next);
+        }
+        blocks
+    }
+
+    /// The daemon's answer to a call.
+    fn answer(blocks: &[Block], request: &serde_json::Value) -> serde_json::Value {
+        let parameter = &request["params"][0];
+        match request["method"].as_str() {
+            Some("getblockchaininfo") => json!({ "chain": "regtest" }),
+            Some("getbestblockhash") => json!(blocks[blocks.len() - 1].block_hash().to_string()),
+            Some("getblockhash") => {
+                let height = parameter.as_u64().unwrap() as usize;
+                blocks.get(height).map_or(json!(null), |block| json!(block.block_hash().to_string()))
+            }
+            Some("getblock") => {
+                let asked = |block: &&Block| json!(block.block_hash().to_string()) == *parameter;
+                json!(serialize_hex(blocks.iter().find(asked).unwrap()))
+            }
+            method => panic!("{method:?}"),
+        }
+    }
+
+    /// Answers calls on one connection after the other, until one ends without a call.
+    fn serve(listener: &TcpListener, blocks: &[Block]) {
+        loop {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let mut calls = 0;
+            loop {
+                let mut length = 0;
+                let mut line = String::new();
+                while stream.read_line(&mut line).unwrap() > 2 {
+                    let (name, value) = line.trim_end().split_once(':').unwrap_or_default();
+                    if name.eq_ignore_ascii_case("content-length") {
+                        length = value.trim().parse().unwrap();
+                    }
+                    line.clear();
+                }
+                if length == 0 {
+                    break;
+                }
+                calls += 1;
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).unwrap();
+                let request: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                let result = answer(blocks, &request);
+                let error = if result.is_null() { json!({ "code": -8, "message": "" }) } else { json!(null) };
+                let body = json!({ "id": request["id"], "result": result, "error": error }).to_string();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                stream.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
+            }
+            if calls == 0 {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_far_behind_the_daemon_is_told_in_bounded_polls() {
+        let blocks = empty_blocks(POLL_BLOCKS_MAX + 10);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve(&listener, &blocks));
+            let mut chain = RpcChain::connect(&format!("http://user:secret@{address}")).unwrap();
+            let mut heights = Vec::new();
+            for expected in [POLL_BLOCKS_MAX, 10, 0] {
+                let events = chain.poll().unwrap();
+                assert_eq!(events.len(), expected);
+                heights.extend(events.iter().map(|event| match event {
+                    ChainEvent::Connected { height, .. } => height.0,
+                    ChainEvent::Disconnected { .. } => panic!("nothing was reorganised"),
+                }));
+            }
+            assert!(heights.into_iter().eq(1..=POLL_BLOCKS_MAX as u32 + 10));
+            // So many bytes of blocks fill a poll too: nothing is asked for beyond them.
+            chain.reported.truncate(1);
+            chain.pending_bytes = POLL_BYTES_MAX;
+            assert_eq!(chain.poll().unwrap(), []);
+            drop(chain);
+            drop(std::net::TcpStream::connect(address).unwrap());
+        });
     }
 
     #[test]

@@ -36,9 +36,15 @@ impl<'a> Bench<'a> {
     }
 
     fn poll(&mut self) -> Vec<ChainEvent> {
-        let events = self.chain.poll().unwrap();
-        events.iter().for_each(|event| self.miner.apply(event));
-        events
+        let mut events = Vec::new();
+        loop {
+            let more = self.chain.poll().unwrap();
+            if more.is_empty() {
+                return events;
+            }
+            more.iter().for_each(|event| self.miner.apply(event));
+            events.extend(more);
+        }
     }
 
     fn height(&mut self) -> u32 {
