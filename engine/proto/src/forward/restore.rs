@@ -259,7 +259,14 @@ impl Restoring {
             return Ok(());
         }
         let entry = state.channels.get_mut(&channel_id).ok_or(RestoreError::UnknownChannel(channel_id))?;
-        entry.channel.replay_delta(delta).map_err(failed)
+        let before = entry.channel.scid();
+        entry.channel.replay_delta(delta).map_err(failed)?;
+        if let (Some(previous), now) = (before, entry.channel.scid())
+            && now != before
+        {
+            state.unplace(channel_id, previous);
+        }
+        Ok(())
     }
 
     /// Sets [`NodeConfig::shards`], for a caller that learns the number of shards only while it reads the store.

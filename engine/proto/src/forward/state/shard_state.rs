@@ -43,6 +43,14 @@ impl State {
         State { next_key_index: u64::from(shard) << 48, ..State::default() }
     }
 
+    /// Forgets a place that a channel's funding output has no longer. It follows from the channel's own delta, in the
+    /// record, which whoever folds a record sees in the channel.
+    pub(crate) fn unplace(&mut self, channel_id: ChannelId, previous: Scid) {
+        if self.scids.get(&previous) == Some(&channel_id) {
+            self.scids.remove(&previous);
+        }
+    }
+
     /// Folds a change into the state. The deltas of channels are folded by the channels themselves.
     pub(crate) fn apply(&mut self, change: &Change) {
         match change {

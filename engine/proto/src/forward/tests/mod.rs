@@ -17,6 +17,7 @@ mod payments;
 mod policies;
 mod receiving;
 mod records;
+mod reorganisations;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

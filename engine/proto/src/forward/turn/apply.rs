@@ -3,7 +3,7 @@
 //! Owns the step from a channel's plan to the turn: its deltas into the record, its messages and transactions into the
 //! output, its events into circuits. Does not plan anything.
 
-use fulmen_wire::units::{ChannelId, NodeId, Signature};
+use fulmen_wire::units::{ChannelId, NodeId, Scid, Signature};
 
 use super::open_turn::{LockedIn, NewChannel, OpenTurn};
 use super::output::Event;
@@ -125,9 +125,9 @@ impl Shard {
             ChannelEvent::RemovalLockedIn { id, .. } => {
                 self.change(turn, Change::CircuitClosed { incoming: incoming(id) });
             }
-            ChannelEvent::Ready { scid } | ChannelEvent::FundingMoved { scid, .. } => {
-                self.change(turn, Change::ChannelReady { channel_id, scid });
-                turn.out.events.push(Event::ChannelReady { channel_id, scid, peer });
+            ChannelEvent::FundingMoved { previous, scid } => {
+                self.state.unplace(channel_id, previous);
+                self.channel_placed(turn, channel_id, scid, peer);
             }
             ChannelEvent::FundingNeeded { script_pubkey, amount } => {
                 let user_id = self.state.channels.get(&channel_id).map_or(0, |entry| entry.user_id);
@@ -135,6 +135,7 @@ impl Shard {
                 turn.out.events.push(Event::FundingNeeded {
                     temporary_channel_id,
                     user_id,
+                self.state.unplace(channel_id, previous);
                     peer,
                     amount,
                     script,
@@ -143,6 +144,7 @@ impl Shard {
             ChannelEvent::FundingBroadcast { transaction } => {
                 turn.out.broadcast.push(transaction);
                 self.report_funded(turn, channel_id);
+            ChannelEvent::Ready { scid } => self.channel_placed(turn, channel_id, scid, peer),
             }
             ChannelEvent::Closed { transaction } => {
                 turn.out.events.push(Event::ChannelClosed { channel_id, transaction });
@@ -173,3 +175,8 @@ impl Shard {
         }
     }
 }
+    fn channel_placed(&mut self, turn: &mut OpenTurn, channel_id: ChannelId, scid: Scid, peer: NodeId) {
+        self.change(turn, Change::ChannelReady { channel_id, scid });
+        turn.out.events.push(Event::ChannelReady { channel_id, scid, peer });
+    }
+

@@ -64,7 +64,8 @@ pub enum Event {
         /// The funding output to look for in blocks.
         funding_outpoint: OutPoint,
     },
-    /// The channel can carry HTLCs.
+    /// The channel can carry HTLCs. Reported again when a reorganisation has given the funding output another place, by
+    /// whose name the channel is known from then on; its earlier name is not.
     ChannelReady {
         /// The channel.
         channel_id: ChannelId,
