@@ -20,6 +20,7 @@ use super::error::StartError;
 use super::events::{EventId, EventLog};
 use super::journal::{FinishedTurn, Journal};
 use super::ready::Ready;
+use super::replays::NodeReplays;
 use super::shard_cell::{Item, QueueBounds, ShardCell, lock};
 use super::storage::{Opened, Storage};
 use super::worker::Runtime;
@@ -144,7 +145,11 @@ impl Builder {
             return Err(StartError::NoShards);
         }
         let opened = self.storage.open(&self.seed, &self.config, wanted, self.shards.is_some())?;
-        let Opened { store, shards, events, broadcast } = opened;
+        let Opened { store, mut shards, events, broadcast } = opened;
+        if shards.len() > 1 {
+            let replays = Arc::new(NodeReplays::default());
+            shards.iter_mut().for_each(|shard| shard.share_replay_claims(replays.clone()));
+        }
         let keeps_records = store.is_some();
         let shard_count = u16::try_from(shards.len()).expect("shards are numbered by a u16");
         let runtime = Runtime {

@@ -26,6 +26,7 @@ mod error;
 mod events;
 mod journal;
 mod ready;
+mod replays;
 mod shard_cell;
 mod stats;
 mod storage;

@@ -25,6 +25,7 @@ mod turn;
 pub use restore::{RestoreError, Restored, Restoring};
 pub use shard::Shard;
 pub use state::change::{Change, Record};
+pub use state::replay::ReplayClaims;
 pub use stats::{CryptoCounters, Occupancy};
 pub use terms::circuit::{Circuit, CircuitStage, Forward, Offer, Origin, Resolution};
 pub use terms::config::{ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, PolicyError};

@@ -6,6 +6,7 @@
 //! Invariant: every change of the durable state is in the turn's record, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use fulmen_secp::Verifier;
 use fulmen_wire::features::Features;
@@ -21,6 +22,7 @@ use crate::onion::{Peeled, peel};
 use super::state::change::Change;
 use super::state::channels::ChannelEntry;
 use super::state::checkpoint::ChunkSize;
+use super::state::replay::{LoneShard, ReplayClaims};
 use super::state::shard_state::State;
 use super::stats::{CryptoCounters, Occupancy};
 use super::terms::config::{ForwardingPolicy, NodeConfig};
@@ -92,6 +94,8 @@ pub struct Shard {
     pub(crate) keyless: BTreeSet<ChannelId>,
     /// Checks signatures; knows the keys of the busiest channels well.
     pub(crate) verifier: Verifier,
+    /// The onions of all shards of the node.
+    pub(crate) replay_claims: Arc<dyn ReplayClaims>,
     /// Channels whose `commitment_signed` is deferred.
     pub(crate) deferred: DeferredCommitments,
     pub(crate) pongs: PongBudgets,
@@ -123,6 +127,7 @@ impl Shard {
             pongs: PongBudgets::default(),
         }
     }
+            replay_claims: Arc::new(LoneShard),
 
     /// Runs one turn over everything that happened since the last.
     ///
@@ -131,6 +136,17 @@ impl Shard {
     /// the decisions on fresh HTLCs, their onions peeled at once; and last one `commitment_signed` for each channel
     /// that has something to commit and may, all signed at once.
     pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Turn {
+    /// Shares the memory of accepted onions with the other shards of the node, and claims this shard's. To be given to
+    /// every shard of a node that has several, before the first turn of any.
+    pub fn share_replay_claims(&mut self, claims: Arc<dyn ReplayClaims>) {
+        for (tag, htlc) in self.state.replay.owners() {
+            if !claims.claim(tag, htlc) {
+                tracing::warn!(?htlc, "two shards have accepted one onion");
+            }
+        }
+        self.replay_claims = claims;
+    }
+
         let mut turn = OpenTurn {
             now,
             out: Turn::default(),

@@ -36,8 +36,9 @@ pub struct NodeConfig {
     /// The most such channels of all peers together: identities cost nothing either. A peer that has a confirmed
     /// channel is not bound by it, so that strangers cannot keep it from opening another.
     pub unconfirmed_channels_max: usize,
-    /// The most onions remembered against replay. Each takes some 130 bytes of memory and 60 of a checkpoint until its
-    /// HTLC expires; while there are as many, no HTLC is accepted.
+    /// The most onions that a shard remembers against replay. Each takes some 130 bytes of memory (80 more in a node of
+    /// several shards) and 60 of a checkpoint until its HTLC expires; while there are as many, the shard accepts no
+    /// HTLC.
     pub replay_tags_max: usize,
     /// The policy a channel starts with.
     pub policy: ForwardingPolicy,

@@ -1,6 +1,10 @@
 //! A node of two shards: HTLCs that come in on one and go out on the other, every handoff told twice.
 
+use std::sync::{Arc, Mutex};
+
 use super::*;
+use crate::forward::{IncomingHtlc, ReplayClaims};
+use crate::onion::ReplayTag;
 
 const AMOUNT: Msat = Msat(30_000_000);
 
@@ -260,4 +264,73 @@ fn two_shards_store_an_onion_once() {
     let each = written.sum::<usize>() / payments as usize;
     println!("{each} bytes a forward over two shards, {payments} in flight");
     assert!(each < 2 * 1366, "{each}");
+}
+
+/// The onions that both shards have accepted.
+#[derive(Debug, Default)]
+struct Claims(Mutex<BTreeMap<ReplayTag, IncomingHtlc>>);
+
+impl ReplayClaims for Claims {
+    fn claim(&self, tag: ReplayTag, htlc: IncomingHtlc) -> bool {
+        *self.0.lock().expect("no test panics here").entry(tag).or_insert(htlc) == htlc
+    }
+
+    fn release(&self, tag: ReplayTag, htlc: IncomingHtlc) {
+        self.0.lock().expect("no test panics here").retain(|known, owner| *known != tag || *owner != htlc);
+    }
+}
+
+fn share_claims(net: &mut Net) -> Arc<Claims> {
+    let claims = Arc::new(Claims::default());
+    [1, 2].into_iter().for_each(|node| net.shards[node].share_replay_claims(claims.clone()));
+    claims
+}
+
+/// Sends the onion of an attempt of node 0 to the other shard, from node 3.
+fn replayed_by_the_payee(net: &mut Net, attempt: u64) -> u64 {
+    let payment = net.attempts[&attempt].clone();
+    let again = net.attempts.len() as u64;
+    let channel = ChannelRef::Scid(net.channels[1].scid);
+    let amount = route(net, |_| {})[0].amount;
+    let send = SendHtlc { channel, amount, ..SendHtlc::new(again, &payment) };
+    net.attempts.insert(again, payment);
+    net.command(3, Command::SendHtlc(send));
+    again
+}
+
+#[test]
+fn an_onion_that_one_shard_has_accepted_is_refused_by_the_other() {
+    for restarted in [false, true] {
+        let mut net = net();
+        let mut claims = share_claims(&mut net);
+        let (hash, recipient) = net.invoice(3, 1, AMOUNT);
+        let first = net.send(0, hash, &route(&net, |_| {}), &recipient);
+        assert!(matches!(net.outcome(0, first), Some(Outcome::Settled(_))));
+        if restarted {
+            restart_after(&mut net, 0);
+            claims = share_claims(&mut net);
+        }
+        let again = replayed_by_the_payee(&mut net, first);
+        assert_eq!(net.outcome(3, again), Some(Outcome::Malformed(0xc005)), "restarted: {restarted}");
+        net.check_at_rest();
+        assert_eq!(claims.0.lock().expect("no test panics here").len(), 1);
+        net.mine(BlockHeight(net.height.0 + 100), &[]);
+        assert!(claims.0.lock().expect("no test panics here").is_empty(), "claims end with the expiry");
+    }
+}
+
+#[test]
+fn an_onion_that_one_shard_has_refused_is_judged_anew_by_the_other() {
+    let mut net = net();
+    let claims = share_claims(&mut net);
+    let (hash, recipient) = net.invoice(3, 1, AMOUNT);
+    let mut hops = route(&net, |_| {});
+    hops[1].short_channel_id = Scid(1);
+    let first = net.send(0, hash, &hops, &recipient);
+    let unknown = Some(Outcome::Failed(0, Failure::UnknownNextPeer));
+    assert_eq!(net.outcome(0, first), unknown);
+    assert!(claims.0.lock().expect("no test panics here").is_empty());
+    let again = replayed_by_the_payee(&mut net, first);
+    assert_eq!(net.outcome(3, again), unknown, "not a replay");
+    net.check_at_rest();
 }

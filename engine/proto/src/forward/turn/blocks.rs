@@ -26,6 +26,9 @@ impl Shard {
         confirmations: &[Confirmation],
     ) {
         if height != self.state.height {
+            for (tag, htlc) in self.state.replay.expired(height) {
+                self.replay_claims.release(tag, htlc);
+            }
             self.change(turn, Change::Height(height));
         }
         for confirmation in confirmations {

@@ -135,7 +135,10 @@ impl Shard {
     fn decide_peeled(&mut self, turn: &mut OpenTurn, locked_in: LockedIn, peeled: Peeled) {
         let secret = *peeled.shared_secret();
         let tag = secret.replay_tag();
-        if self.state.replay.is_replay(tag, locked_in.incoming) {
+        let is_known = self.state.replay.knows(tag, locked_in.incoming);
+        if self.state.replay.is_replay(tag, locked_in.incoming)
+            || !self.replay_claims.claim(tag, locked_in.incoming)
+        {
             // Nothing is encrypted under a secret that was used before: the hop before us reports a bad onion.
             let hash = sha256_of_onion(&locked_in.htlc);
             let refusal = Refusal::malformed(FailureCode::InvalidOnionHmac, hash);
@@ -159,7 +162,12 @@ impl Shard {
         match outcome {
             Ok(()) => self.remember_onion(turn, tag, &locked_in),
             // A refused HTLC moved nothing: its onion may come again, to be refused again.
-            Err(refusal) => self.refuse(turn, &locked_in, Some(secret), refusal),
+            Err(refusal) => {
+                if !is_known {
+                    self.replay_claims.release(tag, locked_in.incoming);
+                }
+                self.refuse(turn, &locked_in, Some(secret), refusal);
+            }
         }
     }
 
