@@ -30,6 +30,7 @@ use super::terms::handoff::{Handoff, HandoffStep, PaymentPart};
 use super::terms::ids::{ChannelRef, IncomingHtlc, OutgoingHtlc};
 use super::terms::input::Input;
 use super::terms::time::Now;
+use super::turn::answers::AwaitedAnswers;
 use super::turn::deferred::DeferredCommitments;
 use super::turn::open_turn::{OpenTurn, Sorted};
 use super::turn::output::Turn;
@@ -92,13 +93,14 @@ pub struct Shard {
     pub(crate) restored: bool,
     /// Channels whose peer's next commitment has no keys yet, though its point is known.
     pub(crate) keyless: BTreeSet<ChannelId>,
-    /// Checks signatures; knows the keys of the busiest channels well.
-    pub(crate) verifier: Verifier,
     /// The onions of all shards of the node.
     pub(crate) replay_claims: Arc<dyn ReplayClaims>,
+    /// Checks signatures; knows the keys of the busiest channels well.
+    pub(crate) verifier: Verifier,
     /// Channels whose `commitment_signed` is deferred.
     pub(crate) deferred: DeferredCommitments,
     pub(crate) pongs: PongBudgets,
+    pub(crate) answers: AwaitedAnswers,
 }
 
 impl Shard {
@@ -122,20 +124,14 @@ impl Shard {
             counters: CryptoCounters::default(),
             restored: false,
             keyless: BTreeSet::new(),
+            replay_claims: Arc::new(LoneShard),
             verifier: Verifier::new().with_key_cache(KEY_TABLES_BYTES),
             deferred: DeferredCommitments::default(),
             pongs: PongBudgets::default(),
+            answers: AwaitedAnswers::default(),
         }
     }
-            replay_claims: Arc::new(LoneShard),
 
-    /// Runs one turn over everything that happened since the last.
-    ///
-    /// The order is fixed, so that the same inputs give the same turn bit for bit: connections and messages in the
-    /// order given, in rounds that verify all signatures of a round at once; blocks; commands and handoffs; timeouts;
-    /// the decisions on fresh HTLCs, their onions peeled at once; and last one `commitment_signed` for each channel
-    /// that has something to commit and may, all signed at once.
-    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Turn {
     /// Shares the memory of accepted onions with the other shards of the node, and claims this shard's. To be given to
     /// every shard of a node that has several, before the first turn of any.
     pub fn share_replay_claims(&mut self, claims: Arc<dyn ReplayClaims>) {
@@ -147,6 +143,13 @@ impl Shard {
         self.replay_claims = claims;
     }
 
+    /// Runs one turn over everything that happened since the last.
+    ///
+    /// The order is fixed, so that the same inputs give the same turn bit for bit: connections and messages in the
+    /// order given, in rounds that verify all signatures of a round at once; blocks; commands and handoffs; timeouts;
+    /// the decisions on fresh HTLCs, their onions peeled at once; and last one `commitment_signed` for each channel
+    /// that has something to commit and may, all signed at once.
+    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Turn {
         let mut turn = OpenTurn {
             now,
             out: Turn::default(),
@@ -181,6 +184,9 @@ impl Shard {
         }
         for handoff in sorted.handoffs {
             self.handoff(&mut turn, handoff);
+        }
+        if sorted.ticked {
+            self.demand_answers(&mut turn);
         }
         self.expire(&mut turn);
         self.decide(&mut turn);

@@ -47,6 +47,8 @@ pub struct NodeConfig {
     pub policy_grace_ms: u64,
     /// The safety margins of forwarding.
     pub expiry: ExpiryLimits,
+    /// How long answers of peers are awaited.
+    pub answer_timeouts: AnswerTimeouts,
     /// Whether HTLCs are decided on, and offered, only after
     /// [`Input::ChainInStep`](crate::forward::Input::ChainInStep). A node that was off for days would otherwise forward
     /// HTLCs that have expired meanwhile.
@@ -80,6 +82,7 @@ impl NodeConfig {
             policy: ForwardingPolicy::default(),
             policy_grace_ms: 10 * 60 * 1_000,
             expiry: ExpiryLimits::default(),
+            answer_timeouts: AnswerTimeouts::default(),
             awaits_chain: false,
             intercept: false,
             mpp_timeout_ms: 60_000,
@@ -223,6 +226,26 @@ pub struct ExpiryLimits {
     pub fulfilled_min: CltvDelta,
     /// BOLT 4 `max_htlc_cltv`: an incoming HTLC that expires later than this is not forwarded.
     pub max: CltvDelta,
+}
+
+/// How long a peer may take to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerTimeouts {
+    /// The longest wait on one connection for `channel_reestablish`, `revoke_and_ack`, `shutdown` and `closing_signed`,
+    /// in milliseconds; then the peer is warned and the connection ends.
+    pub answer_ms: u64,
+    /// The longest wait for `accept_channel`, `funding_created` and `funding_signed`, in milliseconds; then the channel
+    /// is forgotten. A person at the other end may have to sign the funding transaction.
+    pub opening_ms: u64,
+    /// The longest that both sides may take to agree on a closing transaction, connected or not, in milliseconds; then
+    /// the channel fails.
+    pub closing_ms: u64,
+}
+
+impl Default for AnswerTimeouts {
+    fn default() -> AnswerTimeouts {
+        AnswerTimeouts { answer_ms: 120_000, opening_ms: 600_000, closing_ms: 86_400_000 }
+    }
 }
 
 impl Default for ExpiryLimits {

@@ -13,6 +13,7 @@ mod frozen;
 mod handoffs;
 mod hostile;
 mod links;
+mod overdue;
 mod payments;
 mod policies;
 mod receiving;

@@ -2,6 +2,7 @@
 //!
 //! Owns the methods of `Shard` that decide, and the types a turn consists of. Imports `terms` and `state`.
 
+pub(crate) mod answers;
 mod apply;
 pub(crate) mod blocks;
 mod commands;
@@ -15,5 +16,6 @@ mod messages;
 mod offer;
 pub(crate) mod open_turn;
 pub(crate) mod output;
+mod overdue;
 pub(crate) mod pongs;
 mod resolve;
