@@ -67,10 +67,12 @@ impl Effects {
 /// engine, whose feeding calls never wait; it must not call [`Engine::step`](super::Engine::step) or
 /// [`Engine::shutdown`](super::Engine::shutdown).
 ///
-/// Bytes for a peer that does not read pile up with the handler, not with the engine. Each message read from a peer is
-/// answered by a bounded number of bytes, pongs are bounded by turn and second, and updates of a channel wait for the
-/// peer's answer to `commitment_signed`. So an embedder bounds them by not reading from a peer to whom much is
-/// unwritten.
+/// Bytes for a peer that does not read pile up with the handler, not with the engine. In one turn they are bounded by
+/// [`NodeConfig::send_bytes`](fulmen_proto::forward::NodeConfig::send_bytes). Over several turns, without an answer of
+/// the peer, each of its channels is sent at most one `commitment_signed` and the updates that its slots have room for
+/// (483 HTLCs of 1.5 kB added, as many removed at 4.2 kB at most): other peers' payments cannot make it more. Any more
+/// is an answer to messages of the peer itself, which an embedder bounds by not reading from a peer to whom much is
+/// unwritten. A peer that does not answer for two minutes is disconnected.
 pub trait Handler: Send + Sync + 'static {
     /// Carries out the effects of one turn.
     fn effects(&self, effects: Effects);

@@ -39,7 +39,8 @@ use crossbeam::queue::SegQueue;
 const UNWRITTEN_TURNS_MAX: usize = 256;
 
 /// Bytes of records and messages of queued turns at most; above that, workers wait before they run another. A turn may
-/// exceed it by its own bytes: some three times the cost of its inputs, which `shard_cell` bounds.
+/// exceed it by its own bytes: those of its messages, which
+/// [`NodeConfig::send_bytes`](fulmen_proto::forward::NodeConfig::send_bytes) bounds, and of its record.
 const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
 
 /// The most bytes of one append, unless it is a single record.

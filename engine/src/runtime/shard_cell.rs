@@ -1,14 +1,16 @@
 //! One shard in the runtime: its lock, its queue of inputs, and the credit of its peers.
 //!
 //! Owns the bounded queue of a shard. One turn takes all queued inputs, up to [`TURN_BYTES_MAX`], so an input waits for
-//! one running turn at most. Does not decide which thread runs a turn, nor when; see [`super::worker`].
+//! the running turn, and for one more with each [`TURN_BYTES_MAX`] queued before it. Does not decide which thread runs
+//! a turn, nor when; see [`super::worker`].
 //!
 //! **Bounds**, in bytes, as [`Item::cost`] counts them. A peer has credit for a number of messages and of bytes, and
 //! all peers of a shard share a bound; one message is always accepted from a peer with nothing queued. Commands are
-//! bounded by number. Handoffs of other shards are never refused, since a circuit would hang: each belongs to an HTLC
-//! that occupies one of the 483 slots of its incoming channel until it is irrevocably removed, and a circuit has one
-//! handoff in flight at a time, so that the channels of the other shards times 483 times the longest handoff bound
-//! them.
+//! bounded by number. Blocks, ticks, acknowledgements and changes of connections come from the embedder, and are not
+//! bounded here. Handoffs of other shards are never refused, since a circuit would hang: each belongs to an HTLC that
+//! occupies one of the 483 slots of its incoming channel until it is irrevocably removed, and a circuit has one handoff
+//! in flight at a time. So the channels of the other shards times 483 times the longest handoff (a relayed failure of
+//! 4 kB) bound them.
 //!
 //! Invariant: a shard is in the ready queue, or held by a worker, exactly while `scheduled` is set: one worker runs it
 //! at a time, and a shard with queued inputs is never stranded.

@@ -1,8 +1,8 @@
 //! Workers: which thread runs the turn of which shard, and where the results of a turn go.
 //!
 //! Owns the loops of the threads, and the handoffs between shards. A shard with queued inputs is in the ready queue
-//! once; a worker takes the first, runs one turn over all its inputs, and appends the shard again if more have come
-//! meanwhile. So shards are served round-robin, and inside a shard an input waits for one running turn at most.
+//! once; a worker takes the first, runs one turn over its inputs, and appends the shard again if more have come
+//! meanwhile. So shards are served round-robin.
 //!
 //! Does not make turns durable: they are queued in the [`Journal`], and the next turn of the same shard may run before
 //! they are durable, since no effect is released until then.

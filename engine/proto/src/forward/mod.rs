@@ -28,7 +28,9 @@ pub use state::change::{Change, Record};
 pub use state::replay::ReplayClaims;
 pub use stats::{CryptoCounters, Occupancy};
 pub use terms::circuit::{Circuit, CircuitStage, Forward, Offer, Origin, Resolution};
-pub use terms::config::{AnswerTimeouts, ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, PolicyError};
+pub use terms::config::{
+    AnswerTimeouts, ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, PolicyError, SendLimits,
+};
 pub use terms::error::{CommandError, LocalFailure};
 pub use terms::handoff::{Handoff, HandoffStep, PaymentPart};
 pub use terms::ids::{ChannelRef, IncomingHtlc, OutgoingHtlc};

@@ -35,6 +35,7 @@ use super::turn::deferred::DeferredCommitments;
 use super::turn::open_turn::{OpenTurn, Sorted};
 use super::turn::output::Turn;
 use super::turn::pongs::PongBudgets;
+use super::turn::send_bounds::SentBytes;
 
 /// The memory for tables of peers' keys: two tables per channel, enough for about 180 channels of a shard.
 const KEY_TABLES_BYTES: usize = 16 << 20;
@@ -157,6 +158,7 @@ impl Shard {
             resolved: Vec::new(),
             awaiting_verification: BTreeSet::new(),
             touched: BTreeSet::new(),
+            sent: SentBytes::default(),
         };
         let sorted = Sorted::new(inputs);
         self.supply_repeated_onions(&sorted.handoffs);
@@ -338,6 +340,8 @@ impl Shard {
 
     /// Sends a message to a peer.
     pub(crate) fn send(&self, turn: &mut OpenTurn, peer: NodeId, message: impl Into<Message>) {
-        turn.out.send.push((peer, message.into()));
+        let message = message.into();
+        turn.sent.count(peer, &message);
+        turn.out.send.push((peer, message));
     }
 }

@@ -49,6 +49,8 @@ pub struct NodeConfig {
     pub expiry: ExpiryLimits,
     /// How long answers of peers are awaited.
     pub answer_timeouts: AnswerTimeouts,
+    /// The most bytes of messages in one turn.
+    pub send_bytes: SendLimits,
     /// Whether HTLCs are decided on, and offered, only after
     /// [`Input::ChainInStep`](crate::forward::Input::ChainInStep). A node that was off for days would otherwise forward
     /// HTLCs that have expired meanwhile.
@@ -83,6 +85,7 @@ impl NodeConfig {
             policy_grace_ms: 10 * 60 * 1_000,
             expiry: ExpiryLimits::default(),
             answer_timeouts: AnswerTimeouts::default(),
+            send_bytes: SendLimits::default(),
             awaits_chain: false,
             intercept: false,
             mpp_timeout_ms: 60_000,
@@ -245,6 +248,21 @@ pub struct AnswerTimeouts {
 impl Default for AnswerTimeouts {
     fn default() -> AnswerTimeouts {
         AnswerTimeouts { answer_ms: 120_000, opening_ms: 600_000, closing_ms: 86_400_000 }
+    }
+}
+
+/// The most bytes of messages that a turn may hold, as far as they are not owed for HTLCs that end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendLimits {
+    /// To one peer. Its connection ends when there are more, and it is sent the rest on the next one.
+    pub peer: usize,
+    /// To all peers together. While there are more, peers that reconnect have to come again.
+    pub turn: usize,
+}
+
+impl Default for SendLimits {
+    fn default() -> SendLimits {
+        SendLimits { peer: 16 << 20, turn: 256 << 20 }
     }
 }
 

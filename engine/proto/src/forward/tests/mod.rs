@@ -19,6 +19,7 @@ mod policies;
 mod receiving;
 mod records;
 mod reorganisations;
+mod send_bounds;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

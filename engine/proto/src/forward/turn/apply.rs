@@ -70,7 +70,9 @@ impl Shard {
         effects: ChannelEffects,
     ) {
         turn.touched.insert(channel_id);
-        turn.out.send.extend(effects.send.into_iter().map(|message| (peer, message)));
+        for message in effects.send {
+            self.send(turn, peer, message);
+        }
         turn.out.broadcast.extend(effects.broadcast);
         let mut channel_id = channel_id;
         for event in effects.events {

@@ -123,6 +123,17 @@ impl Shard {
             self.finish_round(turn, &mut round);
             inputs = round.deferred;
         }
+        self.drop_refused(turn);
+    }
+
+    /// Ends the connections of the peers that too many bytes wait for.
+    fn drop_refused(&mut self, turn: &mut OpenTurn) {
+        for peer in turn.sent.take_refused() {
+            if self.peers.contains_key(&peer) {
+                tracing::debug!(%peer, "connection ended: too many bytes wait for the peer");
+                self.drop_peer(turn, peer);
+            }
+        }
     }
 
     /// Verifies all signatures of a round at once, and applies the plans that depended on them.
@@ -217,6 +228,7 @@ impl Shard {
     /// again in this very turn, and on a new connection nothing may come before its reestablishment.
     fn disconnect(&mut self, turn: &mut OpenTurn, peer: NodeId) {
         turn.out.send.retain(|(to, _)| *to != peer);
+        turn.sent.forget(peer);
         self.end_connection(turn, peer);
     }
 
@@ -246,7 +258,7 @@ impl Shard {
     }
 
     fn message(&mut self, turn: &mut OpenTurn, round: &mut Round, peer: NodeId, message: Message) {
-        if !self.peers.contains_key(&peer) {
+        if !self.peers.contains_key(&peer) || turn.sent.refuses(peer, &message, self.config.send_bytes) {
             return;
         }
         match message {

@@ -19,3 +19,4 @@ pub(crate) mod output;
 mod overdue;
 pub(crate) mod pongs;
 mod resolve;
+pub(crate) mod send_bounds;

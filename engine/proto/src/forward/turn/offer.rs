@@ -112,6 +112,9 @@ impl Shard {
         if !is_usable(entry) {
             return Err(Failure::PermanentChannelFailure);
         }
+        if turn.sent.is_full(entry.peer, self.config.send_bytes) {
+            return Err(Failure::TemporaryChannelFailure);
+        }
         assert!(
             offer.incoming_amount >= offer.amount && offer.incoming_cltv_expiry >= offer.cltv_expiry,
             "an HTLC that the policies allow pays at least as much, and as long, as the one offered for it: {offer:?}"

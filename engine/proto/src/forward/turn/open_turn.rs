@@ -8,6 +8,7 @@ use bitcoin::{OutPoint, Txid};
 use fulmen_wire::units::{BlockHeight, ChannelId, FeeratePerKw, NodeId, Scid};
 
 use super::output::Turn;
+use super::send_bounds::SentBytes;
 use crate::channel::Htlc;
 use crate::forward::terms::circuit::{Circuit, CircuitStage};
 use crate::forward::terms::config::ForwardingPolicy;
@@ -31,6 +32,8 @@ pub(crate) struct OpenTurn {
     pub(crate) resolved: Vec<IncomingHtlc>,
     /// Channels that may have something to commit.
     pub(crate) touched: BTreeSet<ChannelId>,
+    /// The bytes of the output's messages.
+    pub(crate) sent: SentBytes,
 }
 
 /// A channel that is being opened, as the shard sees it.
