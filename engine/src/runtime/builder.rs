@@ -61,14 +61,15 @@ pub struct Builder {
     shards: Option<u16>,
     bounds: QueueBounds,
     keeps_events: bool,
+    is_copy: bool,
     clock: Box<dyn Clock>,
 }
 
 impl Builder {
     pub(super) fn new(seed: NodeSeed, config: NodeConfig, storage: Storage) -> Builder {
         let clock = Box::new(SystemClock::default());
-        let (bounds, keeps_events) = (QueueBounds::default(), false);
-        Builder { seed, config, storage, workers: None, shards: None, bounds, keeps_events, clock }
+        let (bounds, keeps_events, is_copy) = (QueueBounds::default(), false, false);
+        Builder { seed, config, storage, workers: None, shards: None, bounds, keeps_events, is_copy, clock }
     }
 
     /// The number of threads that run turns. Default: one per core.
@@ -111,6 +112,16 @@ impl Builder {
         Builder { keeps_events: true, ..self }
     }
 
+    /// Declares that the storage is a copy, a backup for instance, and may lack the latest records. Nothing in it
+    /// tells, so the embedder has to: a start counter kept elsewhere that is ahead of the one kept with the storage is
+    /// a sure sign. Until its peer has confirmed a channel's state (`channel_reestablish`), or
+    /// [`Command::InsistOnState`](fulmen_proto::forward::Command::InsistOnState) names it, no deadline fails the
+    /// channel and no commitment of it may be broadcast. That outlasts further starts. Transactions that are final,
+    /// agreed closings and fundings, are broadcast as always.
+    pub fn from_copy(self) -> Builder {
+        Builder { is_copy: true, ..self }
+    }
+
     /// The clock. Default: the machine's.
     pub fn clock(self, clock: impl Clock) -> Builder {
         Builder { clock: Box::new(clock), ..self }
@@ -149,6 +160,9 @@ impl Builder {
         if shards.len() > 1 {
             let replays = Arc::new(NodeReplays::default());
             shards.iter_mut().for_each(|shard| shard.share_replay_claims(replays.clone()));
+        }
+        if self.is_copy {
+            shards.iter_mut().for_each(Shard::doubt_state);
         }
         let keeps_records = store.is_some();
         let shard_count = u16::try_from(shards.len()).expect("shards are numbered by a u16");

@@ -419,6 +419,7 @@ impl Engine {
             Command::FundingTransaction { temporary_channel_id: channel_id, .. }
             | Command::CloseChannel { channel_id, .. }
             | Command::FailChannel { channel_id, .. }
+            | Command::InsistOnState { channel_id }
             | Command::SetPolicy { channel_id, .. }
             | Command::UpdateFee { channel_id, .. } => by_id(*channel_id),
             Command::ResumeHtlc { incoming } | Command::FailHtlc { incoming, .. } => {

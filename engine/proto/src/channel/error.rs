@@ -561,6 +561,9 @@ pub enum ChannelError {
     AnswerOverdue(AwaitedAnswer),
 
     // After a restart.
+    /// An error of a channel whose state comes from a copy of the store and may be old. Ours must not be broadcast.
+    #[error("{0}; our state may be old")]
+    StateInDoubt(String),
     /// The error of a channel that failed before a restart, as its record keeps it.
     #[error("{text}")]
     Recorded {
@@ -622,7 +625,9 @@ impl ChannelError {
     #[must_use]
     pub fn broadcast_allowed(&self) -> bool {
         match self {
-            ChannelError::WeFellBehind { .. } | ChannelError::FundingOutputWrong { .. } => false,
+            ChannelError::WeFellBehind { .. }
+            | ChannelError::FundingOutputWrong { .. }
+            | ChannelError::StateInDoubt(_) => false,
             ChannelError::Recorded { broadcast_allowed, .. } => *broadcast_allowed,
             _ => true,
         }

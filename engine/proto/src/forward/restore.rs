@@ -200,8 +200,22 @@ impl Restoring {
                 if let Some(scid) = channel.scid().filter(|_| placed) {
                     state.scids.insert(scid, channel_id);
                 }
-                let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed, channel };
+                let entry = ChannelEntry {
+                    peer,
+                    user_id,
+                    key_index,
+                    policies,
+                    begun_at,
+                    confirmed,
+                    in_doubt: false,
+                    channel,
+                };
                 state.channels.insert(channel_id, entry);
+            }
+            CheckpointItem::InDoubt { channel_id } => {
+                if let Some(entry) = state.channels.get_mut(&channel_id) {
+                    entry.in_doubt = true;
+                }
             }
             CheckpointItem::Circuit { .. }
             | CheckpointItem::Offered { .. }
@@ -237,6 +251,8 @@ impl Restoring {
             Change::ChannelNamed { temporary_channel_id, .. } => known(temporary_channel_id)?,
             Change::ChannelForgotten { channel_id }
             | Change::FundingConfirmed { channel_id }
+            | Change::StateDoubted { channel_id }
+            | Change::DoubtEnded { channel_id }
             | Change::Policy { channel_id, .. } => known(channel_id)?,
             Change::ChannelBegun { channel_id, peer, user_id, key_index, policy } => {
                 let new_channel =
@@ -253,8 +269,9 @@ impl Restoring {
             let secrets = ChannelSecrets::derive(&self.shard.seed, key_index);
             let channel = Channel::begin(secrets, delta).map_err(failed)?;
             let policies = Policies::new(policy);
-            let confirmed = false;
-            let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed, channel };
+            let (confirmed, in_doubt) = (false, false);
+            let entry =
+                ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed, in_doubt, channel };
             state.channels.insert(channel_id, entry);
             return Ok(());
         }

@@ -102,6 +102,8 @@ pub struct Shard {
     pub(crate) deferred: DeferredCommitments,
     pub(crate) pongs: PongBudgets,
     pub(crate) answers: AwaitedAnswers,
+    /// Whether the first turn begins to doubt the state of all channels.
+    pub(crate) doubts_state: bool,
 }
 
 impl Shard {
@@ -130,6 +132,7 @@ impl Shard {
             deferred: DeferredCommitments::default(),
             pongs: PongBudgets::default(),
             answers: AwaitedAnswers::default(),
+            doubts_state: false,
         }
     }
 
@@ -162,6 +165,7 @@ impl Shard {
         };
         let sorted = Sorted::new(inputs);
         self.supply_repeated_onions(&sorted.handoffs);
+        self.begin_doubt(&mut turn);
         self.resume(&mut turn);
         self.run_messages(&mut turn, sorted.of_peers);
         self.remove_resolved(&mut turn);

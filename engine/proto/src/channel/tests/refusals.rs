@@ -11,7 +11,7 @@ use crate::keys::{CommitmentNumber, InvalidPoint, SecretStoreError};
 
 const PAGE: &str = include_str!("../../../REFUSALS.md");
 const ERRORS: &str = include_str!("../error.rs");
-const TESTS: [&str; 10] = [
+const TESTS: [&str; 12] = [
     include_str!("closing.rs"),
     include_str!("crossing.rs"),
     include_str!("errors.rs"),
@@ -22,6 +22,8 @@ const TESTS: [&str; 10] = [
     include_str!("walk.rs"),
     include_str!("../../forward/tests/hostile.rs"),
     include_str!("../../forward/tests/deadlines.rs"),
+    include_str!("../../forward/tests/doubt.rs"),
+    include_str!("../../forward/tests/overdue.rs"),
 ];
 
 struct Row {
@@ -98,6 +100,7 @@ fn errors_in_any_phase() -> Vec<(&'static str, ChannelError)> {
         ("AnswerOverdue(RevokeAndAck)", E::AnswerOverdue(AwaitedAnswer::RevokeAndAck)),
         ("AnswerOverdue(ClosingSigned)", E::AnswerOverdue(AwaitedAnswer::ClosingSigned)),
         ("AnswerOverdue(AcceptChannel)", E::AnswerOverdue(AwaitedAnswer::AcceptChannel)),
+        ("StateInDoubt", E::StateInDoubt(String::new())),
         ("Recorded", E::Recorded { text: String::new(), broadcast_allowed: true }),
     ]
 }

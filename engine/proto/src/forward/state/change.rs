@@ -71,6 +71,16 @@ pub enum Change {
         /// Its place in the chain.
         scid: Scid,
     },
+    /// The node was started from a copy of its store: the channel's state may be old.
+    StateDoubted {
+        /// The channel.
+        channel_id: ChannelId,
+    },
+    /// It is known whether a channel's state is old, or the operator insists on it.
+    DoubtEnded {
+        /// The channel.
+        channel_id: ChannelId,
+    },
     /// A channel that was never funded was forgotten.
     ChannelForgotten {
         /// The channel.

@@ -77,6 +77,8 @@ pub(crate) struct ChannelEntry {
     /// Whether the funding transaction was seen in the chain, if the peer opened the channel. In any phase, somebody's
     /// money is in it then.
     pub(crate) confirmed: bool,
+    /// Whether the channel's state may be old, since it comes from a copy of the store.
+    pub(crate) in_doubt: bool,
     pub(crate) channel: Channel,
 }
 

@@ -119,7 +119,7 @@ impl State {
         let (height, next_key_index) = (self.height, self.next_key_index);
         let head = CheckpointItem::Shard { node_id, shard, height, next_key_index };
         let channels = self.channels.iter().map(|(channel_id, entry)| {
-            let ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed, channel } = entry;
+            let ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed, channel, .. } = entry;
             let placed = channel.scid().is_some_and(|scid| self.scids.get(&scid) == Some(channel_id));
             let item = CheckpointItem::Channel {
                 peer: *peer,
@@ -132,7 +132,10 @@ impl State {
             };
             (item, Some((*channel_id, entry)))
         });
-        let rest = self.circuits.items().chain(self.receiver.items()).chain(self.replay.items());
+        let in_doubt = self.channels.iter().filter(|(_, entry)| entry.in_doubt);
+        let in_doubt = in_doubt.map(|(channel_id, _)| CheckpointItem::InDoubt { channel_id: *channel_id });
+        let rest =
+            in_doubt.chain(self.circuits.items()).chain(self.receiver.items()).chain(self.replay.items());
         std::iter::once((head, None)).chain(channels).chain(rest.map(|item| (item, None)))
     }
 }

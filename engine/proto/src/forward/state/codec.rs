@@ -94,6 +94,8 @@ durable_enum!(Change, "change" {
     18 => CircuitClosed { incoming },
     19 => HandoffAccepted { incoming },
     20 => FundingConfirmed { channel_id },
+    21 => StateDoubted { channel_id },
+    22 => DoubtEnded { channel_id },
 });
 
 durable_enum!(CircuitStage, "stage of a circuit" {

@@ -2,7 +2,7 @@
 //!
 //! Owns [`CheckpointItem`] and its byte form; `FORMAT.md` says it in words. `checkpoint` puts items into chunks.
 
-use fulmen_wire::units::{BlockHeight, Msat, NodeId, PaymentHash};
+use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash};
 
 use super::channels::Policies;
 use crate::durable::durable_enum;
@@ -29,6 +29,9 @@ pub(crate) enum CheckpointItem {
         begun_at: BlockHeight,
         placed: bool,
         confirmed: bool,
+    },
+    InDoubt {
+        channel_id: ChannelId,
     },
     Circuit {
         incoming: IncomingHtlc,
@@ -76,4 +79,5 @@ durable_enum!(CheckpointItem, "item of a checkpoint" {
     7 => Part { payment_hash, incoming },
     8 => Onion { tag, htlc, cltv_expiry },
     9 => End { items },
+    10 => InDoubt { channel_id },
 });

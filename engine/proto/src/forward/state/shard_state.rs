@@ -77,6 +77,11 @@ impl State {
                     entry.confirmed = true;
                 }
             }
+            Change::StateDoubted { channel_id } | Change::DoubtEnded { channel_id } => {
+                if let Some(entry) = self.channels.get_mut(channel_id) {
+                    entry.in_doubt = matches!(change, Change::StateDoubted { .. });
+                }
+            }
             Change::ChannelForgotten { channel_id } => {
                 self.channels.remove(channel_id);
             }

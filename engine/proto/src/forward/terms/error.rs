@@ -37,6 +37,12 @@ pub enum CommandError {
         #[source]
         error: channel::ChannelCommandError,
     },
+    /// The node was started from a copy of its store, and the peer has not confirmed the channel's state since.
+    #[error("the state of channel {0} may be old; wait for its peer, or insist on it first")]
+    StateInDoubt(ChannelId),
+    /// Nothing is to be insisted on.
+    #[error("the state of channel {0} is not in doubt")]
+    StateNotInDoubt(ChannelId),
     /// The policy cannot be meant.
     #[error(transparent)]
     Policy(#[from] PolicyError),

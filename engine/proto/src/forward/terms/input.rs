@@ -140,12 +140,20 @@ pub enum Command {
         /// The script our balance is paid to; that of the channel's terms when `None`.
         script: Option<ScriptBuf>,
     },
-    /// Fails a channel: the peer is sent an `error`, and only the chain can settle it.
+    /// Fails a channel: the peer is sent an `error`, and only the chain can settle it. Refused while the channel's
+    /// state may be old.
     FailChannel {
         /// The channel.
         channel_id: ChannelId,
         /// The text of the `error` to the peer.
         reason: String,
+    },
+    /// Insists on the state of a channel after a start from a copy of the store, when the peer does not return to
+    /// confirm it: deadlines hold, and its latest commitment may be broadcast when it fails. If the peer has a later
+    /// state, such a broadcast loses all of the channel.
+    InsistOnState {
+        /// The channel.
+        channel_id: ChannelId,
     },
     /// Sets the forwarding policy of a channel.
     SetPolicy {

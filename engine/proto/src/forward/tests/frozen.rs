@@ -91,6 +91,8 @@ fn words(change: &Change) -> String {
         Change::ChannelNamed { .. } => "channel named",
         Change::FundingConfirmed { .. } => "funding confirmed",
         Change::ChannelReady { .. } => "channel ready",
+        Change::StateDoubted { .. } => "state doubted",
+        Change::DoubtEnded { .. } => "doubt ended",
         Change::ChannelForgotten { .. } => "channel forgotten",
         Change::Policy { .. } => "policy set",
         Change::PaymentExpected(_) => "payment expected",

@@ -7,6 +7,7 @@ mod batching;
 mod budgets;
 mod closing;
 mod deadlines;
+mod doubt;
 mod failures;
 mod feerates;
 mod frozen;

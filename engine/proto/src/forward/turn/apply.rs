@@ -25,9 +25,12 @@ impl Shard {
         &mut self,
         turn: &mut OpenTurn,
         channel_id: ChannelId,
-        plan: Plan,
+        mut plan: Plan,
         signatures: &[Signature],
     ) {
+        if self.restrain(channel_id, &mut plan) {
+            self.change(turn, Change::DoubtEnded { channel_id });
+        }
         assert!(
             !turn.awaiting_verification.contains(&channel_id),
             "a plan waits that was made on this very state"
@@ -56,7 +59,16 @@ impl Shard {
         turn.out.record.changes.extend(deltas);
         let begun_at = self.state.height;
         let policies = Policies::new(policy);
-        let entry = ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed: false, channel };
+        let entry = ChannelEntry {
+            peer,
+            user_id,
+            key_index,
+            policies,
+            begun_at,
+            confirmed: false,
+            in_doubt: false,
+            channel,
+        };
         self.state.channels.insert(channel_id, entry);
         self.absorb(turn, channel_id, peer, effects);
     }
@@ -123,6 +135,7 @@ impl Shard {
             ChannelEvent::FulfillLockedIn { .. } | ChannelEvent::ShutdownStarted => {}
             ChannelEvent::FundingUnconfirmed { previous } => {
                 tracing::warn!(%channel_id, %previous, "the funding left the best chain");
+                self.state.unplace(channel_id, previous);
             }
             ChannelEvent::RemovalLockedIn { id, .. } => {
                 self.change(turn, Change::CircuitClosed { incoming: incoming(id) });
@@ -131,13 +144,13 @@ impl Shard {
                 self.state.unplace(channel_id, previous);
                 self.channel_placed(turn, channel_id, scid, peer);
             }
+            ChannelEvent::Ready { scid } => self.channel_placed(turn, channel_id, scid, peer),
             ChannelEvent::FundingNeeded { script_pubkey, amount } => {
                 let user_id = self.state.channels.get(&channel_id).map_or(0, |entry| entry.user_id);
                 let (temporary_channel_id, script) = (channel_id, script_pubkey.into());
                 turn.out.events.push(Event::FundingNeeded {
                     temporary_channel_id,
                     user_id,
-                self.state.unplace(channel_id, previous);
                     peer,
                     amount,
                     script,
@@ -146,7 +159,6 @@ impl Shard {
             ChannelEvent::FundingBroadcast { transaction } => {
                 turn.out.broadcast.push(transaction);
                 self.report_funded(turn, channel_id);
-            ChannelEvent::Ready { scid } => self.channel_placed(turn, channel_id, scid, peer),
             }
             ChannelEvent::Closed { transaction } => {
                 turn.out.events.push(Event::ChannelClosed { channel_id, transaction });
@@ -164,6 +176,11 @@ impl Shard {
         }
     }
 
+    fn channel_placed(&mut self, turn: &mut OpenTurn, channel_id: ChannelId, scid: Scid, peer: NodeId) {
+        self.change(turn, Change::ChannelReady { channel_id, scid });
+        turn.out.events.push(Event::ChannelReady { channel_id, scid, peer });
+    }
+
     /// Forgets a failed channel that holds nobody's money.
     fn forget_unfunded(&mut self, turn: &mut OpenTurn, channel_id: ChannelId) {
         if self
@@ -177,8 +194,3 @@ impl Shard {
         }
     }
 }
-    fn channel_placed(&mut self, turn: &mut OpenTurn, channel_id: ChannelId, scid: Scid, peer: NodeId) {
-        self.change(turn, Change::ChannelReady { channel_id, scid });
-        turn.out.events.push(Event::ChannelReady { channel_id, scid, peer });
-    }
-

@@ -40,8 +40,9 @@ impl Shard {
     }
 
     /// Fails the channels with an HTLC whose deadline has passed: the peer did not answer in time, and from now on only
-    /// the chain settles it (BOLT 2, "`cltv_expiry_delta` Selection": MUST fail the channel).
-    fn fail_overdue(&mut self, turn: &mut OpenTurn) {
+    /// the chain settles it (BOLT 2, "`cltv_expiry_delta` Selection": MUST fail the channel). A channel whose state may
+    /// be old waits until that is settled: to broadcast a revoked commitment would lose all of it.
+    pub(crate) fn fail_overdue(&mut self, turn: &mut OpenTurn) {
         let channels = self.state.channels.iter();
         let overdue: Vec<(ChannelId, ChannelError)> = channels
             .filter_map(|(channel_id, entry)| Some((*channel_id, self.overdue(*channel_id, entry)?)))
@@ -55,7 +56,8 @@ impl Shard {
 
     /// The first HTLC of a channel whose deadline has passed.
     fn overdue(&self, channel_id: ChannelId, entry: &ChannelEntry) -> Option<ChannelError> {
-        if matches!(entry.channel.state(), channel::State::Failed | channel::State::Closed) {
+        if entry.in_doubt || matches!(entry.channel.state(), channel::State::Failed | channel::State::Closed)
+        {
             return None;
         }
         let (height, limits) = (self.state.height, self.config.expiry);

@@ -37,12 +37,16 @@ impl Shard {
                 let scriptpubkey = script.map(bitcoin::ScriptBuf::into_bytes);
                 self.command_channel(turn, channel_id, channel::ChannelCommand::Shutdown { scriptpubkey })
             }
+            Command::FailChannel { channel_id, .. } if self.is_in_doubt(channel_id) => {
+                Err(CommandError::StateInDoubt(channel_id))
+            }
             Command::FailChannel { channel_id, reason } => {
                 self.command_channel(turn, channel_id, channel::ChannelCommand::Fail { reason })
             }
             Command::UpdateFee { channel_id, feerate } => {
                 self.command_channel(turn, channel_id, channel::ChannelCommand::UpdateFee { feerate })
             }
+            Command::InsistOnState { channel_id } => self.insist_on_state(turn, channel_id),
             Command::SetPolicy { channel_id, policy } => self.set_policy(turn, channel_id, policy),
             Command::ResumeHtlc { incoming } => self.resume_htlc(turn, incoming),
             Command::FailHtlc { incoming, failure } => self.fail_htlc(turn, incoming, failure),

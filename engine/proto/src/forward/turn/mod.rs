@@ -9,6 +9,7 @@ mod commands;
 mod commitments;
 mod decide;
 pub(crate) mod deferred;
+mod doubt;
 mod feerate;
 mod intercept;
 mod keys;
