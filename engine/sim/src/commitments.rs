@@ -8,7 +8,7 @@
 //! Checks: one unanswered `commitment_signed` at a time, none empty; a second one for a number only on a new
 //! connection, only when the first was lost, and byte for byte the same, its updates too; `revoke_and_ack` only for a
 //! commitment that has a successor, and likewise; ids of HTLCs without gaps, each added and removed by one message
-//! for good.
+//! for good. An addition that no commitment covers is forgotten with its connection, and its id used again.
 
 use std::collections::BTreeMap;
 
@@ -103,6 +103,23 @@ impl CommitmentModel {
             Message::RevokeAndAck(_) => self.revocation(by, bytes),
             _ => Ok(Sending::First),
         }
+    }
+
+    /// The connection of end `by` is gone: both ends forget its additions that no commitment covers, and their ids are
+    /// used again. Returns those ids.
+    pub(crate) fn disconnected(&mut self, by: usize) -> Vec<u64> {
+        let end = &mut self.ends[by];
+        let mut forgotten = Vec::new();
+        for (update, _) in std::mem::take(&mut end.uncovered) {
+            if let Update::Add(id) = update
+                && !end.covered.contains_key(&update)
+            {
+                end.updates.remove(&update);
+                end.next_id = end.next_id.min(id);
+                forgotten.push(id);
+            }
+        }
+        forgotten
     }
 
     /// A message of end `by` reached the other end.

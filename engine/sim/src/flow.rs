@@ -158,6 +158,13 @@ impl Flow {
         Ok(())
     }
 
+    /// An HTLC of `from` was forgotten with its connection, in no commitment.
+    pub(crate) fn withdrawn(&mut self, channel: usize, from: usize, id: u64) {
+        if let Some((attempt, hop)) = self.by_htlc.remove(&(channel, from, id)) {
+            self.attempts[attempt].hops[hop].htlc_id = None;
+        }
+    }
+
     /// Node `by` ends an HTLC that `from` offered, for the first time; returns its amount.
     pub(crate) fn ended(
         &mut self,

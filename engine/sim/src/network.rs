@@ -258,9 +258,25 @@ impl Network {
         let node = self.links[link].ends[end];
         let peer = self.nodes[self.links[link].ends[1 - end]].id;
         self.trace.note(self.now_ms(), format_args!("node {node} lost {peer}"), &[]);
-        self.links[link].sessions[end] = None;
+        self.end_session(link, end);
         self.nodes[node].driver.disconnected(peer);
         self.wake(node);
+    }
+
+    /// Ends the connection that an end believes in, and with it all updates of that end which it has not signed.
+    fn end_session(&mut self, link: usize, end: usize) {
+        let Link { ends, sessions, .. } = &mut self.links[link];
+        if sessions[end].take().is_none() {
+            return;
+        }
+        let (node, ends) = (ends[end], *ends);
+        for (channel, facts) in self.channels.iter().enumerate() {
+            if ends.iter().all(|end| facts.ends.contains(end)) {
+                for id in self.commitments[channel].disconnected(facts.end_of(node)) {
+                    self.flow.withdrawn(channel, node, id);
+                }
+            }
+        }
     }
 
     /// Puts bytes on their way to one end of a link.
@@ -284,6 +300,7 @@ impl Network {
         if sessions[end] != Some(epoch) {
             let connected = self.nodes[node].driver.connected(peer, bytes);
             ensure!(connected.is_ok(), NoComplaints, "node {node} refuses node {sender}: {connected:?}");
+            self.end_session(link, end);
             self.links[link].sessions[end] = Some(epoch);
             self.wake(node);
             return Ok(());
@@ -371,7 +388,7 @@ impl Network {
         for link in 0..self.links.len() {
             if let Some(end) = self.links[link].ends.iter().position(|end| *end == node) {
                 self.sever(link);
-                self.links[link].sessions[end] = None;
+                self.end_session(link, end);
             }
         }
         self.wake(node);

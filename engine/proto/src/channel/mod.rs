@@ -45,9 +45,9 @@
 //!
 //! # Reconnecting
 //!
-//! On disconnection the peer's unsigned updates are forgotten (BOLT 2, "Message Retransmission"). Ours are all kept,
-//! signed or not, and sent again with the same ids in the same order when the channel is reestablished, so that an
-//! accepted command takes effect, unless [`ChannelCommand::DropAdditions`] withdraws the additions not yet signed.
+//! On disconnection the peer's unsigned updates are forgotten (BOLT 2, "Message Retransmission"). Ours are kept, signed
+//! or not, and sent again with the same ids in the same order when the channel is reestablished. The additions not yet
+//! signed can be withdrawn instead ([`ChannelCommand::DropAdditions`]): the peer has forgotten them too.
 //! `commitment_signed` is made again rather than stored: signing is deterministic. Commands to fulfill, fail and shut
 //! down are accepted while disconnected.
 //!
@@ -216,8 +216,9 @@ impl Channel {
                 plan.send.push(fulmen_wire::message::Warning::new(self.id(), &error.to_string()).into());
             }
             Reaction::Fail => {
-                // Additions that no commitment holds never reach the chain.
-                if self.has_unsigned_additions() {
+                // Additions that no commitment holds never reach the chain. Where our state is old, they may have been
+                // signed since.
+                if self.has_unsigned_additions() && !matches!(error, ChannelError::WeFellBehind { .. }) {
                     plan.deltas.push(Delta::AdditionsDropped);
                 }
                 plan.deltas.push(Delta::Failed { error: error.clone() });
@@ -336,7 +337,9 @@ impl Channel {
         effects
     }
 
-    fn has_unsigned_additions(&self) -> bool {
+    /// Whether an HTLC that we offered is in no commitment that we signed.
+    #[must_use]
+    pub fn has_unsigned_additions(&self) -> bool {
         self.funded().is_some_and(|funded| funded.updates.any_add_at(Side::Local, Stage::Proposed))
     }
 

@@ -317,9 +317,9 @@ impl Shard {
         turn.out.record.changes.push(change);
     }
 
-    /// Takes up after a restart, in the first turn: reports the HTLCs held for the embedder again, and ends the
-    /// channels that were being opened, which their peers have forgotten with the connection (BOLT 2, "Message
-    /// Retransmission").
+    /// Takes up after a restart, in the first turn: reports the HTLCs held for the embedder again, withdraws the HTLCs
+    /// that were offered and not signed, and ends the channels that were being opened. Their peers have forgotten both
+    /// with the connection (BOLT 2, "Message Retransmission").
     fn resume(&mut self, turn: &mut OpenTurn) {
         if !std::mem::take(&mut self.restored) {
             return;
@@ -330,6 +330,10 @@ impl Shard {
         let opening: Vec<ChannelId> = opening.map(|(channel_id, _)| *channel_id).collect();
         for channel_id in opening {
             self.command_channel_if_possible(turn, channel_id, channel::ChannelCommand::Disconnected);
+        }
+        let channels: Vec<ChannelId> = self.state.channels.keys().copied().collect();
+        for channel_id in channels {
+            self.withdraw_unsigned(turn, channel_id);
         }
     }
 

@@ -365,3 +365,24 @@ fn an_old_backup_that_proves_nothing_fails_the_channel() {
         assert_eq!(pair.a.channel.reaction(&error), crate::channel::Reaction::Fail, "{error}");
     }
 }
+
+/// An addition that the backup holds unsigned may have been signed since: it is left to the chain.
+#[test]
+fn an_old_backup_does_not_withdraw_additions_that_were_signed_since() {
+    let mut pair = Pair::with_type(ChannelType::Anchors);
+    pair.a.add(Msat(1_000_000), 1);
+    let backup = pair.a.record.clone();
+    pair.settle();
+    pair.locked_in(Msat(1_000_000), 2);
+    pair.disconnect();
+    pair.a.channel = Channel::replay(secrets(1), backup.clone()).unwrap();
+    pair.a.record = backup;
+    pair.connect();
+    let message = pair.b.sent.pop_front().unwrap();
+    let error = pair.a.receive(&message).unwrap_err();
+    assert!(matches!(error, ChannelError::WeFellBehind { .. }), "{error}");
+    pair.a.react(&error);
+    let dropped = |event: &ChannelEvent| matches!(event, ChannelEvent::AddDropped { .. });
+    assert!(!pair.a.take_events().iter().any(dropped));
+    assert_eq!(pair.a.channel.htlcs().count(), 1);
+}

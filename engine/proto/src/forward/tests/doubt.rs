@@ -106,3 +106,36 @@ fn a_peer_that_fails_a_channel_in_doubt_gets_no_broadcast() {
     let channel = net.shards[1].channel(ChannelRef::Id(channel_id)).expect("it lives");
     assert!(channel.signed_local_commitment().is_some());
 }
+
+/// An HTLC that the copy holds unsigned may have been signed since, and claimed.
+#[test]
+fn what_a_copy_holds_unsigned_is_not_failed_upstream() {
+    let mut net = Net::line(3);
+    let (hash, recipient) = net.invoice(2, 1, Msat(1_000_000));
+    let blocking = net.queue(1, hash, &net.route(&[1, 2], Msat(1_000_000), 18), &recipient);
+    while net.shards[1].occupancy().offered == 0 {
+        net.step();
+    }
+    let (hash, recipient) = net.invoice(2, 2, Msat(1_000_000));
+    let attempt = net.queue(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+    for _ in 0..12 {
+        net.step();
+        net.wires.remove(&(2, 1));
+    }
+    let channel = net.shards[1].channel(ChannelRef::Id(channel_id(&net))).expect("it lives");
+    assert!(channel.has_unsigned_additions());
+    for in_doubt in [true, false] {
+        net.kill(1);
+        if in_doubt {
+            net.shards[1].doubt_state();
+        }
+        net.inputs[1].push(Input::Tick);
+        net.pump();
+        net.connect(0, 1);
+        assert_eq!(net.outcome(0, attempt), None, "{in_doubt}: a plain restart later ends no doubt");
+    }
+    net.connect(1, 2);
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))), "{:?}", net.outcome(0, attempt));
+    assert!(matches!(net.outcome(1, blocking), Some(Outcome::Settled(_))));
+    net.check_at_rest();
+}

@@ -264,6 +264,43 @@ fn what_could_not_be_signed_in_time_is_given_up() {
     net.check_at_rest();
 }
 
+/// The peer has forgotten what was not signed, so that whoever waits for it need not wait for the peer.
+#[test]
+fn what_was_not_signed_fails_when_its_peer_goes_away() {
+    let (mut net, [signed, forward, own]) = unanswered();
+    net.cut(1, 2);
+    net.pump();
+    assert_eq!(net.outcome(0, forward), Some(Outcome::Failed(0, Failure::TemporaryChannelFailure)));
+    assert_eq!(net.outcome(1, own), Some(Outcome::Local));
+    assert_eq!(net.outcome(0, signed), None, "the peer may have it in its commitment");
+    let refused = |event: &Event| matches!(event, Event::HtlcRefused { code: 0x1007, .. });
+    assert_eq!(net.count(1, refused), 1);
+    net.connect(1, 2);
+    assert!(matches!(net.outcome(0, signed), Some(Outcome::Settled(_))), "it is sent again");
+    let (hash, recipient) = net.invoice(2, 4, Msat(1_000_000));
+    let attempt = net.send(0, hash, &net.route(&[0, 1, 2], Msat(1_000_000), 18), &recipient);
+    assert!(matches!(net.outcome(0, attempt), Some(Outcome::Settled(_))), "the id is used again");
+    net.check_at_rest();
+}
+
+/// A restart ends all connections.
+#[test]
+fn what_was_not_signed_fails_after_a_restart() {
+    let (mut net, [signed, forward, own]) = unanswered();
+    net.cut(0, 1);
+    net.inputs[1].clear();
+    net.kill(1);
+    net.inputs[1].push(Input::Tick);
+    net.pump();
+    assert_eq!(net.outcome(1, own), Some(Outcome::Local));
+    net.connect(0, 1);
+    assert_eq!(net.outcome(0, forward), Some(Outcome::Failed(0, Failure::TemporaryChannelFailure)));
+    assert_eq!(net.outcome(0, signed), None);
+    net.connect(1, 2);
+    assert!(matches!(net.outcome(0, signed), Some(Outcome::Settled(_))));
+    net.check_at_rest();
+}
+
 #[test]
 fn what_was_not_signed_fails_with_its_channel() {
     let (mut net, [signed, forward, own]) = unanswered();

@@ -93,7 +93,7 @@ impl Shard {
     }
 
     /// Drops the HTLCs that were offered but could not be signed until their expiry came too near: the peer was slow
-    /// to answer, or away. Signed later they might be claimed when those they were offered for have timed out.
+    /// to answer. Signed later they might be claimed when those they were offered for have timed out.
     fn drop_late_additions(&mut self, turn: &mut OpenTurn) {
         let near = self.state.height.saturating_add(self.config.expiry.outgoing_min);
         let is_late = |entry: &HtlcEntry| {
@@ -110,7 +110,7 @@ impl Shard {
             if is_connected {
                 self.drop_peer(turn, peer);
             }
-            self.command_channel_if_possible(turn, channel_id, channel::ChannelCommand::DropAdditions);
+            self.withdraw_unsigned(turn, channel_id);
         }
     }
 

@@ -240,6 +240,17 @@ impl Shard {
         for channel_id in self.channels_of(peer) {
             self.deferred.drop_revocation(channel_id);
             self.command_channel_if_possible(turn, channel_id, channel::ChannelCommand::Disconnected);
+            self.withdraw_unsigned(turn, channel_id);
+        }
+    }
+
+    /// Fails the HTLCs that we offered to a peer without a connection and never signed: it has forgotten them (BOLT 2,
+    /// "Message Retransmission"), and may not return before they expire. One that some `commitment_signed` of ours
+    /// covers is not touched, nor one that an old copy of our state does not know to be covered.
+    pub(crate) fn withdraw_unsigned(&mut self, turn: &mut OpenTurn, channel_id: ChannelId) {
+        let entry = self.state.channels.get(&channel_id);
+        if entry.is_some_and(|entry| entry.channel.has_unsigned_additions() && !entry.in_doubt) {
+            self.command_channel_if_possible(turn, channel_id, channel::ChannelCommand::DropAdditions);
         }
     }
 

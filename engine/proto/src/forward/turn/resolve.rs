@@ -117,8 +117,18 @@ impl Shard {
                 let reason = FailureReason::Local(LocalFailure::Refused { channel_id, error });
                 turn.out.events.push(Event::HtlcFailed { attempt_id, reason });
             }
-            Origin::Forward(forward) => self.resolve(turn, forward.incoming, resolution),
-            Origin::Handoff(forward) => self.resolve_handoff(turn, forward.incoming, resolution),
+            Origin::Forward(forward) => {
+                if let Some(circuit) = self.state.circuits.received(forward.incoming) {
+                    let code = Failure::TemporaryChannelFailure.code().to_u16();
+                    report_refusal(turn, forward.incoming, circuit.payment_hash, code, None);
+                }
+                self.resolve(turn, forward.incoming, resolution);
+            }
+            Origin::Handoff(forward) => {
+                // Its id may be used again, for an HTLC with another onion.
+                self.onions_awaited.remove(&forward.incoming);
+                self.resolve_handoff(turn, forward.incoming, resolution);
+            }
         }
     }
 
