@@ -34,6 +34,7 @@ mod ledger;
 mod machine;
 mod network;
 mod pay;
+mod payment;
 mod scenario;
 mod store;
 mod trace;

@@ -48,7 +48,7 @@ pub(super) fn check_rest(
         let settled = ends.get(&number) == Some(&true);
         let received = world.seen.events.iter().filter(|(machine, event)| {
             *machine == payment.to
-                && matches!(event, Event::PaymentReceived { payment_hash, .. } if *payment_hash == payment.hash)
+                && matches!(event, Event::PaymentReceived { payment_hash, .. } if *payment_hash == payment.numbered.hash)
         });
         let received = received.count();
         ensure!(
@@ -56,14 +56,14 @@ pub(super) fn check_rest(
             Outcomes,
             "payment {number}: its sender says settled {settled}, its payee told of it {received} times"
         );
-        let offered = world.seen.offered.get(&payment.hash).map_or(0, |offered| offered.len());
+        let offered = world.seen.offered.get(&payment.numbered.hash).map_or(0, |offered| offered.len());
         ensure!(
             offered <= 1 && (offered == 1 || !settled),
             Forwarding,
             "payment {number}, settled {settled}, was offered on {offered} times"
         );
         if settled {
-            let (amount, fee) = (i128::from(payment.amount.0), i128::from(payment.fee().0));
+            let (amount, fee) = (i128::from(payment.numbered.amount.0), i128::from(payment.numbered.fee().0));
             expected[payment.from] -= amount + fee;
             expected[FORWARDER] += fee;
             expected[payment.to] += amount;

@@ -5,23 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use bitcoin::hashes::{Hash, sha256};
-use bitcoin::secp256k1::SecretKey;
-use fulmen_proto::forward::{
-    Command, Event, ExpectedPayment, ForwardingPolicy, NodeConfig, OpenChannelRequest, SendHtlc,
-};
-use fulmen_proto::onion::PaymentData;
-use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
-use fulmen_wire::units::{
-    BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, NodeId, PaymentHash, PaymentPreimage,
-    PaymentSecret, Sat, Scid,
-};
+use fulmen_proto::forward::{Command, Event, NodeConfig, OpenChannelRequest, SendHtlc};
+use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, FeeratePerKw, Msat, NodeId, Sat, Scid};
 
 use super::world::{FORWARDER, Image, World};
 use super::{CrashOutcome, ScriptLength};
 use crate::chain::funding_transaction;
 use crate::machine::MachineSpec;
-use crate::violation::{Checker, Violation, ensure, violation};
+use crate::payment::NumberedPayment;
+use crate::violation::{Violation, ensure, violation};
 
 /// How many peers each shard of the forwarder has.
 const PEERS_PER_SHARD: usize = 2;
@@ -29,20 +21,16 @@ const SHARDS: u16 = 2;
 /// The channels, by the peer they lead to: two peers have two of them.
 const CHANNELS: [usize; 6] = [1, 2, 3, 4, 1, 3];
 const CAPACITY: Sat = Sat(1_000_000);
-/// The `min_final_cltv_expiry_delta` of all payees.
-const FINAL_DELTA: CltvDelta = CltvDelta(18);
 /// A payment between two peers, over the forwarder.
 #[derive(Clone, Debug)]
 pub(super) struct Payment {
     pub(super) from: usize,
     pub(super) to: usize,
-    pub(super) amount: Msat,
+    pub(super) numbered: NumberedPayment,
     /// Whether the payee knows of it.
     pub(super) payable: bool,
     /// The round in which it is sent.
     round: u64,
-    preimage: PaymentPreimage,
-    pub(super) hash: PaymentHash,
 }
 
 /// A link that breaks.
@@ -87,7 +75,7 @@ impl Script {
             world.rest()?;
         }
         for payment in self.payments.iter().filter(|payment| payment.payable) {
-            world.command(payment.to, Command::ExpectPayment(payment.invoice()))?;
+            world.command(payment.to, Command::ExpectPayment(payment.numbered.invoice()))?;
         }
         world.rest()?;
         // Turns that send nothing become durable with time.
@@ -165,7 +153,12 @@ impl Script {
     fn pay(&self, world: &World, attempt_id: u64, payment: &Payment) -> Result<(), Violation> {
         // Non-strict forwarding finds the last channel; any of the payee's will do to name it.
         let (first, last) = (first_scid(world, payment.from), first_scid(world, payment.to));
-        let outgoing = payment.outgoing(world, first, last)?;
+        let mut height = BlockHeight(0);
+        world.engine(payment.from).for_each_shard(|shard| height = shard.occupancy().height);
+        let (forwarder, payee) = ((world.id(FORWARDER), first), (world.id(payment.to), last));
+        let Some(outgoing) = payment.numbered.over(height, forwarder, payee) else {
+            return violation!(Outcomes, "payment {attempt_id} fits no onion");
+        };
         let send = SendHtlc::new(attempt_id, &outgoing);
         world.command(payment.from, Command::SendHtlc(send))
     }
@@ -176,7 +169,7 @@ impl Script {
         let before = world.seen.events.len();
         let carried: Vec<(u64, &Payment)> = (0..)
             .zip(&self.payments)
-            .filter(|(_, payment)| world.seen.offered.contains_key(&payment.hash))
+            .filter(|(_, payment)| world.seen.offered.contains_key(&payment.numbered.hash))
             .collect();
         for (number, payment) in &carried {
             self.pay(world, number + 10_000, payment)?;
@@ -219,70 +212,15 @@ impl Payment {
         // Within the first shard, within the second, and across both ways, in turn.
         let (from, to) =
             [(1, 2), (3, 4), (1, 3), (4, 2), (2, 1), (2, 4), (3, 1), (4, 3)][number as usize % 8];
-        let mut preimage = [0x77; 32];
-        preimage[..8].copy_from_slice(&number.to_be_bytes());
-        let hash = PaymentHash(sha256::Hash::hash(&preimage).to_byte_array());
         // Every fifth is too small for an output of its own.
         let amount = if number % 5 == 4 { Msat(50_000) } else { Msat(2_000_000 + 1_000 * number) };
         Payment {
             from,
             to,
-            amount,
             payable: number % 4 != 2,
             round: number / 4 * pause_rounds,
-            preimage: PaymentPreimage(preimage),
-            hash,
+            numbered: NumberedPayment::new(0x77, number, amount),
         }
-    }
-
-    fn secret(&self) -> PaymentSecret {
-        PaymentSecret(self.preimage.0.map(|byte| byte ^ 0x55))
-    }
-
-    fn invoice(&self) -> ExpectedPayment {
-        ExpectedPayment {
-            payment_hash: self.hash,
-            preimage: self.preimage,
-            payment_secret: self.secret(),
-            amount: Some(self.amount),
-            min_final_cltv_expiry_delta: FINAL_DELTA,
-            expires_at_unix_ms: u64::MAX,
-        }
-    }
-
-    /// The forwarder's fee.
-    pub(super) fn fee(&self) -> Msat {
-        ForwardingPolicy::default().fee(self.amount)
-    }
-
-    fn outgoing(&self, world: &World, first: Scid, last: Scid) -> Result<OutgoingPayment, Violation> {
-        let mut height = BlockHeight(0);
-        world.engine(self.from).for_each_shard(|shard| height = shard.occupancy().height);
-        let cltv_expiry = height.saturating_add(FINAL_DELTA).saturating_add(CltvDelta(6));
-        let hop = |machine: usize, scid, amount, cltv_expiry| RouteHop {
-            node_id: world.id(machine),
-            short_channel_id: scid,
-            amount,
-            cltv_expiry,
-        };
-        let total = Msat(self.amount.0 + self.fee().0);
-        let route = [
-            hop(
-                FORWARDER,
-                first,
-                total,
-                cltv_expiry.saturating_add(ForwardingPolicy::default().cltv_expiry_delta),
-            ),
-            hop(self.to, last, self.amount, cltv_expiry),
-        ];
-        let data = PaymentData { payment_secret: self.secret(), total_msat: self.amount };
-        let recipient =
-            Recipient { payment_data: Some(data), payment_metadata: None, keysend_preimage: None };
-        let broken = |what: String| Violation::new(Checker::Outcomes, what);
-        // The same key gives the same onion, which is sent again to test replay protection.
-        let session_key = SecretKey::from_slice(&self.hash.0).map_err(|error| broken(error.to_string()))?;
-        OutgoingPayment::new(&session_key, self.hash, &route, &recipient)
-            .map_err(|error| broken(error.to_string()))
     }
 }
 
