@@ -1,19 +1,25 @@
 //! The effect of each action on the world.
 
 use fulmen_proto::channel::Side;
+use fulmen_proto::commitment::ChannelType;
 use fulmen_proto::forward::Command;
 use fulmen_wire::message::Message;
-use fulmen_wire::units::{ChannelId, FeeratePerKw, Msat, NodeId};
+use fulmen_wire::units::{ChannelId, FeeratePerKw, Msat, NodeId, Sat};
 
-use super::honest::{Destination, Payment};
+use super::honest::Destination;
 use super::messages;
-use super::script::{Action, Attacker, Payee};
+use super::script::{Action, Attacker, Payee, SignerAction};
 use super::world::{HONEST, LIARS, VICTIM, World};
 use crate::draw::Draw;
+use crate::payment::NumberedPayment;
 use crate::violation::Violation;
 
 /// The series of liars' payments, apart from the honest ones.
 const LIARS_SERIES: u8 = 0xbb;
+/// The series of payments to signers.
+const SIGNERS_SERIES: u8 = 0xcc;
+/// The attempt ids of these, apart from the others of liars.
+const SIGNERS_ATTEMPT: u64 = 1 << 31;
 
 impl World {
     /// Has an adversary act. Rounds that pass within are not checked; whoever calls checks after it.
@@ -42,7 +48,7 @@ impl World {
                 self.each(attacker, 1, |_| error.clone());
             }
             Action::Pay { liar, payee, count, amount_msat, seed } => {
-                self.pay(liar, payee, count, Msat(amount_msat), seed);
+                self.pay_over(liar, payee, count, Msat(amount_msat), seed);
             }
             Action::Withhold { liar, message_type, withhold: true } => {
                 self.tampering[liar].withheld.insert(message_type);
@@ -54,6 +60,7 @@ impl World {
             Action::Stretch { liar, reason_bytes } => self.tampering[liar].reason_bytes = reason_bytes,
             Action::Repeat { liar, count } => self.tampering[liar].repeat = count,
             Action::Flip { liar, bit } => self.tampering[liar].flip = Some(bit),
+            Action::Sign { signer, action, seed } => self.signer_acts(signer, action, seed),
             Action::UpdateFee { liar, feerate } => self.update_fee(liar, FeeratePerKw(feerate)),
             Action::Close { liar } => {
                 if let Some(channel_id) = self.channel_ids(LIARS[liar]).first().copied() {
@@ -103,7 +110,7 @@ impl World {
         (0..count).for_each(|number| self.send(peer, message(number)));
     }
 
-    fn pay(&mut self, liar: usize, payee: Payee, count: u16, amount: Msat, seed: u64) {
+    fn pay_over(&mut self, liar: usize, payee: Payee, count: u16, amount: Msat, seed: u64) {
         let (from, other) = (LIARS[liar], LIARS[1 - liar]);
         let to = match payee {
             Payee::Accomplice | Payee::RefusingAccomplice => Destination::Machine(other),
@@ -112,12 +119,63 @@ impl World {
             Payee::Victim => Destination::Victim,
         };
         for number in 0..u64::from(count) {
-            let payment = Payment::new(LIARS_SERIES, seed << 32 | number, amount);
+            let payment = NumberedPayment::new(LIARS_SERIES, seed << 32 | number, amount);
             if payee == Payee::Accomplice {
                 self.command(other, Command::ExpectPayment(payment.invoice()));
             }
-            payment.send(self, from, to, number);
+            self.pay(payment, from, to, number);
         }
+    }
+
+    fn signer_acts(&mut self, signer: usize, action: SignerAction, seed: u64) {
+        if !self.is_up(messages::signer(signer as u16)) {
+            self.connect_signer(signer);
+        }
+        let signing = &mut self.signers[signer];
+        let said = match action {
+            SignerAction::Reconnect => {
+                self.connect_signer(signer);
+                return;
+            }
+            SignerAction::Open { anchors, funds } => {
+                signing.funds = funds;
+                let kind = if anchors { ChannelType::Anchors } else { ChannelType::StaticRemotekey };
+                signing.open(kind, Sat(1_000_000))
+            }
+            SignerAction::Signs(signs) => {
+                signing.signs = signs;
+                return;
+            }
+            SignerAction::Revokes(revokes) => {
+                signing.revokes = revokes;
+                return;
+            }
+            SignerAction::Fee { feerate } => signing.ask_fee(FeeratePerKw(feerate)),
+            SignerAction::SignBadly { htlcs } => signing.sign_badly(htlcs),
+            SignerAction::FailAll => signing.fail_all(),
+            SignerAction::ShutDown => signing.shut_down(),
+            SignerAction::Add { count, amount_msat } => {
+                for number in 0..u64::from(count) {
+                    let payment = NumberedPayment::new(LIARS_SERIES, seed << 32 | number, Msat(amount_msat));
+                    let to = Destination::Machine(HONEST[0]);
+                    let Some(first) = self.signers[signer].scid() else { return };
+                    let Some(outgoing) = self.routed(payment, first, to) else { return };
+                    let said = self.signers[signer].add(&outgoing);
+                    self.utter(signer, said);
+                }
+                return;
+            }
+            SignerAction::Receive { liar, count, amount_msat } => {
+                for number in 0..u64::from(count) {
+                    // A series of its own: these must not be replays of others.
+                    let payment =
+                        NumberedPayment::new(SIGNERS_SERIES, seed << 32 | number, Msat(amount_msat));
+                    self.pay(payment, LIARS[liar], Destination::Signer(signer), SIGNERS_ATTEMPT | number);
+                }
+                return;
+            }
+        };
+        self.utter(signer, said);
     }
 
     fn update_fee(&mut self, liar: usize, feerate: FeeratePerKw) {

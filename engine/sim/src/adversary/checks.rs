@@ -2,15 +2,17 @@
 //!
 //! Checked after each round: the engine runs; its memory and its files stay within a fixed amount and a multiple of
 //! the bytes that adversaries sent; it is no millisatoshi poorer, in-flight HTLCs whose preimage it knows counted as
-//! its own; each commitment pays the relay fee at least and has no more in trimmed HTLCs than the dust limit allows;
-//! no offered HTLC is left past its expiry. Checked of honest payments: each settles in time.
+//! its own; each commitment pays the relay fee at least, and no more of the HTLCs that the victim offered is trimmed
+//! from it than the limit on dust allows; no offered HTLC is left past its expiry; no onion is carried on twice, over
+//! whatever channels it came. Checked of honest payments: each settles in time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fulmen_proto::channel::{Channel, Side, State};
-use fulmen_proto::commitment::commitment_weight;
+use fulmen_proto::channel::{Channel, HtlcEntry, Side, Stage, State};
+use fulmen_proto::commitment::{HtlcDirection, commitment_weight};
 use fulmen_proto::keys::CommitmentNumber;
-use fulmen_wire::units::{BlockHeight, ChannelId, FeeratePerKw};
+use fulmen_wire::message::Message;
+use fulmen_wire::units::{BlockHeight, ChannelId, FeeratePerKw, PaymentHash};
 
 use super::world::{Spent, VICTIM, World};
 use crate::violation::{Violation, ensure};
@@ -42,6 +44,9 @@ impl Default for Bounds {
     }
 }
 
+/// The most that may be trimmed, the default of the victim's `max_dust_htlc_exposure`.
+const DUST_EXPOSURE_MAX_MSAT: u64 = 5_000_000;
+
 /// Blocks that the victim has after an offered HTLC's expiry to fail the channel (BOLT 2, "`cltv_expiry_delta`
 /// Selection").
 const GRACE_BLOCKS: u32 = 3;
@@ -52,6 +57,10 @@ pub(super) struct Watched {
     honest: BTreeSet<ChannelId>,
     wealth_msat: u64,
     commitments: BTreeMap<ChannelId, CommitmentNumber>,
+    /// What the victim owned of each channel that was opened later, when it was first seen: that is no gain.
+    pushed_msat: BTreeMap<ChannelId, u64>,
+    /// The HTLC that the victim offered for each payment hash: a hash stands for one onion.
+    offered: BTreeMap<PaymentHash, (ChannelId, u64)>,
 }
 
 impl Watched {
@@ -65,6 +74,21 @@ impl World {
     pub(super) fn watch(&mut self, honest: impl IntoIterator<Item = ChannelId>) {
         self.watched.honest = honest.into_iter().collect();
         self.watched.wealth_msat = self.wealth_msat();
+        self.watched.pushed_msat =
+            self.channel_ids(VICTIM).into_iter().map(|channel_id| (channel_id, 0)).collect();
+    }
+
+    /// Notes an HTLC that the victim offers. A payment is offered on once, on one channel; sent again it has its id.
+    pub(super) fn note_offer(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        let Ok(Message::UpdateAddHtlc(add)) = Message::decode(bytes) else { return Ok(()) };
+        let htlc = (add.channel_id, add.id);
+        let first = *self.watched.offered.entry(add.payment_hash).or_insert(htlc);
+        ensure!(
+            first == htlc,
+            Forwarding,
+            "the victim carries an onion on twice: as HTLC {first:?} and as {htlc:?}"
+        );
+        Ok(())
     }
 
     /// Whether no HTLC is in a channel between the victim and an honest peer.
@@ -92,16 +116,24 @@ impl World {
         wealth
     }
 
+    /// What the victim owned at first of the channels that were opened since.
+    fn pushed_msat(&mut self) -> u64 {
+        let (mut sum, known) = (0, &mut self.watched.pushed_msat);
+        self.machines[VICTIM].engine.for_each_shard(|shard| {
+            for channel in shard.channels() {
+                let Some((ours, _)) = channel.balances() else { continue };
+                sum += *known.entry(channel.id()).or_insert(ours.0);
+            }
+        });
+        sum
+    }
+
     /// Checks everything that holds at any time.
     pub(super) fn check(&mut self, payments: u64) -> Result<(), Violation> {
         self.check_growth(payments)?;
         let wealth = self.wealth_msat();
-        ensure!(
-            wealth >= self.watched.wealth_msat,
-            Money,
-            "the victim had {} msat and has {wealth}",
-            self.watched.wealth_msat
-        );
+        let least = self.watched.wealth_msat + self.pushed_msat();
+        ensure!(wealth >= least, Money, "the victim had {least} msat and has {wealth}");
         let height = self.chain.height();
         let mut result = Ok(());
         let commitments = &mut self.watched.commitments;
@@ -185,6 +217,26 @@ fn check_commitment(channel: &Channel) -> Result<(), Violation> {
         fee >= least.0,
         Money,
         "commitment {:?} of {} pays a fee of {fee} sat; no node relays it for less than {least}",
+        commitment.number,
+        channel.id()
+    );
+    let has_output = |entry: &HtlcEntry| {
+        commitment
+            .htlcs
+            .iter()
+            .any(|output| output.htlc.id == entry.htlc.id && output.htlc.direction == HtlcDirection::Offered)
+    };
+    let in_commitment = |entry: &&HtlcEntry| {
+        entry.offered_by == Side::Local
+            && entry.added >= Stage::InSender
+            && entry.removal.as_ref().is_none_or(|removal| removal.stage < Stage::InReceiver)
+    };
+    let trimmed = channel.htlcs().filter(in_commitment).filter(|entry| !has_output(entry));
+    let trimmed: u64 = trimmed.map(|entry| entry.htlc.amount.0).sum();
+    ensure!(
+        trimmed <= DUST_EXPOSURE_MAX_MSAT,
+        Money,
+        "commitment {:?} of {} trims {trimmed} msat that the victim offered",
         commitment.number,
         channel.id()
     );

@@ -3,21 +3,19 @@
 //! Owns one payment after the other between the honest peers, both ways in turn, and their deadline. Also builds the
 //! routes of liars' payments, which differ in their payee alone.
 
-use bitcoin::hashes::{Hash, sha256};
-use bitcoin::secp256k1::SecretKey;
-use fulmen_proto::forward::{Command, Event, ExpectedPayment, ForwardingPolicy, SendHtlc};
-use fulmen_proto::onion::PaymentData;
-use fulmen_proto::payment::{OutgoingPayment, Recipient, RouteHop};
-use fulmen_wire::units::{CltvDelta, Msat, NodeId, PaymentHash, PaymentPreimage, PaymentSecret, Scid};
+use fulmen_proto::forward::{Command, Event, SendHtlc};
+use fulmen_proto::payment::OutgoingPayment;
+use fulmen_wire::units::{Msat, Scid};
 
+use super::messages;
 use super::world::{HONEST, ROUND_MS, VICTIM, World};
+use crate::payment::NumberedPayment;
 use crate::violation::{Violation, ensure};
 
 /// The amount of an honest payment: large enough for an output.
 const AMOUNT: Msat = Msat(2_000_000);
 /// How long an honest payment may take while the victim runs.
 const SETTLED_WITHIN_MS: u64 = 20_000;
-const FINAL_DELTA: CltvDelta = CltvDelta(18);
 /// The attempt ids of honest payments start here; liars' are below.
 const FIRST_ATTEMPT: u64 = 1 << 32;
 
@@ -44,9 +42,9 @@ impl HonestPayments {
         }
         let number = self.sent;
         let [from, to] = if number.is_multiple_of(2) { HONEST } else { [HONEST[1], HONEST[0]] };
-        let payment = Payment::new(0xaa, number, AMOUNT);
+        let payment = NumberedPayment::new(0xaa, number, AMOUNT);
         world.command(to, Command::ExpectPayment(payment.invoice()));
-        if payment.send(world, from, Destination::Machine(to), FIRST_ATTEMPT + number) {
+        if world.pay(payment, from, Destination::Machine(to), FIRST_ATTEMPT + number) {
             self.sent += 1;
             self.current = Some((FIRST_ATTEMPT + number, world.now().unix_ms));
         }
@@ -96,79 +94,43 @@ impl HonestPayments {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Destination {
     Machine(usize),
+    Signer(usize),
     /// A channel that does not exist.
     Nowhere,
     Victim,
 }
 
-/// A payment over the victim, or to it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Payment {
-    preimage: PaymentPreimage,
-    hash: PaymentHash,
-    amount: Msat,
-}
-
-impl Payment {
-    /// The payment of a series that a number stands for: the same numbers give the same onion.
-    pub(super) fn new(series: u8, number: u64, amount: Msat) -> Payment {
-        let mut preimage = [series; 32];
-        preimage[..8].copy_from_slice(&number.to_be_bytes());
-        let preimage = PaymentPreimage(preimage);
-        Payment { preimage, hash: hash_of(preimage), amount }
+impl World {
+    /// Commands the first HTLC of a payment. `false` when there is no channel to send it on.
+    pub(super) fn pay(
+        &mut self,
+        payment: NumberedPayment,
+        from: usize,
+        to: Destination,
+        attempt_id: u64,
+    ) -> bool {
+        let Some(first) = scid(self, from) else { return false };
+        let Some(outgoing) = self.routed(payment, first, to) else { return false };
+        self.command(from, Command::SendHtlc(SendHtlc::new(attempt_id, &outgoing)))
     }
 
-    pub(super) fn invoice(&self) -> ExpectedPayment {
-        ExpectedPayment {
-            payment_hash: self.hash,
-            preimage: self.preimage,
-            payment_secret: self.secret(),
-            amount: Some(self.amount),
-            min_final_cltv_expiry_delta: FINAL_DELTA,
-            expires_at_unix_ms: u64::MAX,
+    /// A payment whose first HTLC comes in on a channel of the victim.
+    pub(super) fn routed(
+        &self,
+        payment: NumberedPayment,
+        first: Scid,
+        to: Destination,
+    ) -> Option<OutgoingPayment> {
+        let (height, victim) = (self.chain.height(), (self.id(VICTIM), first));
+        match to {
+            Destination::Victim => payment.keysend(height, victim),
+            Destination::Machine(to) => payment.over(height, victim, (self.id(to), scid(self, to)?)),
+            Destination::Signer(signer) => {
+                let payee = (messages::signer(signer as u16), self.signers[signer].scid()?);
+                payment.over(height, victim, payee)
+            }
+            Destination::Nowhere => payment.over(height, victim, (victim.0, Scid(1))),
         }
-    }
-
-    /// Commands the first HTLC. `false` when there is no channel to send it on.
-    pub(super) fn send(&self, world: &mut World, from: usize, to: Destination, attempt_id: u64) -> bool {
-        let Some(first) = scid(world, from) else { return false };
-        let Some(outgoing) = self.outgoing(world, first, to) else { return false };
-        world.command(from, Command::SendHtlc(SendHtlc::new(attempt_id, &outgoing)))
-    }
-
-    fn secret(&self) -> PaymentSecret {
-        PaymentSecret(self.preimage.0.map(|byte| byte ^ 0x55))
-    }
-
-    fn outgoing(&self, world: &World, first: Scid, to: Destination) -> Option<OutgoingPayment> {
-        let expiry = world.chain.height().saturating_add(FINAL_DELTA).saturating_add(CltvDelta(6));
-        let hop = |node_id: NodeId, short_channel_id, amount, cltv_expiry| RouteHop {
-            node_id,
-            short_channel_id,
-            amount,
-            cltv_expiry,
-        };
-        let policy = ForwardingPolicy::default();
-        let victim = world.id(VICTIM);
-        let total = Msat(self.amount.0 + policy.fee(self.amount).0);
-        let over = |id, last| {
-            let before = expiry.saturating_add(policy.cltv_expiry_delta);
-            vec![hop(victim, first, total, before), hop(id, last, self.amount, expiry)]
-        };
-        let route = match to {
-            Destination::Victim => vec![hop(victim, first, self.amount, expiry)],
-            Destination::Machine(to) => over(world.id(to), scid(world, to)?),
-            Destination::Nowhere => over(victim, Scid(1)),
-        };
-        let keysend = matches!(to, Destination::Victim);
-        let data = PaymentData { payment_secret: self.secret(), total_msat: self.amount };
-        let recipient = Recipient {
-            payment_data: (!keysend).then_some(data),
-            payment_metadata: None,
-            keysend_preimage: keysend.then_some(self.preimage),
-        };
-        let session_key = SecretKey::from_slice(&self.hash.0).ok()?;
-        OutgoingPayment::new(&session_key, self.hash, &route, &recipient).ok()
     }
 }
 
@@ -179,8 +141,4 @@ fn scid(world: &World, machine: usize) -> Option<Scid> {
         found.extend(shard.channels().filter_map(|channel| Some((!channel.is_usable(), channel.scid()?.0))));
     });
     found.into_iter().min().map(|(_, scid)| Scid(scid))
-}
-
-pub(super) fn hash_of(preimage: PaymentPreimage) -> PaymentHash {
-    PaymentHash(sha256::Hash::hash(&preimage.0).to_byte_array())
 }

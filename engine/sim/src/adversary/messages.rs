@@ -28,6 +28,11 @@ pub(super) fn stranger(number: u16) -> NodeId {
     NodeId(point(&[&[0xad; 30][..], &number.to_be_bytes()].concat()).0)
 }
 
+/// The id of a peer that signs for itself.
+pub(super) fn signer(number: u16) -> NodeId {
+    NodeId(point(&[&[0xac; 30][..], &number.to_be_bytes()].concat()).0)
+}
+
 /// A message of any kind about one of `channels`, about all, or about none that exists.
 pub(super) fn hostile(draw: &mut Draw, channels: &[ChannelId]) -> Vec<u8> {
     if draw.percent(10) {

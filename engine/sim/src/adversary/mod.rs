@@ -1,14 +1,15 @@
 //! Adversaries with a budget of bytes against one node, and the honest payments over it that must go on.
 //!
-//! Owns the network (a victim of one to three shards, two honest peers, two liars with channels of both kinds, any
-//! number of strangers), scripts of adversaries' actions, their run, and the invariants. Drives [`fulmen::Engine`]
-//! with its real log on a [`SimDisk`](crate::SimDisk), without threads, so that a script always does the same.
+//! Owns the network (a victim of one to three shards, two honest peers, two liars and two signers with channels of both
+//! kinds, any number of strangers), scripts of adversaries' actions, their run, and the invariants. Drives
+//! [`fulmen::Engine`] with its real log on a [`SimDisk`](crate::SimDisk), without threads, so that a script always does
+//! the same.
 //!
-//! A liar is a real engine whose messages are tampered with on their way: signatures stay valid, so that lies reach
-//! the states deep inside a channel. A stranger is an id without an engine that sends any bytes. Both send messages
-//! of every kind at any time, fields at their extremes, at their largest; fall silent; withhold, repeat and damage
-//! messages; reconnect; and the victim's power fails meanwhile. See [`Action`] for the grammar, and `checks` for the
-//! invariants.
+//! A liar is a real engine whose messages are tampered with on their way: signatures stay valid, so that lies reach the
+//! states deep inside a channel. A signer drives channel machines by hand and signs whatever it wants. A stranger is an
+//! id without an engine that sends any bytes. Both send messages of every kind at any time, fields at their extremes,
+//! at their largest; fall silent; withhold, repeat and damage messages; reconnect; and the victim's power fails
+//! meanwhile. See [`Action`] for the grammar, and `checks` for the invariants.
 //!
 //! ```no_run
 //! use fulmen_sim::adversary::{Adversary, Script};
@@ -29,6 +30,7 @@ mod messages;
 mod meter;
 mod network;
 mod script;
+mod signer;
 mod tamper;
 #[cfg(test)]
 mod tests;
@@ -41,7 +43,7 @@ use crate::violation::{Checker, Violation, ensure};
 
 use honest::HonestPayments;
 pub use meter::{CallCost, Meter};
-pub use script::{Action, Attacker, Payee, Script};
+pub use script::{Action, Attacker, Payee, Script, SignerAction};
 use world::{HONEST, Image, LIARS, World};
 
 /// Bytes that adversaries may have the victim take in one run, whatever their script costs.
@@ -111,6 +113,7 @@ impl Adversary {
         let mut world = World::from_image(&self.images[shards - 1], BUDGET_BYTES, meter)?;
         let mut payments = HonestPayments::default();
         HONEST.into_iter().chain(LIARS).for_each(|machine| world.connect(machine));
+        (0..world.signers.len()).for_each(|signer| world.connect_signer(signer));
         rest(&mut world, &mut payments)?;
         let honest: Vec<_> = HONEST.into_iter().flat_map(|machine| world.channel_ids(machine)).collect();
         world.watch(honest);

@@ -24,6 +24,13 @@ pub(super) fn open(shards: u16) -> Result<Image, Violation> {
     for (number, [opener, acceptor]) in (0..).zip(CHANNELS) {
         open_channel(&mut world, number, opener, acceptor)?;
     }
+    for (signer, channel_type) in [ChannelType::StaticRemotekey, ChannelType::Anchors].into_iter().enumerate()
+    {
+        world.connect_signer(signer);
+        let said = world.signers[signer].open(channel_type, CAPACITY);
+        world.utter(signer, said);
+        rest(&mut world)?;
+    }
     for _ in 0..BLOCKS {
         world.mine();
         rest(&mut world)?;
@@ -33,7 +40,13 @@ pub(super) fn open(shards: u16) -> Result<Image, Violation> {
         world.round()?;
     }
     let open = world.channel_ids(VICTIM).len();
-    ensure!(open == CHANNELS.len(), Progress, "{open} channels of the victim are open");
+    let expected = CHANNELS.len() + world.signers.len();
+    ensure!(open == expected, Progress, "{open} of {expected} channels of the victim are open");
+    ensure!(
+        world.signers.iter().all(|signer| signer.scid().is_some()),
+        Progress,
+        "the channel of a signer is not ready"
+    );
     Ok(world.into_image())
 }
 

@@ -32,6 +32,54 @@ pub enum Payee {
     Victim,
 }
 
+/// Something that a peer does which signs for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignerAction {
+    /// Connects (again).
+    Reconnect,
+    /// Opens one more channel.
+    Open {
+        /// Whether it has anchors.
+        anchors: bool,
+        /// Whether the funding transaction is given to the chain, here and until the next opening.
+        funds: bool,
+    },
+    /// Signs commitments, or stops doing so; it acknowledges all the same.
+    Signs(bool),
+    /// Sends `revoke_and_ack`, or stops doing so; it signs all the same.
+    Revokes(bool),
+    /// Asks for a fee rate, whether it can pay it or not.
+    Fee {
+        /// The rate in sat per 1,000 weight.
+        feerate: u32,
+    },
+    /// Adds HTLCs, whether it can pay them or not.
+    Add {
+        /// How many HTLCs.
+        count: u16,
+        /// Of how much each, in millisatoshi.
+        amount_msat: u64,
+    },
+    /// Has a liar pay it over the victim.
+    Receive {
+        /// Which liar.
+        liar: usize,
+        /// How many HTLCs.
+        count: u16,
+        /// Of how much each, in millisatoshi.
+        amount_msat: u64,
+    },
+    /// Sends a `commitment_signed` whose signatures are made up.
+    SignBadly {
+        /// How many signatures of HTLCs it has.
+        htlcs: u16,
+    },
+    /// Fails every HTLC that it was offered.
+    FailAll,
+    /// Sends `shutdown`.
+    ShutDown,
+}
+
 /// Something an adversary does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -138,6 +186,15 @@ pub enum Action {
         /// The rate in sat per 1,000 weight.
         feerate: u32,
     },
+    /// A peer that signs for itself acts, on all its channels.
+    Sign {
+        /// Which signer, 0 or 1. The channel of the first has no anchors.
+        signer: usize,
+        /// What it does.
+        action: SignerAction,
+        /// The seed of hashes and onions; the same seed repeats the onions of other liars.
+        seed: u64,
+    },
     /// Closes one of its channels by agreement.
     Close {
         /// Which liar.
@@ -178,10 +235,10 @@ impl Script {
         let mut draw = Draw::new(seed);
         let shards = draw.pick(&[1, 2, 3]);
         // A run has a mood: adversaries that do everything at once seldom get deep into one thing.
-        let kinds: Vec<u64> = (0..draw.between(2, 6)).map(|_| draw.between(0, 16)).collect();
+        let kinds: Vec<u64> = (0..draw.between(2, 6)).map(|_| draw.between(0, KINDS - 1)).collect();
         let (mut actions, mut bytes) = (Vec::new(), 0);
         while bytes < budget_bytes && actions.len() < ACTIONS_MAX {
-            let kind = if draw.percent(70) { draw.pick(&kinds) } else { draw.between(0, 16) };
+            let kind = if draw.percent(70) { draw.pick(&kinds) } else { draw.between(0, KINDS - 1) };
             let action = Action::draw(&mut draw, kind);
             bytes += action.bytes();
             actions.push(action);
@@ -196,12 +253,15 @@ impl Script {
         let shards = draw.pick(&[1, 2, 3]);
         let mut actions = Vec::new();
         while !draw.is_exhausted() && actions.len() < ACTIONS_MAX {
-            let kind = draw.between(0, 16);
+            let kind = draw.between(0, KINDS - 1);
             actions.push(Action::draw(&mut draw, kind));
         }
         Script { shards, actions }
     }
 }
+
+/// The kinds of actions that are drawn.
+const KINDS: u64 = 20;
 
 /// So many actions that a run ends although the drawn ones cost no bytes.
 const ACTIONS_MAX: usize = 60;
@@ -265,7 +325,8 @@ impl Action {
                     Action::Mine { blocks: draw.pick(&[1, 6, 150]) }
                 }
             }
-            _ => Action::Wait { rounds: draw.pick(&[1, 10, 100]) },
+            16 => Action::Wait { rounds: draw.pick(&[1, 10, 100]) },
+            _ => Action::Sign { signer: draw.index(2), action: SignerAction::draw(draw), seed: seed % 3 },
         }
     }
 
@@ -276,7 +337,11 @@ impl Action {
             Action::Pings { count, .. } => u64::from(*count) * 6,
             Action::OpenChannels { count, padding, .. } => u64::from(*count) * (330 + u64::from(*padding)),
             Action::Error { text_bytes, .. } => u64::from(*text_bytes),
-            Action::Pay { count, .. } => u64::from(*count) * 1_600,
+            Action::Pay { count, .. }
+            | Action::Sign {
+                action: SignerAction::Add { count, .. } | SignerAction::Receive { count, .. },
+                ..
+            } => u64::from(*count) * 1_600,
             _ => 100,
         }
     }
@@ -288,12 +353,39 @@ impl Action {
             Action::Hostile { count, .. }
             | Action::Pings { count, .. }
             | Action::OpenChannels { count, .. }
-            | Action::Pay { count, .. } => count,
+            | Action::Pay { count, .. }
+            | Action::Sign {
+                action: SignerAction::Add { count, .. } | SignerAction::Receive { count, .. },
+                ..
+            } => count,
             Action::Mine { blocks } => blocks,
             Action::Wait { rounds } => rounds,
             _ => return None,
         };
         *count /= 2;
         (*count > 0).then_some(action)
+    }
+}
+
+impl SignerAction {
+    fn draw(draw: &mut Draw) -> SignerAction {
+        match draw.between(0, 13) {
+            0 => SignerAction::Reconnect,
+            1 => SignerAction::Open { anchors: draw.percent(50), funds: draw.percent(70) },
+            2 | 3 => SignerAction::Signs(draw.percent(50)),
+            4 => SignerAction::Revokes(draw.percent(60)),
+            5 | 6 => SignerAction::Fee { feerate: draw.pick(&[253, 1_000, 5_000, 50_000, 250_000]) },
+            7 | 8 => SignerAction::Add {
+                count: draw.pick(&[1, 10, 150, 400]),
+                amount_msat: draw.pick(&[1, 400_000, 3_000_000, 4_900_000_000]),
+            },
+            9..=11 => SignerAction::Receive {
+                liar: draw.index(2),
+                count: draw.pick(&[1, 10, 60, 150]),
+                amount_msat: draw.pick(&[1, 400_000, 1_000_000, 30_000_000]),
+            },
+            12 => draw.pick(&[SignerAction::SignBadly { htlcs: 0 }, SignerAction::SignBadly { htlcs: 150 }]),
+            _ => draw.pick(&[SignerAction::FailAll, SignerAction::FailAll, SignerAction::ShutDown]),
+        }
     }
 }

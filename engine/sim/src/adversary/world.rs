@@ -18,17 +18,22 @@ use fulmen_wire::message::Message;
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, PaymentHash};
 
 use super::checks::{Bounds, Watched};
+use super::messages;
 use super::meter::{CallCost, Meter};
+use super::signer::{Said, Signer};
 use super::tamper::Tampering;
 use crate::chain::SimChain;
 use crate::disk::{SimDisk, Survival};
 use crate::draw::Draw;
 use crate::machine::{Machine, MachineSpec};
+use crate::payment::hash_of;
 use crate::violation::{Violation, ensure, violation};
 
 pub(super) const VICTIM: usize = 0;
 pub(super) const HONEST: [usize; 2] = [1, 2];
 pub(super) const LIARS: [usize; 2] = [3, 4];
+/// How many signers there are.
+pub(super) const SIGNERS: u16 = 2;
 /// The virtual time of a round.
 pub(super) const ROUND_MS: u64 = 20;
 const TICK_ROUNDS: u64 = 1_000 / ROUND_MS;
@@ -45,6 +50,7 @@ const LOG: LogOptions =
 pub(super) struct Image {
     pub(super) machines: Vec<(MachineSpec, SimDisk)>,
     pub(super) blocks: SimChain,
+    pub(super) signers: Vec<Signer>,
 }
 
 /// One connection of the victim.
@@ -81,6 +87,9 @@ pub(super) struct World {
     pub(super) machines: Vec<Machine>,
     links: BTreeMap<NodeId, Link>,
     pub(super) tampering: [Tampering; 2],
+    pub(super) signers: Vec<Signer>,
+    /// Messages of the victim to each signer that it has not taken.
+    signers_inbox: Vec<VecDeque<Vec<u8>>>,
     pub(super) chain: SimChain,
     pub(super) events: Vec<(usize, Event)>,
     pub(super) known_hashes: BTreeSet<PaymentHash>,
@@ -97,7 +106,8 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(specs: Vec<MachineSpec>) -> Result<World, Violation> {
         let machines = specs.into_iter().map(|spec| (spec, SimDisk::new())).collect();
-        World::start(machines, SimChain::default(), u64::MAX, None)
+        let signers = (0..SIGNERS).map(Signer::new).collect();
+        World::start(machines, SimChain::default(), signers, u64::MAX, None)
     }
 
     /// The machines of an image, started on copies of their disks.
@@ -107,12 +117,14 @@ impl World {
         meter: Option<Meter>,
     ) -> Result<World, Violation> {
         let copy = |(spec, disk): &(MachineSpec, SimDisk)| (spec.clone(), disk.after_crash(Survival::All, 0));
-        World::start(image.machines.iter().map(copy).collect(), image.blocks.clone(), budget_bytes, meter)
+        let machines = image.machines.iter().map(copy).collect();
+        World::start(machines, image.blocks.clone(), image.signers.clone(), budget_bytes, meter)
     }
 
     fn start(
         machines: Vec<(MachineSpec, SimDisk)>,
         chain: SimChain,
+        signers: Vec<Signer>,
         budget_bytes: u64,
         meter: Option<Meter>,
     ) -> Result<World, Violation> {
@@ -120,6 +132,8 @@ impl World {
             machines: Vec::new(),
             links: BTreeMap::new(),
             tampering: Default::default(),
+            signers_inbox: vec![VecDeque::new(); signers.len()],
+            signers,
             chain,
             events: Vec::new(),
             known_hashes: BTreeSet::new(),
@@ -154,7 +168,7 @@ impl World {
 
     pub(super) fn into_image(self) -> Image {
         let machines = self.machines.into_iter().map(|machine| (machine.spec, machine.disk)).collect();
-        Image { machines, blocks: self.chain }
+        Image { machines, blocks: self.chain, signers: self.signers }
     }
 
     pub(super) fn id(&self, machine: usize) -> NodeId {
@@ -184,6 +198,49 @@ impl World {
         let event = ChainEvent::Connected { height, block: self.chain.block(height) };
         self.victim(|engine| engine.chain_event(&event));
         self.machines.iter().skip(1).for_each(|machine| machine.engine.chain_event(&event));
+        let block = self.chain.block(height);
+        for signer in 0..self.signers.len() {
+            let said = self.signers[signer].block(height, &block.txdata);
+            self.utter(signer, said);
+        }
+    }
+
+    /// Connects a signer (again).
+    pub(super) fn connect_signer(&mut self, signer: usize) {
+        let peer = messages::signer(signer as u16);
+        self.open(peer);
+        // Any node's features will do.
+        let init = self.machines[HONEST[0]].engine.init();
+        self.send(peer, init);
+        let said = self.signers[signer].connected();
+        self.utter(signer, said);
+    }
+
+    /// Sends what a signer says, and publishes what it funds.
+    pub(super) fn utter(&mut self, signer: usize, said: Said) {
+        let peer = messages::signer(signer as u16);
+        said.send.into_iter().for_each(|bytes| self.send(peer, bytes));
+        for transaction in &said.broadcast {
+            let _ = self.chain.broadcast(transaction);
+        }
+    }
+
+    /// Has the signers take what the victim sent them, and sign. Returns whether there was anything.
+    fn run_signers(&mut self) -> bool {
+        let mut busy = false;
+        for signer in 0..self.signers.len() {
+            while let Some(bytes) = self.signers_inbox[signer].pop_front() {
+                busy = true;
+                let said = self.signers[signer].take(&bytes);
+                self.utter(signer, said);
+            }
+            if self.is_up(messages::signer(signer as u16)) {
+                let said = self.signers[signer].commit();
+                busy |= !said.send.is_empty();
+                self.utter(signer, said);
+            }
+        }
+        busy
     }
 
     /// Connects a machine to the victim, if it is not.
@@ -211,6 +268,9 @@ impl World {
 
     /// Breaks a connection: whatever is under way on it is lost.
     pub(super) fn disconnect(&mut self, peer: NodeId) {
+        if let Some(signer) = (0..SIGNERS).find(|signer| messages::signer(*signer) == peer) {
+            self.signers_inbox[usize::from(signer)].clear();
+        }
         let Some(link) = self.links.get_mut(&peer) else { return };
         let (machine, connections) = (link.machine, std::mem::take(&mut link.connections));
         *link = Link { machine, ..Link::default() };
@@ -274,6 +334,7 @@ impl World {
         for peer in peers {
             busy |= self.deliver(peer)?;
         }
+        busy |= self.run_signers();
         // The simulated disk is in memory too; it counts as disk.
         let grown = self.machines[VICTIM].disk.heap_bytes() as i64 - self.disk_bytes_at_start;
         self.spent.heap = u64::try_from(self.spent.live_bytes - grown).unwrap_or(0);
@@ -282,6 +343,9 @@ impl World {
 
     fn execute(&mut self, machine: usize, effects: &mut Effects) -> Result<(), Violation> {
         for (connection, bytes) in &effects.send {
+            if machine == VICTIM {
+                self.note_offer(bytes)?;
+            }
             self.transmit(machine, *connection, bytes);
         }
         for connection in &effects.disconnect {
@@ -323,8 +387,12 @@ impl World {
         }
         match LIARS.iter().position(|liar| *liar == machine) {
             Some(liar) => link.queues[0].extend(self.tampering[liar].apply(bytes.to_vec())),
-            // A stranger reads nothing.
-            None if link.machine.is_none() => {}
+            // A stranger reads nothing, a signer does.
+            None if link.machine.is_none() => {
+                if let Some(signer) = (0..SIGNERS).find(|signer| messages::signer(*signer) == peer) {
+                    self.signers_inbox[usize::from(signer)].push_back(bytes.to_vec());
+                }
+            }
             None => link.queues[1 - end].push_back(bytes.to_vec()),
         }
     }
@@ -392,7 +460,7 @@ impl World {
         match self.victim(|engine| engine.receive(connection, bytes)) {
             Ok(()) => {
                 if let Ok(Message::UpdateFulfillHtlc(fulfill)) = Message::decode(bytes) {
-                    self.known_hashes.insert(super::honest::hash_of(fulfill.payment_preimage));
+                    self.known_hashes.insert(hash_of(fulfill.payment_preimage));
                 }
                 Ok(true)
             }
@@ -474,6 +542,7 @@ impl World {
             self.victim(|engine| engine.chain_event(&event));
         }
         HONEST.into_iter().chain(LIARS).for_each(|machine| self.connect(machine));
+        (0..self.signers.len()).for_each(|signer| self.connect_signer(signer));
     }
 
     /// Bytes of records that the victim wrote since it started.
