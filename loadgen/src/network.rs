@@ -160,7 +160,7 @@ fn plan(
         acceptor: channel.nodes[other],
         capacity: channel.capacity,
         push,
-        policies: [one, other].map(|end| policy(channel.policies[end].and_then(|policy| policy.complete()))),
+        policies: [one, other].map(|end| policy(channel.policy(end))),
     }
 }
 
@@ -215,7 +215,13 @@ mod tests {
             disabled: None,
         };
         let nodes = (0..3).map(Label::Number).collect();
-        let channel = |nodes| Channel { nodes, capacity: Sat(1_000_000), policies: [Some(known), None] };
+        let channel = |nodes| Channel {
+            nodes,
+            scid: None,
+            capacity: Sat(1_000_000),
+            is_capacity_stated: true,
+            policies: [Some(known), None],
+        };
         Topology::new(nodes, vec![channel([0, 1]), channel([2, 1])]).unwrap()
     }
 

@@ -118,22 +118,24 @@ mod tests {
             htlc_minimum: Some(Msat(1)),
             htlc_maximum: Some(Msat(1)),
             disabled: None,
+            inbound: None,
         })
     }
 
+    fn channel(nodes: [usize; 2], policies: [Option<PartialPolicy>; 2]) -> Channel {
+        Channel { nodes, scid: None, capacity: Sat(1), is_capacity_stated: true, policies }
+    }
+
     fn directed(nodes: u32, edges: &[(usize, usize)]) -> Topology {
-        let channels = edges.iter().filter(|(from, to)| from != to).map(|(from, to)| Channel {
-            nodes: [*from, *to],
-            capacity: Sat(1),
-            policies: [enabled(), None],
-        });
+        let edges = edges.iter().filter(|(from, to)| from != to);
+        let channels = edges.map(|(from, to)| channel([*from, *to], [enabled(), None]));
         Topology::new((0..nodes).map(Label::Number).collect(), channels.collect()).expect("valid")
     }
 
     #[test]
     fn a_core_counts_channels_enabled_both_ways_and_breaks_ties_by_label() {
-        let both = |one, two| Channel { nodes: [one, two], capacity: Sat(1), policies: [enabled(); 2] };
-        let half = |one, two| Channel { nodes: [one, two], capacity: Sat(1), policies: [enabled(), None] };
+        let both = |one, two| channel([one, two], [enabled(); 2]);
+        let half = |one, two| channel([one, two], [enabled(), None]);
         // Node 3 has most channels but one-way ones; 0, 1 and 2 have two good channels each, 4 has one and 5 has one.
         let channels = vec![
             both(0, 1),

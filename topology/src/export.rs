@@ -1,8 +1,8 @@
 //! Export of topologies: JSON in the shape of lnd's `describegraph`, and Graphviz.
 //!
 //! Invariant: importing an exported JSON gives the same topology again. Absent values stay absent: a missing
-//! policy is `null`, a missing term has no key, and a generated node's `pub_key` is its number (`#17`), since it has no
-//! key.
+//! policy is `null`, a missing term or channel id has no key, a capacity that the source did not state is 0, and a
+//! generated node's `pub_key` is its number (`#17`), since it has no key.
 
 use std::io::{self, Write};
 
@@ -70,10 +70,12 @@ impl Topology {
     fn edge(&self, channel: &Channel) -> Edge {
         let [one, two] = channel.nodes.map(|node| self.nodes()[node].to_string());
         let [of_one, of_two] = channel.policies.map(|policy| policy.map(Policy::from));
+        let capacity = if channel.is_capacity_stated { channel.capacity.0 } else { 0 };
         Edge {
+            channel_id: channel.scid.map(|scid| Decimal(scid.0)),
             node1_pub: one,
             node2_pub: two,
-            capacity: channel.capacity.0.to_string(),
+            capacity: capacity.to_string(),
             node1_policy: of_one,
             node2_policy: of_two,
         }
@@ -87,6 +89,8 @@ struct Node {
 
 #[derive(Serialize)]
 struct Edge {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_id: Option<Decimal>,
     node1_pub: String,
     node2_pub: String,
     capacity: String,
@@ -109,6 +113,10 @@ struct Policy {
     disabled: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_htlc_msat: Option<Decimal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inbound_fee_base_msat: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inbound_fee_rate_milli_msat: Option<i32>,
 }
 
 impl From<PartialPolicy> for Policy {
@@ -123,6 +131,8 @@ impl From<PartialPolicy> for Policy {
                 .map(|millionths| Decimal(millionths.into())),
             disabled: policy.disabled,
             max_htlc_msat: policy.htlc_maximum.map(msat),
+            inbound_fee_base_msat: policy.inbound.map(|fee| fee.base_msat),
+            inbound_fee_rate_milli_msat: policy.inbound.map(|fee| fee.proportional_millionths),
         }
     }
 }
@@ -154,7 +164,8 @@ impl Write for Hash {
 mod tests {
     use super::*;
     use crate::import::read;
-    use fulmen_wire::units::{CltvDelta, NodeId, Sat};
+    use crate::model::InboundFee;
+    use fulmen_wire::units::{CltvDelta, NodeId, Sat, Scid};
     use proptest::option::of;
     use proptest::prelude::*;
 
@@ -166,14 +177,18 @@ mod tests {
             of(any::<u64>()),
             of(any::<u64>()),
             any::<Option<bool>>(),
+            of((any::<i32>(), any::<i32>())),
         );
-        of(terms.prop_map(|(base, millionths, delta, minimum, maximum, disabled)| PartialPolicy {
+        of(terms.prop_map(|(base, millionths, delta, minimum, maximum, disabled, inbound)| PartialPolicy {
             fee_base: base.map(|base| Msat(base.into())),
             fee_proportional_millionths: millionths,
             cltv_expiry_delta: delta.map(CltvDelta),
             htlc_minimum: minimum.map(Msat),
             htlc_maximum: maximum.map(Msat),
             disabled,
+            inbound: inbound.filter(|fee| *fee != (0, 0)).map(|(base_msat, proportional_millionths)| {
+                InboundFee { base_msat, proportional_millionths }
+            }),
         }))
     }
 
@@ -185,10 +200,17 @@ mod tests {
                 key[0] = 2 + number % 2;
                 if keyed { Label::Key(NodeId(key)) } else { Label::Number(number.into()) }
             };
-            let channels = channels.into_iter().map(|(one, step, capacity, of_one, of_two)| Channel {
-                nodes: [one, (one + 1 + step) % 6],
-                capacity: Sat(capacity),
-                policies: [of_one, of_two],
+            let numbered = channels.into_iter().enumerate();
+            let channels = numbered.map(|(index, (one, step, capacity, of_one, of_two))| {
+                let policies = [of_one, of_two];
+                let stated = Sat(capacity.saturating_sub(1 << 40));
+                Channel {
+                    nodes: [one, (one + 1 + step) % 6],
+                    scid: (index % 3 > 0).then_some(Scid(u64::MAX - index as u64)),
+                    capacity: if stated == Sat(0) { Channel::least_capacity(&policies) } else { stated },
+                    is_capacity_stated: stated > Sat(0),
+                    policies,
+                }
             });
             Topology::new((0..6).map(label).collect(), channels.collect()).expect("valid")
         })

@@ -2,10 +2,10 @@
 //!
 //! Does not generate or read anything. A node is known by its index; its label says where it came from.
 //!
-//! Invariants: every channel joins two different nodes of its topology, and no two nodes share a label. A policy, or a
-//! part of one, that the source did not state is `None`; nothing here fills it in.
+//! Invariants: every channel joins two different nodes of its topology, no two nodes share a label and no two channels an
+//! id. A policy, or a part of one, that the source did not state is `None`; nothing here fills it in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use fulmen_graph::{ChannelGraph, GraphError, Policy};
@@ -45,6 +45,25 @@ pub struct PartialPolicy {
     pub htlc_maximum: Option<Msat>,
     /// Whether the direction is switched off; a source that does not say so means that it is not.
     pub disabled: Option<bool>,
+    /// The fee for HTLCs that come in over the channel, which lnd adds to that of the outgoing channel; `None` is zero.
+    pub inbound: Option<InboundFee>,
+}
+
+/// A node's fee for HTLCs that come in over a channel. A negative one is a discount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InboundFee {
+    /// The fixed part, in millisatoshi.
+    pub base_msat: i32,
+    /// The proportional part, in millionths of the incoming HTLC.
+    pub proportional_millionths: i32,
+}
+
+impl InboundFee {
+    /// Whether some HTLC would have to pay more for it than without it.
+    #[must_use]
+    pub const fn is_charge(&self) -> bool {
+        self.base_msat > 0 || self.proportional_millionths > 0
+    }
 }
 
 impl PartialPolicy {
@@ -60,12 +79,6 @@ impl PartialPolicy {
             disabled: self.disabled.unwrap_or(false),
         })
     }
-
-    /// The policy, when it is complete and not disabled: one that payments can be forwarded under.
-    #[must_use]
-    pub fn enabled(&self) -> Option<Policy> {
-        self.complete().filter(|policy| !policy.disabled)
-    }
 }
 
 impl From<Policy> for PartialPolicy {
@@ -77,6 +90,7 @@ impl From<Policy> for PartialPolicy {
             htlc_minimum: Some(policy.htlc_minimum),
             htlc_maximum: Some(policy.htlc_maximum),
             disabled: Some(policy.disabled),
+            inbound: None,
         }
     }
 }
@@ -86,23 +100,43 @@ impl From<Policy> for PartialPolicy {
 pub struct Channel {
     /// The two nodes. Their order carries no meaning beyond that of `policies`.
     pub nodes: [usize; 2],
-    /// The value of the funding output.
+    /// The channel's id in the source, if it has one there.
+    pub scid: Option<Scid>,
+    /// The value of the funding output; where the source does not state it, the least that the policies allow.
     pub capacity: Sat,
+    /// Whether the source states the capacity. Light clients do not know it, and rapid gossip does not carry it.
+    pub is_capacity_stated: bool,
     /// The policy of the direction that leaves each of `nodes`, in their order; `None` when no update is known.
     pub policies: [Option<PartialPolicy>; 2],
 }
 
 impl Channel {
+    /// The policy of the direction that leaves `nodes[end]`, when no term of it is missing. It may be disabled. A policy
+    /// without a maximum, as exports had none before 2018, has the stated capacity as its maximum.
+    #[must_use]
+    pub fn policy(&self, end: usize) -> Option<Policy> {
+        let policy = self.policies[end]?;
+        let maximum = self.is_capacity_stated.then(|| self.capacity.to_msat());
+        PartialPolicy { htlc_maximum: policy.htlc_maximum.or(maximum), ..policy }.complete()
+    }
+
     /// The policy of the direction that leaves `nodes[end]`, when payments can be forwarded under it.
     #[must_use]
     pub fn enabled(&self, end: usize) -> Option<Policy> {
-        self.policies[end].and_then(|policy| policy.enabled())
+        self.policy(end).filter(|policy| !policy.disabled)
     }
 
     /// Whether payments can be forwarded both ways.
     #[must_use]
     pub fn enabled_both_ways(&self) -> bool {
         self.enabled(0).is_some() && self.enabled(1).is_some()
+    }
+
+    /// The least capacity, in whole satoshi, of a channel with these policies: no node announces a maximum above it.
+    pub(crate) fn least_capacity(policies: &[Option<PartialPolicy>; 2]) -> Sat {
+        let maxima = policies.iter().flatten().filter_map(|policy| policy.htlc_maximum);
+        let largest = maxima.max().unwrap_or(Msat(0)).min(Msat::MAX_MONEY);
+        Sat(largest.0.div_ceil(1000))
     }
 }
 
@@ -133,6 +167,14 @@ pub enum ModelError {
     DuplicateLabel {
         /// The label.
         label: Label,
+    },
+    /// Two channels have one id.
+    #[error("channels {channels:?} both have the id {scid} ({}); remove one of them", scid.0)]
+    DuplicateScid {
+        /// The id.
+        scid: Scid,
+        /// The channels' indices.
+        channels: [usize; 2],
     },
 }
 
@@ -172,7 +214,7 @@ impl Topology {
     /// Puts nodes and channels together.
     ///
     /// # Errors
-    /// When a channel's ends are not two different nodes of these, or two nodes share a label.
+    /// When a channel's ends are not two different nodes of these, or two nodes share a label, or two channels an id.
     pub fn new(nodes: Vec<Label>, channels: Vec<Channel>) -> Result<Topology, ModelError> {
         let mut seen = BTreeSet::new();
         if let Some(label) = nodes.iter().find(|label| !seen.insert(**label)) {
@@ -184,6 +226,13 @@ impl Topology {
             }
             if channel.nodes[0] == channel.nodes[1] {
                 return Err(ModelError::SelfLoop { channel: index, node: channel.nodes[0] });
+            }
+        }
+        let mut by_scid = BTreeMap::new();
+        for (index, channel) in channels.iter().enumerate() {
+            let Some(scid) = channel.scid else { continue };
+            if let Some(first) = by_scid.insert(scid, index) {
+                return Err(ModelError::DuplicateScid { scid, channels: [first, index] });
             }
         }
         Ok(Topology { nodes, channels })
@@ -218,8 +267,8 @@ impl Topology {
         for (channel, scid) in self.channels.iter().zip(scids) {
             let ends = channel.nodes.map(|node| ids[node]);
             graph.add_channel(*scid, ends, channel.capacity)?;
-            for (from, policy) in ends.into_iter().zip(channel.policies) {
-                graph.set_policy(*scid, from, policy.and_then(|policy| policy.complete()))?;
+            for (end, from) in ends.into_iter().enumerate() {
+                graph.set_policy(*scid, from, channel.policy(end))?;
             }
         }
         Ok(graph)
@@ -241,6 +290,22 @@ impl Topology {
         Topology { nodes, channels: channels.collect() }
     }
 
+    /// A name for a channel: its id in the source, or its index as `#7`.
+    #[must_use]
+    pub fn channel_name(&self, index: usize) -> String {
+        let scid = self.channels.get(index).and_then(|channel| channel.scid);
+        scid.map_or_else(|| format!("#{index}"), |scid| scid.to_string())
+    }
+
+    /// The channels for which `keep` holds and the nodes they join, both in their old order.
+    #[must_use]
+    pub fn with_channels(&self, keep: impl Fn(usize, &Channel) -> bool) -> Topology {
+        let kept = self.channels.iter().enumerate().filter(|(index, channel)| keep(*index, channel));
+        let channels: Vec<Channel> = kept.map(|(_, channel)| channel.clone()).collect();
+        let joined: BTreeSet<usize> = channels.iter().flat_map(|channel| channel.nodes).collect();
+        Topology { nodes: self.nodes.clone(), channels }.induced(|node| joined.contains(&node))
+    }
+
     /// Counts and totals.
     #[must_use]
     pub fn summary(&self) -> Summary {
@@ -251,11 +316,12 @@ impl Topology {
                 summary.capacity_total.checked_add(channel.capacity).unwrap_or(Sat(u64::MAX));
             summary.capacity_max = summary.capacity_max.max(channel.capacity);
             summary.enabled_both_ways += usize::from(channel.enabled_both_ways());
-            for policy in channel.policies {
+            summary.capacities_unstated += usize::from(!channel.is_capacity_stated);
+            for (end, policy) in channel.policies.iter().enumerate() {
                 match policy {
                     None => summary.absent += 1,
                     Some(policy) if policy.disabled == Some(true) => summary.disabled += 1,
-                    Some(policy) if policy.complete().is_some() => summary.enabled += 1,
+                    Some(_) if channel.policy(end).is_some() => summary.enabled += 1,
                     Some(_) => summary.incomplete += 1,
                 }
             }
@@ -275,6 +341,8 @@ pub struct Summary {
     pub capacity_total: Sat,
     /// The largest capacity.
     pub capacity_max: Sat,
+    /// Channels whose capacity the source does not state.
+    pub capacities_unstated: usize,
     /// Channels that payments can be forwarded over both ways.
     pub enabled_both_ways: usize,
     /// Directions with a complete policy that is not disabled.
@@ -303,7 +371,7 @@ mod tests {
     }
 
     fn channel(nodes: [usize; 2], policies: [Option<PartialPolicy>; 2]) -> Channel {
-        Channel { nodes, capacity: Sat(100), policies }
+        Channel { nodes, scid: None, capacity: Sat(100), is_capacity_stated: true, policies }
     }
 
     #[test]
@@ -319,15 +387,18 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_policy_is_not_completed() {
-        let mut partial = PartialPolicy::from(policy(7));
-        assert_eq!(partial.enabled(), Some(policy(7)));
-        partial.disabled = None;
-        assert_eq!(partial.enabled(), Some(policy(7)));
-        partial.htlc_maximum = None;
-        assert_eq!(partial.complete(), None);
-        let switched_off = PartialPolicy { disabled: Some(true), ..policy(7).into() };
-        assert_eq!((switched_off.complete().is_some(), switched_off.enabled()), (true, None));
+    fn only_a_missing_maximum_is_taken_from_the_capacity() {
+        let enabled = |partial: PartialPolicy| channel([0, 1], [Some(partial), None]).enabled(0);
+        let known = PartialPolicy::from(policy(7));
+        assert_eq!(enabled(known), Some(policy(7)));
+        assert_eq!(enabled(PartialPolicy { disabled: None, ..known }), Some(policy(7)));
+        let without = PartialPolicy { htlc_maximum: None, ..known };
+        assert_eq!(enabled(without).map(|policy| policy.htlc_maximum), Some(Sat(100).to_msat()));
+        let unstated = Channel { is_capacity_stated: false, ..channel([0, 1], [Some(without), None]) };
+        assert_eq!(unstated.policy(0), None);
+        assert_eq!(enabled(PartialPolicy { htlc_minimum: None, ..known }), None);
+        let switched_off = channel([0, 1], [Some(PartialPolicy { disabled: Some(true), ..known }), None]);
+        assert_eq!((switched_off.policy(0).is_some(), switched_off.enabled(0)), (true, None));
     }
 
     #[test]
@@ -345,6 +416,12 @@ mod tests {
             Topology::new(vec![Label::Number(3); 2], vec![]),
             Err(ModelError::DuplicateLabel { label: Label::Number(3) })
         );
+        let twin = Channel { scid: Some(Scid(7)), ..channel([0, 1], [None; 2]) };
+        let turned = Channel { nodes: [1, 0], capacity: Sat(9), ..twin.clone() };
+        assert_eq!(
+            Topology::new(nodes.clone(), vec![twin, channel([0, 1], [None; 2]), turned]),
+            Err(ModelError::DuplicateScid { scid: Scid(7), channels: [0, 2] })
+        );
         let topology = Topology::new(nodes, vec![channel([0, 1], [None; 2])]).expect("valid");
         assert_eq!(
             topology.channel_graph(&[], &[]).err(),
@@ -355,6 +432,15 @@ mod tests {
             topology.channel_graph(&ids, &[]).err(),
             Some(ConversionError::ScidCount { given: 0, channels: 1 })
         );
+    }
+
+    #[test]
+    fn nodes_without_a_channel_go_with_their_last_one() {
+        let nodes = (0..4).map(Label::Number).collect();
+        let channels = [[0, 1], [1, 2], [2, 3]].map(|ends| channel(ends, [None; 2])).to_vec();
+        let topology = Topology::new(nodes, channels).expect("valid").with_channels(|index, _| index > 0);
+        assert_eq!(topology.nodes(), [Label::Number(1), Label::Number(2), Label::Number(3)]);
+        assert_eq!((topology.channels()[0].nodes, topology.channels().len()), ([0, 1], 2));
     }
 
     #[test]

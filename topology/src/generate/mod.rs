@@ -24,7 +24,9 @@ pub(crate) fn generate(shape: Shape, economy: Economy, seed: u64) -> Topology {
         let terms = economy.terms(&mut draw, edge.backbone);
         Channel {
             nodes: edge.nodes,
+            scid: None,
             capacity: terms.capacity,
+            is_capacity_stated: true,
             policies: terms.policies.map(|policy| Some(policy.into())),
         }
     });

@@ -1,12 +1,16 @@
-//! Import of channel graphs in the shape of lnd's `describegraph` JSON, plain or compressed with gzip.
+//! Import of channel graphs in the shape of lnd's `describegraph` JSON, plain or compressed with gzip, in UTF-8 or UTF-16.
 //!
-//! Reads `nodes[].pub_key` and of each of `edges[]` `node1_pub`, `node2_pub`, `capacity`, `node1_policy` and
+//! Reads `nodes[].pub_key` and of each of `edges[]` `channel_id`, `node1_pub`, `node2_pub`, `capacity`, `node1_policy` and
 //! `node2_policy`, and ignores every other key. `node1_policy` governs the direction that leaves `node1_pub`. Numbers
 //! may be decimal strings or numbers. A policy that is `null` or has no key is absent, and so is each term of one. A
 //! node that only an edge names is taken in with it.
 //!
+//! A capacity that is 0 or absent, as light clients export it, is not stated: the channel gets the largest
+//! `max_htlc_msat` of its policies, which is at most its capacity. Two channels of one id are refused.
+//!
 //! The input is read as a stream: no more of it is held than the topology it becomes. Every error says where it is.
 
+mod encoding;
 mod parse;
 
 use std::fmt;
@@ -18,6 +22,7 @@ use flate2::bufread::MultiGzDecoder;
 use serde::de::DeserializeSeed;
 use thiserror::Error;
 
+use crate::import::encoding::{Encoding, Utf16Reader};
 use crate::import::parse::{GraphSeed, Reading};
 use crate::model::{ModelError, Topology};
 
@@ -76,6 +81,20 @@ pub enum ImportError {
         file: String,
         /// Why.
         source: io::Error,
+    },
+    /// The file is compressed by something else than gzip.
+    #[error("{file}: compressed with {format}; unpack it first, or compress it with gzip")]
+    Compressed {
+        /// The file.
+        file: String,
+        /// The format.
+        format: &'static str,
+    },
+    /// The file is named like a gzip file and begins neither as one nor as JSON.
+    #[error("{file}: neither gzip nor JSON, though its name ends in .gz; export the graph again")]
+    NotGzip {
+        /// The file.
+        file: String,
     },
     /// The text is not JSON, ends early, or goes on after its end.
     #[error("{place}: not valid JSON: {cause}")]
@@ -151,17 +170,47 @@ pub fn import(path: &Path) -> Result<Topology, ImportError> {
 /// # Errors
 /// When it cannot be read, or is no channel graph.
 pub fn read(input: impl Read, file: &str) -> Result<Topology, ImportError> {
-    let mut input = BufReader::with_capacity(1 << 16, input);
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, input);
     let start = input.fill_buf().map_err(|source| ImportError::Read { file: file.to_owned(), source })?;
-    if start.starts_with(&GZIP_MAGIC) {
-        read_text(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(input)), file)
-    } else {
-        read_text(input, file)
+    if let Some((_, format)) = OTHER_FORMATS.iter().find(|(magic, _)| start.starts_with(magic)) {
+        return Err(ImportError::Compressed { file: file.to_owned(), format });
     }
+    if start.starts_with(&GZIP_MAGIC) {
+        return read_encoded(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(input)), file);
+    }
+    let is_text = Encoding::of(start).is_some()
+        || start.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|byte| b"{[".contains(byte));
+    if file.ends_with(".gz") && !is_text {
+        return Err(ImportError::NotGzip { file: file.to_owned() });
+    }
+    read_encoded(input, file)
 }
+
+const BUFFER_BYTES: usize = 1 << 16;
 
 /// The first bytes of a gzip stream (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// The first bytes of formats that are recognised only to be refused by name.
+const OTHER_FORMATS: [(&[u8], &str); 4] = [
+    (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
+    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+    (b"BZh", "bzip2"),
+    (b"PK\x03\x04", "zip"),
+];
+
+/// Reads text that may begin with a byte order mark.
+fn read_encoded(mut input: impl BufRead, file: &str) -> Result<Topology, ImportError> {
+    let start = input.fill_buf().map_err(|source| ImportError::Read { file: file.to_owned(), source })?;
+    let encoding = Encoding::of(start);
+    input.consume(encoding.map_or(0, Encoding::mark_bytes));
+    match encoding {
+        None | Some(Encoding::Utf8) => read_text(input, file),
+        Some(Encoding::Utf16(order)) => {
+            read_text(BufReader::with_capacity(BUFFER_BYTES, Utf16Reader::new(input, order)), file)
+        }
+    }
+}
 
 fn read_text(input: impl Read, file: &str) -> Result<Topology, ImportError> {
     let mut reading = Reading::default();

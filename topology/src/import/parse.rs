@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat};
+use fulmen_wire::units::{CltvDelta, Msat, NodeId, Sat, Scid};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::import::{Element, ImportError, Place};
-use crate::model::{Channel, Label, PartialPolicy};
+use crate::model::{Channel, InboundFee, Label, PartialPolicy};
 
 /// The nodes and channels read so far.
 #[derive(Default)]
@@ -117,6 +117,7 @@ enum Key {
     #[serde(rename = "node2_pub")]
     NodeTwoPub,
     Capacity,
+    ChannelId,
     #[serde(rename = "node1_policy")]
     NodeOnePolicy,
     #[serde(rename = "node2_policy")]
@@ -127,6 +128,8 @@ enum Key {
     FeeRateMilliMsat,
     Disabled,
     MaxHtlcMsat,
+    InboundFeeBaseMsat,
+    InboundFeeRateMilliMsat,
     #[serde(other)]
     Other,
 }
@@ -227,7 +230,7 @@ impl ElementSeed for EdgeSeed {
     }
 
     fn read<'de, A: MapAccess<'de>>(self, reading: &mut Reading, mut map: A) -> Result<(), A::Error> {
-        let (mut one, mut two, mut capacity) = (None, None, None);
+        let (mut one, mut two, mut capacity, mut scid) = (None, None, None, None);
         let mut policies = [None; 2];
         while let Some(key) = map.next_key::<Key>()? {
             match key {
@@ -240,6 +243,9 @@ impl ElementSeed for EdgeSeed {
                 Key::Capacity => {
                     capacity = map.next_value_seed(scalar(reading, "capacity", CAPACITY, parse_capacity))?;
                 }
+                Key::ChannelId => {
+                    scid = map.next_value_seed(scalar(reading, "channel_id", SCID, parse_scid))?;
+                }
                 Key::NodeOnePolicy => policies[0] = map.next_value_seed(PolicySeed(reading))?,
                 Key::NodeTwoPolicy => policies[1] = map.next_value_seed(PolicySeed(reading))?,
                 _ => {
@@ -249,7 +255,6 @@ impl ElementSeed for EdgeSeed {
         }
         let one = one.ok_or_else(|| reading.missing("node1_pub"))?;
         let two = two.ok_or_else(|| reading.missing("node2_pub"))?;
-        let capacity = capacity.ok_or_else(|| reading.missing("capacity"))?;
         if one == two {
             let fault = Fault::Value {
                 key: "node2_pub",
@@ -260,7 +265,14 @@ impl ElementSeed for EdgeSeed {
             return Err(A::Error::custom("a channel to itself"));
         }
         let nodes = [reading.intern(one), reading.intern(two)];
-        reading.channels.push(Channel { nodes, capacity, policies });
+        let stated = capacity.filter(|capacity| *capacity > Sat(0));
+        reading.channels.push(Channel {
+            nodes,
+            scid: scid.filter(|scid| *scid != Scid(0)),
+            capacity: stated.unwrap_or_else(|| Channel::least_capacity(&policies)),
+            is_capacity_stated: stated.is_some(),
+            policies,
+        });
         Ok(())
     }
 }
@@ -289,6 +301,7 @@ impl<'de> Visitor<'de> for PolicySeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut policy = PartialPolicy::default();
+        let mut inbound = InboundFee::default();
         while let Some(key) = map.next_key::<Key>()? {
             match key {
                 Key::TimeLockDelta => {
@@ -315,11 +328,21 @@ impl<'de> Visitor<'de> for PolicySeed<'_> {
                     let read = scalar(self.0, "disabled", "true or false", parse_bool);
                     policy.disabled = map.next_value_seed(read)?;
                 }
+                Key::InboundFeeBaseMsat => {
+                    let read = scalar(self.0, "inbound_fee_base_msat", SIGNED_BITS, parse_number::<i32>);
+                    inbound.base_msat = map.next_value_seed(read)?.unwrap_or(0);
+                }
+                Key::InboundFeeRateMilliMsat => {
+                    let read =
+                        scalar(self.0, "inbound_fee_rate_milli_msat", SIGNED_BITS, parse_number::<i32>);
+                    inbound.proportional_millionths = map.next_value_seed(read)?.unwrap_or(0);
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
+        policy.inbound = Some(inbound).filter(|fee| *fee != InboundFee::default());
         Ok(Some(policy))
     }
 }
@@ -330,6 +353,8 @@ const CAPACITY: &str = "an amount from 0 to 2100000000000000 sat";
 const SIXTY_FOUR_BITS: &str = "a whole number of 64 bits";
 const SIXTEEN_BITS: &str = "a whole number of 16 bits";
 const THIRTY_TWO_BITS: &str = "a whole number of 32 bits";
+const SIGNED_BITS: &str = "a whole number of 32 bits, which may be negative";
+const SCID: &str = "a channel id: a whole number of 64 bits, or BLOCKxTRANSACTIONxOUTPUT";
 
 pub(super) fn parse_label(text: &str) -> Option<Label> {
     if let Some(number) = text.strip_prefix('#') {
@@ -342,6 +367,17 @@ pub(super) fn parse_label(text: &str) -> Option<Label> {
 
 fn parse_capacity(text: &str) -> Option<Sat> {
     parse_number(text).map(Sat).filter(|capacity| *capacity <= Msat::MAX_MONEY.floor_sat())
+}
+
+/// Reads a short channel id as lnd writes it, or as BOLT 7 does: `812345x2101x1`.
+fn parse_scid(text: &str) -> Option<Scid> {
+    if !text.contains('x') {
+        return parse_number(text).map(Scid);
+    }
+    let mut parts = text.split('x');
+    let (block, transaction) = (parse_number(parts.next()?)?, parse_number(parts.next()?)?);
+    let scid = Scid::new(block, transaction, parse_number(parts.next()?)?)?;
+    parts.next().is_none().then_some(scid)
 }
 
 /// Reads decimal digits alone: Rust's own parser would also take a plus sign.

@@ -3,7 +3,7 @@
 
 use super::parse::parse_label;
 use super::*;
-use crate::model::{Label, PartialPolicy};
+use crate::model::{InboundFee, Label, PartialPolicy};
 use std::io::Write as _;
 
 use flate2::Compression;
@@ -52,6 +52,7 @@ fn strings_numbers_nulls_and_absent_keys() {
         htlc_minimum: Some(Msat(1000)),
         htlc_maximum: Some(Msat(990_000_000)),
         disabled: Some(false),
+        inbound: None,
     };
     assert_eq!((first.nodes, first.capacity), ([0, 1], Sat(1_000_000)));
     assert_eq!(first.policies, [Some(policy), None]);
@@ -109,8 +110,7 @@ fn errors_say_where_and_what() {
         (second(r#","capacity":"+1""#), "line 5", r#"not "+1""#),
         (second(r#","capacity":2100000000000001"#), "line 5", "`capacity` must be"),
         (second(r#","capacity":[1]"#), "line 5", "channel 1: not a describegraph: invalid type: sequence"),
-        (second(""), "line 5", "channel 1: `capacity` is missing"),
-        (second(r#","capacity":null"#), "line 5", "channel 1: `capacity` is missing"),
+        (second(r#","capacity":1,"channel_id":"1x2""#), "line 5", "`channel_id` must be a channel id"),
         (second(r#","capacity":1,"node2_pub":"02zz""#), "line 5", r#"`node2_pub` must be a public key"#),
         (
             second(&format!(r#","capacity":1,"node2_pub":"{ONE}""#)),
@@ -144,6 +144,84 @@ fn errors_say_where_and_what() {
     assert_eq!(message(&graph("")), "sample.json: the graph has no channels");
     let missing = import(Path::new("no/such/graph.json")).expect_err("no such file").to_string();
     assert!(missing.starts_with("no/such/graph.json: cannot be opened: "), "{missing}");
+}
+
+#[test]
+fn a_capacity_of_zero_or_none_is_not_stated() {
+    let maximum = |msat: u64| format!(r#"{{"max_htlc_msat":"{msat}"}}"#);
+    let edges = [
+        edge(&format!(
+            r#","capacity":"0","node1_policy":{},"node2_policy":{}"#,
+            maximum(1000),
+            maximum(50_001)
+        )),
+        edge(&format!(r#","node2_policy":{}"#, maximum(u64::MAX))),
+        edge(r#","capacity":null"#),
+        edge(r#","capacity":7"#),
+    ];
+    let topology = read(graph(&edges.join(",")).as_bytes(), "sample").expect("readable");
+    let capacities =
+        topology.channels().iter().map(|channel| (channel.capacity.0, channel.is_capacity_stated));
+    let most = Msat::MAX_MONEY.floor_sat().0;
+    assert_eq!(capacities.collect::<Vec<_>>(), [(51, false), (most, false), (0, false), (7, true)]);
+    assert_eq!(topology.summary().capacities_unstated, 3);
+}
+
+#[test]
+fn channel_ids_are_kept_in_both_notations_and_refused_twice() {
+    let ids = |ids: [&str; 3]| {
+        let edges = ids.map(|id| edge(&format!(r#","capacity":7{id}"#)));
+        read(graph(&edges.join(",")).as_bytes(), "sample")
+    };
+    let ids_of = |topology: Topology| [0, 1, 2].map(|index| topology.channel_name(index));
+    let both = ids([r#","channel_id":"893182773403385857""#, r#","channel_id":"870011x977x3""#, ""]);
+    assert_eq!(ids_of(both.expect("readable")), ["812345x2101x1", "870011x977x3", "#2"]);
+    let unknown = ids([r#","channel_id":"0""#, r#","channel_id":0"#, r#","channel_id":null"#]);
+    assert_eq!(ids_of(unknown.expect("readable")), ["#0", "#1", "#2"]);
+    let twins = ids([r#","channel_id":"893182773403385857""#, "", r#","channel_id":"812345x2101x1""#]);
+    let message = twins.expect_err("twins").to_string();
+    assert!(message.contains("[0, 2]") && message.contains("893182773403385857"), "{message}");
+}
+
+#[test]
+fn inbound_fees_are_kept() {
+    let policy = r#"{"inbound_fee_base_msat":-5,"inbound_fee_rate_milli_msat":"2000"}"#;
+    let text = graph(&edge(&format!(r#","capacity":7,"node1_policy":{policy},"node2_policy":{{}}"#)));
+    let topology = read(text.as_bytes(), "sample").expect("readable");
+    let inbound = topology.channels()[0].policies.map(|policy| policy.and_then(|policy| policy.inbound));
+    assert_eq!(inbound, [Some(InboundFee { base_msat: -5, proportional_millionths: 2000 }), None]);
+}
+
+#[test]
+fn byte_order_marks_and_utf_16_are_read() {
+    let text = graph(&edge(r#","capacity":7"#)).replace("\"x\"", "\"\u{1f4a9}\"");
+    let plain = read(text.as_bytes(), "sample").expect("readable");
+    let marked = [&[0xef, 0xbb, 0xbf], text.as_bytes()].concat();
+    let wide = |order: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(order).collect()
+    };
+    let (little, big) = (wide(u16::to_le_bytes), wide(u16::to_be_bytes));
+    for bytes in [marked.clone(), little.clone(), big, gzip(&marked), gzip(&little)] {
+        assert_eq!(read(&bytes[..], "sample").expect("readable"), plain);
+    }
+    let cut = read(&little[..little.len() - 1], "sample").expect_err("half a unit");
+    assert!(matches!(cut, ImportError::Read { .. }), "{cut}");
+}
+
+#[test]
+fn other_compressions_are_refused_by_name() {
+    for (start, format) in [
+        (&b"\xfd7zXZ\0rest"[..], "xz"),
+        (b"\x28\xb5\x2f\xfdrest", "zstd"),
+        (b"BZh9", "bzip2"),
+        (b"PK\x03\x04", "zip"),
+    ] {
+        let message = read(start, "graph.json").expect_err(format).to_string();
+        let expected = format!("graph.json: compressed with {format}; unpack it first");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+    let message = read(&b"plain words"[..], "graph.json.gz").expect_err("text").to_string();
+    assert!(message.contains("neither gzip nor JSON"), "{message}");
 }
 
 proptest! {
