@@ -6,12 +6,14 @@
 //! Invariant: a value that parses is within its stated limits, so nothing behind this file checks them again.
 
 use std::fmt;
+use std::fs;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use fulmen_topology::Spec;
 use fulmen_wire::units::{Msat, Sat};
 
 use crate::route::RouteArgs;
@@ -117,8 +119,8 @@ pub(crate) struct StressArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
 
-    /// The chain: kernel (Bitcoin Core's validation in this process) or rpc:http://USER:PASSWORD@HOST:PORT (a
-    /// bitcoind on regtest).
+    /// The chain: kernel (Bitcoin Core's validation in this process), or a bitcoind on regtest as
+    /// rpc:http://USER:PASSWORD@HOST:PORT or, by its cookie file, rpc:DIRECTORY/.cookie[@HOST:PORT].
     #[arg(long, value_name = "CHAIN", default_value = "kernel")]
     pub(crate) chain: ChainSpec,
 
@@ -136,7 +138,7 @@ pub(crate) struct StressArgs {
 pub(crate) struct RunArgs {
     /// The network: a generator and its parameters, or `file:PATH[,core:K]` for an lnd describegraph export.
     #[arg(long, value_name = "SPEC", default_value = DEFAULT_TOPOLOGY)]
-    pub(crate) topology: String,
+    pub(crate) topology: Spec,
 
     /// How many payments to make, faulty ones included.
     #[arg(long, value_name = "COUNT", default_value = "2200", value_parser = payments)]
@@ -154,8 +156,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
 
-    /// The chain: kernel (Bitcoin Core's validation in this process) or rpc:http://USER:PASSWORD@HOST:PORT (a
-    /// bitcoind on regtest).
+    /// The chain: kernel (Bitcoin Core's validation in this process), or a bitcoind on regtest as
+    /// rpc:http://USER:PASSWORD@HOST:PORT or, by its cookie file, rpc:DIRECTORY/.cookie[@HOST:PORT].
     #[arg(long, value_name = "CHAIN", default_value = "kernel")]
     pub(crate) chain: ChainSpec,
 
@@ -277,14 +279,21 @@ impl FromStr for ChainSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ChainSpec, String> {
-        const FORM: &str = "write kernel, or rpc:http://USER:PASSWORD@HOST:PORT";
+        const FORM: &str = "write kernel, rpc:http://USER:PASSWORD@HOST:PORT, or rpc:DIRECTORY/.cookie[@HOST:PORT] \
+                            with the cookie file of a bitcoind";
         if text == "kernel" {
             return Ok(ChainSpec::Kernel);
         }
         let rest = text.strip_prefix("rpc:").ok_or_else(|| format!("unknown chain; {FORM}"))?;
-        let rest = rest
-            .strip_prefix("http://")
-            .ok_or_else(|| format!("the address must start with http://; {FORM}"))?;
+        let with_cookie =
+            rest.split_once(COOKIE_FILE).map(|(directory, address)| with_cookie(directory, address));
+        let login = with_cookie.transpose().map_err(|cause| format!("{cause}; {FORM}"))?;
+        let rest = match &login {
+            Some(login) => login,
+            None => rest
+                .strip_prefix("http://")
+                .ok_or_else(|| format!("the address must start with http://; {FORM}"))?,
+        };
         // The last @ ends the credentials, so that a password may hold one.
         let (login, address) =
             rest.rsplit_once('@').ok_or_else(|| format!("no user and password; {FORM}"))?;
@@ -303,6 +312,24 @@ impl FromStr for ChainSpec {
         }
         Ok(ChainSpec::Rpc { url: format!("http://{rest}"), address: format!("http://{host}:{port}") })
     }
+}
+
+/// The name of the file with the name and password of the day, which bitcoind writes unless it is given others.
+const COOKIE_FILE: &str = "/.cookie";
+/// Where a bitcoind with `-regtest` listens unless told otherwise.
+const REGTEST_ADDRESS: &str = "127.0.0.1:18443";
+
+/// `USER:PASSWORD@HOST:PORT` by the cookie file in `directory`; `address` is nothing or `@HOST:PORT`.
+fn with_cookie(directory: &str, address: &str) -> Result<String, String> {
+    let path = format!("{directory}{COOKIE_FILE}");
+    let address = match address {
+        "" => REGTEST_ADDRESS,
+        _ => {
+            address.strip_prefix('@').ok_or_else(|| format!("{address:?} after {path} is not @HOST:PORT"))?
+        }
+    };
+    let login = fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    Ok(format!("{}@{address}", login.trim()))
 }
 
 /// The least and the most a payment may carry.
@@ -407,7 +434,7 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// The one-line message for a mistake on the command line: the mistake and its remedy.
 pub(crate) fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
+    let text = without_password(&error.render().to_string());
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or("error: the command line cannot be read").to_owned();
     // A sentence with a remedy needs no pointer to the help; neither does clap's own suggestion.
@@ -419,6 +446,17 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
         Some(tip) => format!("{first}; {tip}"),
         None => format!("{first}; see loadgen --help"),
     }
+}
+
+/// The text with the password in its first `://USER:PASSWORD@` replaced: clap repeats the value it refuses.
+fn without_password(text: &str) -> String {
+    let masked = text.split_once("://").and_then(|(before, after)| {
+        let word = after.split([' ', '\'', '\n']).next()?;
+        let (login, _) = word.rsplit_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        Some(format!("{before}://{user}:***{}", &after[login.len()..]))
+    });
+    masked.unwrap_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -467,6 +505,11 @@ mod tests {
             (&["--chain", "rpc:http://a:b@127.0.0.1"], "no port"),
             (&["--chain", "rpc:http://a:b@127.0.0.1:99999"], "no port between"),
             (&["--chain", "rpc:https://a:b@127.0.0.1:1"], "http://"),
+            (&["--chain", "rpc:http://a:b@127.0.0.1:1/wallet/x"], "no port between"),
+            (&["--chain", "rpc:/no/such/.cookie"], "cannot read /no/such/.cookie"),
+            (&["--chain", "rpc:/no/such/.cookie:1"], "is not @HOST:PORT"),
+            (&["--topology", "foo:3"], "no generator `foo`"),
+            (&["--topology", "line:1"], "must be"),
             (&["--seed", "x"], "--seed"),
             (&["--nonsense"], "--nonsense"),
         ];
@@ -475,6 +518,26 @@ mod tests {
             assert!(line.starts_with("error: ") && !line.contains('\n'), "{line}");
             assert!(line.contains(expected), "{flags:?} gave {line}");
             assert!(line.contains("; "), "{line} says what to do");
+        }
+    }
+
+    #[test]
+    fn a_refused_address_is_told_without_its_password() {
+        for address in ["http://u:pw:x@pw@127.0.0.1:1/wallet/x", "https://u:pw@h:1", "http://u:pw@h"] {
+            let line = parse(&["--chain", &format!("rpc:{address}")]).expect_err("a mistake");
+            assert!(line.contains("u:***@") && !line.contains("pw"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_file_is_a_login() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(".cookie");
+        fs::write(&path, "__cookie__:0123abcd\n").unwrap();
+        for (address, expected) in [("", "127.0.0.1:18443"), ("@localhost:7", "localhost:7")] {
+            let args = parse(&["--chain", &format!("rpc:{}{address}", path.display())]).unwrap();
+            let ChainSpec::Rpc { url, .. } = &args.chain else { panic!("rpc") };
+            assert_eq!(*url, format!("http://__cookie__:0123abcd@{expected}"));
         }
     }
 

@@ -109,7 +109,11 @@ fn once(args: &RunArgs, learning: bool) -> Result<Report, RunError> {
     if let Some(directory) = &args.report {
         report::prepare(directory)?;
     }
-    let topology = scenario::topology(args)?;
+    let (topology, notes) = scenario::topology(args)?;
+    // The pass of payers who learn is the last one, and the only one without --hidden-liquidity.
+    for note in notes.iter().filter(|_| learning) {
+        eprintln!("note: {note}");
+    }
     let treasury = Treasury::open(&args.chain, args.seed)?;
     let network = Network::new(topology, &treasury.seed(), args.hidden_liquidity);
     let mut clock = StageClock::default();

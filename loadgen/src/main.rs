@@ -94,15 +94,29 @@ fn conclude(finished: Result<(String, bool), impl std::fmt::Display>) -> ExitCod
     }
 }
 
-/// Prints the answer of a command, or the line that says why there is none.
-fn show(found: Result<String, impl std::fmt::Display>) -> ExitCode {
-    found.map_or_else(|error| fail(&error), |text| print(&text))
+/// Prints the answer to a query and its warnings, or the line that says why there is none.
+fn show(found: Result<route::Answer, route::RouteError>) -> ExitCode {
+    match found {
+        Ok(answer) => {
+            for warning in &answer.warnings {
+                eprintln!("warning: {warning}");
+            }
+            print(&answer.text)
+        }
+        Err(error) => fail(&error),
+    }
 }
 
 fn print(text: &str) -> ExitCode {
-    // A reader that went away, as `head` does, is no failure.
-    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
-    ExitCode::SUCCESS
+    let mut out = std::io::stdout();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that went away, as `head` does, is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            fail(&format!("the report cannot be written to standard output: {error}; make room there"))
+        }
+    }
 }
 
 fn fail(error: &impl std::fmt::Display) -> ExitCode {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use fulmen_graph::{ChannelGraph, Policy};
 use fulmen_proto::channel::ChannelConfig;
+use fulmen_proto::commitment::{ANCHOR_OUTPUT, ChannelType, commitment_fee};
 use fulmen_proto::forward::{ForwardingPolicy, NodeConfig};
 use fulmen_proto::keys::NodeSeed;
 use fulmen_topology::{Channel, ConversionError, Topology};
@@ -160,8 +161,22 @@ fn plan(
         acceptor: channel.nodes[other],
         capacity: channel.capacity,
         push,
-        policies: [one, other].map(|end| policy(channel.policy(end))),
+        policies: [one, other].map(|end| forwarding_policy(channel, end)),
     }
+}
+
+/// The least capacity of a channel whose opener can pay for the first commitment, whatever share is pushed.
+pub(crate) fn least_capacity(hidden_liquidity: bool) -> Sat {
+    let most_pushed = *if hidden_liquidity { PUSH_PERCENT_HIDDEN } else { PUSH_PERCENT }.end();
+    let fee = commitment_fee(ChannelType::Anchors, FEERATE, 0);
+    // The push is up to a satoshi above its percentage.
+    let cost = fee.0 + 2 * ANCHOR_OUTPUT.0 + 1;
+    Sat((cost * 100).div_ceil(100 - most_pushed))
+}
+
+/// The policy of the direction that leaves `channel.nodes[end]`.
+pub(crate) fn forwarding_policy(channel: &Channel, end: usize) -> ForwardingPolicy {
+    policy(channel.policy(end))
 }
 
 /// A node's forwarding policy: its public one, or without one a policy that forwards nothing.
@@ -213,6 +228,7 @@ mod tests {
             htlc_minimum: Some(Msat(1)),
             htlc_maximum: Some(Msat(1_000)),
             disabled: None,
+            inbound: None,
         };
         let nodes = (0..3).map(Label::Number).collect();
         let channel = |nodes| Channel {

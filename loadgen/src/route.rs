@@ -1,16 +1,19 @@
 //! `loadgen route`: how a payment would go over a channel graph, for people to read.
 //!
-//! Owns: the flags, the table and the JSON of an answer, and the sentence that says why there is none. Finds nothing
-//! itself: [`fulmen_graph::path`] does.
+//! Owns: the flags, the table and the JSON of an answer, and its warnings. Finds nothing itself:
+//! [`fulmen_graph::path`] does. [`explain`] says why there is no answer.
 //!
-//! A describegraph need not name its channels; a channel is shown by its place in the file, from zero.
+//! A channel is shown by its id in the file; a describegraph need not have ids, and then by its place there, as `#0`.
 //!
 //! Invariant: a mistake takes one line: the error and its remedy.
 
+mod explain;
+
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, value_parser};
 use fulmen_graph::path::alternatives::alternatives;
 use fulmen_graph::path::multi::{PartFinder, Parts};
 use fulmen_graph::path::prices::hop_successes;
@@ -43,36 +46,57 @@ pub(crate) struct RouteArgs {
     amount_sat: u64,
 
     /// In how many parts the payment may go.
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = at_least_one)]
     max_parts: usize,
 
     /// How many routes to show, the best first.
-    #[arg(short, value_name = "COUNT", default_value_t = 1, conflicts_with = "max_parts")]
+    #[arg(short, value_name = "COUNT", default_value = "1", value_parser = at_least_one, conflicts_with = "max_parts")]
     k: usize,
 
     /// The most all nodes on the way together may take [default: 1 % of the amount and 50 sat].
     #[arg(long, value_name = "SAT")]
     max_fee_sat: Option<u64>,
 
-    /// The most blocks until the first HTLC expires.
-    #[arg(long, value_name = "BLOCKS", default_value_t = 1008)]
+    /// The most blocks until the first HTLC expires, --final-blocks among them.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 1008, value_parser = value_parser!(u32).range(..=BLOCKS_MAX))]
     max_blocks: u32,
 
-    /// The most channels of a route.
+    /// The most channels of a route; an onion has room for 26 at the most.
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     max_hops: usize,
 
-    /// The payee's min_final_cltv_expiry_delta.
+    /// The payee's min_final_cltv_expiry_delta, which is part of --max-blocks.
     #[arg(long, value_name = "BLOCKS", default_value_t = 18)]
     final_blocks: u16,
 
     /// The height now: expiries are shown as heights above it.
-    #[arg(long, value_name = "BLOCK", default_value_t = 0)]
+    #[arg(long, value_name = "BLOCK", default_value_t = 0, value_parser = value_parser!(u32).range(..=HEIGHT_MAX))]
     height: u32,
 
     /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
+}
+
+/// The most blocks until an HTLC expires.
+const BLOCKS_MAX: i64 = 1_000_000;
+/// The greatest height, so that no expiry reaches 500,000,000, from where on a lock time is a time (BOLT 2).
+const HEIGHT_MAX: i64 = 499_999_999 - BLOCKS_MAX;
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|count| *count > 0)
+        .ok_or_else(|| "a whole number of at least 1 is needed".to_owned())
+}
+
+/// An answer for people or machines, and warnings about it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The tables, or JSON.
+    pub(crate) text: String,
+    /// One line each.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Why there is nothing to show.
@@ -111,19 +135,54 @@ pub(crate) enum RouteError {
     NoRoute(String),
 }
 
-/// Answers, as text.
+/// Answers.
 ///
 /// # Errors
 /// See [`RouteError`].
-pub(crate) fn run(args: &RouteArgs) -> Result<String, RouteError> {
+pub(crate) fn run(args: &RouteArgs) -> Result<Answer, RouteError> {
     let topology = fulmen_topology::import(&args.graph)?;
     let keys: Vec<NodeId> = topology.nodes().iter().filter_map(key).collect();
-    let from = find_key("--from", &args.from, &keys)?;
-    let to = find_key("--to", &args.to, &keys)?;
+    let ends = (find_key("--from", &args.from, &keys)?, find_key("--to", &args.to, &keys)?);
     let snapshot = lay_out(&topology, &keys)?;
     let knowledge = Knowledge::default();
-    let amount = Sat(args.amount_sat).to_msat();
-    let query = Query {
+    let query = query(args, ends, args.amount_sat, &knowledge);
+    let answers = match find(&snapshot, &query, args.max_parts, args.k) {
+        Ok(answers) => answers,
+        Err(reason) => {
+            let asked = explain::Asked { topology: &topology, keys: &keys, snapshot: &snapshot, args, ends };
+            return Err(RouteError::NoRoute(explain::explain(&reason, &asked)));
+        }
+    };
+    let mut warnings = inbound_fees(&topology, &answers);
+    if args.max_hops > HOPS_MAX {
+        warnings.push(format!(
+            "--max-hops {}: searched with {HOPS_MAX}, the most an onion has room for",
+            args.max_hops
+        ));
+    }
+    if args.json {
+        let answers: Vec<Value> =
+            answers.iter().map(|parts| as_json(&topology, &snapshot, &query, parts)).collect();
+        let text = serde_json::to_string_pretty(&json!({ "routes": answers }))
+            .map_err(|error| RouteError::NoRoute(error.to_string()))?;
+        return Ok(Answer { text, warnings });
+    }
+    let mut text = String::new();
+    for (at, parts) in answers.iter().enumerate() {
+        table(&mut text, (&topology, &snapshot), &query, parts, (at + 1, answers.len()));
+    }
+    Ok(Answer { text, warnings })
+}
+
+/// The query that the flags ask for, with another amount.
+fn query<'k>(
+    args: &RouteArgs,
+    (from, to): (NodeId, NodeId),
+    amount_sat: u64,
+    knowledge: &'k Knowledge,
+) -> Query<'k> {
+    let amount = Sat(amount_sat).to_msat();
+    Query {
         height: BlockHeight(args.height),
         final_cltv_delta: CltvDelta(args.final_blocks),
         limits: Limits {
@@ -132,25 +191,39 @@ pub(crate) fn run(args: &RouteArgs) -> Result<String, RouteError> {
             max_hops: args.max_hops.min(HOPS_MAX),
         },
         weights: Weights::default(),
-        ..Query::new(from, to, amount, &knowledge)
-    };
-    let answers = if args.max_parts > 1 {
-        PartFinder::new().find(&snapshot, &query, args.max_parts).map(|parts| vec![parts])
-    } else {
-        let routes = alternatives(&mut Finder::new(), &snapshot, &query, args.k.max(1));
-        routes.map(|routes| routes.into_iter().map(Parts::from).collect())
-    };
-    let answers = answers.map_err(|reason| RouteError::NoRoute(explain(&reason, &query, args)))?;
-    if args.json {
-        let answers: Vec<Value> = answers.iter().map(|parts| as_json(&snapshot, &query, parts)).collect();
-        return serde_json::to_string_pretty(&json!({ "routes": answers }))
-            .map_err(|error| RouteError::NoRoute(error.to_string()));
+        ..Query::new(from, to, amount, knowledge)
     }
-    let mut text = String::new();
-    for (at, parts) in answers.iter().enumerate() {
-        table(&mut text, &snapshot, &query, parts, (at + 1, answers.len()));
+}
+
+/// The answers to a query: one in up to `max_parts` parts, or up to `k` in one part.
+fn find(snapshot: &Snapshot, query: &Query<'_>, max_parts: usize, k: usize) -> Result<Vec<Parts>, NoRoute> {
+    if max_parts > 1 {
+        return PartFinder::new().find(snapshot, query, max_parts).map(|parts| vec![parts]);
     }
-    Ok(text)
+    let routes = alternatives(&mut Finder::new(), snapshot, query, k)?;
+    Ok(routes.into_iter().map(Parts::from).collect())
+}
+
+/// Warnings of nodes on the way that charge for what comes in: lnd's inbound fees, which no gossip message of the BOLTs
+/// carries and the search does not price.
+fn inbound_fees(topology: &Topology, answers: &[Parts]) -> Vec<String> {
+    let mut warnings = BTreeSet::new();
+    for route in answers.iter().flat_map(|parts| &parts.routes) {
+        for hop in route.hops.iter().rev().skip(1) {
+            let index = hop.scid.0 as usize;
+            let channel = &topology.channels()[index];
+            let end = channel.nodes.iter().position(|node| key(&topology.nodes()[*node]) == Some(hop.to));
+            let policy = end.and_then(|end| channel.policies[end]);
+            if policy.and_then(|policy| policy.inbound).is_some_and(|fee| fee.is_charge()) {
+                warnings.insert(format!(
+                    "node {} has an inbound fee on channel {} that is not in this route's fee; it will refuse the HTLC",
+                    hop.to,
+                    topology.channel_name(index)
+                ));
+            }
+        }
+    }
+    warnings.into_iter().collect()
 }
 
 fn key(label: &Label) -> Option<NodeId> {
@@ -173,49 +246,10 @@ fn find_key(flag: &'static str, text: &str, keys: &[NodeId]) -> Result<NodeId, R
     }
 }
 
-/// The graph, each channel named by its place.
+/// The graph, each channel numbered by its place in the topology.
 fn lay_out(topology: &Topology, keys: &[NodeId]) -> Result<Snapshot, ConversionError> {
     let scids: Vec<Scid> = (0..topology.channels().len() as u64).map(Scid).collect();
     Ok(Snapshot::new(&topology.channel_graph(keys, &scids)?))
-}
-
-/// Why there is no route, and the remedy.
-fn explain(reason: &NoRoute, query: &Query<'_>, args: &RouteArgs) -> String {
-    let sat = args.amount_sat;
-    match reason {
-        NoRoute::OverLimits { max_fee, max_cltv_blocks, max_hops, .. } => {
-            let fee = max_fee.map(|fee| format!("--max-fee-sat {}", fee.0.div_ceil(1000)));
-            let blocks = max_cltv_blocks.map(|blocks| format!("--max-blocks {blocks}"));
-            let hops = max_hops.map(|hops| format!("--max-hops {hops}"));
-            let enough: Vec<String> = [fee, blocks, hops].into_iter().flatten().collect();
-            let limits = format!(
-                "a fee of {} sat, {} blocks and {} hops",
-                query.limits.max_fee.0 / 1000,
-                query.limits.max_cltv_blocks,
-                query.limits.max_hops
-            );
-            if enough.is_empty() {
-                format!(
-                    "no route for {sat} sat within {limits}; no one limit alone is to blame, loosen several"
-                )
-            } else {
-                format!("no route for {sat} sat within {limits}; {} would do", enough.join(" or "))
-            }
-        }
-        NoRoute::Unreachable { .. } if args.max_parts > 1 => format!(
-            "no route and no split into {} parts found for {sat} sat; try a smaller --amount-sat",
-            args.max_parts
-        ),
-        NoRoute::Unreachable { .. } => {
-            format!(
-                "no channels carry {sat} sat there in one part; try --max-parts 10 or a smaller --amount-sat"
-            )
-        }
-        NoRoute::SelfPayment { .. } => "--from and --to are one node; give two".to_owned(),
-        NoRoute::ZeroAmount => "a payment of nothing has no route; give --amount-sat 1 or more".to_owned(),
-        NoRoute::SearchLimitReached { .. } => format!("{reason}; loosen --max-blocks or --max-hops"),
-        other => format!("{other}; check --from and --to"),
-    }
 }
 
 /// An amount of millisatoshis in satoshis.
@@ -224,7 +258,13 @@ fn in_sat(amount: Msat) -> String {
 }
 
 /// One answer as a table: for each part its amount and its hops.
-fn table(text: &mut String, snapshot: &Snapshot, query: &Query<'_>, parts: &Parts, (at, of): (usize, usize)) {
+fn table(
+    text: &mut String,
+    (topology, snapshot): (&Topology, &Snapshot),
+    query: &Query<'_>,
+    parts: &Parts,
+    (at, of): (usize, usize),
+) {
     let ppm = u128::from(parts.fee.0) * 1_000_000 / u128::from(query.amount.0.max(1));
     let count = parts.routes.len();
     let title = if of > 1 { format!("route {at} of {of}") } else { "route".to_owned() };
@@ -252,15 +292,15 @@ fn table(text: &mut String, snapshot: &Snapshot, query: &Query<'_>, parts: &Part
         let head = ["channel", "to", "amount sat", "fee sat", "expiry", "likely"];
         let _ = writeln!(
             text,
-            "  {:>8}  {:66}  {:>16}  {:>12}  {:>8}  {:>7}",
+            "  {:>16}  {:66}  {:>16}  {:>12}  {:>8}  {:>7}",
             head[0], head[1], head[2], head[3], head[4], head[5]
         );
         let own = Query { amount: paid, ..query.clone() };
         for (hop, success) in route.hops.iter().zip(hop_successes(snapshot, &own, route)) {
             let _ = writeln!(
                 text,
-                "  {:>8}  {:66}  {:>16}  {:>12}  {:>8}  {:>5.1} %",
-                hop.scid.0,
+                "  {:>16}  {:66}  {:>16}  {:>12}  {:>8}  {:>5.1} %",
+                topology.channel_name(hop.scid.0 as usize),
                 hop.to.to_string(),
                 in_sat(hop.amount),
                 in_sat(hop.fee),
@@ -272,7 +312,7 @@ fn table(text: &mut String, snapshot: &Snapshot, query: &Query<'_>, parts: &Part
 }
 
 /// One answer as JSON.
-fn as_json(snapshot: &Snapshot, query: &Query<'_>, parts: &Parts) -> Value {
+fn as_json(topology: &Topology, snapshot: &Snapshot, query: &Query<'_>, parts: &Parts) -> Value {
     let part = |route: &Route| {
         let paid = route.total_amount.saturating_sub(route.fee);
         let own = Query { amount: paid, ..query.clone() };
@@ -282,7 +322,7 @@ fn as_json(snapshot: &Snapshot, query: &Query<'_>, parts: &Parts) -> Value {
             .zip(hop_successes(snapshot, &own, route))
             .map(|(hop, success)| {
                 json!({
-                    "channel": hop.scid.0,
+                    "channel": topology.channel_name(hop.scid.0 as usize),
                     "from": hop.from.to_string(),
                     "to": hop.to.to_string(),
                     "amount_msat": hop.amount.0,

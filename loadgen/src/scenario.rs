@@ -11,14 +11,14 @@ use fulmen_graph::path::multi::PartFinder;
 use fulmen_graph::path::plain::find;
 use fulmen_graph::path::{FirstHop, Knowledge, Query};
 use fulmen_graph::snapshot::Snapshot;
-use fulmen_topology::{BuildError, Spec, SpecError, Topology};
-use fulmen_wire::units::{Msat, NodeId};
+use fulmen_topology::{BuildError, Channel, PartialPolicy, Topology};
+use fulmen_wire::units::{Msat, NodeId, Sat};
 use rand::RngExt;
 use thiserror::Error;
 
 use crate::cli::{AmountRange, RunArgs};
 use crate::fault::FaultKind;
-use crate::network::Directory;
+use crate::network::{Directory, forwarding_policy, least_capacity};
 use crate::paying::FINAL_CLTV_DELTA;
 use crate::seed::{Purpose, Seed};
 
@@ -26,6 +26,8 @@ use crate::seed::{Purpose, Seed};
 const NODES_MAX: usize = 2_000;
 /// The most channels a run can have: each is funded and closed on chain.
 const CHANNELS_MAX: usize = 20_000;
+/// How many channels a line names.
+const NAMED_MAX: usize = 5;
 /// How many pairs are drawn before none is said to be able to pay.
 const DRAWS_MAX: u64 = 2_000;
 /// How many draws a kind of fault gets before another kind takes its place.
@@ -34,9 +36,6 @@ const DRAWS_PER_KIND: u64 = 16;
 /// Why a run cannot begin.
 #[derive(Debug, Error)]
 pub(crate) enum ScenarioError {
-    /// The topology's text cannot be read.
-    #[error("--topology: {0}")]
-    Spec(#[from] SpecError),
     /// The topology cannot be built.
     #[error("--topology: {0}")]
     Build(#[from] BuildError),
@@ -51,6 +50,20 @@ pub(crate) enum ScenarioError {
         /// How many channels.
         channels: usize,
     },
+    /// No channel of the file has a stated capacity.
+    #[error(
+        "--topology: the file states no capacities (0 or none, as light clients export them), so no channel can be \
+         funded; take a graph that has them"
+    )]
+    NoCapacities,
+    /// No channel is large enough.
+    #[error(
+        "--topology: every channel has less than {least} sat, the least that can be opened; take larger ones"
+    )]
+    AllTooSmall {
+        /// The least capacity, in satoshi.
+        least: u64,
+    },
     /// Nobody can pay anybody.
     #[error(
         "no two nodes of this topology have a route for {range} msat; lower --amount-msat or choose another --topology"
@@ -61,18 +74,85 @@ pub(crate) enum ScenarioError {
     },
 }
 
-/// Builds the topology of a run.
+/// Builds the topology of a run, and says in a line each which parts of the file it leaves out.
 ///
 /// # Errors
 /// When it cannot be read, built, or held.
-pub(crate) fn topology(args: &RunArgs) -> Result<Topology, ScenarioError> {
-    let spec: Spec = args.topology.parse()?;
-    let topology = spec.build(args.seed)?;
+pub(crate) fn topology(args: &RunArgs) -> Result<(Topology, Vec<String>), ScenarioError> {
+    let topology = args.topology.build(args.seed)?;
     let (nodes, channels) = (topology.nodes().len(), topology.channels().len());
     if nodes > NODES_MAX || channels > CHANNELS_MAX {
         return Err(ScenarioError::TooLarge { nodes, channels });
     }
-    Ok(topology)
+    let mut notes = Vec::new();
+    let topology = without_invalid_policies(topology, &mut notes);
+    let topology = without_unopenable(topology, least_capacity(args.hidden_liquidity), &mut notes)?;
+    let is_charge = |policy: &PartialPolicy| policy.inbound.is_some_and(|fee| fee.is_charge());
+    let policies = topology.channels().iter().flat_map(|channel| channel.policies.iter().flatten());
+    let charging = policies.filter(|policy| is_charge(policy)).count();
+    if charging > 0 {
+        notes.push(format!("{charging} policies have inbound fees, which no payer here knows of: left out"));
+    }
+    Ok((topology, notes))
+}
+
+/// Switches off the directions whose policies a node refuses to announce.
+fn without_invalid_policies(topology: Topology, notes: &mut Vec<String>) -> Topology {
+    let mut channels = topology.channels().to_vec();
+    let mut invalid = Vec::new();
+    for (index, channel) in channels.iter_mut().enumerate() {
+        for end in 0..2 {
+            if let Err(error) = forwarding_policy(channel, end).check() {
+                invalid.push(format!(
+                    "{} from {} ({error})",
+                    topology.channel_name(index),
+                    topology.nodes()[channel.nodes[end]]
+                ));
+                channel.policies[end] = None;
+            }
+        }
+    }
+    let Some(first) = invalid.first() else { return topology };
+    notes.push(match invalid.len() {
+        1 => format!("no node would announce the policy of channel {first}: switched off"),
+        count => format!("no node would announce the policies of {count} directions, the first of channel {first}: switched off"),
+    });
+    Topology::new(topology.nodes().to_vec(), channels).unwrap_or(topology)
+}
+
+/// Leaves out the channels that cannot be funded, and the nodes that only they join.
+fn without_unopenable(
+    topology: Topology,
+    least: Sat,
+    notes: &mut Vec<String>,
+) -> Result<Topology, ScenarioError> {
+    let channels = topology.channels();
+    let unstated = channels.iter().filter(|channel| !channel.is_capacity_stated).count();
+    if unstated == channels.len() {
+        return Err(ScenarioError::NoCapacities);
+    }
+    if unstated > 0 {
+        notes.push(format!("{unstated} channels have no stated capacity: left out"));
+    }
+    let is_small = |channel: &Channel| channel.is_capacity_stated && channel.capacity < least;
+    let small = channels.iter().enumerate().filter(|(_, channel)| is_small(channel));
+    let small: Vec<String> = small.map(|(index, _)| topology.channel_name(index)).collect();
+    if small.is_empty() && unstated == 0 {
+        return Ok(topology);
+    }
+    if small.len() + unstated == channels.len() {
+        return Err(ScenarioError::AllTooSmall { least: least.0 });
+    }
+    if !small.is_empty() {
+        let more = small.len().saturating_sub(NAMED_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named = small[..small.len().min(NAMED_MAX)].join(", ");
+        notes.push(format!(
+            "channels below {} sat, the least that can be opened: {named}{more}: left out",
+            least.0
+        ));
+    }
+    Ok(topology.with_channels(|_, channel| channel.is_capacity_stated && !is_small(channel)))
 }
 
 /// A payment as it was drawn.

@@ -1,6 +1,9 @@
 //! The program as its users meet it: small runs on a kernel chain, and mistakes.
 //!
-//! Owns: end-to-end checks of `loadgen run` and `loadgen stress`. Does not measure speed.
+//! Owns: end-to-end checks of `loadgen run` and `loadgen stress`; those of `loadgen route` are in `route`. Does not
+//! measure speed.
+
+mod route;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,7 +11,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn loadgen(flags: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_loadgen")).arg("run").args(flags).output().expect("loadgen starts")
@@ -216,6 +219,77 @@ fn mistakes_in_topologies_take_one_line() {
         assert_refused(&["--topology", topology], &[part]);
     }
     assert_refused(&["--topology", "line:3", "--amount-msat", "90000000000000"], &["--amount-msat", "route"]);
+}
+
+/// A ring of five keyed nodes, and two more channels, as a describegraph whose edges `change` may edit.
+fn ring(change: impl Fn(&mut Vec<Value>)) -> (tempfile::TempDir, String) {
+    let key = |node: usize| format!("02{}", format!("{:02x}", 0xa0 + node).repeat(32));
+    let policy = json!({
+        "time_lock_delta": 40, "min_htlc": "1", "fee_base_msat": "1000", "fee_rate_milli_msat": "50",
+        "disabled": false, "max_htlc_msat": "1000000000",
+    });
+    let ends = [[0, 1], [1, 2], [2, 3], [3, 4], [4, 0], [0, 2], [1, 3]].into_iter().enumerate();
+    let edge = |(index, [one, two]): (usize, [usize; 2])| {
+        json!({
+            "channel_id": format!("800000x{index}x1"), "node1_pub": key(one), "node2_pub": key(two),
+            "capacity": "3000000", "node1_policy": policy, "node2_policy": policy,
+        })
+    };
+    let mut edges: Vec<Value> = ends.map(edge).collect();
+    change(&mut edges);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("ring,core:2.json");
+    fs::write(&path, json!({ "nodes": [], "edges": edges }).to_string()).expect("written");
+    (directory, format!("file:{}", path.display()))
+}
+
+#[test]
+fn channels_that_cannot_be_opened_are_left_out_by_name() {
+    let (_directory, file) = ring(|edges| {
+        edges[5]["capacity"] = "1500".into();
+        edges[6]["capacity"] = "700".into();
+    });
+    let output = loadgen(&["--topology", &file, "--payments", "50", "--json"]);
+    let errors = text(&output.stderr);
+    assert!(output.status.success() && errors.lines().count() == 1, "{errors}");
+    assert!(errors.contains("800000x5x1, 800000x6x1"), "{errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_sound(&report);
+    assert_eq!(number(&report, "/topology/channels"), 5);
+
+    let (_directory, file) = ring(|edges| edges.iter_mut().for_each(|edge| edge["capacity"] = "0".into()));
+    assert_refused(&["--topology", &file, "--payments", "50"], &["states no capacities"]);
+    let (_directory, file) = ring(|edges| edges.iter_mut().for_each(|edge| edge["capacity"] = "700".into()));
+    assert_refused(&["--topology", &file, "--payments", "50"], &["the least that can be opened"]);
+}
+
+#[test]
+fn policies_that_no_node_announces_are_switched_off_by_name() {
+    for (key, value, told) in [
+        ("fee_rate_milli_msat", json!(1_000_001), "1000001"),
+        ("time_lock_delta", json!(0), "cltv_expiry_delta is 0"),
+        ("min_htlc", json!("2000000000"), "2000000000"),
+    ] {
+        let (_directory, file) = ring(|edges| edges[1]["node2_policy"][key] = value.clone());
+        let output = loadgen(&["--topology", &file, "--payments", "50", "--faulty", "0", "--json"]);
+        let errors = text(&output.stderr);
+        assert!(output.status.success() && errors.lines().count() == 1, "{errors}");
+        assert!(errors.contains("800000x1x1") && errors.contains(told), "{errors}");
+        assert_sound(&serde_json::from_slice(&output.stdout).expect("JSON"));
+    }
+}
+
+#[test]
+fn a_report_that_does_not_fit_is_a_failure() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["run", "--topology", "line:2", "--payments", "2", "--quiet"])
+        .stdout(full)
+        .output()
+        .expect("loadgen starts");
+    let errors = text(&output.stderr);
+    assert_eq!((output.status.code(), errors.lines().count()), (Some(1), 1), "{errors}");
+    assert!(errors.contains("standard output"), "{errors}");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! Does not generate or read anything. A node is known by its index; its label says where it came from.
 //!
-//! Invariants: every channel joins two different nodes of its topology, no two nodes share a label and no two channels an
-//! id. A policy, or a part of one, that the source did not state is `None`; nothing here fills it in.
+//! Invariants: every channel joins two different nodes of its topology, no two nodes share a label and no two channels
+//! an id. A policy, or a part of one, that the source did not state is `None`; nothing here fills it in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -111,8 +111,8 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// The policy of the direction that leaves `nodes[end]`, when no term of it is missing. It may be disabled. A policy
-    /// without a maximum, as exports had none before 2018, has the stated capacity as its maximum.
+    /// The policy of the direction that leaves `nodes[end]`, when no term of it is missing. It may be disabled. A
+    /// policy without a maximum, as exports had none before 2018, has the stated capacity as its maximum.
     #[must_use]
     pub fn policy(&self, end: usize) -> Option<Policy> {
         let policy = self.policies[end]?;

@@ -50,7 +50,7 @@ impl LiveNetwork<'_> {
             seed: args.seed,
             settings: settings(args, workers(args, network.nodes())),
             topology: report::Topology {
-                spec: args.topology.clone(),
+                spec: args.topology.to_string(),
                 nodes: network.nodes() as u64,
                 channels: channels.list.len() as u64,
                 capacity_sat: network.capacity().0,

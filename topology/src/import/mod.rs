@@ -1,9 +1,9 @@
-//! Import of channel graphs in the shape of lnd's `describegraph` JSON, plain or compressed with gzip, in UTF-8 or UTF-16.
+//! Import of channel graphs in the shape of lnd's `describegraph` JSON, plain or gzip, in UTF-8 or UTF-16.
 //!
-//! Reads `nodes[].pub_key` and of each of `edges[]` `channel_id`, `node1_pub`, `node2_pub`, `capacity`, `node1_policy` and
-//! `node2_policy`, and ignores every other key. `node1_policy` governs the direction that leaves `node1_pub`. Numbers
-//! may be decimal strings or numbers. A policy that is `null` or has no key is absent, and so is each term of one. A
-//! node that only an edge names is taken in with it.
+//! Reads `nodes[].pub_key` and of each of `edges[]` `channel_id`, `node1_pub`, `node2_pub`, `capacity`, `node1_policy`
+//! and `node2_policy`, and ignores every other key. `node1_policy` governs the direction that leaves `node1_pub`.
+//! Numbers may be decimal strings or numbers. A policy that is `null` or has no key is absent, and so is each term of
+//! one. A node that only an edge names is taken in with it.
 //!
 //! A capacity that is 0 or absent, as light clients export it, is not stated: the channel gets the largest
 //! `max_htlc_msat` of its policies, which is at most its capacity. Two channels of one id are refused.
