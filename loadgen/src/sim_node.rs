@@ -290,6 +290,7 @@ impl SimNode {
             Event::HtlcRefused { .. }
             | Event::ForwardFailed { .. }
             | Event::ChannelFunded { .. }
+            | Event::OwnGossip { .. }
             | Event::Gossip { .. } => {}
             Event::ChannelFailed { channel_id, error, .. } => {
                 self.trouble(outbox, format!("channel {channel_id} failed: {error}"));

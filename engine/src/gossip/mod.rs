@@ -4,8 +4,9 @@
 //! relayed once a minute, pruned once an hour. The rules are those of `fulmen_graph::gossip`. Does not use sockets or
 //! the chain; [`Peers`] does.
 //!
-//! An embedder passes on each [`Event::Gossip`](fulmen_proto::forward::Event::Gossip) of the engine, and reports
-//! peers that connect and disconnect, and the chain's height. Routes are searched on the [`LiveGraph`] given here.
+//! An embedder passes on the engine's events about gossip ([`GossipInput::from_event`]), and reports peers that connect
+//! and disconnect, and the chain's height. This node's own announcements are among those events: they are verified,
+//! stored and relayed like any other. Routes are searched on the [`LiveGraph`] given here.
 //!
 //! Invariant: the queue is bounded in bytes, for each peer and in all. Gossip that does not fit is dropped, since it
 //! can be fetched again. Channels are laid out anew at most once a second.
@@ -25,6 +26,7 @@ use fulmen_graph::gossip::{
     QueryRefusal, Source,
 };
 use fulmen_graph::live::LiveGraph;
+use fulmen_proto::forward::Event;
 use fulmen_wire::message::{GossipTimestampFilter, Message, Warning};
 use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, NodeId, Scid};
@@ -74,6 +76,21 @@ pub enum GossipInput {
     Spent(Scid, BlockHeight),
     /// The block with that spend was disconnected from the chain.
     SpendReverted(Scid),
+}
+
+impl GossipInput {
+    /// The input that an event of the engine is for the service: gossip or a query of a peer, or an announcement of
+    /// this node. `None` for any other event.
+    #[must_use]
+    pub fn from_event(event: &Event) -> Option<GossipInput> {
+        match event {
+            Event::Gossip { peer, message } => {
+                Some(GossipInput::Message { peer: *peer, message: message.clone() })
+            }
+            Event::OwnGossip { message } => Some(GossipInput::Own(message.clone())),
+            _ => None,
+        }
+    }
 }
 
 /// A running service. Dropping it ends its thread, after the queued inputs were processed and the store was written.

@@ -18,6 +18,7 @@ use fulmen_proto::forward::{
     ChannelRef, Command, Event, Handoff, HandoffStep, IncomingHtlc, Input, NodeConfig, Now, Resolution, Turn,
 };
 use fulmen_proto::onion::Failure;
+use fulmen_wire::message::Message;
 
 use super::channel_index::ChannelIndex;
 use super::clock::Clock;
@@ -279,7 +280,7 @@ impl Runtime {
         (record, (number > before).then_some(EventId { shard: cell.number, number }))
     }
 
-    /// Follows the channels that an event opens, places or ends.
+    /// Follows the channels that an event opens, places, announces or ends.
     fn note(&self, cell: &ShardCell, running: &Running, event: &Event) {
         match event {
             Event::FundingNeeded { temporary_channel_id, .. } => {
@@ -297,6 +298,12 @@ impl Runtime {
                 for other in self.cells.iter().filter(|other| other.number != cell.number) {
                     self.push(other.number, Item::Input(Input::SiblingChannel(*scid)));
                 }
+            }
+            // The first shard announces the node, and only once a channel is.
+            Event::OwnGossip { message }
+                if cell.number != 0 && matches!(**message, Message::ChannelAnnouncement(_)) =>
+            {
+                self.push(0, Item::Input(Input::SiblingAnnounced));
             }
             Event::ChannelFailed { channel_id, .. }
                 if running.shard.channel(ChannelRef::Id(*channel_id)).is_none() =>

@@ -3,6 +3,7 @@
 //! Owns the networks of engines and their scenarios; `runtime/net.rs` carries messages and blocks between
 //! them. Money is counted on the channels, before and after, on all nodes.
 
+mod announcing;
 mod net;
 
 use fulmen::proto::forward::Event;

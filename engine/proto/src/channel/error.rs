@@ -6,7 +6,7 @@
 
 use bitcoin::{OutPoint, ScriptBuf};
 use fulmen_wire::features::Features;
-use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, Sat};
+use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, Sat, Scid};
 use thiserror::Error;
 
 use super::removal::RemovalError;
@@ -555,6 +555,25 @@ pub enum ChannelError {
         revocation: u64,
     },
 
+    // Announcing.
+    /// `announcement_signatures` are for another place than the funding output has.
+    #[error("announcement_signatures are for {found}, the funding output is at {expected}")]
+    AnnouncementScid {
+        /// Where the funding output is.
+        expected: Scid,
+        /// Theirs.
+        found: Scid,
+    },
+    /// A signature of `announcement_signatures` is not valid.
+    #[error("the {signature} of announcement_signatures is not valid")]
+    BadAnnouncementSignature {
+        /// The field's BOLT name.
+        signature: &'static str,
+    },
+    /// The signature of the peer's `channel_update` for this channel is not valid.
+    #[error("the signature of the channel_update is not valid")]
+    BadChannelUpdateSignature,
+
     // Answers that never came.
     /// The peer has not sent a message that is due, for longer than the driver allows.
     #[error("the peer has not sent {} in time", .0.name())]
@@ -581,7 +600,7 @@ impl ChannelError {
         use ChannelError as E;
         match self {
             E::WrongChannel { .. } => Reaction::Ignore,
-            E::PeerFellBehind { .. } => Reaction::Wait,
+            E::PeerFellBehind { .. } | E::AnnouncementScid { .. } => Reaction::Wait,
             E::UnexpectedMessage { .. }
             | E::FeerateTooLow { .. }
             | E::FeerateTooHigh { .. }
@@ -615,7 +634,9 @@ impl ChannelError {
             | E::ClosingFeeRangesDisjoint { .. }
             | E::ClosingFeeOutOfRange { .. }
             | E::ClosingRoundsExceeded(_)
-            | E::BadClosingSignature { .. } => Reaction::Warn,
+            | E::BadClosingSignature { .. }
+            | E::BadAnnouncementSignature { .. }
+            | E::BadChannelUpdateSignature => Reaction::Warn,
             E::AnswerOverdue(answer) if answer.ends_with_reconnection() => Reaction::Warn,
             _ => Reaction::Fail,
         }

@@ -56,6 +56,7 @@
 //! not replaced.
 
 mod ahead;
+mod announcement;
 mod codec;
 mod command;
 mod commitment_signed;
@@ -87,6 +88,8 @@ mod updates;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{ChannelId, Signature};
 
+pub(crate) use announcement::digest;
+pub use announcement::{ANNOUNCEMENT_DEPTH, AnnouncingNodes, PeerSignatures};
 pub use command::{AcceptRequest, ChannelCommand, ChannelCommandError, OpenRequest};
 pub use commitment_signed::CommitDelay;
 pub use config::{

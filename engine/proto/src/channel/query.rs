@@ -133,12 +133,6 @@ impl Channel {
         Some((params.local_commitment.local_funding_pubkey, params.local_commitment.remote_funding_pubkey))
     }
 
-    /// Our signature with the funding key under a channel announcement (BOLT 7, `bitcoin_signature`).
-    #[must_use]
-    pub fn sign_announcement(&self, digest: &[u8; 32]) -> Option<Signature> {
-        Some(self.funded()?.secrets.sign_funding(digest))
-    }
-
     /// The largest HTLC that we may offer now, balances, reserves, fees, slots and value in flight considered; an
     /// addition of up to this much is refused at most for its size (`htlc_minimum_msat`, dust exposure) or its expiry.
     /// Zero when none can be added.

@@ -5,7 +5,7 @@
 
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Transaction};
-use fulmen_wire::message::{AcceptChannel, Message, OpenChannel};
+use fulmen_wire::message::{AcceptChannel, ChannelUpdate, Message, NodeAnnouncement, OpenChannel};
 use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{
     BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, NodeId, PaymentHash, PaymentPreimage,
@@ -361,6 +361,8 @@ macro_rules! messages {
 messages! {
     OpenChannel = 32, sample::open_channel;
     AcceptChannel = 33, sample::accept_channel;
+    NodeAnnouncement = 257, sample::node_announcement;
+    ChannelUpdate = 258, sample::channel_update;
 }
 
 /// Both coordinates: reading a compressed point takes a square root, and a restart reads a dozen points per channel.

@@ -7,10 +7,11 @@ use bitcoin::hashes::Hash;
 use bitcoin::{
     Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness, absolute, transaction,
 };
+use fulmen_wire::addresses::NodeAddresses;
 use fulmen_wire::features::Features;
-use fulmen_wire::message::{AcceptChannel, OpenChannel};
+use fulmen_wire::message::{AcceptChannel, ChannelUpdate, NodeAnnouncement, OpenChannel};
 use fulmen_wire::tlv::UnknownTlvs;
-use fulmen_wire::units::Point;
+use fulmen_wire::units::{FeeBaseMsat, FeeProportionalMillionths, Point};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -128,5 +129,35 @@ pub(super) fn accept_channel(sampler: &mut Sampler) -> AcceptChannel {
         upfront_shutdown_script: Durable::sample(sampler),
         channel_type: bool::sample(sampler).then(Features::channel_type_anchors),
         unknown: UnknownTlvs::default(),
+    }
+}
+
+pub(super) fn channel_update(sampler: &mut Sampler) -> ChannelUpdate {
+    ChannelUpdate {
+        signature: Durable::sample(sampler),
+        chain_hash: Durable::sample(sampler),
+        short_channel_id: Durable::sample(sampler),
+        timestamp: Durable::sample(sampler),
+        message_flags: sampler.below(256) as u8,
+        channel_flags: sampler.below(256) as u8,
+        cltv_expiry_delta: Durable::sample(sampler),
+        htlc_minimum_msat: Durable::sample(sampler),
+        fee_base_msat: FeeBaseMsat(Durable::sample(sampler)),
+        fee_proportional_millionths: FeeProportionalMillionths(Durable::sample(sampler)),
+        htlc_maximum_msat: Durable::sample(sampler),
+        extension: sampler.bytes(8),
+    }
+}
+
+pub(super) fn node_announcement(sampler: &mut Sampler) -> NodeAnnouncement {
+    NodeAnnouncement {
+        signature: Durable::sample(sampler),
+        features: Features::channel_type_anchors(),
+        timestamp: Durable::sample(sampler),
+        node_id: Durable::sample(sampler),
+        rgb_color: sampler.array(),
+        alias: sampler.array(),
+        addresses: NodeAddresses::default(),
+        extension: sampler.bytes(8),
     }
 }

@@ -24,6 +24,7 @@ mod turn;
 
 pub use restore::{RestoreError, Restored, Restoring};
 pub use shard::Shard;
+pub use state::announcing::PeerForwardingPolicy;
 pub use state::change::{Change, Record};
 pub use state::replay::ReplayClaims;
 pub use stats::{CryptoCounters, Occupancy};
@@ -31,6 +32,7 @@ pub use terms::circuit::{Circuit, CircuitStage, Forward, Offer, Origin, Resoluti
 pub use terms::config::{
     AnswerTimeouts, ExpiryLimits, ForwardingPolicy, InboundFee, NodeConfig, PolicyError, SendLimits,
 };
+pub use terms::description::{DescriptionError, NodeDescription};
 pub use terms::error::{CommandError, LocalFailure};
 pub use terms::handoff::{Handoff, HandoffStep, PaymentPart};
 pub use terms::ids::{ChannelRef, IncomingHtlc, OutgoingHtlc};

@@ -21,6 +21,7 @@ use crate::keys::{ChannelSecrets, NodeSeed};
 use crate::onion::{PeelJob, Peeled, peel_batch};
 
 use super::shard::Shard;
+use super::state::announcing::ChannelAnnouncements;
 use super::state::change::{Change, Record};
 use super::state::channels::{ChannelEntry, Policies};
 use super::state::checkpoint::{CHUNK_CONTINUES, CHUNK_ENDS, CHUNK_VERSION};
@@ -200,6 +201,7 @@ impl Restoring {
                 if let Some(scid) = channel.scid().filter(|_| placed) {
                     state.scids.insert(scid, channel_id);
                 }
+                let announcements = ChannelAnnouncements::default();
                 let entry = ChannelEntry {
                     peer,
                     user_id,
@@ -209,6 +211,7 @@ impl Restoring {
                     confirmed,
                     in_doubt: false,
                     channel,
+                    announcements,
                 };
                 state.channels.insert(channel_id, entry);
             }
@@ -224,6 +227,11 @@ impl Restoring {
             | CheckpointItem::Set { .. }
             | CheckpointItem::Part { .. } => state.receiver.restore(item),
             CheckpointItem::Onion { tag, htlc, cltv_expiry } => state.replay.remember(tag, htlc, cltv_expiry),
+            CheckpointItem::Announcements { channel_id, announcements } => {
+                let entry = state.channels.get_mut(&channel_id);
+                entry.ok_or(RestoreError::UnknownChannel(channel_id))?.announcements = announcements;
+            }
+            CheckpointItem::NodeAnnouncement(announcement) => state.node_announcement = Some(announcement),
             CheckpointItem::End { .. } => {}
         }
         Ok(())
@@ -253,6 +261,10 @@ impl Restoring {
             | Change::FundingConfirmed { channel_id }
             | Change::StateDoubted { channel_id }
             | Change::DoubtEnded { channel_id }
+            | Change::AliasReceived { channel_id, .. }
+            | Change::AnnouncementSigned { channel_id, .. }
+            | Change::ChannelUpdated { channel_id, .. }
+            | Change::PeerPolicy { channel_id, .. }
             | Change::Policy { channel_id, .. } => known(channel_id)?,
             Change::ChannelBegun { channel_id, peer, user_id, key_index, policy } => {
                 let new_channel =
@@ -269,9 +281,18 @@ impl Restoring {
             let secrets = ChannelSecrets::derive(&self.shard.seed, key_index);
             let channel = Channel::begin(secrets, delta).map_err(failed)?;
             let policies = Policies::new(policy);
-            let (confirmed, in_doubt) = (false, false);
-            let entry =
-                ChannelEntry { peer, user_id, key_index, policies, begun_at, confirmed, in_doubt, channel };
+            let announcements = ChannelAnnouncements::default();
+            let entry = ChannelEntry {
+                peer,
+                user_id,
+                key_index,
+                policies,
+                begun_at,
+                confirmed: false,
+                in_doubt: false,
+                channel,
+                announcements,
+            };
             state.channels.insert(channel_id, entry);
             return Ok(());
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fulmen_secp::Verifier;
 use fulmen_wire::features::Features;
-use fulmen_wire::message::Message;
+use fulmen_wire::message::{ChannelUpdate, Message};
 use fulmen_wire::onion::OnionPacket;
 use fulmen_wire::units::{ChannelId, FeeratePerKw, NodeId, Scid};
 use secp256k1::SecretKey;
@@ -19,6 +19,7 @@ use crate::channel::{self, Channel, Context, Htlc};
 use crate::keys::{NodeSeed, secp};
 use crate::onion::{Peeled, peel};
 
+use super::state::announcing::PeerForwardingPolicy;
 use super::state::change::Change;
 use super::state::channels::ChannelEntry;
 use super::state::checkpoint::ChunkSize;
@@ -30,6 +31,7 @@ use super::terms::handoff::{Handoff, HandoffStep, PaymentPart};
 use super::terms::ids::{ChannelRef, IncomingHtlc, OutgoingHtlc};
 use super::terms::input::Input;
 use super::terms::time::Now;
+use super::turn::announcer::Announcer;
 use super::turn::answers::AwaitedAnswers;
 use super::turn::deferred::DeferredCommitments;
 use super::turn::open_turn::{OpenTurn, Sorted};
@@ -104,6 +106,7 @@ pub struct Shard {
     pub(crate) answers: AwaitedAnswers,
     /// Whether the first turn begins to doubt the state of all channels.
     pub(crate) doubts_state: bool,
+    pub(crate) announcer: Announcer,
 }
 
 impl Shard {
@@ -133,6 +136,7 @@ impl Shard {
             pongs: PongBudgets::default(),
             answers: AwaitedAnswers::default(),
             doubts_state: false,
+            announcer: Announcer::default(),
         }
     }
 
@@ -151,8 +155,8 @@ impl Shard {
     ///
     /// The order is fixed, so that the same inputs give the same turn bit for bit: connections and messages in the
     /// order given, in rounds that verify all signatures of a round at once; blocks; commands and handoffs; timeouts;
-    /// the decisions on fresh HTLCs, their onions peeled at once; and last one `commitment_signed` for each channel
-    /// that has something to commit and may, all signed at once.
+    /// the decisions on fresh HTLCs, their onions peeled at once; announcements; and last one `commitment_signed` for
+    /// each channel that has something to commit and may, all signed at once.
     pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Turn {
         let mut turn = OpenTurn {
             now,
@@ -179,6 +183,9 @@ impl Shard {
             self.siblings = siblings.into_iter().collect();
         }
         self.siblings.extend(sorted.new_siblings);
+        if sorted.sibling_announced {
+            self.sibling_announced();
+        }
         for command in sorted.commands {
             self.command(&mut turn, command);
         }
@@ -197,6 +204,7 @@ impl Shard {
         self.expire(&mut turn);
         self.decide(&mut turn);
         self.remove_resolved(&mut turn);
+        self.announce(&mut turn);
         self.defer_commitments(&mut turn, sorted.ticked);
         self.sign_commitments(&mut turn);
         assert!(turn.awaiting_verification.is_empty(), "every plan of a turn is applied or refused in it");
@@ -256,6 +264,26 @@ impl Shard {
     #[must_use]
     pub fn policy(&self, channel: ChannelRef) -> Option<(NodeId, ForwardingPolicy)> {
         self.entry(channel).map(|entry| (entry.peer, entry.policies.current))
+    }
+
+    /// The peer's terms for forwarding to us over a channel, if it sent a `channel_update`: with
+    /// [`Shard::peer_alias`] the content of a route hint (BOLT 11, field `r`).
+    #[must_use]
+    pub fn peer_policy(&self, channel: ChannelRef) -> Option<PeerForwardingPolicy> {
+        self.entry(channel)?.announcements.peer_policy
+    }
+
+    /// The name that the peer gave a channel in `channel_ready`, if it did: invoices name a private channel by it
+    /// (BOLT 2, "The `channel_ready` Message").
+    #[must_use]
+    pub fn peer_alias(&self, channel: ChannelRef) -> Option<Scid> {
+        self.entry(channel)?.announcements.alias
+    }
+
+    /// Our latest `channel_update` for a channel.
+    #[must_use]
+    pub fn channel_update(&self, channel: ChannelRef) -> Option<&ChannelUpdate> {
+        self.entry(channel)?.announcements.update.as_deref()
     }
 
     fn entry(&self, channel: ChannelRef) -> Option<&ChannelEntry> {

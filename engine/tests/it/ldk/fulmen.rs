@@ -12,7 +12,7 @@ use fulmen_proto::forward::{
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, CltvDelta, Msat, NodeId, Sat, Scid};
 
-use super::net::{Member, funding};
+use super::net::{Member, START_SECONDS, funding};
 
 /// Our node's forwarding policy.
 pub(super) const POLICY: ForwardingPolicy = ForwardingPolicy {
@@ -35,16 +35,22 @@ pub(super) struct FulmenNode {
 impl FulmenNode {
     /// A node that opens channels of `channel_type`.
     pub(super) fn new(channel_type: ChannelType) -> FulmenNode {
+        FulmenNode::with(channel_type, |_| {})
+    }
+
+    /// As [`FulmenNode::new`], with other settings.
+    pub(super) fn with(channel_type: ChannelType, adjust: impl Fn(&mut NodeConfig)) -> FulmenNode {
         let closing_script = bitcoin::hex::FromHex::from_hex("00141111111111111111111111111111111111111111");
         let mut config = NodeConfig::new(ChainHash::REGTEST, closing_script.expect("hexadecimal"));
         config.policy = POLICY;
         config.channel.channel_type = channel_type;
         config.anchors_only = false;
         config.channel.minimum_depth = 1;
+        adjust(&mut config);
         FulmenNode {
             node: ShardDriver::new(NodeSeed::new([42; 32]), config),
             events: Vec::new(),
-            now: Now { unix_ms: 1_700_000_000_000 },
+            now: Now { unix_ms: u64::from(*START_SECONDS) * 1_000 },
         }
     }
 

@@ -4,6 +4,7 @@
 //! shows as an error from either side, which fails the test.
 
 mod fulmen;
+mod gossip;
 mod net;
 mod node;
 
@@ -56,10 +57,17 @@ enum End {
 
 impl Line {
     fn new(opener: Opener, channel_type: ChannelType) -> Line {
+        let mut line = Line::begin(opener, FulmenNode::new(channel_type), channel_type);
+        line.mine();
+        line.check_usable(channel_type);
+        line
+    }
+
+    /// The line around this node of ours, its channels' fundings not in the chain yet.
+    fn begin(opener: Opener, mut b: FulmenNode, channel_type: ChannelType) -> Line {
         let tip = genesis_block(Network::Regtest).block_hash();
         let anchors = if channel_type == ChannelType::Anchors { Anchors::Yes } else { Anchors::No };
         let (mut a, mut c) = (LdkNode::new(1, anchors, tip, HEIGHT), LdkNode::new(3, anchors, tip, HEIGHT));
-        let mut b = FulmenNode::new(channel_type);
         let net = Net::new(tip, HEIGHT, &mut [&mut a, &mut b, &mut c]);
         match opener {
             Opener::Ldk => {
@@ -71,16 +79,17 @@ impl Line {
                 b.open(c.id(), CAPACITY, PUSH);
             }
         }
-        let mut line = Line { net, a, b, c };
-        line.mine();
-        for end in [&line.a, &line.c] {
+        Line { net, a, b, c }
+    }
+
+    fn check_usable(&self, channel_type: ChannelType) {
+        for end in [&self.a, &self.c] {
             let channel = end.channel();
             assert!(channel.is_usable, "LDK's channel is not usable: {channel:?}");
             let features = channel.channel_type.expect("negotiated");
             assert_eq!(features.supports_anchors_zero_fee_htlc_tx(), channel_type == ChannelType::Anchors);
-            assert_eq!(channel.short_channel_id, Some(line.b.scid_with(end.id()).0));
+            assert_eq!(channel.short_channel_id, Some(self.b.scid_with(end.id()).0));
         }
-        line
     }
 
     fn settle(&mut self) {

@@ -4,6 +4,8 @@
 //! chain. The order of deliveries follows from the nodes' outputs alone.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Block, Header, Version};
@@ -13,6 +15,12 @@ use bitcoin::{
     Amount, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
     Witness,
 };
+
+/// When these tests begin: an hour ago, since LDK's graph compares updates with the clock of the machine.
+pub(crate) static START_SECONDS: LazyLock<u32> = LazyLock::new(|| {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    u32::try_from(now.saturating_sub(3_600)).unwrap_or(u32::MAX)
+});
 
 /// A node as the links see it.
 pub(crate) trait Member {
@@ -40,6 +48,8 @@ pub(crate) trait Member {
 pub(crate) struct Net {
     tip: BlockHash,
     height: u32,
+    /// How many blocks were mined here.
+    blocks: u32,
     /// Messages under way, by sender and receiver (indices of members).
     links: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     /// Transactions broadcast and not yet in a block, each once.
@@ -51,7 +61,8 @@ pub(crate) struct Net {
 impl Net {
     /// A chain at `height` with the members that are neighbours in the list connected.
     pub(crate) fn new(tip: BlockHash, height: u32, members: &mut [&mut dyn Member]) -> Net {
-        let mut net = Net { tip, height, links: BTreeMap::new(), mempool: Vec::new(), delivered: 0 };
+        let mut net =
+            Net { tip, height, blocks: 0, links: BTreeMap::new(), mempool: Vec::new(), delivered: 0 };
         for i in 1..members.len() {
             net.connect(members, i - 1, i);
         }
@@ -106,7 +117,12 @@ impl Net {
         let mut transactions = vec![coinbase(self.height)];
         transactions.append(&mut self.mempool);
         self.connect_block(members, transactions);
-        for _ in 0..more {
+        self.mine_empty(members, more);
+    }
+
+    /// Mines empty blocks, letting the members settle after each.
+    pub(crate) fn mine_empty(&mut self, members: &mut [&mut dyn Member], blocks: usize) {
+        for _ in 0..blocks {
             self.connect_block(members, vec![coinbase(self.height)]);
         }
     }
@@ -126,12 +142,13 @@ impl Net {
             version: Version::NO_SOFT_FORK_SIGNALLING,
             prev_blockhash: self.tip,
             merkle_root: TxMerkleNode::all_zeros(),
-            time: 1_700_000_000 + self.height,
+            time: *START_SECONDS + self.blocks,
             bits: CompactTarget::from_consensus(0x207f_ffff),
             nonce: 0,
         };
         let block = Block { header, txdata };
         self.height += 1;
+        self.blocks += 1;
         self.tip = block.block_hash();
         for member in members.iter_mut() {
             member.block(&block, self.height);

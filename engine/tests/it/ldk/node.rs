@@ -29,7 +29,7 @@ use lightning::util::logger::{Level, Logger, Record};
 use lightning::util::persist::MonitorName;
 use lightning::util::ser::{LengthReadable, Writeable};
 
-use super::net::{Member, funding};
+use super::net::{Member, START_SECONDS, funding};
 
 /// An LDK node that accepts every channel, funds its own and claims every payment.
 pub(crate) struct LdkNode {
@@ -41,6 +41,8 @@ pub(crate) struct LdkNode {
     payments_made: u8,
     /// Every event LDK gave, in order.
     pub(crate) events: Vec<Event>,
+    /// The gossip that LDK would broadcast, in order, as bytes; what it repeats with later blocks, once.
+    pub(crate) gossip: Vec<Vec<u8>>,
 }
 
 /// Which channel type a node's own openings ask for.
@@ -68,6 +70,7 @@ impl LdkNode {
         ));
         let mut config = UserConfig::default();
         config.channel_handshake_config.minimum_depth = 1;
+        config.channel_handshake_config.announce_for_forwarding = true;
         config.channel_handshake_config.our_max_accepted_htlcs = 483;
         config.channel_handshake_config.max_inbound_htlc_value_in_flight_percent_of_channel = 100;
         config.channel_handshake_config.negotiate_anchors_zero_fee_htlc_tx = anchors == Anchors::Yes;
@@ -89,7 +92,7 @@ impl LdkNode {
             keys,
             config,
             ChainParameters { network: Network::Regtest, best_block: BestBlock::new(tip, height) },
-            1_700_000_000,
+            *START_SECONDS,
         );
         LdkNode {
             id: manager.get_our_node_id(),
@@ -99,6 +102,7 @@ impl LdkNode {
             fees,
             payments_made: 0,
             events: Vec::new(),
+            gossip: Vec::new(),
         }
     }
 
@@ -252,14 +256,19 @@ impl Member for LdkNode {
             self.react(&event);
             self.events.push(event);
         }
-        let messages =
-            self.manager.get_and_clear_pending_msg_events().into_iter().flat_map(serialized).collect();
+        let pending = self.manager.get_and_clear_pending_msg_events();
+        for message in pending.iter().flat_map(broadcast) {
+            if !self.gossip.contains(&message) {
+                self.gossip.push(message);
+            }
+        }
+        let messages = pending.into_iter().flat_map(serialized).collect();
         (messages, std::mem::take(&mut self.broadcasts.0.lock().expect("no other thread")))
     }
 }
 
 /// Parses a message body with LDK's codec.
-fn read<M: LengthReadable>(mut body: &[u8]) -> M {
+pub(super) fn read<M: LengthReadable>(mut body: &[u8]) -> M {
     let message = M::read_from_fixed_length_buffer(&mut body);
     message.unwrap_or_else(|error| panic!("LDK cannot read a {}: {error:?}", std::any::type_name::<M>()))
 }
@@ -269,6 +278,17 @@ fn with_type<M: Type + Writeable>(message: &M) -> Vec<u8> {
     let mut bytes = message.type_id().to_be_bytes().to_vec();
     bytes.extend(message.encode());
     bytes
+}
+
+/// The gossip of one of LDK's events.
+fn broadcast(event: &MessageSendEvent) -> Vec<Vec<u8>> {
+    match event {
+        MessageSendEvent::BroadcastChannelAnnouncement { msg, update_msg } => {
+            [with_type(msg)].into_iter().chain(update_msg.as_ref().map(with_type)).collect()
+        }
+        MessageSendEvent::BroadcastChannelUpdate { msg } => vec![with_type(msg)],
+        _ => Vec::new(),
+    }
 }
 
 /// The messages of one of LDK's events, in the order of BOLT 2; gossip broadcasts are left out.
@@ -324,7 +344,7 @@ pub(crate) type Manager = ChannelManager<
 >;
 
 /// Prints LDK's warnings and errors, which `cargo test` shows when the test fails.
-pub(crate) struct Log(u8);
+pub(crate) struct Log(pub(crate) u8);
 
 impl Logger for Log {
     fn log(&self, record: Record<'_>) {

@@ -15,7 +15,9 @@ use bitcoin::{
 use crossbeam::channel::{Receiver, unbounded};
 use fulmen::Engine;
 use fulmen::chain::ChainEvent;
-use fulmen::proto::forward::{ChannelRef, Command, Event, NodeConfig, Now, OpenChannelRequest, SendHtlc};
+use fulmen::proto::forward::{
+    ChannelRef, Command, Event, NodeConfig, NodeDescription, Now, OpenChannelRequest, SendHtlc,
+};
 use fulmen::proto::keys::NodeSeed;
 use fulmen::proto::payment::{OutgoingPayment, Recipient, RouteHop};
 use fulmen::runtime::{Connection, Effects, EventId, ReceiveError, Storage, Unfinished};
@@ -28,9 +30,9 @@ use tempfile::TempDir;
 
 /// The fee of the middle for each payment.
 pub(super) const FEE: Msat = Msat(2_000);
-const CAPACITY: Sat = Sat(100_000_000);
+pub(super) const CAPACITY: Sat = Sat(100_000_000);
 /// When engines without threads begin.
-const START: Now = Now { unix_ms: 1_700_000_000_000 };
+pub(super) const START: Now = Now { unix_ms: 1_700_000_000_000 };
 /// How long nothing may happen in a network that has something to do.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -125,6 +127,7 @@ impl Line {
         let script = [[0x00, 0x14].as_slice(), &[seed; 20]].concat();
         let mut config = NodeConfig::new(ChainHash::REGTEST, script);
         config.channel.minimum_depth = 1;
+        config.description = NodeDescription::new(&format!("member {member}"), [0; 3], &[]).ok();
         let storage = match &self.directories {
             Some(directories) => Storage::Directory(directories.path().join(member.to_string())),
             None => Storage::Nowhere,
@@ -176,7 +179,7 @@ impl Line {
         self.members[member].events.iter()
     }
 
-    fn id(&self, member: usize) -> NodeId {
+    pub(super) fn id(&self, member: usize) -> NodeId {
         self.members[member].engine.id()
     }
 
@@ -230,6 +233,16 @@ impl Line {
         let block = Block { header, txdata: std::mem::take(&mut self.mempool) };
         let event = ChainEvent::Connected { height: BlockHeight(self.height), block: block.into() };
         self.members.iter().for_each(|member| member.engine.chain_event(&event));
+    }
+
+    /// The height of the chain.
+    pub(super) fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The places of the two channels in the chain.
+    pub(super) fn scids(&self) -> &[Scid] {
+        &self.scids
     }
 
     /// Each member's balance over its channels, HTLCs counted for the side that offered them.
@@ -416,7 +429,8 @@ impl Line {
         self.repeated - before
     }
 
-    fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
+    /// Hands bytes of one member to another, now or once there is credit for them.
+    pub(super) fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
         let member = &mut self.members[to];
         let waits = member.refused.iter().any(|(said_by, _)| *said_by == from);
         let connection = member.connections[from].unwrap();

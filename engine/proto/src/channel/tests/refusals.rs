@@ -11,7 +11,7 @@ use crate::keys::{CommitmentNumber, InvalidPoint, SecretStoreError};
 
 const PAGE: &str = include_str!("../../../REFUSALS.md");
 const ERRORS: &str = include_str!("../error.rs");
-const TESTS: [&str; 12] = [
+const TESTS: [&str; 14] = [
     include_str!("closing.rs"),
     include_str!("crossing.rs"),
     include_str!("errors.rs"),
@@ -24,6 +24,8 @@ const TESTS: [&str; 12] = [
     include_str!("../../forward/tests/deadlines.rs"),
     include_str!("../../forward/tests/doubt.rs"),
     include_str!("../../forward/tests/overdue.rs"),
+    include_str!("../../forward/tests/announcing.rs"),
+    include_str!("../../forward/tests/channel_updates.rs"),
 ];
 
 struct Row {
@@ -162,6 +164,9 @@ fn errors_of_commitments_and_closing() -> Vec<(&'static str, ChannelError)> {
         ("ReestablishSecret", E::ReestablishSecret(0)),
         ("WeFellBehind", E::WeFellBehind { proven: 2, ours: number }),
         ("PeerFellBehind", E::PeerFellBehind { commitment: 1, revocation: 1 }),
+        ("AnnouncementScid", E::AnnouncementScid { expected: Scid(1), found: Scid(2) }),
+        ("BadAnnouncementSignature", E::BadAnnouncementSignature { signature: "node_signature" }),
+        ("BadChannelUpdateSignature", E::BadChannelUpdateSignature),
     ]
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Owns [`Record`] and [`Change`]. Does not fold them; `shard_state` does. Bytes are `codec`'s.
 
+use fulmen_wire::message::{ChannelUpdate, NodeAnnouncement};
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash, Scid};
 
-use crate::channel::Delta;
+use super::announcing::PeerForwardingPolicy;
+use crate::channel::{Delta, PeerSignatures};
 use crate::forward::terms::circuit::{Circuit, Origin, Resolution};
 use crate::forward::terms::config::ForwardingPolicy;
 use crate::forward::terms::ids::{IncomingHtlc, OutgoingHtlc};
@@ -95,6 +97,36 @@ pub enum Change {
         /// Until when the policy before is good too.
         previous_until: Now,
     },
+    /// The peer sent `channel_ready` with an alias for the channel.
+    AliasReceived {
+        /// The channel.
+        channel_id: ChannelId,
+        /// The alias.
+        alias: Scid,
+    },
+    /// The peer signed the channel's announcement.
+    AnnouncementSigned {
+        /// The channel.
+        channel_id: ChannelId,
+        /// Its signatures.
+        signatures: PeerSignatures,
+    },
+    /// We made a `channel_update`.
+    ChannelUpdated {
+        /// The channel.
+        channel_id: ChannelId,
+        /// The update.
+        update: Box<ChannelUpdate>,
+    },
+    /// The peer sent a `channel_update` for its direction.
+    PeerPolicy {
+        /// The channel.
+        channel_id: ChannelId,
+        /// The terms in it.
+        policy: PeerForwardingPolicy,
+    },
+    /// We made a `node_announcement`.
+    NodeAnnounced(Box<NodeAnnouncement>),
     /// A payment hash became payable.
     PaymentExpected(ExpectedPayment),
     /// The expected payments that expired by this time were forgotten.

@@ -11,6 +11,7 @@ use std::ops::Deref;
 use bitcoin::hashes::Hash;
 use fulmen_wire::units::{BlockHeight, ChannelId, NodeId, Txid};
 
+use super::announcing::ChannelAnnouncements;
 use crate::channel::{Channel, Side};
 use crate::forward::terms::config::ForwardingPolicy;
 use crate::forward::terms::time::Now;
@@ -80,6 +81,7 @@ pub(crate) struct ChannelEntry {
     /// Whether the channel's state may be old, since it comes from a copy of the store.
     pub(crate) in_doubt: bool,
     pub(crate) channel: Channel,
+    pub(crate) announcements: ChannelAnnouncements,
 }
 
 /// A channel's policy, and the one before it for as long as senders may not know better.

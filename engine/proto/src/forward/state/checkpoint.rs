@@ -11,6 +11,7 @@
 
 use fulmen_wire::units::{ChannelId, NodeId};
 
+use super::announcing::ChannelAnnouncements;
 use super::channels::ChannelEntry;
 use super::item::CheckpointItem;
 use super::shard_state::State;
@@ -136,7 +137,18 @@ impl State {
         let in_doubt = in_doubt.map(|(channel_id, _)| CheckpointItem::InDoubt { channel_id: *channel_id });
         let rest =
             in_doubt.chain(self.circuits.items()).chain(self.receiver.items()).chain(self.replay.items());
+        let rest = rest.chain(self.announcement_items());
         std::iter::once((head, None)).chain(channels).chain(rest.map(|item| (item, None)))
+    }
+
+    /// The announcements of channels that have any, and the node's.
+    fn announcement_items(&self) -> impl Iterator<Item = CheckpointItem> + '_ {
+        let of_channels = self.channels.values().filter_map(|entry| {
+            let (channel_id, announcements) = (entry.channel.id(), entry.announcements.clone());
+            let has_any = announcements != ChannelAnnouncements::default();
+            has_any.then_some(CheckpointItem::Announcements { channel_id, announcements })
+        });
+        of_channels.chain(self.node_announcement.clone().map(CheckpointItem::NodeAnnouncement))
     }
 }
 

@@ -96,6 +96,11 @@ durable_enum!(Change, "change" {
     20 => FundingConfirmed { channel_id },
     21 => StateDoubted { channel_id },
     22 => DoubtEnded { channel_id },
+    23 => AliasReceived { channel_id, alias },
+    24 => AnnouncementSigned { channel_id, signatures },
+    25 => ChannelUpdated { channel_id, update },
+    26 => PeerPolicy { channel_id, policy },
+    27 => NodeAnnounced(announcement),
 });
 
 durable_enum!(CircuitStage, "stage of a circuit" {

@@ -33,6 +33,7 @@ impl Event {
             | Event::HtlcRefused { .. }
             | Event::CommandRefused { .. }
             | Event::PeerWarning { .. }
+            | Event::OwnGossip { .. }
             | Event::Gossip { .. } => false,
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! Owns [`CheckpointItem`] and its byte form; `FORMAT.md` says it in words. `checkpoint` puts items into chunks.
 
+use fulmen_wire::message::NodeAnnouncement;
 use fulmen_wire::units::{BlockHeight, ChannelId, Msat, NodeId, PaymentHash};
 
+use super::announcing::ChannelAnnouncements;
 use super::channels::Policies;
 use crate::durable::durable_enum;
 use crate::forward::terms::circuit::{Circuit, Origin, Resolution};
@@ -66,6 +68,11 @@ pub(crate) enum CheckpointItem {
     End {
         items: u64,
     },
+    Announcements {
+        channel_id: ChannelId,
+        announcements: ChannelAnnouncements,
+    },
+    NodeAnnouncement(Box<NodeAnnouncement>),
 }
 
 durable_enum!(CheckpointItem, "item of a checkpoint" {
@@ -80,4 +87,6 @@ durable_enum!(CheckpointItem, "item of a checkpoint" {
     8 => Onion { tag, htlc, cltv_expiry },
     9 => End { items },
     10 => InDoubt { channel_id },
+    11 => Announcements { channel_id, announcements },
+    12 => NodeAnnouncement(announcement),
 });

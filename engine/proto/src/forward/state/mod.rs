@@ -2,6 +2,7 @@
 //!
 //! Owns everything that survives a restart. Imports `terms`, and neither `turn` nor `Shard`.
 
+pub(crate) mod announcing;
 pub(crate) mod change;
 pub(crate) mod channels;
 pub(crate) mod checkpoint;

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use fulmen_wire::message::NodeAnnouncement;
 use fulmen_wire::units::{BlockHeight, ChannelId, Scid};
 
 use super::change::Change;
@@ -28,6 +29,8 @@ pub(crate) struct State {
     pub(crate) circuits: Circuits,
     pub(crate) receiver: Receiver,
     pub(crate) replay: ReplayMemory,
+    /// Our latest announcement of the node, as it was sent.
+    pub(crate) node_announcement: Option<Box<NodeAnnouncement>>,
 }
 
 impl State {
@@ -90,6 +93,15 @@ impl State {
                     entry.policies.set(*policy, *previous_until);
                 }
             }
+            Change::AliasReceived { channel_id, .. }
+            | Change::AnnouncementSigned { channel_id, .. }
+            | Change::ChannelUpdated { channel_id, .. }
+            | Change::PeerPolicy { channel_id, .. } => {
+                if let Some(entry) = self.channels.get_mut(channel_id) {
+                    entry.announcements.apply(change);
+                }
+            }
+            Change::NodeAnnounced(announcement) => self.node_announcement = Some(announcement.clone()),
             Change::PaymentExpected(payment) => self.receiver.register(payment.clone()),
             Change::ExpectedPaymentsPruned(now) => self.receiver.prune(*now),
             Change::OnionSeen { tag, htlc, cltv_expiry } => self.replay.remember(*tag, *htlc, *cltv_expiry),

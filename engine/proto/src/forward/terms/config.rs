@@ -4,9 +4,10 @@
 //! derives in "`cltv_expiry_delta` Selection"). Does not check anything: `policy`, `receiver` and the channel do.
 
 use fulmen_wire::units::{
-    ChainHash, CltvDelta, FeeProportionalMillionths, FeeratePerKw, Msat, PaymentHash, Sat,
+    ChainHash, CltvDelta, FeeBaseMsat, FeeProportionalMillionths, FeeratePerKw, Msat, PaymentHash, Sat,
 };
 
+use super::description::NodeDescription;
 use crate::channel::ChannelConfig;
 
 /// A node's settings, shared by all channels of a shard.
@@ -42,6 +43,15 @@ pub struct NodeConfig {
     pub replay_tags_max: usize,
     /// The policy a channel starts with.
     pub policy: ForwardingPolicy,
+    /// The node as its `node_announcement` describes it; none is made without. [`Command::DescribeNode`] replaces it.
+    ///
+    /// [`Command::DescribeNode`]: crate::forward::Command::DescribeNode
+    pub description: Option<NodeDescription>,
+    /// The age at which an announced `channel_update` or `node_announcement` of ours is made again, in milliseconds.
+    /// Nodes forget a channel whose updates are older than two weeks (BOLT 7, "Pruning the Network View").
+    pub announcement_refresh_ms: u64,
+    /// How long a peer is away, in milliseconds, before an announced channel with it is announced as disabled.
+    pub disable_after_ms: u64,
     /// How long HTLCs that satisfy a channel's policy before the last change are still taken: senders learn of a change
     /// by gossip, and BOLT 7 asks for ten minutes.
     pub policy_grace_ms: u64,
@@ -82,6 +92,9 @@ impl NodeConfig {
             unconfirmed_channels_max: 10_000,
             replay_tags_max: 1_000_000,
             policy: ForwardingPolicy::default(),
+            description: None,
+            announcement_refresh_ms: 10 * 24 * 60 * 60 * 1_000,
+            disable_after_ms: 20 * 60 * 1_000,
             policy_grace_ms: 10 * 60 * 1_000,
             expiry: ExpiryLimits::default(),
             answer_timeouts: AnswerTimeouts::default(),
@@ -158,6 +171,9 @@ pub enum PolicyError {
     /// Fees above the amount itself.
     #[error("fee_proportional_millionths {0} is above 1000000: more than the amount forwarded")]
     FeeAboveAmount(u32),
+    /// A base fee that no `channel_update` can carry.
+    #[error("fee_base {0} is above {max} msat, the most that a channel_update can carry", max = u32::MAX)]
+    FeeBaseTooLarge(Msat),
     /// The outgoing HTLC could be claimed when the incoming one has expired.
     #[error("cltv_expiry_delta is 0: an HTLC claimed at its expiry could not be claimed upstream")]
     NoDelta,
@@ -187,6 +203,9 @@ impl ForwardingPolicy {
     pub fn check(&self) -> Result<(), PolicyError> {
         if self.htlc_minimum > self.htlc_maximum {
             return Err(PolicyError::EmptyRange { minimum: self.htlc_minimum, maximum: self.htlc_maximum });
+        }
+        if self.fee_base > FeeBaseMsat(u32::MAX).msat() {
+            return Err(PolicyError::FeeBaseTooLarge(self.fee_base));
         }
         if self.fee_proportional_millionths > 1_000_000 {
             return Err(PolicyError::FeeAboveAmount(self.fee_proportional_millionths));
@@ -321,6 +340,9 @@ mod tests {
         assert_eq!(empty.check(), Err(PolicyError::EmptyRange { minimum: Msat(2), maximum: Msat(1) }));
         let dear = ForwardingPolicy { fee_proportional_millionths: 1_000_001, ..policy };
         assert_eq!(dear.check(), Err(PolicyError::FeeAboveAmount(1_000_001)));
+        let unsayable = ForwardingPolicy { fee_base: Msat(1 << 32), ..policy };
+        assert_eq!(unsayable.check(), Err(PolicyError::FeeBaseTooLarge(Msat(1 << 32))));
+        assert_eq!(ForwardingPolicy { fee_base: Msat((1 << 32) - 1), ..policy }.check(), Ok(()));
         let hasty = ForwardingPolicy { cltv_expiry_delta: CltvDelta(0), ..policy };
         assert_eq!(hasty.check(), Err(PolicyError::NoDelta));
     }

@@ -17,6 +17,7 @@ use crate::onion::Failure;
 use crate::payment::OutgoingPayment;
 
 use super::config::ForwardingPolicy;
+use super::description::NodeDescription;
 use super::handoff::Handoff;
 use super::ids::{ChannelRef, IncomingHtlc};
 
@@ -57,6 +58,8 @@ pub enum Input {
     SiblingChannels(Vec<Scid>),
     /// One more channel that another shard of this node owns.
     SiblingChannel(Scid),
+    /// Another shard of this node has announced a channel, so that the node may be announced.
+    SiblingAnnounced,
     /// Time has passed; nothing else happened. One tick per second keeps multi-part timeouts exact to a second.
     Tick,
     /// The time of [`Shard::wake_at`](crate::forward::Shard::wake_at) has come, or may have.
@@ -162,6 +165,9 @@ pub enum Command {
         /// Its new policy.
         policy: ForwardingPolicy,
     },
+    /// Sets the node's description, and with it the `node_announcement`. It is not kept over a restart:
+    /// [`NodeConfig::description`](crate::forward::NodeConfig::description) is.
+    DescribeNode(NodeDescription),
     /// Changes the fee rate of a channel we opened.
     UpdateFee {
         /// The channel.

@@ -4,6 +4,7 @@
 
 pub(crate) mod circuit;
 pub(crate) mod config;
+pub(crate) mod description;
 pub(crate) mod error;
 pub(crate) mod handoff;
 pub(crate) mod ids;

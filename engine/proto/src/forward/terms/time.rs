@@ -9,3 +9,10 @@ pub struct Now {
     /// Milliseconds since the Unix epoch, or virtual milliseconds: only differences and invoice expiries matter.
     pub unix_ms: u64,
 }
+
+impl Now {
+    /// Whole seconds since the Unix epoch, as BOLT 7 has them in `timestamp`; the largest possible from 2106 on.
+    pub(crate) fn unix_seconds(self) -> u32 {
+        u32::try_from(self.unix_ms / 1_000).unwrap_or(u32::MAX)
+    }
+}

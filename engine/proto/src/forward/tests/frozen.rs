@@ -15,10 +15,11 @@ use crate::RecordError;
 use crate::channel::{ChannelError, Delta, Removal};
 use crate::durable::Durable;
 use crate::durable::sample::Sampler;
-use crate::forward::{Change, CircuitStage, Origin, Resolution, RestoreError};
+use crate::forward::{Change, CircuitStage, NodeDescription, Origin, Resolution, RestoreError};
 
 const RECORDS: &str = include_str!("../../../../tests/vectors/frozen-record-1.txt");
 const CHECKPOINT: &str = include_str!("../../../../tests/vectors/frozen-checkpoint-2.txt");
+const ANNOUNCED: &str = include_str!("../../../../tests/vectors/frozen-checkpoint-2-announced.txt");
 
 /// A line of a file: words, and the bytes that say them.
 type Line = (String, Vec<u8>);
@@ -95,6 +96,11 @@ fn words(change: &Change) -> String {
         Change::DoubtEnded { .. } => "doubt ended",
         Change::ChannelForgotten { .. } => "channel forgotten",
         Change::Policy { .. } => "policy set",
+        Change::AliasReceived { .. } => "alias received",
+        Change::AnnouncementSigned { .. } => "announcement signed",
+        Change::ChannelUpdated { .. } => "channel updated",
+        Change::PeerPolicy { .. } => "peer's policy",
+        Change::NodeAnnounced(_) => "node announced",
         Change::PaymentExpected(_) => "payment expected",
         Change::ExpectedPaymentsPruned(_) => "expected payments pruned",
         Change::OnionSeen { .. } => "onion seen",
@@ -152,6 +158,18 @@ fn some_checkpoint() -> (NodeSeed, NodeConfig, Vec<Line>) {
     (net.seeds[1].clone(), shard.config().clone(), lines)
 }
 
+/// The checkpoint of a node that is announced with its channel.
+fn announced_checkpoint() -> (NodeSeed, NodeConfig, Vec<Line>) {
+    let mut net = Net::line_with(2, |_, config| {
+        config.description = NodeDescription::new("frozen", [1, 2, 3], &[]).ok();
+    });
+    announcing::deepen(&mut net);
+    let shard = &net.shards[0];
+    let chunks = shard.chunks(ChunkSize { aim: 500, max: 700 });
+    let lines = chunks.map(|chunk| (summary(shard), chunk)).collect();
+    (net.seeds[0].clone(), shard.config().clone(), lines)
+}
+
 fn summary(shard: &Shard) -> String {
     let held = shard.occupancy();
     format!(
@@ -186,7 +204,30 @@ fn frozen_records_are_read_as_they_were_meant() {
 fn a_frozen_checkpoint_makes_the_shard_it_was() {
     let (seed, config, current) = some_checkpoint();
     print_if_asked("checkpoint", &current);
-    let frozen = lines(CHECKPOINT);
+    let shard = thawed(CHECKPOINT, seed, config);
+    let held = shard.occupancy();
+    assert_eq!((held.channels, held.circuits, held.offered, held.replay_tags), (2, 3, 3, 3));
+}
+
+#[test]
+fn a_frozen_checkpoint_has_the_announcements_it_had() {
+    let (seed, config, current) = announced_checkpoint();
+    print_if_asked("announced checkpoint", &current);
+    let shard = thawed(ANNOUNCED, seed, config);
+    let channel_id = shard.channels().next().expect("one channel").id();
+    let announcements = &shard.state.channels[&channel_id].announcements;
+    let update = announcements.update.as_deref().expect("made");
+    assert!(!update.dont_forward() && update.timestamp > 0);
+    let signatures = announcements.peer_signatures.expect("taken");
+    assert_eq!(signatures.short_channel_id, update.short_channel_id);
+    assert_eq!(announcements.peer_policy.map(|policy| policy.fee_base), Some(Msat(1_000)));
+    let node = shard.state.node_announcement.as_deref().expect("made");
+    assert_eq!((node.node_id, &node.alias[..7]), (shard.node_id(), &b"frozen\0"[..]));
+}
+
+/// The shard of a frozen checkpoint, checked to give the same checkpoint again.
+fn thawed(frozen: &str, seed: NodeSeed, config: NodeConfig) -> Shard {
+    let frozen = lines(frozen);
     let mut restoring = Restoring::new(seed, config);
     for (_, chunk) in &frozen {
         restoring.chunk(chunk).expect("a checkpoint of a known version");
@@ -195,8 +236,7 @@ fn a_frozen_checkpoint_makes_the_shard_it_was() {
     assert_eq!(frozen.first().map(|(words, _)| words.clone()), Some(summary(&shard)));
     let again: Vec<Vec<u8>> = shard.chunks(ChunkSize { aim: 500, max: 700 }).collect();
     assert!(again.iter().eq(frozen.iter().map(|(_, chunk)| chunk)), "the same bytes again");
-    let held = shard.occupancy();
-    assert_eq!((held.channels, held.circuits, held.offered, held.replay_tags), (2, 3, 3, 3));
+    shard
 }
 
 #[test]

@@ -3,8 +3,10 @@
 //! Owns the harness, [`Net`]; the scenarios stand in the files beside it. It checks after every scenario: both
 //! ends of a channel agree on its balances, no channel gains or loses a millisatoshi, and nothing is left pending.
 
+mod announcing;
 mod batching;
 mod budgets;
+mod channel_updates;
 mod closing;
 mod deadlines;
 mod doubt;
@@ -466,12 +468,15 @@ impl Net {
             (&then.circuits, &then.receiver, &then.replay)
         );
         assert_eq!((&now.scids, now.next_key_index), (&then.scids, then.next_key_index));
+        assert_eq!(now.node_announcement, then.node_announcement);
         for (live, restored) in shard.channels().zip(restored_shard.channels()) {
             assert_eq!(live.id(), restored.id());
             assert_eq!(live.balances(), restored.balances());
             assert_eq!(live.commitment_numbers(), restored.commitment_numbers());
             let name = ChannelRef::Id(live.id());
             assert_eq!(shard.policy(name), restored_shard.policy(name));
+            let announcements = |shard: &Shard| shard.state.channels[&live.id()].announcements.clone();
+            assert_eq!(announcements(shard), announcements(&restored_shard));
         }
     }
 

@@ -9,6 +9,7 @@ use super::open_turn::{LockedIn, NewChannel, OpenTurn};
 use super::output::Event;
 use crate::channel::{ChannelEffects, ChannelEvent, Created, Delta, Plan, SignJob};
 use crate::forward::shard::Shard;
+use crate::forward::state::announcing::ChannelAnnouncements;
 use crate::forward::state::change::Change;
 use crate::forward::state::channels::{ChannelEntry, Policies};
 use crate::forward::terms::ids::{IncomingHtlc, OutgoingHtlc};
@@ -68,6 +69,7 @@ impl Shard {
             confirmed: false,
             in_doubt: false,
             channel,
+            announcements: ChannelAnnouncements::default(),
         };
         self.state.channels.insert(channel_id, entry);
         self.absorb(turn, channel_id, peer, effects);
@@ -132,7 +134,8 @@ impl Shard {
             ChannelEvent::Fulfilled { id, preimage } => self.outgoing_fulfilled(turn, outgoing(id), preimage),
             ChannelEvent::AddDropped { id } => self.outgoing_dropped(turn, outgoing(id)),
             ChannelEvent::FailLockedIn { id, removal } => self.outgoing_failed(turn, outgoing(id), removal),
-            ChannelEvent::FulfillLockedIn { .. } | ChannelEvent::ShutdownStarted => {}
+            ChannelEvent::FulfillLockedIn { .. } => {}
+            ChannelEvent::ShutdownStarted => self.announcer.mark(channel_id),
             ChannelEvent::FundingUnconfirmed { previous } => {
                 tracing::warn!(%channel_id, %previous, "the funding left the best chain");
                 self.state.unplace(channel_id, previous);
@@ -170,6 +173,7 @@ impl Shard {
                     error: Box::new(error),
                     broadcast_allowed,
                 });
+                self.announcer.mark(channel_id);
                 self.forget_unfunded(turn, channel_id);
             }
             ChannelEvent::IdAssigned { .. } => debug_assert!(false, "taken care of by the caller"),
@@ -178,6 +182,7 @@ impl Shard {
 
     fn channel_placed(&mut self, turn: &mut OpenTurn, channel_id: ChannelId, scid: Scid, peer: NodeId) {
         self.change(turn, Change::ChannelReady { channel_id, scid });
+        self.announcer.mark(channel_id);
         turn.out.events.push(Event::ChannelReady { channel_id, scid, peer });
     }
 

@@ -48,6 +48,10 @@ impl Shard {
             }
             Command::InsistOnState { channel_id } => self.insist_on_state(turn, channel_id),
             Command::SetPolicy { channel_id, policy } => self.set_policy(turn, channel_id, policy),
+            Command::DescribeNode(description) => {
+                self.describe_node(description);
+                Ok(())
+            }
             Command::ResumeHtlc { incoming } => self.resume_htlc(turn, incoming),
             Command::FailHtlc { incoming, failure } => self.fail_htlc(turn, incoming, failure),
             Command::ExpectPayment(payment) => self.expect_payment(turn, payment),
@@ -112,6 +116,7 @@ impl Shard {
         policy.check()?;
         let previous_until = Now { unix_ms: turn.now.unix_ms.saturating_add(self.config.policy_grace_ms) };
         self.change(turn, Change::Policy { channel_id, policy, previous_until });
+        self.announcer.mark(channel_id);
         Ok(())
     }
 
@@ -172,6 +177,7 @@ impl Shard {
         let channel_id = ChannelId::from_funding(*txid, scid.output());
         let is_funded = |entry: &ChannelEntry| entry.is_funded_by(*txid, scid.output());
         if self.state.channels.get(&channel_id).is_some_and(is_funded) {
+            self.announcer.mark(channel_id);
             if *depth == 0 {
                 let gone = channel::ChannelCommand::FundingUnconfirmed;
                 return self.command_channel_if_possible(turn, channel_id, gone);

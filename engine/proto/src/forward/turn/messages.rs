@@ -13,7 +13,7 @@ use std::ops::Range;
 use bitcoin::hashes::Hash;
 use fulmen_secp::Batch;
 use fulmen_wire::features::Features;
-use fulmen_wire::message::{ErrorMessage, Message, OpenChannel, Warning};
+use fulmen_wire::message::{ChannelUpdate, ErrorMessage, Message, OpenChannel, Warning};
 use fulmen_wire::units::{ChannelId, NodeId, Txid};
 
 use crate::channel::{
@@ -239,6 +239,7 @@ impl Shard {
         self.pongs.forget(peer);
         for channel_id in self.channels_of(peer) {
             self.deferred.drop_revocation(channel_id);
+            self.announcer.end_connection(channel_id);
             self.command_channel_if_possible(turn, channel_id, channel::ChannelCommand::Disconnected);
             self.withdraw_unsigned(turn, channel_id);
         }
@@ -287,6 +288,7 @@ impl Shard {
             }
             Message::ErrorMessage(error) => self.peer_error(turn, round, peer, error),
             Message::OpenChannel(open) => self.accept_channel(turn, peer, open),
+            Message::ChannelUpdate(update) => self.channel_update_message(turn, round, peer, update),
             message => match message.channel_id() {
                 Some(channel_id) => self.channel_message(turn, round, peer, channel_id, message),
                 None => turn.out.events.push(Event::Gossip { peer, message: Box::new(message) }),
@@ -319,7 +321,10 @@ impl Shard {
         };
         match checked.and_then(|()| entry.channel.plan(&message, &self.context())) {
             Err(error) => self.react(turn, round, channel_id, &error),
-            Ok(plan) if plan.verify.is_empty() => self.apply_plan(turn, channel_id, plan),
+            Ok(plan) if plan.verify.is_empty() => {
+                self.apply_plan(turn, channel_id, plan);
+                self.announcing_message(turn, round, channel_id, &message);
+            }
             Ok(plan) => {
                 let jobs = round.add_jobs(&plan);
                 round.channels.insert(channel_id);
@@ -327,6 +332,45 @@ impl Shard {
                 round.peers.insert(peer);
                 round.pending.push(PendingVerification { channel_id, plan, jobs });
             }
+        }
+    }
+
+    /// Has announcing take part in a message that its channel has accepted.
+    fn announcing_message(
+        &mut self,
+        turn: &mut OpenTurn,
+        round: &mut Round,
+        channel_id: ChannelId,
+        message: &Message,
+    ) {
+        match message {
+            Message::AnnouncementSignatures(signatures) => {
+                if let Err(error) = self.take_peer_signatures(turn, channel_id, signatures) {
+                    self.react(turn, round, channel_id, &error);
+                }
+            }
+            Message::ChannelReady(ready) => self.take_alias(turn, channel_id, ready),
+            Message::ChannelReestablish(_) => self.announcer.mark(channel_id),
+            _ => {}
+        }
+    }
+
+    /// An update of a peer: about its channel with us, for the graph, or both.
+    fn channel_update_message(
+        &mut self,
+        turn: &mut OpenTurn,
+        round: &mut Round,
+        peer: NodeId,
+        update: ChannelUpdate,
+    ) {
+        let channel_id = self.updated_by_peer(peer, &update);
+        if let Some(channel_id) = channel_id
+            && let Err(error) = self.take_peer_update(turn, channel_id, &update)
+        {
+            return self.react(turn, round, channel_id, &error);
+        }
+        if channel_id.is_none() || !update.dont_forward() {
+            turn.out.events.push(Event::Gossip { peer, message: Box::new(update.into()) });
         }
     }
 

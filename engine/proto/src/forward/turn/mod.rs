@@ -2,9 +2,13 @@
 //!
 //! Owns the methods of `Shard` that decide, and the types a turn consists of. Imports `terms` and `state`.
 
+mod announce;
+mod announce_node;
+pub(crate) mod announcer;
 pub(crate) mod answers;
 mod apply;
 pub(crate) mod blocks;
+mod channel_update;
 mod commands;
 mod commitments;
 mod decide;

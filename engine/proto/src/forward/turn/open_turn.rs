@@ -70,6 +70,8 @@ pub(crate) struct Sorted {
     pub(crate) spent: Vec<(OutPoint, Txid)>,
     pub(crate) siblings: Option<Vec<Scid>>,
     pub(crate) new_siblings: Vec<Scid>,
+    /// Whether another shard has announced a channel.
+    pub(crate) sibling_announced: bool,
     pub(crate) commands: Vec<Command>,
     pub(crate) handoffs: Vec<Handoff>,
     pub(crate) feerate: Option<FeeratePerKw>,
@@ -91,6 +93,7 @@ impl Sorted {
                 Input::Handoff(handoff) => sorted.handoffs.push(handoff),
                 Input::SiblingChannels(scids) => sorted.siblings = Some(scids),
                 Input::SiblingChannel(scid) => sorted.new_siblings.push(scid),
+                Input::SiblingAnnounced => sorted.sibling_announced = true,
                 Input::Feerate(feerate) => sorted.feerate = Some(feerate),
                 Input::ChainInStep => sorted.in_step = true,
                 Input::Tick => sorted.ticked = true,

@@ -174,6 +174,12 @@ pub enum Event {
         /// Its text, with unprintable characters replaced.
         text: String,
     },
+    /// An announcement of this node's own, signed: for its graph and for other nodes. A channel's announcement and its
+    /// latest update are reported once in each run, the announcement first; later updates as they are made.
+    OwnGossip {
+        /// A `channel_announcement`, `channel_update` or `node_announcement`.
+        message: Box<Message>,
+    },
     /// A message that is not the shard's: gossip, for the graph.
     Gossip {
         /// The peer it came from.
