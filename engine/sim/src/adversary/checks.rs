@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fulmen_proto::channel::{Channel, HtlcEntry, Side, Stage, State};
 use fulmen_proto::commitment::{HtlcDirection, commitment_weight};
+use fulmen_proto::forward::ForwardingPolicy;
 use fulmen_proto::keys::CommitmentNumber;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::{BlockHeight, ChannelId, FeeratePerKw, PaymentHash};
@@ -60,7 +61,15 @@ pub(super) struct Watched {
     /// What the victim owned of each channel that was opened later, when it was first seen: that is no gain.
     pushed_msat: BTreeMap<ChannelId, u64>,
     /// The HTLC that the victim offered for each payment hash: a hash stands for one onion.
-    offered: BTreeMap<PaymentHash, (ChannelId, u64)>,
+    offered: BTreeMap<PaymentHash, Offered>,
+}
+
+/// An HTLC that the victim offered.
+#[derive(Clone, Copy, Debug)]
+struct Offered {
+    htlc: (ChannelId, u64),
+    /// The height from which its onion may have been forgotten, since the HTLC it came with has expired.
+    forgotten_at: BlockHeight,
 }
 
 impl Watched {
@@ -78,16 +87,24 @@ impl World {
             self.channel_ids(VICTIM).into_iter().map(|channel_id| (channel_id, 0)).collect();
     }
 
-    /// Notes an HTLC that the victim offers. A payment is offered on once, on one channel; sent again it has its id.
+    /// Notes an HTLC that the victim offers. A payment is offered on once, on one channel, until it has expired; sent
+    /// again it has its id.
     pub(super) fn note_offer(&mut self, bytes: &[u8]) -> Result<(), Violation> {
         let Ok(Message::UpdateAddHtlc(add)) = Message::decode(bytes) else { return Ok(()) };
-        let htlc = (add.channel_id, add.id);
-        let first = *self.watched.offered.entry(add.payment_hash).or_insert(htlc);
-        ensure!(
-            first == htlc,
-            Forwarding,
-            "the victim carries an onion on twice: as HTLC {first:?} and as {htlc:?}"
-        );
+        let forgotten_at = add.cltv_expiry.saturating_add(ForwardingPolicy::default().cltv_expiry_delta);
+        let offered = Offered { htlc: (add.channel_id, add.id), forgotten_at };
+        match self.watched.offered.get(&add.payment_hash) {
+            Some(first) if self.chain.height() < first.forgotten_at => ensure!(
+                first.htlc == offered.htlc,
+                Forwarding,
+                "the victim carries an onion on twice: as HTLC {:?} and as {:?}",
+                first.htlc,
+                offered.htlc
+            ),
+            _ => {
+                self.watched.offered.insert(add.payment_hash, offered);
+            }
+        }
         Ok(())
     }
 

@@ -68,6 +68,8 @@ pub struct AttackReport {
     pub failed: u64,
     /// Times that the victim started again.
     pub restarts: u64,
+    /// The most HTLCs that the victim had offered to signers at once.
+    pub offered_to_signers: usize,
     /// The most bytes of heap that one call of the victim allocated at once.
     pub heap_peak: u64,
     /// The heap of the victim at the end of the script, less its heap before; its disk is left out.
@@ -144,6 +146,7 @@ impl Adversary {
             settled: payments.settled,
             failed: payments.failed,
             restarts: world.spent.restarts,
+            offered_to_signers: world.spent.offered_to_signers,
             heap_peak: world.spent.heap_peak,
             heap,
             written,

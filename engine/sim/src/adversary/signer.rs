@@ -236,6 +236,11 @@ impl Signer {
         self.channels.values().filter(|channel| channel.is_usable()).find_map(Channel::scid)
     }
 
+    /// How many HTLCs the victim has offered it.
+    pub(super) fn offered(&self) -> usize {
+        self.channels.values().map(|channel| channel.in_flight(Side::Remote).0).sum()
+    }
+
     fn usable(&self) -> Vec<ChannelId> {
         let open = self.channels.iter().filter(|(_, channel)| {
             channel.is_connected() && matches!(channel.state(), State::Normal | State::ShuttingDown)

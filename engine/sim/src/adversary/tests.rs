@@ -6,7 +6,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Action, Adversary, AttackReport, Attacker, CallCost, Meter, Payee, Script, shrink_while};
+use super::{
+    Action, Adversary, AttackReport, Attacker, CallCost, Meter, Payee, Script, SignerAction, shrink_while,
+};
 use crate::violation::Violation;
 
 /// Few enough for every build.
@@ -75,14 +77,17 @@ fn no_invariant_breaks_on_any_seed() {
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut violations: Vec<(u64, Violation)> = Vec::new();
+    let mut messages = 0;
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
         for thread in threads {
             let (total, found) = thread.join().expect("runs catch their panics");
             println!("{total:?}");
+            messages += total.attack_messages;
             violations.extend(found);
         }
     });
+    println!("{runs} seeds from {first}, {messages} messages, {} violations", violations.len());
     violations.sort_by_key(|(seed, _)| *seed);
     for (seed, violation) in &violations {
         println!("seed {seed}: {violation:?}");
@@ -124,6 +129,57 @@ fn an_htlc_that_a_silent_peer_holds_is_not_offered_past_its_expiry() {
     let silence = Action::Silence { liar: 1, silent: true };
     let pay = Action::Pay { liar: 0, payee: Payee::Accomplice, count: 1, amount_msat: 3_000_000, seed: 1 };
     run(&adversary(), &script([silence, pay, Action::Wait { rounds: 50 }, Action::Mine { blocks: 150 }]));
+}
+
+/// A signer acts, then time passes.
+fn signer(signer: usize, action: SignerAction) -> [Action; 2] {
+    [Action::Sign { signer, action, seed: 1 }, Action::Wait { rounds: 20 }]
+}
+
+/// HTLCs that a peer has acknowledged and not signed count when it raises the fee rate or adds HTLCs of its own.
+#[test]
+fn a_peer_that_signs_nothing_cannot_turn_our_htlcs_to_dust_or_the_fee_to_nothing() {
+    use SignerAction as S;
+    let adversary = adversary();
+    let receive = S::Receive { liar: 0, count: 60, amount_msat: 30_000_000 };
+    for lie in [S::Fee { feerate: 250_000 }, S::Add { count: 400, amount_msat: 400_000 }] {
+        for peer in [0, 1] {
+            let actions =
+                [S::Signs(false), receive, lie, S::Signs(true), S::SignBadly { htlcs: 60 }, S::Reconnect];
+            let report =
+                run(&adversary, &script(actions.into_iter().flat_map(|action| signer(peer, action))));
+            assert_eq!(report.offered_to_signers, 60, "{report:?}");
+        }
+    }
+}
+
+#[test]
+fn a_dance_that_stops_half_way_harms_nobody() {
+    use SignerAction as S;
+    let adversary = adversary();
+    let receive = S::Receive { liar: 1, count: 10, amount_msat: 3_000_000 };
+    let open = S::Open { anchors: true, funds: false };
+    let dance = [S::Revokes(false), receive, open, S::Revokes(true), S::Reconnect, S::FailAll, S::ShutDown];
+    for peer in [0, 1] {
+        let waits = [Action::Wait { rounds: 7_000 }, Action::Crash { operation: 3, seed: 1 }];
+        let actions = dance.into_iter().flat_map(|action| signer(peer, action)).chain(waits);
+        run(&adversary, &script(actions));
+    }
+}
+
+/// Both liars and both signers send the same onions, to shards of their own.
+#[test]
+fn an_onion_is_carried_on_once_over_whatever_shards_it_comes() {
+    let adversary = adversary();
+    let pay = |liar| Action::Pay { liar, payee: Payee::Honest, count: 10, amount_msat: 400_000, seed: 1 };
+    let add = |peer| signer(peer, SignerAction::Add { count: 10, amount_msat: 400_000 });
+    let crash = Action::Crash { operation: 4, seed: 1 };
+    for shards in [1, 2, 3] {
+        let again = [pay(1), Action::Wait { rounds: 20 }, crash, Action::Wait { rounds: 100 }];
+        let actions = [pay(0), Action::Wait { rounds: 20 }].into_iter().chain(add(0)).chain(again);
+        let actions = actions.chain(add(1)).chain(add(0)).collect();
+        run(&adversary, &Script { shards, actions });
+    }
 }
 
 #[test]

@@ -75,6 +75,7 @@ pub(super) struct Spent {
     /// Messages of theirs.
     pub(super) attack_messages: u64,
     pub(super) restarts: u64,
+    pub(super) offered_to_signers: usize,
     /// The victim's heap: now, its disk left out, and the most within one call.
     pub(super) heap: u64,
     pub(super) heap_peak: u64,
@@ -234,6 +235,8 @@ impl World {
                 let said = self.signers[signer].take(&bytes);
                 self.utter(signer, said);
             }
+            let offered = self.signers[signer].offered();
+            self.spent.offered_to_signers = self.spent.offered_to_signers.max(offered);
             if self.is_up(messages::signer(signer as u16)) {
                 let said = self.signers[signer].commit();
                 busy |= !said.send.is_empty();
