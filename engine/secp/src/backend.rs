@@ -4,8 +4,7 @@
 
 use std::sync::LazyLock;
 
-#[cfg(target_arch = "x86_64")]
-use crate::simd::Ifma;
+use crate::simd::Leaf;
 
 /// An implementation of the arithmetic. All give the same answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +12,9 @@ use crate::simd::Ifma;
 pub enum Backend {
     /// Eight jobs side by side in AVX-512 registers, products with IFMA.
     Avx512Ifma,
+    /// The code of [`Backend::Avx512Ifma`] over lanes in plain integers.
+    #[cfg(test)]
+    Words52Model,
     /// libsecp256k1, one job after the other.
     Libsecp256k1,
 }
@@ -34,20 +36,15 @@ impl Backend {
     /// Whether this processor can run it.
     #[must_use]
     pub fn is_available(self) -> bool {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Backend::Avx512Ifma => Ifma::detect().is_some(),
-            #[cfg(not(target_arch = "x86_64"))]
-            Backend::Avx512Ifma => false,
-            Backend::Libsecp256k1 => true,
-        }
+        self == Backend::Libsecp256k1 || self.leaf().is_some()
     }
 
     /// Leave to use the lanes, if this backend does and the processor has them.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn ifma(self) -> Option<Ifma> {
+    pub(crate) fn leaf(self) -> Option<Leaf> {
         match self {
-            Backend::Avx512Ifma => Ifma::detect(),
+            Backend::Avx512Ifma => Leaf::ifma(),
+            #[cfg(test)]
+            Backend::Words52Model => Some(Leaf::words52_model()),
             Backend::Libsecp256k1 => None,
         }
     }

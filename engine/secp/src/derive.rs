@@ -6,11 +6,8 @@
 use secp256k1::{PublicKey, Scalar};
 use sha2::{Digest, Sha256};
 
-#[cfg(target_arch = "x86_64")]
-use crate::scalar;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{self, Combination, Offset};
-use crate::{Backend, KeyError, fallback};
+use crate::simd::{Combination, Offset};
+use crate::{Backend, KeyError, fallback, scalar};
 
 /// One BOLT 3 key derivation from public data: a basepoint bound to one commitment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +18,6 @@ pub struct DeriveJob {
     pub per_commitment_point: PublicKey,
 }
 
-#[cfg(target_arch = "x86_64")]
 impl DeriveJob {
     /// The multiple of the generator that is added to the basepoint.
     pub(crate) fn offset(&self) -> [u8; 32] {
@@ -85,26 +81,23 @@ pub fn derive_revocation_pubkeys_with(
 
 /// The keys that the lanes find; none from a backend without lanes.
 fn offsets(backend: Backend, jobs: &[DeriveJob], tweaks: &[[u8; 32]]) -> Vec<Option<[u8; 65]>> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(ifma) = backend.ifma() {
+    if let Some(leaf) = backend.leaf() {
         let offset = |(job, tweak): (&DeriveJob, &[u8; 32])| Offset {
             point: job.basepoint,
             scalar: scalar::Scalar::remainder(tweak),
         };
         let offsets: Vec<Offset> = jobs.iter().zip(tweaks).map(offset).collect();
-        let mut found = simd::offsets(ifma, &offsets);
+        let mut found = leaf.offsets(&offsets);
         refuse_out_of_range(&mut found, tweaks.iter());
         return found;
     }
-    let _ = (backend, jobs, tweaks);
     Vec::new()
 }
 
 /// The keys that the lanes find; none from a backend without lanes, or for a single job.
 fn combinations(backend: Backend, jobs: &[DeriveJob], tweaks: &[[[u8; 32]; 2]]) -> Vec<Option<[u8; 65]>> {
-    #[cfg(target_arch = "x86_64")]
     if jobs.len() > 1
-        && let Some(ifma) = backend.ifma()
+        && let Some(leaf) = backend.leaf()
     {
         let offset =
             |point: PublicKey, tweak: &[u8; 32]| Offset { point, scalar: scalar::Scalar::remainder(tweak) };
@@ -112,17 +105,15 @@ fn combinations(backend: Backend, jobs: &[DeriveJob], tweaks: &[[[u8; 32]; 2]]) 
             terms: [offset(job.basepoint, base_tweak), offset(job.per_commitment_point, point_tweak)],
         };
         let combinations: Vec<Combination> = jobs.iter().zip(tweaks).map(combination).collect();
-        let mut found = simd::combinations(ifma, &combinations);
+        let mut found = leaf.combinations(&combinations);
         refuse_out_of_range(&mut found, tweaks.iter().map(|[base, _]| base));
         refuse_out_of_range(&mut found, tweaks.iter().map(|[_, point]| point));
         return found;
     }
-    let _ = (backend, jobs, tweaks);
     Vec::new()
 }
 
 /// Leaves to libsecp256k1 the keys whose hash it would refuse, one that is not in [1, n). None was ever seen.
-#[cfg(target_arch = "x86_64")]
 fn refuse_out_of_range<'a>(found: &mut [Option<[u8; 65]>], tweaks: impl Iterator<Item = &'a [u8; 32]>) {
     for (key, tweak) in found.iter_mut().zip(tweaks) {
         if scalar::Scalar::parse_r(tweak).is_none() {

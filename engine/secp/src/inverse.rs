@@ -28,6 +28,9 @@ struct Matrix {
     r: i64,
 }
 
+/// Inverses in the field of secp256k1.
+pub(crate) static FIELD: Modulus = Modulus::new([0xFFFF_FFFE_FFFF_FC2F, u64::MAX, u64::MAX, u64::MAX]);
+
 const MASK_62: u64 = (1 << 62) - 1;
 
 impl Modulus {

@@ -28,11 +28,10 @@ pub fn parse_keys(keys: &[[u8; 33]]) -> Vec<Result<PublicKey, KeyError>> {
 /// As [`parse_keys`], with a backend of the caller's choice.
 #[must_use]
 pub fn parse_keys_with(backend: Backend, keys: &[[u8; 33]]) -> Vec<Result<PublicKey, KeyError>> {
-    #[cfg(target_arch = "x86_64")]
     if keys.len() > 1
-        && let Some(ifma) = backend.ifma()
+        && let Some(leaf) = backend.leaf()
     {
-        let uncompressed = crate::simd::uncompress(ifma, keys);
+        let uncompressed = leaf.uncompress(keys);
         let pairs = keys.iter().zip(&uncompressed);
         return pairs
             .map(|(key, uncompressed)| {
@@ -42,7 +41,6 @@ pub fn parse_keys_with(backend: Backend, keys: &[[u8; 33]]) -> Vec<Result<Public
             })
             .collect();
     }
-    let _ = backend;
     keys.iter().map(|key| PublicKey::from_slice(key).map_err(|_| KeyError::NotAPoint(*key))).collect()
 }
 

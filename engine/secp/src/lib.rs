@@ -50,7 +50,6 @@ mod multiply;
 #[cfg(test)]
 mod oracle;
 mod scalar;
-#[cfg(target_arch = "x86_64")]
 mod simd;
 #[cfg(test)]
 mod tests;

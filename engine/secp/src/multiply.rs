@@ -8,8 +8,7 @@
 
 use secp256k1::{PublicKey, Scalar};
 
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{self, Offset};
+use crate::simd::Offset;
 use crate::{Backend, fallback};
 
 /// A point and its multiplier.
@@ -41,17 +40,15 @@ pub fn multiply_points_with(backend: Backend, jobs: &[MultiplyJob]) -> Vec<Optio
 
 /// What the lanes find; nothing at all from a backend without lanes, or for a single job.
 fn multiples(backend: Backend, jobs: &[MultiplyJob]) -> Vec<Option<[u8; 65]>> {
-    #[cfg(target_arch = "x86_64")]
     if jobs.len() > 1
-        && let Some(ifma) = backend.ifma()
+        && let Some(leaf) = backend.leaf()
     {
         let offset = |job: &MultiplyJob| Offset {
             point: job.point,
             scalar: crate::scalar::Scalar::remainder(&job.scalar.to_be_bytes()),
         };
         let offsets: Vec<Offset> = jobs.iter().map(offset).collect();
-        return simd::multiples(ifma, &offsets);
+        return leaf.multiples(&offsets);
     }
-    let _ = (backend, jobs);
     Vec::new()
 }

@@ -302,7 +302,7 @@ const fn add(a: &[u64; 4], b: &[u64; 4]) -> ([u64; 4], bool) {
 
 /// a - b modulo 2^256.
 #[inline]
-const fn subtract(a: &[u64; 4], b: &[u64; 4]) -> [u64; 4] {
+pub(crate) const fn subtract(a: &[u64; 4], b: &[u64; 4]) -> [u64; 4] {
     let (mut result, mut borrow) = ([0; 4], false);
     let mut k = 0;
     while k < 4 {

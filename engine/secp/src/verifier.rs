@@ -7,11 +7,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-#[cfg(target_arch = "x86_64")]
 use secp256k1::PublicKey;
 
-#[cfg(target_arch = "x86_64")]
 use crate::scalar::Scalar;
+use crate::simd::{KeyCache, KnownKey, Leaf};
 use crate::{Backend, Batch, CHUNK_MAX, DeriveJob, Verdicts, VerifyJob, fallback};
 
 /// Verifies batches with a backend of the caller's choice, tables of the keys met often, and on the threads of a pool.
@@ -26,8 +25,7 @@ use crate::{Backend, Batch, CHUNK_MAX, DeriveJob, Verdicts, VerifyJob, fallback}
 #[derive(Debug)]
 pub struct Verifier {
     backend: Backend,
-    #[cfg(target_arch = "x86_64")]
-    cache: Option<crate::simd::KeyCache>,
+    cache: Option<KeyCache>,
     pool: Option<Arc<rayon::ThreadPool>>,
 }
 
@@ -35,12 +33,7 @@ impl Verifier {
     /// A verifier on this thread, with the backend selected for the process and no tables.
     #[must_use]
     pub fn new() -> Verifier {
-        Verifier {
-            backend: Backend::selected(),
-            #[cfg(target_arch = "x86_64")]
-            cache: None,
-            pool: None,
-        }
+        Verifier { backend: Backend::selected(), cache: None, pool: None }
     }
 
     /// Uses another backend; one the processor lacks is [`Backend::Libsecp256k1`].
@@ -59,13 +52,7 @@ impl Verifier {
     /// sixteenth signature, and verifies twice as fast from then on. Only [`Backend::Avx512Ifma`] has use for tables.
     #[must_use]
     pub fn with_key_cache(self, memory_max_bytes: usize) -> Verifier {
-        #[cfg(target_arch = "x86_64")]
-        return Verifier { cache: Some(crate::simd::KeyCache::new(memory_max_bytes)), ..self };
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let _ = memory_max_bytes;
-            self
-        }
+        Verifier { cache: Some(KeyCache::new(memory_max_bytes)), ..self }
     }
 
     /// Splits batches of more than [`CHUNK_MAX`] over the threads of a pool.
@@ -87,21 +74,20 @@ impl Verifier {
 
     /// Checks every job; runs of them are by derived keys.
     fn verify_derived(&mut self, jobs: &[VerifyJob], derived: &[(Range<usize>, DeriveJob)]) -> Verdicts {
-        #[cfg(target_arch = "x86_64")]
-        if let (Some(ifma), Some(cache)) = (self.backend.ifma(), &mut self.cache) {
+        if let (Some(leaf), Some(cache)) = (self.backend.leaf(), &mut self.cache) {
             let mut keys: Vec<(&PublicKey, Option<Scalar>)> =
                 jobs.iter().map(|job| (&job.key, None)).collect();
             for (range, from) in derived {
                 let offset = Scalar::remainder(&from.offset());
                 keys[range.clone()].fill((&from.basepoint, Some(offset)));
             }
-            let slots = crate::simd::assign(ifma, cache, keys.iter().map(|(key, _)| *key));
-            let known = slots.iter().zip(&keys).map(|(slot, (_, offset))| {
-                Some(crate::simd::KnownKey { table: cache.table((*slot)?), offset: *offset })
-            });
-            return verify_apart(self.backend, ifma, self.pool.as_deref(), jobs, &known.collect::<Vec<_>>());
+            let slots = leaf.assign(cache, keys.iter().map(|(key, _)| *key));
+            let known = slots
+                .iter()
+                .zip(&keys)
+                .map(|(slot, (_, offset))| Some(KnownKey { table: cache.table((*slot)?), offset: *offset }));
+            return verify_apart(self.backend, leaf, self.pool.as_deref(), jobs, &known.collect::<Vec<_>>());
         }
-        let _ = derived;
         Verdicts::new(verify_shared(self.backend, self.pool.as_deref(), jobs))
     }
 }
@@ -114,13 +100,11 @@ impl Default for Verifier {
 
 /// Whether each signature is valid, by one thread.
 pub(crate) fn verify_here(backend: Backend, jobs: &[VerifyJob], valid: &mut [bool]) {
-    #[cfg(target_arch = "x86_64")]
     if jobs.len() > 1
-        && let Some(ifma) = backend.ifma()
+        && let Some(leaf) = backend.leaf()
     {
-        return crate::simd::verify(ifma, jobs, valid);
+        return leaf.verify(jobs, valid);
     }
-    let _ = backend;
     for (job, valid) in jobs.iter().zip(valid) {
         *valid = fallback::verify(job);
     }
@@ -136,13 +120,12 @@ fn verify_shared(backend: Backend, pool: Option<&rayon::ThreadPool>, jobs: &[Ver
 }
 
 /// Jobs whose keys have tables apart from the others.
-#[cfg(target_arch = "x86_64")]
 fn verify_apart(
     backend: Backend,
-    ifma: crate::simd::Ifma,
+    leaf: Leaf,
     pool: Option<&rayon::ThreadPool>,
     jobs: &[VerifyJob],
-    keys: &[Option<crate::simd::KnownKey<'_>>],
+    keys: &[Option<KnownKey<'_>>],
 ) -> Verdicts {
     let (mut known, mut tables, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
     for (job, key) in jobs.iter().zip(keys) {
@@ -157,7 +140,7 @@ fn verify_apart(
     let mut known_valid = vec![false; known.len()];
     share(pool, &mut known_valid, |start, valid| {
         let range = start..start + valid.len();
-        crate::simd::verify_with_tables(ifma, &known[range.clone()], &tables[range], valid);
+        leaf.verify_with_tables(&known[range.clone()], &tables[range], valid);
     });
     let fresh_valid = verify_shared(backend, pool, &fresh);
     let (mut known_valid, mut fresh_valid) = (known_valid.into_iter(), fresh_valid.into_iter());

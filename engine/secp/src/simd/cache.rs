@@ -13,13 +13,12 @@ use std::collections::HashMap;
 
 use secp256k1::PublicKey;
 
-use super::field::Factor;
+use super::field::{Entry, Field};
 use super::invert::invert_all;
-use super::lanes::Ifma;
-use super::multiply::lanes_of;
-use super::point::{Accumulator, Affine, Jacobian};
+use super::point::{Affine, Jacobian};
 use super::table::{
-    Entry, KEY_DIGIT_BITS, KEY_DIGITS, KEY_ENTRIES, Table, Workspace, build, load_points, store_points,
+    KEY_DIGIT_BITS, KEY_DIGITS, KEY_ENTRIES, Table, Workspace, build, load_points, not_exceptional,
+    to_affine_all,
 };
 use crate::scalar::Scalar;
 
@@ -49,14 +48,26 @@ pub(crate) struct KeyCache {
 }
 
 /// Room that tables are built in, kept from one to the next.
-#[derive(Default)]
-pub(crate) struct Builder {
-    multiples: Vec<Jacobian<1>>,
-    inverses: Vec<Factor>,
+pub(crate) struct Builder<F: Field> {
+    multiples: Vec<Jacobian<F, 1>>,
+    inverses: Vec<F::Factor>,
     bases: Vec<Entry>,
-    points: Vec<Affine>,
+    points: Vec<Affine<F>>,
     tables: Vec<Table<KEY_ENTRIES>>,
-    room: Workspace,
+    room: Workspace<F>,
+}
+
+impl<F: Field> Default for Builder<F> {
+    fn default() -> Self {
+        Builder {
+            multiples: Vec::new(),
+            inverses: Vec::new(),
+            bases: Vec::new(),
+            points: Vec::new(),
+            tables: Vec::new(),
+            room: Workspace::default(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -89,11 +100,10 @@ impl KeyCache {
     }
 
     /// The slot of each key, if it has one; builds the tables that are earned.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(crate) fn assign<'a>(
+    pub(crate) fn assign<'a, F: Field>(
         &mut self,
-        ifma: Ifma,
-        builder: &mut Builder,
+        f: F,
+        builder: &mut Builder<F>,
         keys: impl Iterator<Item = &'a PublicKey>,
     ) -> Vec<Option<usize>> {
         self.batch += 1;
@@ -109,7 +119,7 @@ impl KeyCache {
             }
             assigned.push(slot);
         }
-        if self.build_tables(ifma, builder, &earned) {
+        if self.build_tables(f, builder, &earned) {
             for (slot, key) in assigned.iter_mut().zip(&keys).filter(|(slot, _)| slot.is_none()) {
                 *slot = self.slots.get(key).copied();
             }
@@ -136,10 +146,9 @@ impl KeyCache {
     }
 
     /// Gives tables to keys while there is room; returns whether any got one.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn build_tables(&mut self, ifma: Ifma, builder: &mut Builder, keys: &[Entry]) -> bool {
-        for keys in keys.chunks(8) {
-            for (key, table) in keys.iter().zip(builder.build(ifma, keys)) {
+    fn build_tables<F: Field>(&mut self, f: F, builder: &mut Builder<F>, keys: &[Entry]) -> bool {
+        for keys in keys.chunks(F::LANES) {
+            for (key, table) in keys.iter().zip(builder.build(f, keys)) {
                 self.uses.remove(key);
                 let slot = Slot { key: *key, table, used: self.batch };
                 if self.tables.len() < self.tables_max {
@@ -160,36 +169,50 @@ impl KeyCache {
     }
 }
 
-impl Builder {
-    /// The tables of one to eight keys.
+impl<F: Field> Builder<F> {
+    /// The tables of as many keys as there are lanes, or fewer.
     ///
     /// The keys' multiples are doubled side by side, and then packed into lanes anew: a key that comes alone fills them
     /// with its own multiples.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn build(&mut self, ifma: Ifma, keys: &[Entry]) -> Vec<KeyTable> {
+    fn build(&mut self, f: F, keys: &[Entry]) -> Vec<KeyTable> {
         let Builder { multiples, inverses, bases, points, tables, room } = self;
-        multiples.clear();
-        multiples.push(Jacobian::start(ifma, [&load_points(ifma, &lanes_of(keys))]));
-        for position in 1..KEY_DIGITS {
-            multiples.push(multiples[position - 1].doubled::<KEY_DIGIT_BITS>());
-        }
+        double_up(f, load_points(f, keys), multiples);
         inverses.clear();
         inverses.extend(multiples.iter().map(|point| point.z[0]));
-        let finite = |_, _| debug_assert!(false, "a multiple of a point of prime order is not at infinity");
-        invert_all(ifma, inverses, &mut room.products, finite);
+        invert_all(f, inverses, &mut room.products, not_exceptional);
+        points.clear();
+        to_affine_all(f, multiples, inverses, points);
         bases.clear();
         bases.resize(keys.len() * KEY_DIGITS, Entry::ZERO);
-        for (position, (point, inverse)) in multiples.iter().zip(inverses.iter()).enumerate() {
-            let mut entries = [Entry::ZERO; 8];
-            store_points(&point.to_affine(ifma, inverse), entries.each_mut());
-            for (lane, entry) in entries.iter().take(keys.len()).enumerate() {
-                bases[lane * KEY_DIGITS + position] = *entry;
+        for (position, point) in points.iter().enumerate() {
+            let [x, y] = f.enter(
+                #[inline(always)]
+                || [f.to_lanes(&point.x), f.to_lanes(&point.y)],
+            );
+            for lane in 0..keys.len() {
+                bases[lane * KEY_DIGITS + position] = Entry::join(x[lane], y[lane]);
             }
         }
         points.clear();
-        points.extend(bases.chunks(8).map(|bases| load_points(ifma, &lanes_of(bases))));
-        build(ifma, points, room, tables);
+        points.extend(bases.chunks(F::LANES).map(|bases| load_points(f, bases)));
+        build(f, points, room, tables);
         let (of_keys, _) = tables[..bases.len()].as_chunks::<KEY_DIGITS>();
         of_keys.iter().map(|tables| KeyTable(Box::new(*tables))).collect()
     }
+}
+
+/// Fills `multiples` with 64^j times the points, for all positions j.
+fn double_up<F: Field>(f: F, points: Affine<F>, multiples: &mut Vec<Jacobian<F, 1>>) {
+    f.enter(
+        #[inline(always)]
+        || {
+            multiples.clear();
+            let mut multiple = Jacobian::start(f, [&points]);
+            multiples.push(multiple);
+            for _ in 1..KEY_DIGITS {
+                multiple = multiple.doubled::<KEY_DIGIT_BITS>(f);
+                multiples.push(multiple);
+            }
+        },
+    );
 }

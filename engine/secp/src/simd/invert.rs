@@ -6,110 +6,116 @@
 //!
 //! Budget: 3 products a value, and 1 us.
 
-use super::field::{Factor, Fe, product};
-use super::lanes::{Ifma, LaneMask};
-use super::point::each;
-use crate::inverse::Modulus;
+use super::field::{Field, LaneMask, each};
 
 /// Independent products that are built side by side to hide latency.
 const CHAINS: usize = 4;
 
-static P: Modulus = Modulus::new([0xFFFF_FFFE_FFFF_FC2F, u64::MAX, u64::MAX, u64::MAX]);
-
 /// Replaces each value by its inverse; reports the lanes of each value that were zero, which end as rubbish.
 ///
 /// `products` is room to work in.
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(crate) fn invert_all(
-    ifma: Ifma,
-    values: &mut Vec<Factor>,
-    products: &mut Vec<Factor>,
-    mut zero: impl FnMut(usize, LaneMask),
+pub(crate) fn invert_all<F: Field>(
+    f: F,
+    values: &mut Vec<F::Factor>,
+    products: &mut Vec<F::Factor>,
+    zero: impl FnMut(usize, LaneMask),
 ) {
     let len = values.len();
     if len == 0 {
         return;
     }
-    let one = Fe::small(ifma, 1).factor();
-    values.resize(len.next_multiple_of(CHAINS), one);
-    let mut ends = multiply_up(values, products);
-    let mut total = product_of(&ends).reduce();
-    if !total.zeros().is_empty() {
-        for (index, value) in values.iter_mut().enumerate() {
-            let zeros = value.reduce().zeros();
-            if !zeros.is_empty() {
-                *value = value.replaced(zeros, one);
-                zero(index, zeros);
-            }
-        }
-        ends = multiply_up(values, products);
-        total = product_of(&ends).reduce();
+    values.resize(len.next_multiple_of(CHAINS), *F::as_factor(&f.small(1)));
+    let mut ends = multiply_up(f, values, products);
+    let mut total = total(f, &ends);
+    if !f.zeros(&total).is_empty() {
+        replace_zeros(f, values, zero);
+        ends = multiply_up(f, values, products);
+        total = self::total(f, &ends);
     }
-    let inverses = inverses_of(&ends, invert_lanes(ifma, total));
-    take_apart(values, products, inverses);
+    let inverses = inverses_of(f, &ends, &total);
+    take_apart(f, values, products, inverses);
     values.truncate(len);
+}
+
+/// Replaces zeros by ones and reports them.
+fn replace_zeros<F: Field>(f: F, values: &mut [F::Factor], mut zero: impl FnMut(usize, LaneMask)) {
+    f.enter(
+        #[inline(always)]
+        || {
+            let one = f.small(1);
+            for (index, value) in values.iter_mut().enumerate() {
+                let zeros = f.zeros(&f.reduce(value));
+                if !zeros.is_empty() {
+                    *value = f.select(value, zeros, F::as_factor(&one));
+                    zero(index, zeros);
+                }
+            }
+        },
+    );
 }
 
 /// Fills `products` with the product of every value and those a multiple of [`CHAINS`] before it; returns the last
 /// ones.
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn multiply_up(values: &[Factor], products: &mut Vec<Factor>) -> [Factor; CHAINS] {
-    products.clear();
-    let (blocks, _) = values.as_chunks::<CHAINS>();
-    let mut ends = blocks[0];
-    products.extend_from_slice(&ends);
-    for block in &blocks[1..] {
-        ends = each!(4, i => product(&ends[i], &block[i]).factor());
-        products.extend_from_slice(&ends);
-    }
-    ends
+fn multiply_up<F: Field>(f: F, values: &[F::Factor], products: &mut Vec<F::Factor>) -> [F::Factor; CHAINS] {
+    f.enter(
+        #[inline(always)]
+        || {
+            products.clear();
+            let (blocks, _) = values.as_chunks::<CHAINS>();
+            let mut ends = blocks[0];
+            products.extend_from_slice(&ends);
+            for block in &blocks[1..] {
+                ends = f.product(each!(CHAINS, i => &ends[i]), each!(CHAINS, i => &block[i]));
+                products.extend_from_slice(&ends);
+            }
+            ends
+        },
+    )
 }
 
-#[inline(always)]
-fn product_of(ends: &[Factor; CHAINS]) -> Factor {
-    let first = product(&ends[0], &ends[1]).factor();
-    let second = product(&ends[2], &ends[3]).factor();
-    product(&first, &second).factor()
+/// The product of all ends.
+fn total<F: Field>(f: F, ends: &[F::Factor; CHAINS]) -> F::Fe {
+    f.enter(
+        #[inline(always)]
+        || {
+            let halves = f.product([&ends[0], &ends[2]], [&ends[1], &ends[3]]);
+            let [total] = f.product_reduced([&halves[0]], [&halves[1]]);
+            total
+        },
+    )
 }
 
-/// The inverse of each end, given that of their product.
-#[inline(always)]
-fn inverses_of(ends: &[Factor; CHAINS], inverse: Factor) -> [Factor; CHAINS] {
-    let first = product(&ends[0], &ends[1]).factor();
-    let second = product(&ends[2], &ends[3]).factor();
-    let first_inverse = product(&inverse, &second).factor();
-    let second_inverse = product(&inverse, &first).factor();
-    [
-        product(&first_inverse, &ends[1]).factor(),
-        product(&first_inverse, &ends[0]).factor(),
-        product(&second_inverse, &ends[3]).factor(),
-        product(&second_inverse, &ends[2]).factor(),
-    ]
+/// The inverse of each end, given their product.
+fn inverses_of<F: Field>(f: F, ends: &[F::Factor; CHAINS], total: &F::Fe) -> [F::Factor; CHAINS] {
+    f.enter(
+        #[inline(always)]
+        || {
+            let inverse = f.invert_lanes(total);
+            let halves = f.product([&ends[0], &ends[2]], [&ends[1], &ends[3]]);
+            let [first, second] = f.product([&inverse, &inverse], [&halves[1], &halves[0]]);
+            f.product([&first, &first, &second, &second], [&ends[1], &ends[0], &ends[3], &ends[2]])
+        },
+    )
 }
 
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn take_apart(values: &mut [Factor], products: &[Factor], mut inverses: [Factor; CHAINS]) {
-    let (blocks, _) = values.as_chunks_mut::<CHAINS>();
-    let (products, _) = products.as_chunks::<CHAINS>();
-    for index in (1..blocks.len()).rev() {
-        let (block, before) = (&mut blocks[index], &products[index - 1]);
-        let found = each!(4, i => product(&inverses[i], &before[i]).factor());
-        inverses = each!(4, i => product(&inverses[i], &block[i]).factor());
-        *block = found;
-    }
-    blocks[0] = inverses;
-}
-
-/// The inverse in each lane; no lane may be zero.
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(crate) fn invert_lanes(ifma: Ifma, value: Fe) -> Factor {
-    // Products of lanes four apart, then two, then one: the last is that of all eight lanes, in each.
-    let by_four = product(&value, &value.rotated::<4>()).reduce();
-    let by_two = product(&by_four, &by_four.rotated::<2>()).reduce();
-    let all = product(&by_two, &by_two.rotated::<1>()).reduce();
-    let inverse = P.invert(&all.to_lanes()[0]);
-    let all = Fe::from_lanes(ifma, &[inverse; 8]);
-    let by_two = product(&all, &by_two.rotated::<1>()).factor();
-    let by_four = product(&by_two, &by_four.rotated::<2>()).factor();
-    product(&by_four, &value.rotated::<4>()).factor()
+fn take_apart<F: Field>(
+    f: F,
+    values: &mut [F::Factor],
+    products: &[F::Factor],
+    mut inverses: [F::Factor; CHAINS],
+) {
+    f.enter(
+        #[inline(always)]
+        || {
+            let (blocks, _) = values.as_chunks_mut::<CHAINS>();
+            let (products, _) = products.as_chunks::<CHAINS>();
+            for index in (1..blocks.len()).rev() {
+                let (block, before) = (&mut blocks[index], &products[index - 1]);
+                let found = f.product(each!(CHAINS, i => &inverses[i]), each!(CHAINS, i => &before[i]));
+                inverses = f.product(each!(CHAINS, i => &inverses[i]), each!(CHAINS, i => &block[i]));
+                *block = found;
+            }
+            blocks[0] = inverses;
+        },
+    );
 }

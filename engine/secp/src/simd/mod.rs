@@ -1,33 +1,32 @@
-//! Eight lanes at a time: the backend for processors with AVX-512 IFMA.
+//! Several lanes at a time: one algorithm over the arithmetic of several processors.
 //!
-//! Layers, each on the one before: `lanes` (registers), `field`, `point`, `invert` (many inverses at once), `table`
-//! (multiples and look-ups), `multiply` (sums of multiples), and the operations of the crate.
+//! Layers, each on the one before: `field` (the interface of a leaf), `point`, `invert` (many inverses at once),
+//! `table` (multiples and look-ups), `multiply` (sums of multiples), and the operations of the crate. The leaves:
+//! `words52` for AVX-512 IFMA, eight lanes.
 //!
-//! The stages are compiled for the instructions they need (`target_feature`), everything they call is inlined into
-//! them. This file enters them; the proof that the processor has the instructions is the caller's [`Ifma`].
-#![allow(
-    unsafe_code,
-    reason = "entering code compiled for more than the baseline is unsafe; `Ifma` is the proof"
-)]
+//! Owns the choice among leaves for each call, [`Leaf`], and the room that each thread keeps from one call to the next.
 
 use std::cell::RefCell;
+use std::sync::OnceLock;
 
 use secp256k1::PublicKey;
-
-pub(crate) use lanes::Ifma;
 
 use crate::VerifyJob;
 use cache::Builder;
 pub(crate) use cache::{KeyCache, KnownKey};
 use derive::Deriver;
 pub(crate) use derive::{Combination, Offset};
+use field::Field;
+use table::{Generator, make_generator};
 use verify::Verifier;
+use words52::Words52;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use words52::ifma::Ifma;
 
 mod cache;
 mod derive;
 mod field;
 mod invert;
-mod lanes;
 mod multiply;
 mod parse;
 mod point;
@@ -35,68 +34,132 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod words52;
 
-/// Writes whether each signature is valid.
-pub(crate) fn verify(ifma: Ifma, jobs: &[VerifyJob], valid: &mut [bool]) {
-    // SAFETY: `ifma` proves the features that `Verifier::verify` is compiled for.
-    VERIFIER.with_borrow_mut(|verifier| unsafe { verifier.verify(ifma, jobs, valid) });
+/// A leaf that the processor has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Leaf {
+    #[cfg(target_arch = "x86_64")]
+    Ifma(Words52<Ifma>),
+    #[cfg(test)]
+    Words52Model(Words52<words52::model::Model>),
 }
 
-/// The slot of each key in the cache, if it has one; builds the tables that are earned.
-pub(crate) fn assign<'a>(
-    ifma: Ifma,
-    cache: &mut KeyCache,
-    keys: impl Iterator<Item = &'a PublicKey>,
-) -> Vec<Option<usize>> {
-    // SAFETY: `ifma` proves the features that `KeyCache::assign` is compiled for.
-    BUILDER.with_borrow_mut(|builder| unsafe { cache.assign(ifma, builder, keys) })
+/// Room that a thread works in with one leaf, and the leaf's tables of the generator.
+struct Rooms<F: Field> {
+    builder: Builder<F>,
+    deriver: Deriver<F>,
+    verifier: Verifier<F>,
 }
 
-/// Writes whether each signature is valid, given the tables of its keys.
-pub(crate) fn verify_with_tables(
-    ifma: Ifma,
-    jobs: &[VerifyJob],
-    tables: &[KnownKey<'_>],
-    valid: &mut [bool],
-) {
-    // SAFETY: `ifma` proves the features that `Verifier::verify_with_tables` is compiled for.
-    VERIFIER.with_borrow_mut(|verifier| unsafe { verifier.verify_with_tables(ifma, jobs, tables, valid) });
+impl<F: Field> Default for Rooms<F> {
+    fn default() -> Self {
+        Rooms { builder: Builder::default(), deriver: Deriver::default(), verifier: Verifier::default() }
+    }
 }
 
-/// The uncompressed form of each compressed key, if it is a key; other bytes give no point.
-pub(crate) fn uncompress(ifma: Ifma, keys: &[[u8; 33]]) -> Vec<[u8; 65]> {
-    let mut uncompressed = Vec::with_capacity(keys.len());
-    // SAFETY: `ifma` proves the features that `parse::uncompress` is compiled for.
-    unsafe { parse::uncompress(ifma, keys, &mut uncompressed) };
-    uncompressed
+/// The statics of a leaf.
+trait Home: Field {
+    /// Lends this thread's room.
+    fn with_rooms<R>(self, work: impl FnOnce(&mut Rooms<Self>) -> R) -> R;
+    /// The generator's tables, made at the first call.
+    fn generator(self) -> &'static Generator;
 }
 
-/// `point + scalar * G` of each job, uncompressed, or `None` where libsecp256k1 has to say.
-pub(crate) fn offsets(ifma: Ifma, jobs: &[Offset]) -> Vec<Option<[u8; 65]>> {
-    let mut keys = Vec::with_capacity(jobs.len());
-    // SAFETY: `ifma` proves the features that `Deriver::offsets` is compiled for.
-    DERIVER.with_borrow_mut(|deriver| unsafe { deriver.offsets(ifma, jobs, &mut keys) });
-    keys
+macro_rules! home {
+    ($leaf:ty) => {
+        impl Home for $leaf {
+            fn with_rooms<R>(self, work: impl FnOnce(&mut Rooms<Self>) -> R) -> R {
+                thread_local! {
+                    static ROOMS: RefCell<Rooms<$leaf>> = RefCell::default();
+                }
+                ROOMS.with_borrow_mut(work)
+            }
+            fn generator(self) -> &'static Generator {
+                static GENERATOR: OnceLock<Generator> = OnceLock::new();
+                GENERATOR.get_or_init(|| make_generator(self))
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+home!(Words52<Ifma>);
+#[cfg(test)]
+home!(Words52<words52::model::Model>);
+
+/// The same expression for whichever leaf it is.
+macro_rules! on_leaf {
+    ($leaf:expr, $f:ident => $work:expr) => {
+        match $leaf {
+            #[cfg(target_arch = "x86_64")]
+            Leaf::Ifma($f) => $work,
+            #[cfg(test)]
+            Leaf::Words52Model($f) => $work,
+        }
+    };
 }
 
-/// The combination of each job, uncompressed, or `None` where libsecp256k1 has to say.
-pub(crate) fn combinations(ifma: Ifma, jobs: &[Combination]) -> Vec<Option<[u8; 65]>> {
-    let mut keys = Vec::with_capacity(jobs.len());
-    // SAFETY: `ifma` proves the features that `Deriver::combinations` is compiled for.
-    DERIVER.with_borrow_mut(|deriver| unsafe { deriver.combinations(ifma, jobs, &mut keys) });
-    keys
-}
+impl Leaf {
+    /// AVX-512 IFMA.
+    pub(crate) fn ifma() -> Option<Leaf> {
+        #[cfg(target_arch = "x86_64")]
+        return Ifma::detect().map(|ifma| Leaf::Ifma(Words52(ifma)));
+        #[cfg(not(target_arch = "x86_64"))]
+        None
+    }
 
-/// `scalar * point` of each job, uncompressed, or `None` where libsecp256k1 has to say.
-pub(crate) fn multiples(ifma: Ifma, jobs: &[Offset]) -> Vec<Option<[u8; 65]>> {
-    let mut keys = Vec::with_capacity(jobs.len());
-    // SAFETY: `ifma` proves the features that `Deriver::multiples` is compiled for.
-    DERIVER.with_borrow_mut(|deriver| unsafe { deriver.multiples(ifma, jobs, &mut keys) });
-    keys
-}
+    /// The same code over plain integers.
+    #[cfg(test)]
+    pub(crate) fn words52_model() -> Leaf {
+        Leaf::Words52Model(Words52(words52::model::Model))
+    }
 
-thread_local! {
-    static BUILDER: RefCell<Builder> = RefCell::default();
-    static DERIVER: RefCell<Deriver> = RefCell::default();
-    static VERIFIER: RefCell<Verifier> = RefCell::default();
+    /// Writes whether each signature is valid.
+    pub(crate) fn verify(self, jobs: &[VerifyJob], valid: &mut [bool]) {
+        on_leaf!(self, f => f.with_rooms(|rooms| rooms.verifier.verify(f, f.generator(), jobs, valid)));
+    }
+
+    /// The slot of each key in the cache, if it has one; builds the tables that are earned.
+    pub(crate) fn assign<'a>(
+        self,
+        cache: &mut KeyCache,
+        keys: impl Iterator<Item = &'a PublicKey>,
+    ) -> Vec<Option<usize>> {
+        on_leaf!(self, f => f.with_rooms(|rooms| cache.assign(f, &mut rooms.builder, keys)))
+    }
+
+    /// Writes whether each signature is valid, given the tables of its keys.
+    pub(crate) fn verify_with_tables(self, jobs: &[VerifyJob], tables: &[KnownKey<'_>], valid: &mut [bool]) {
+        on_leaf!(self, f => f.with_rooms(|rooms| {
+            rooms.verifier.verify_with_tables(f, f.generator(), jobs, tables, valid);
+        }));
+    }
+
+    /// The uncompressed form of each compressed key, if it is a key; other bytes give no point.
+    pub(crate) fn uncompress(self, keys: &[[u8; 33]]) -> Vec<[u8; 65]> {
+        let mut uncompressed = Vec::with_capacity(keys.len());
+        on_leaf!(self, f => parse::uncompress(f, keys, &mut uncompressed));
+        uncompressed
+    }
+
+    /// `point + scalar * G` of each job, uncompressed, or `None` where libsecp256k1 has to say.
+    pub(crate) fn offsets(self, jobs: &[Offset]) -> Vec<Option<[u8; 65]>> {
+        let mut keys = Vec::with_capacity(jobs.len());
+        on_leaf!(self, f => f.with_rooms(|rooms| rooms.deriver.offsets(f, f.generator(), jobs, &mut keys)));
+        keys
+    }
+
+    /// The combination of each job, uncompressed, or `None` where libsecp256k1 has to say.
+    pub(crate) fn combinations(self, jobs: &[Combination]) -> Vec<Option<[u8; 65]>> {
+        let mut keys = Vec::with_capacity(jobs.len());
+        on_leaf!(self, f => f.with_rooms(|rooms| rooms.deriver.combinations(f, jobs, &mut keys)));
+        keys
+    }
+
+    /// `scalar * point` of each job, uncompressed, or `None` where libsecp256k1 has to say.
+    pub(crate) fn multiples(self, jobs: &[Offset]) -> Vec<Option<[u8; 65]>> {
+        let mut keys = Vec::with_capacity(jobs.len());
+        on_leaf!(self, f => f.with_rooms(|rooms| rooms.deriver.multiples(f, jobs, &mut keys)));
+        keys
+    }
 }

@@ -11,172 +11,215 @@
 //! 579 S chain; and the tables' 100.
 
 use super::cache::KeyTable;
-use super::field::{Factor, Fe, product, product_plus, square};
+use super::field::{Digits, Field, Halves, LANES_MAX, LaneMask, each_lane};
 use super::invert::invert_all;
-use super::lanes::{Ifma, LaneMask};
-use super::point::{Accumulator, Affine, Jacobian, Signed, sum_denominator};
+use super::point::{Affine, Jacobian, Signed, Term, sum_denominator};
 use super::table::{
-    DIGIT_BITS, DIGITS, Digits, G_DIGIT_BITS, G_DIGITS, Generator, Halves, KEY_DIGIT_BITS, KEY_DIGITS, Table,
-    Workspace, beta, look_up, prefetch, sum_all,
+    DIGIT_BITS, DIGITS, G_DIGIT_BITS, G_DIGITS, Generator, KEY_DIGIT_BITS, KEY_DIGITS, Table, Workspace,
+    beta, look_up, not_exceptional, prefetch, sum_all,
 };
 use crate::scalar::Split;
 
-/// The scalars of eight points.
+/// The scalars of a group of points.
 #[derive(Clone, Copy)]
 pub(crate) struct Splits {
     plain: Halves,
     by_lambda: Halves,
 }
 
-/// Eight points with tables for every position, and their scalars.
+/// A group of points with tables for every position, and their scalars.
 #[derive(Clone, Copy)]
 pub(crate) struct KnownPoints<'a> {
-    tables: [&'a KeyTable; 8],
+    tables: [&'a KeyTable; LANES_MAX],
     splits: Splits,
 }
 
 impl<'a> KnownPoints<'a> {
-    /// Lane i gets `tables[i]` and `splits[i]`.
+    /// Lane i gets `table(i)` and `split(i)`.
     #[inline(always)]
-    pub(crate) fn new(ifma: Ifma, tables: [&'a KeyTable; 8], splits: &[Split; 8]) -> KnownPoints<'a> {
-        let Splits { plain, by_lambda } = Splits::new(ifma, splits);
-        let splits = Splits { plain: plain.for_key_digits(), by_lambda: by_lambda.for_key_digits() };
-        KnownPoints { tables, splits }
+    pub(crate) fn new<F: Field>(
+        table: impl Fn(usize) -> &'a KeyTable,
+        split: impl Fn(usize) -> Split,
+    ) -> KnownPoints<'a> {
+        let Splits { plain, by_lambda } = Splits::new::<F>(split);
+        let splits = Splits { plain: for_key_digits(plain), by_lambda: for_key_digits(by_lambda) };
+        KnownPoints { tables: each_lane::<F, _>(table), splits }
     }
 
     #[inline(always)]
-    fn digits(&self, position: usize) -> [Digits; 2] {
+    fn digits<F: Field>(&self, f: F, position: usize) -> [Digits; 2] {
         let Splits { plain, by_lambda } = &self.splits;
-        [plain.digits::<KEY_DIGIT_BITS>(position), by_lambda.digits::<KEY_DIGIT_BITS>(position)]
+        [f.digits::<KEY_DIGIT_BITS>(plain, position), f.digits::<KEY_DIGIT_BITS>(by_lambda, position)]
     }
+}
+
+/// The same halves, to be read in [`KEY_DIGITS`] digits: 132 bits instead of 130, so that what is stored,
+/// (h + 2^130 - 1) / 2, grows by 2^131 - 2^129, which is six in the top word.
+#[inline(always)]
+fn for_key_digits(mut halves: Halves) -> Halves {
+    for top in &mut halves.0[2] {
+        *top += 6;
+    }
+    halves
 }
 
 /// Room for the terms of half sums.
-#[derive(Default)]
-pub(crate) struct Terms {
-    pairs: Vec<(Signed, Signed)>,
+pub(crate) struct Terms<F: Field> {
+    pairs: Vec<(Signed<F>, Signed<F>)>,
+}
+
+impl<F: Field> Default for Terms<F> {
+    fn default() -> Self {
+        Terms { pairs: Vec::new() }
+    }
 }
 
 impl Splits {
-    /// Lane i gets `splits[i]`.
+    /// Lane i gets `split(i)`.
     #[inline(always)]
-    pub(crate) fn new(ifma: Ifma, splits: &[Split; 8]) -> Splits {
-        let s = splits;
-        let plain =
-            [s[0].plain, s[1].plain, s[2].plain, s[3].plain, s[4].plain, s[5].plain, s[6].plain, s[7].plain];
-        let by_lambda = [
-            s[0].by_lambda,
-            s[1].by_lambda,
-            s[2].by_lambda,
-            s[3].by_lambda,
-            s[4].by_lambda,
-            s[5].by_lambda,
-            s[6].by_lambda,
-            s[7].by_lambda,
-        ];
-        Splits { plain: Halves::new(ifma, &plain), by_lambda: Halves::new(ifma, &by_lambda) }
+    pub(crate) fn new<F: Field>(split: impl Fn(usize) -> Split) -> Splits {
+        let splits = each_lane::<F, _>(split);
+        Splits {
+            plain: Halves::new::<F>(|lane| splits[lane].plain),
+            by_lambda: Halves::new::<F>(|lane| splits[lane].by_lambda),
+        }
     }
 }
 
-impl Terms {
-    /// Looks up the terms of a group of points: [`DIGITS`] half sums, position 0 first.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(crate) fn push_points(&mut self, ifma: Ifma, tables: [&Table; 8], splits: &Splits) {
-        let beta = beta(ifma);
-        for position in 0..DIGITS {
-            let plain = look_up(ifma, tables, &splits.plain.digits::<DIGIT_BITS>(position));
-            let mut by_lambda = look_up(ifma, tables, &splits.by_lambda.digits::<DIGIT_BITS>(position));
-            by_lambda.x = product(&by_lambda.x, &beta).reduce();
-            self.pairs.push((plain, by_lambda));
-        }
+impl<F: Field> Terms<F> {
+    /// Looks up the terms of a group of points, one table a lane: [`DIGITS`] half sums, position 0 first.
+    pub(crate) fn push_points(&mut self, f: F, tables: &[Table], splits: &Splits) {
+        f.enter(
+            #[inline(always)]
+            || {
+                let beta = beta(f);
+                let table = |lane: usize| &tables[lane];
+                for position in 0..DIGITS {
+                    let plain = look_up(f, table, &f.digits::<DIGIT_BITS>(&splits.plain, position));
+                    let by_lambda = look_up(f, table, &f.digits::<DIGIT_BITS>(&splits.by_lambda, position));
+                    self.pairs.push((plain, times_lambda(f, by_lambda, &beta)));
+                }
+            },
+        );
     }
 
     /// Looks up the terms of the generator: [`G_DIGITS`] half sums, position 0 first, for a chain.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(crate) fn push_generator(&mut self, ifma: Ifma, generator: &Generator, splits: &Splits) {
-        let (tables, lambda_tables) = ([&generator.comb[0]; 8], [&generator.lambda; 8]);
-        for position in 0..G_DIGITS {
-            let plain = look_up(ifma, tables, &splits.plain.digits::<G_DIGIT_BITS>(position));
-            let by_lambda = look_up(ifma, lambda_tables, &splits.by_lambda.digits::<G_DIGIT_BITS>(position));
-            self.pairs.push((plain, by_lambda));
-        }
+    pub(crate) fn push_generator(&mut self, f: F, generator: &Generator, splits: &Splits) {
+        f.enter(
+            #[inline(always)]
+            || {
+                let table = |_: usize| &generator.comb[0];
+                let lambda_table = |_: usize| &generator.lambda;
+                for position in 0..G_DIGITS {
+                    let plain = look_up(f, table, &f.digits::<G_DIGIT_BITS>(&splits.plain, position));
+                    let by_lambda =
+                        look_up(f, lambda_table, &f.digits::<G_DIGIT_BITS>(&splits.by_lambda, position));
+                    self.pairs.push((plain, by_lambda));
+                }
+            },
+        );
     }
 
     /// Looks up the terms of a group of points with tables for every position: [`KEY_DIGITS`] half sums.
     ///
     /// The tables of a hundred keys are larger than the nearer caches: the entries of the `next` group are sent for.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(crate) fn push_known_points(&mut self, ifma: Ifma, group: &KnownPoints<'_>, next: &KnownPoints<'_>) {
-        let beta = beta(ifma);
-        for position in 0..KEY_DIGITS {
-            let [plain, by_lambda] = next.digits(position);
-            let tables = next.tables.map(|table| table.at(position));
-            prefetch(ifma, tables, &plain);
-            prefetch(ifma, tables, &by_lambda);
-            let [plain, by_lambda] = group.digits(position);
-            let tables = group.tables.map(|table| table.at(position));
-            let plain = look_up(ifma, tables, &plain);
-            let mut by_lambda = look_up(ifma, tables, &by_lambda);
-            by_lambda.x = product(&by_lambda.x, &beta).reduce();
-            self.pairs.push((plain, by_lambda));
-        }
+    pub(crate) fn push_known_points(&mut self, f: F, group: &KnownPoints<'_>, next: &KnownPoints<'_>) {
+        f.enter(
+            #[inline(always)]
+            || {
+                let beta = beta(f);
+                for position in 0..KEY_DIGITS {
+                    let [plain, by_lambda] = next.digits(f, position);
+                    let table = |lane: usize| next.tables[lane].at(position);
+                    prefetch(f, table, &plain);
+                    prefetch(f, table, &by_lambda);
+                    let [plain, by_lambda] = group.digits(f, position);
+                    let table = |lane: usize| group.tables[lane].at(position);
+                    let plain = look_up(f, table, &plain);
+                    let by_lambda = look_up(f, table, &by_lambda);
+                    self.pairs.push((plain, times_lambda(f, by_lambda, &beta)));
+                }
+            },
+        );
     }
 
     /// Looks up the terms of the generator: [`G_DIGITS`] half sums that need no doublings, from the comb.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(crate) fn push_comb(&mut self, ifma: Ifma, generator: &Generator, splits: &Splits) {
-        let beta = beta(ifma);
-        for (position, table) in generator.comb.iter().enumerate() {
-            let plain = look_up(ifma, [table; 8], &splits.plain.digits::<G_DIGIT_BITS>(position));
-            let mut by_lambda = look_up(ifma, [table; 8], &splits.by_lambda.digits::<G_DIGIT_BITS>(position));
-            by_lambda.x = product(&by_lambda.x, &beta).reduce();
-            self.pairs.push((plain, by_lambda));
-        }
+    pub(crate) fn push_comb(&mut self, f: F, generator: &Generator, splits: &Splits) {
+        f.enter(
+            #[inline(always)]
+            || {
+                let beta = beta(f);
+                for (position, table) in generator.comb.iter().enumerate() {
+                    let table = |_: usize| table;
+                    let plain = look_up(f, table, &f.digits::<G_DIGIT_BITS>(&splits.plain, position));
+                    let by_lambda = look_up(f, table, &f.digits::<G_DIGIT_BITS>(&splits.by_lambda, position));
+                    self.pairs.push((plain, times_lambda(f, by_lambda, &beta)));
+                }
+            },
+        );
     }
 
     /// Appends the sum of each pair of terms, in the order they were looked up, and forgets the terms.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(crate) fn sum(&mut self, ifma: Ifma, room: &mut Workspace, sums: &mut Vec<Affine>) {
+    pub(crate) fn sum(&mut self, f: F, room: &mut Workspace<F>, sums: &mut Vec<Affine<F>>) {
         let Workspace { denominators, products, .. } = room;
-        denominators.clear();
-        for (p, q) in &self.pairs {
-            denominators.push(sum_denominator(p, q));
-        }
-        invert_all(ifma, denominators, products, |_, _| debug_assert!(false, "digits cannot cancel"));
-        sum_all(denominators, sums, |index| (&self.pairs[index].0, &self.pairs[index].1));
+        let pairs = &self.pairs;
+        let pair = |index: usize| (&pairs[index].0, &pairs[index].1);
+        denominators_of(f, pairs.len(), denominators, pair);
+        invert_all(f, denominators, products, not_exceptional);
+        sum_all(f, denominators, sums, pair);
         self.pairs.clear();
     }
 }
 
-/// Appends the sums of `count` pairs; reports the lanes of those that are exceptional, whose sums are rubbish.
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(crate) fn join<'a>(
-    ifma: Ifma,
+/// lambda times a point.
+#[inline(always)]
+fn times_lambda<F: Field>(f: F, point: Signed<F>, beta: &F::Fe) -> Signed<F> {
+    let [x] = f.product_reduced([F::as_factor(&point.x)], [F::as_factor(beta)]);
+    Signed { x, y: point.y }
+}
+
+/// Fills `denominators` with those of the sums of `count` pairs.
+fn denominators_of<'a, F: Field, P: Term<F> + 'a, Q: Term<F> + 'a>(
+    f: F,
     count: usize,
-    room: &mut Workspace,
-    joined: &mut Vec<Affine>,
-    pair: impl Fn(usize) -> (&'a Affine, &'a Affine),
+    denominators: &mut Vec<F::Factor>,
+    pair: impl Fn(usize) -> (&'a P, &'a Q),
+) {
+    f.enter(
+        #[inline(always)]
+        || {
+            denominators.clear();
+            for index in 0..count {
+                let (p, q) = pair(index);
+                denominators.push(sum_denominator(f, p, q));
+            }
+        },
+    );
+}
+
+/// Appends the sums of `count` pairs; reports the lanes of those that are exceptional, whose sums are rubbish.
+pub(crate) fn join<'a, F: Field>(
+    f: F,
+    count: usize,
+    room: &mut Workspace<F>,
+    joined: &mut Vec<Affine<F>>,
+    pair: impl Fn(usize) -> (&'a Affine<F>, &'a Affine<F>),
     exceptional: impl FnMut(usize, LaneMask),
 ) {
     let Workspace { denominators, products, .. } = room;
-    denominators.clear();
-    for index in 0..count {
-        let (p, q) = pair(index);
-        denominators.push(sum_denominator(p, q));
-    }
-    invert_all(ifma, denominators, products, exceptional);
-    sum_all(denominators, joined, pair);
+    denominators_of(f, count, denominators, &pair);
+    invert_all(f, denominators, products, exceptional);
+    sum_all(f, denominators, joined, pair);
 }
 
 /// Adds up the points of each group, which stand together, until one a group is left; notes exceptional lanes.
 ///
 /// `joined` is room to work in.
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(crate) fn sum_groups(
-    ifma: Ifma,
-    room: &mut Workspace,
-    points: &mut Vec<Affine>,
-    joined: &mut Vec<Affine>,
+pub(crate) fn sum_groups<F: Field>(
+    f: F,
+    room: &mut Workspace<F>,
+    points: &mut Vec<Affine<F>>,
+    joined: &mut Vec<Affine<F>>,
     exceptional: &mut [LaneMask],
 ) {
     let groups = exceptional.len();
@@ -187,9 +230,9 @@ pub(crate) fn sum_groups(
     while len > 1 {
         let half = len / 2;
         joined.clear();
-        let from: &[Affine] = points;
+        let from: &[Affine<F>] = points;
         join(
-            ifma,
+            f,
             half * groups,
             room,
             joined,
@@ -208,28 +251,43 @@ pub(crate) fn sum_groups(
     }
 }
 
-/// Eight lanes from up to eight, the first standing in for those that lack; there must be a first.
-pub(crate) fn lanes_of<T: Copy>(group: &[T]) -> [T; 8] {
-    core::array::from_fn(|lane| *group.get(lane).unwrap_or(&group[0]))
+/// A member of a group of at least one, the first standing in for those that lack.
+#[inline(always)]
+pub(crate) fn member<T>(group: &[T], lane: usize) -> &T {
+    group.get(lane).unwrap_or(&group[0])
 }
 
-/// The sum of 32^j `sum(group, j)` over the positions j, for N groups.
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(crate) fn chain<'a, const N: usize>(ifma: Ifma, sums: impl Fn(usize) -> [&'a Affine; N]) -> Jacobian<N>
-where
-    Jacobian<N>: Accumulator<N>,
-{
-    let mut point = Jacobian::start(ifma, sums(DIGITS - 1));
-    for position in (0..DIGITS - 1).rev() {
-        point = point.doubled::<5>().plus(sums(position));
-    }
-    point
+/// The sum of 32^j `sums(j)` over the positions j, for N groups.
+pub(crate) fn chain<'a, F: Field, const N: usize>(
+    f: F,
+    sums: impl Fn(usize) -> [&'a Affine<F>; N],
+) -> Jacobian<F, N> {
+    f.enter(
+        #[inline(always)]
+        || {
+            let mut point = Jacobian::start(f, sums(DIGITS - 1));
+            for position in (0..DIGITS - 1).rev() {
+                point = point.doubled::<DIGIT_BITS>(f).plus(f, sums(position));
+            }
+            point
+        },
+    )
 }
 
 /// The lanes where X / Z^2 = x, and those where Z = 0.
-#[inline(always)]
-pub(crate) fn compare_x(point_x: &Fe, point_z: &Factor, x: &Fe) -> (LaneMask, LaneMask) {
-    let squared = square(point_z).factor();
-    let difference = product_plus(x, &squared, point_x.lazy().negated::<2>()).reduce();
-    (difference.zeros(), point_z.reduce().zeros())
+pub(crate) fn compare_x<F: Field>(
+    f: F,
+    point_x: &F::Fe,
+    point_z: &F::Factor,
+    x: impl Fn(usize) -> [u64; 4],
+) -> (LaneMask, LaneMask) {
+    f.enter(
+        #[inline(always)]
+        || {
+            let x = f.from_lanes(x);
+            let squared = f.square([point_z]);
+            let [difference] = f.product_minus([F::as_factor(&x)], [&squared[0]], [F::lazy(point_x)]);
+            (f.zeros(&difference), f.zeros(&f.reduce(point_z)))
+        },
+    )
 }

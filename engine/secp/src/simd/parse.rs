@@ -5,91 +5,114 @@
 //!
 //! Budget: 0.3 us a key (bench `verify`, `parse/64`).
 
-use super::field::{Factor, Fe, product, product_plus, square};
-use super::lanes::{Ifma, LaneMask};
-use super::point::each;
-use crate::scalar::{bytes, words};
+use super::field::{Field, LANES_MAX, each};
+use crate::scalar::{bytes, subtract, words};
 
 /// Appends the uncompressed form of each compressed key; of other bytes, a pair that is no point.
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(crate) fn uncompress(ifma: Ifma, keys: &[[u8; 33]], uncompressed: &mut Vec<[u8; 65]>) {
-    for keys in keys.chunks(32) {
-        match keys.len() {
-            17.. => uncompress_4(ifma, keys, uncompressed),
-            9.. => uncompress_2(ifma, keys, uncompressed),
-            _ => uncompress_1(ifma, keys, uncompressed),
+pub(crate) fn uncompress<F: Field>(f: F, keys: &[[u8; 33]], uncompressed: &mut Vec<[u8; 65]>) {
+    for keys in keys.chunks(4 * F::LANES) {
+        match keys.len().div_ceil(F::LANES) {
+            3.. => uncompress_groups::<F, 4>(f, keys, uncompressed),
+            2 => uncompress_groups::<F, 2>(f, keys, uncompressed),
+            _ => uncompress_groups::<F, 1>(f, keys, uncompressed),
         }
     }
 }
 
-/// Eight keys, the last repeated where there are fewer: their x-coordinates and the lanes whose y is odd.
-fn load(ifma: Ifma, keys: &[[u8; 33]], group: usize) -> (Fe, LaneMask) {
-    let (mut x, mut odd) = ([[0; 4]; 8], 0);
-    for (lane, x) in x.iter_mut().enumerate() {
-        let key = &keys[(8 * group + lane).min(keys.len() - 1)];
-        let (_, coordinate) = key.split_first_chunk::<1>().expect("33 bytes");
-        *x = words(coordinate.first_chunk().expect("32 bytes"));
-        odd |= (key[0] & 1) << lane;
-    }
-    (Fe::from_lanes(ifma, &x), LaneMask(odd))
+/// The x-coordinates of a group's keys, the last repeated where there are fewer.
+#[inline(always)]
+fn load<F: Field>(f: F, keys: &[[u8; 33]], group: usize) -> F::Fe {
+    f.from_lanes(
+        #[inline(always)]
+        |lane| {
+            let key = &keys[(F::LANES * group + lane).min(keys.len() - 1)];
+            let (_, coordinate) = key.split_first_chunk::<1>().expect("33 bytes");
+            words(coordinate.first_chunk().expect("32 bytes"))
+        },
+    )
 }
 
-fn store(y: Fe, keys: &[[u8; 33]], group: usize, uncompressed: &mut Vec<[u8; 65]>) {
-    for (key, y) in keys.iter().skip(8 * group).zip(y.to_lanes()) {
-        let mut pair = [4; 65];
-        pair[1..33].copy_from_slice(&key[1..]);
-        pair[33..].copy_from_slice(&bytes(&y));
-        uncompressed.push(pair);
+fn uncompress_groups<F: Field, const N: usize>(f: F, keys: &[[u8; 33]], uncompressed: &mut Vec<[u8; 65]>) {
+    let root = roots::<F, N>(f, keys);
+    for (group, root) in root.iter().enumerate() {
+        let y = with_parity(f, keys, group, root);
+        for (key, y) in keys.iter().skip(F::LANES * group).take(F::LANES).zip(y) {
+            let mut pair = [4; 65];
+            pair[1..33].copy_from_slice(&key[1..]);
+            pair[33..].copy_from_slice(&bytes(&y));
+            uncompressed.push(pair);
+        }
     }
 }
 
-macro_rules! uncompress {
-    ($name:ident, $n:tt) => {
-        #[target_feature(enable = "avx512f,avx512ifma")]
-        fn $name(ifma: Ifma, keys: &[[u8; 33]], uncompressed: &mut Vec<[u8; 65]>) {
-            #[target_feature(enable = "avx512f,avx512ifma")]
-            fn squared(a: &[Factor; $n], times: u32) -> [Factor; $n] {
-                let mut a = *a;
-                for _ in 0..times {
-                    a = each!($n, i => square(&a[i]).factor());
+/// Each lane's root, or its negation, with the parity that the key asks for.
+fn with_parity<F: Field>(f: F, keys: &[[u8; 33]], group: usize, root: &F::Factor) -> [[u64; 4]; LANES_MAX] {
+    f.enter(
+        #[inline(always)]
+        || {
+            let mut y = f.to_lanes(&f.reduce(root));
+            for (key, y) in keys.iter().skip(F::LANES * group).zip(&mut y) {
+                if (key[0] ^ y[0] as u8) & 1 == 1 {
+                    *y = negated(y);
                 }
-                a
             }
-            #[target_feature(enable = "avx512f,avx512ifma")]
-            fn times(a: &[Factor; $n], b: &[Factor; $n]) -> [Factor; $n] {
-                each!($n, i => product(&a[i], &b[i]).factor())
-            }
-            let loaded = each!($n, i => load(ifma, keys, i));
-            let seven = Fe::small(ifma, 7);
-            let a = each!($n, i => {
-                let x = &loaded[i].0;
-                product_plus(&square(x).factor(), x, seven.lazy()).factor()
-            });
+            y
+        },
+    )
+}
+
+/// p - y, for y below p; of zero, p, which no key has for a coordinate.
+fn negated(y: &[u64; 4]) -> [u64; 4] {
+    const P: [u64; 4] = [0xFFFF_FFFE_FFFF_FC2F, u64::MAX, u64::MAX, u64::MAX];
+    subtract(&P, y)
+}
+
+/// The power (p + 1) / 4 of x^3 + 7, for N groups: a square root where there is one.
+fn roots<F: Field, const N: usize>(f: F, keys: &[[u8; 33]]) -> [F::Factor; N] {
+    f.enter(
+        #[inline(always)]
+        || {
+            let x = each!(N, i => load(f, keys, i));
+            let squares = f.square(each!(N, i => F::as_factor(&x[i])));
+            let cubes = f.product_reduced(each!(N, i => &squares[i]), each!(N, i => F::as_factor(&x[i])));
+            let seven = f.small(7);
+            let a = each!(N, i => f.factor(&f.plus::<1, 1, 2>(&F::lazy(&cubes[i]), &F::lazy(&seven))));
             // (p + 1) / 4 is, in binary, 223 ones, a zero, 22 ones, 0000, 11, 00. With ones(k) = a^(2^k - 1),
             // ones(j + k) is ones(j) squared k times, times ones(k).
-            let ones_2 = times(&squared(&a, 1), &a);
-            let ones_3 = times(&squared(&ones_2, 1), &a);
-            let ones_6 = times(&squared(&ones_3, 3), &ones_3);
-            let ones_9 = times(&squared(&ones_6, 3), &ones_3);
-            let ones_11 = times(&squared(&ones_9, 2), &ones_2);
-            let ones_22 = times(&squared(&ones_11, 11), &ones_11);
-            let ones_44 = times(&squared(&ones_22, 22), &ones_22);
-            let ones_88 = times(&squared(&ones_44, 44), &ones_44);
-            let ones_176 = times(&squared(&ones_88, 88), &ones_88);
-            let ones_220 = times(&squared(&ones_176, 44), &ones_44);
-            let ones_223 = times(&squared(&ones_220, 3), &ones_3);
-            let root = times(&squared(&ones_223, 23), &ones_22);
-            let root = times(&squared(&root, 6), &ones_2);
-            let root = squared(&root, 2);
-            for group in 0..$n {
-                let y = root[group].reduce().canonical();
-                let wrong = LaneMask(y.odd_lanes().0 ^ loaded[group].1.0);
-                let y = y.replaced(wrong, y.lazy().negated::<2>().reduce());
-                store(y, keys, group, uncompressed);
-            }
-        }
-    };
+            let ones_2 = squared_times(f, &a, 1, &a);
+            let ones_3 = squared_times(f, &ones_2, 1, &a);
+            let ones_6 = squared_times(f, &ones_3, 3, &ones_3);
+            let ones_9 = squared_times(f, &ones_6, 3, &ones_3);
+            let ones_11 = squared_times(f, &ones_9, 2, &ones_2);
+            let ones_22 = squared_times(f, &ones_11, 11, &ones_11);
+            let ones_44 = squared_times(f, &ones_22, 22, &ones_22);
+            let ones_88 = squared_times(f, &ones_44, 44, &ones_44);
+            let ones_176 = squared_times(f, &ones_88, 88, &ones_88);
+            let ones_220 = squared_times(f, &ones_176, 44, &ones_44);
+            let ones_223 = squared_times(f, &ones_220, 3, &ones_3);
+            let root = squared_times(f, &ones_223, 23, &ones_22);
+            let root = squared_times(f, &root, 6, &ones_2);
+            let root = f.square(each!(N, i => &root[i]));
+            f.square(each!(N, i => &root[i]))
+        },
+    )
 }
-uncompress!(uncompress_1, 1);
-uncompress!(uncompress_2, 2);
-uncompress!(uncompress_4, 4);
+
+/// a^(2^times) b.
+fn squared_times<F: Field, const N: usize>(
+    f: F,
+    a: &[F::Factor; N],
+    times: u32,
+    b: &[F::Factor; N],
+) -> [F::Factor; N] {
+    f.enter(
+        #[inline(always)]
+        || {
+            let mut a = *a;
+            for _ in 0..times {
+                a = f.square(each!(N, i => &a[i]));
+            }
+            f.product(each!(N, i => &a[i]), each!(N, i => &b[i]))
+        },
+    )
+}

@@ -1,211 +1,312 @@
-//! The lanes against the plain oracle.
-#![allow(unsafe_code, reason = "tests enter code compiled for the lanes where `Ifma` proves it can run")]
+//! Every leaf, and the models of leaves that the processor may lack, against the plain oracle.
 
-use super::field::{
-    Factor, Fe, product, product_minus_product, product_minus_square, product_plus, square, square_plus,
-};
+use super::field::{Field, LANES_MAX, LaneMask, each_lane};
 use super::invert::invert_all;
-use super::lanes::{Ifma, LaneMask};
-use super::point::{Accumulator, Affine, Jacobian, sum, sum_4, sum_denominator};
+use super::point::{Affine, Jacobian, sum, sum_denominator};
+use super::words52::{Processor, Words52};
 use crate::oracle::{self, Big, P, Source};
 
-fn eight(source: &mut Source) -> [Big; 8] {
-    core::array::from_fn(|_| source.number(P))
+/// Runs a check with each leaf that there is and with the models.
+macro_rules! on_every_leaf {
+    ($check:ident) => {{
+        #[cfg(target_arch = "x86_64")]
+        if let Some(ifma) = super::Ifma::detect() {
+            $check(Words52(ifma));
+        }
+        $check(Words52(super::words52::model::Model));
+    }};
 }
 
-fn load(ifma: Ifma, values: &[Big; 8]) -> Fe {
-    Fe::from_lanes(ifma, &values.map(|value| value.0))
+fn numbers<F: Field>(source: &mut Source) -> [Big; LANES_MAX] {
+    each_lane::<F, _>(|_| source.number(P))
+}
+
+fn load<F: Field>(f: F, values: &[Big; LANES_MAX]) -> F::Fe {
+    f.from_lanes(|lane| values[lane].0)
 }
 
 #[track_caller]
-fn check(found: Fe, expected: impl Fn(usize) -> Big) {
-    for (lane, value) in found.to_lanes().into_iter().enumerate() {
+fn check<F: Field>(f: F, found: &F::Fe, expected: impl Fn(usize) -> Big) {
+    for (lane, value) in f.to_lanes(found).into_iter().enumerate().take(F::LANES) {
         assert_eq!(Big(value), expected(lane), "lane {lane}");
     }
 }
 
-#[test]
-fn field_operations_are_the_oracles() {
-    let Some(ifma) = Ifma::detect() else { return };
-    let mut source = Source::new(11);
-    let mul = |a, b| oracle::multiply(a, b, P);
-    let (add, sub) = (|a, b| oracle::add(a, b, P), |a, b| oracle::subtract(a, b, P));
-    for _ in 0..400 {
-        let [a, b, c, d]: [[Big; 8]; 4] = core::array::from_fn(|_| eight(&mut source));
-        let [fa, fb, fc, fd] = [a, b, c, d].map(|values| load(ifma, &values));
-        check(fa, |i| a[i]);
-        check(product(&fa, &fb).reduce(), |i| mul(a[i], b[i]));
-        check(square(&fa).reduce(), |i| mul(a[i], a[i]));
-        check(product_plus(&fa, &fb, fc.lazy()).reduce(), |i| add(mul(a[i], b[i]), c[i]));
-        check(square_plus(&fa, fc.lazy()).reduce(), |i| add(mul(a[i], a[i]), c[i]));
-        check(product_minus_product(&fa, &fb, &fc, &fd).reduce(), |i| sub(mul(a[i], b[i]), mul(c[i], d[i])));
-        check(product_minus_square(&fa, &fb, &fc).reduce(), |i| sub(mul(a[i], b[i]), mul(c[i], c[i])));
-        check(square(&fa).times::<3, 3>().reduce(), |i| mul(mul(a[i], a[i]), Big([3, 0, 0, 0])));
-        check(product(&fa, &fb).times::<2, 2>().plus::<1, 3>(fc.lazy()).reduce(), |i| {
-            add(add(mul(a[i], b[i]), mul(a[i], b[i])), c[i])
-        });
-        check(fa.lazy().plus::<2, 3>(fb.lazy().negated()).reduce(), |i| sub(a[i], b[i]));
-        check(fa.lazy().doubled::<2>().negated::<3>().reduce(), |i| sub(oracle::ZERO, add(a[i], a[i])));
-        let mask = LaneMask(source.word() as u8);
-        check(fa.lazy().negated_in::<2>(mask).reduce(), |i| {
-            if mask.contains(i) { sub(oracle::ZERO, a[i]) } else { a[i] }
-        });
-        check(fa.replaced(mask, fb), |i| if mask.contains(i) { b[i] } else { a[i] });
-        // Products of unmasked and of lazily made factors.
-        let factor = product(&fa, &fb).factor();
-        check(product(&factor, &factor).reduce(), |i| mul(mul(a[i], b[i]), mul(a[i], b[i])));
-        let factor = fa.lazy().plus::<2, 3>(fb.lazy().negated()).doubled::<6>().factor();
-        check(product(&factor, &fc).reduce(), |i| mul(add(sub(a[i], b[i]), sub(a[i], b[i])), c[i]));
-    }
+#[track_caller]
+fn check_factor<F: Field>(f: F, found: &F::Factor, expected: impl Fn(usize) -> Big) {
+    check(f, &f.reduce(found), expected);
 }
 
-/// The widest bound a sum may have, of the largest limbs.
-#[test]
-fn a_sum_of_255_reduces() {
-    let Some(ifma) = Ifma::detect() else { return };
-    let mut source = Source::new(12);
-    for round in 0..20 {
-        let values = core::array::from_fn(|_| if round == 0 { Big([u64::MAX; 4]) } else { source.number(P) });
-        let one = load(ifma, &values).lazy();
-        let (two, four, eight) = (one.doubled::<2>(), one.doubled::<2>().doubled::<4>(), one.doubled::<2>());
-        let eight = eight.doubled::<4>().doubled::<8>();
-        let (sixteen, thirty_two) = (eight.doubled::<16>(), eight.doubled::<16>().doubled::<32>());
-        let (sixty_four, rest) = (thirty_two.doubled::<64>(), one.plus::<2, 3>(two).plus::<4, 7>(four));
-        let rest = rest.plus::<8, 15>(eight).plus::<16, 31>(sixteen).plus::<32, 63>(thirty_two);
-        let all = rest.plus::<64, 127>(sixty_four).plus::<128, 255>(sixty_four.doubled());
-        let by_255 = |i: usize| oracle::multiply(values[i].modulo(P), Big([255, 0, 0, 0]), P);
-        check(all.reduce(), by_255);
-        let squared = |i: usize| oracle::multiply(by_255(i), by_255(i), P);
-        check(square(&all.factor()).reduce(), squared);
-        check(product(&all.factor(), &all.reduce()).reduce(), squared);
-        check(product_minus_square(&all.factor(), &all.reduce(), &all.factor()).reduce(), |_| oracle::ZERO);
-        check(
-            product_minus_product(&all.reduce(), &one_of(ifma), &one_of(ifma), &all.factor()).reduce(),
-            |_| oracle::ZERO,
-        );
-    }
+fn mul(a: Big, b: Big) -> Big {
+    oracle::multiply(a, b, P)
 }
 
-fn one_of(ifma: Ifma) -> Fe {
-    Fe::small(ifma, 1)
+fn sub(a: Big, b: Big) -> Big {
+    oracle::subtract(a, b, P)
+}
+
+fn twice(a: Big) -> Big {
+    oracle::add(a, a, P)
+}
+
+#[test]
+fn products_are_the_oracles() {
+    fn run<F: Field>(f: F) {
+        let mut source = Source::new(11);
+        for _ in 0..100 {
+            let [a, b, c, d] = [(); 4].map(|()| numbers::<F>(&mut source));
+            let [fa, fb, fc, fd] = [a, b, c, d].map(|values| load(f, &values));
+            let [pa, pb, pc, pd] = [&fa, &fb, &fc, &fd].map(|value| F::as_factor(value));
+            check(f, &fa, |i| a[i]);
+            let ab = f.product([pa, pb], [pb, pc]);
+            check_factor(f, &ab[0], |i| mul(a[i], b[i]));
+            check_factor(f, &ab[1], |i| mul(b[i], c[i]));
+            check(f, &f.product_reduced([pa], [pb])[0], |i| mul(a[i], b[i]));
+            check_factor(f, &f.square([pa])[0], |i| mul(a[i], a[i]));
+            check_factor(f, &f.square_tripled([pa])[0], |i| {
+                sub(twice(twice(mul(a[i], a[i]))), mul(a[i], a[i]))
+            });
+            let c_and_two_d = f.plus::<1, 1, 2>(&F::lazy(&fd), &F::lazy(&fd));
+            let c_and_two_d = f.plus::<1, 2, 3>(&F::lazy(&fc), &c_and_two_d);
+            let less = |i: usize| oracle::add(c[i], twice(d[i]), P);
+            check(f, &f.product_minus([pa], [pb], [c_and_two_d])[0], |i| sub(mul(a[i], b[i]), less(i)));
+            check(f, &f.square_minus([pa], [c_and_two_d])[0], |i| sub(mul(a[i], a[i]), less(i)));
+            check_factor(f, &f.product_doubled_minus([pa], [pb], [&fc])[0], |i| {
+                sub(twice(mul(a[i], b[i])), c[i])
+            });
+            let found = f.product_minus_product([pa, pc, pa, pa], [pb; 4], [pc, pa, pc, pc], [pd; 4]);
+            check(f, &found[0], |i| sub(mul(a[i], b[i]), mul(c[i], d[i])));
+            check(f, &found[1], |i| sub(mul(c[i], b[i]), mul(a[i], d[i])));
+            check(f, &f.product_minus_square([pa], [pb], [pc])[0], |i| sub(mul(a[i], b[i]), mul(c[i], c[i])));
+            let mask = LaneMask(source.word() as u8);
+            let sign = |value: Big, lane| if mask.contains(lane) { sub(oracle::ZERO, value) } else { value };
+            let (sc, ud) = (f.signed(&fc, mask), F::unsigned(&fd));
+            check(f, &f.product_minus_signed([pa], [pb], [sc])[0], |i| sub(mul(a[i], b[i]), sign(c[i], i)));
+            check_factor(f, &f.signed_difference(&sc, &ud), |i| sub(sign(c[i], i), d[i]));
+            check_factor(f, &f.signed_difference(&ud, &sc), |i| sub(d[i], sign(c[i], i)));
+            check_factor(f, &f.select(pa, mask, pb), |i| if mask.contains(i) { b[i] } else { a[i] });
+        }
+    }
+    on_every_leaf!(run);
+}
+
+#[test]
+fn sums_and_factors_made_of_them_are_the_oracles() {
+    fn run<F: Field>(f: F) {
+        let mut source = Source::new(16);
+        for _ in 0..100 {
+            let [a, b] = [(); 2].map(|()| numbers::<F>(&mut source));
+            let [fa, fb] = [a, b].map(|values| load(f, &values));
+            let difference = f.minus::<1, 1, 2>(&F::lazy(&fa), &F::lazy(&fb));
+            check_factor(f, &f.factor(&difference), |i| sub(a[i], b[i]));
+            let doubled = f.doubled_factor(&difference);
+            check_factor(f, &doubled, |i| twice(sub(a[i], b[i])));
+            check_factor(f, &f.doubled_factor(&F::lazy(&fa)), |i| twice(a[i]));
+            let square = f.square([&doubled]);
+            check_factor(f, &square[0], |i| mul(twice(sub(a[i], b[i])), twice(sub(a[i], b[i]))));
+            check_factor(f, &f.product([&square[0]], [&doubled])[0], |i| {
+                let difference = twice(sub(a[i], b[i]));
+                mul(mul(difference, difference), difference)
+            });
+        }
+    }
+    on_every_leaf!(run);
+}
+
+/// The widest bound a sum of 52-bit limbs may have, of the largest limbs.
+#[test]
+fn a_sum_of_128_reduces() {
+    fn run<P: Processor>(f: Words52<P>) {
+        let mut source = Source::new(12);
+        for round in 0..20 {
+            let values = each_lane::<Words52<P>, _>(|_| {
+                if round == 0 { Big([u64::MAX; 4]) } else { source.number(oracle::P) }
+            });
+            let one = load(f, &values);
+            let one = Words52::<P>::lazy(&one);
+            let two = f.plus::<1, 1, 2>(&one, &one);
+            let four = f.plus::<2, 2, 4>(&two, &two);
+            let eight = f.plus::<4, 4, 8>(&four, &four);
+            let sixteen = f.plus::<8, 8, 16>(&eight, &eight);
+            let thirty_two = f.plus::<16, 16, 32>(&sixteen, &sixteen);
+            let sixty_four = f.plus::<32, 32, 64>(&thirty_two, &thirty_two);
+            let less = f.minus::<1, 64, 65>(&one, &sixty_four);
+            let by = |i: usize, times: u64| mul(values[i].modulo(oracle::P), Big([times, 0, 0, 0]));
+            check_factor(f, &f.factor(&sixty_four), |i| by(i, 64));
+            check_factor(f, &f.doubled_factor(&sixty_four), |i| by(i, 128));
+            check_factor(f, &f.square([&f.doubled_factor(&sixty_four)])[0], |i| mul(by(i, 128), by(i, 128)));
+            check_factor(f, &f.factor(&less), |i| sub(by(i, 1), by(i, 64)));
+        }
+    }
+    on_every_leaf!(run);
 }
 
 #[test]
 fn zero_is_found_in_both_forms() {
-    let Some(ifma) = Ifma::detect() else { return };
-    let values = [
-        oracle::ZERO.0,
-        P.0,
-        oracle::ONE.0,
-        [u64::MAX; 4],
-        P.0,
-        [0, 0, 0, 1],
-        oracle::ZERO.0,
-        [P.0[0] - 1, P.0[1], P.0[2], P.0[3]],
-    ];
-    assert_eq!(Fe::from_lanes(ifma, &values).zeros(), LaneMask(0b0101_0011));
+    fn run<F: Field>(f: F) {
+        let values = [
+            oracle::ZERO.0,
+            P.0,
+            oracle::ONE.0,
+            [u64::MAX; 4],
+            P.0,
+            [0, 0, 0, 1],
+            oracle::ZERO.0,
+            [P.0[0] - 1, P.0[1], P.0[2], P.0[3]],
+        ];
+        for (at, is_zero) in [true, true, false, false, true, false, true, false].into_iter().enumerate() {
+            let lanes = f.from_lanes(|lane| values[(at + lane) % 8]);
+            assert_eq!(f.zeros(&lanes).contains(0), is_zero);
+            // The difference of equal numbers in both forms, and a product with zero.
+            let same = f.from_lanes(|_| values[at]);
+            let reduced = f.from_lanes(|_| Big(values[at]).modulo(P).0);
+            let difference = f.minus::<1, 1, 2>(&F::lazy(&same), &F::lazy(&reduced));
+            assert_eq!(f.zeros(&f.reduce(&f.factor(&difference))).0.count_ones() as usize, F::LANES);
+            let [product] = f.product_reduced([F::as_factor(&same)], [F::as_factor(&f.small(5))]);
+            assert_eq!(f.zeros(&product).contains(0), is_zero);
+        }
+    }
+    on_every_leaf!(run);
+}
+
+#[test]
+fn what_is_stored_is_loaded() {
+    fn run<F: Field>(f: F) {
+        let mut source = Source::new(17);
+        for _ in 0..200 {
+            let [a, b] = [(); 2].map(|()| numbers::<F>(&mut source));
+            let [fa, fb] = [a, b].map(|values| load(f, &values));
+            // Products have other limbs than what is loaded.
+            let [fb] = f.product_reduced([F::as_factor(&fb)], [F::as_factor(&fa)]);
+            let mut entries = [super::field::Entry::ZERO; LANES_MAX];
+            f.store(&fa, &fb, |lane, entry| entries[lane] = entry);
+            let [x, y] = f.load(|lane| &entries[lane]);
+            check(f, &x, |i| a[i]);
+            check(f, &y, |i| mul(a[i], b[i]));
+            let packed = each_lane::<F, _>(|i| F::pack(super::field::Entry::join(a[i].0, mul(a[i], b[i]).0)));
+            assert_eq!(packed[..F::LANES], entries[..F::LANES]);
+        }
+    }
+    on_every_leaf!(run);
+}
+
+#[test]
+fn digits_are_the_plain_functions() {
+    fn run<F: Field>(f: F) {
+        let mut source = Source::new(18);
+        for _ in 0..50 {
+            let halves = super::field::Halves([(); 3].map(|()| core::array::from_fn(|_| source.word())));
+            for position in 0..13 {
+                let (found, plain) =
+                    (f.digits::<10>(&halves, position), halves.digits::<10>(F::LANES, position));
+                assert_eq!(found.index[..F::LANES], plain.index[..F::LANES]);
+                assert_eq!(found.negative, plain.negative);
+            }
+            for position in 0..26 {
+                let (found, plain) =
+                    (f.digits::<5>(&halves, position), halves.digits::<5>(F::LANES, position));
+                assert_eq!(found.index[..F::LANES], plain.index[..F::LANES]);
+                assert_eq!(found.negative, plain.negative);
+            }
+        }
+    }
+    on_every_leaf!(run);
 }
 
 #[test]
 fn inverses_and_their_zeros_are_found() {
-    let mut source = Source::new(13);
-    for count in [1, 2, 3, 4, 5, 8, 11, 32, 40] {
-        for with_zeros in [false, true] {
-            let Some(ifma) = Ifma::detect() else { return };
-            let mut numbers: Vec<[Big; 8]> =
-                (0..count).map(|_| core::array::from_fn(|_| source.nonzero(P))).collect();
+    fn run<F: Field>(f: F) {
+        let mut source = Source::new(13);
+        for (count, with_zeros) in
+            [1, 2, 3, 4, 5, 8, 11, 32, 40].into_iter().flat_map(|n| [(n, false), (n, true)])
+        {
+            let mut numbers: Vec<[Big; LANES_MAX]> =
+                (0..count).map(|_| each_lane::<F, _>(|_| source.nonzero(P))).collect();
             let mut expected_zeros = vec![LaneMask::NONE; count];
-            if with_zeros {
-                for _ in 0..3 {
-                    let (index, lane) = (source.below(count), source.below(8));
-                    numbers[index][lane] = if source.word() & 1 == 0 { oracle::ZERO } else { P };
-                    expected_zeros[index] = expected_zeros[index].union(LaneMask(1 << lane));
-                }
+            for _ in 0..if with_zeros { 3 } else { 0 } {
+                let (index, lane) = (source.below(count), source.below(F::LANES));
+                numbers[index][lane] = if source.word() & 1 == 0 { oracle::ZERO } else { P };
+                expected_zeros[index] = expected_zeros[index].union(LaneMask(1 << lane));
             }
-            let mut values: Vec<_> = numbers.iter().map(|values| load(ifma, values).factor()).collect();
+            let mut values: Vec<_> = numbers.iter().map(|values| *F::as_factor(&load(f, values))).collect();
             let mut zeros = vec![LaneMask::NONE; count];
-            // SAFETY: `ifma` proves the features.
-            unsafe {
-                invert_all(ifma, &mut values, &mut Vec::new(), |index, lanes| zeros[index] = lanes);
-            }
+            invert_all(f, &mut values, &mut Vec::new(), |index, lanes| zeros[index] = lanes);
             assert_eq!(zeros, expected_zeros);
             for ((value, numbers), zeros) in values.iter().zip(&numbers).zip(&zeros) {
-                let products = product(value, &load(ifma, numbers)).reduce().to_lanes();
-                for lane in (0..8).filter(|lane| !zeros.contains(*lane)) {
+                let [product] = f.product_reduced([value], [F::as_factor(&load(f, numbers))]);
+                let products = f.to_lanes(&product);
+                for lane in (0..F::LANES).filter(|lane| !zeros.contains(*lane)) {
                     assert_eq!(Big(products[lane]), oracle::ONE);
                 }
             }
         }
     }
+    on_every_leaf!(run);
 }
 
-/// Multiples of G, as the oracle and as the lanes have them.
-struct Points {
-    slow: [Option<(Big, Big)>; 8],
-    fast: Affine,
+/// Multiples of G, as the oracle and as a leaf has them.
+struct Points<F: Field> {
+    slow: [Option<(Big, Big)>; LANES_MAX],
+    fast: Affine<F>,
 }
 
-impl Points {
-    fn new(ifma: Ifma, slow: [Option<(Big, Big)>; 8]) -> Points {
-        let x = load(ifma, &slow.map(|point| point.unwrap().0));
-        let y = load(ifma, &slow.map(|point| point.unwrap().1));
+impl<F: Field> Points<F> {
+    fn new(f: F, slow: [Option<(Big, Big)>; LANES_MAX]) -> Points<F> {
+        let x = load(f, &slow.map(|point| point.unwrap().0));
+        let y = load(f, &slow.map(|point| point.unwrap().1));
         Points { slow, fast: Affine { x, y } }
     }
 
-    fn random(ifma: Ifma, source: &mut Source) -> Points {
+    fn random(f: F, source: &mut Source) -> Points<F> {
         Points::new(
-            ifma,
-            core::array::from_fn(|_| {
+            f,
+            each_lane::<F, _>(|_| {
                 oracle::multiply_point(Big([1 + source.word() % 1000, 0, 0, 0]), oracle::generator())
             }),
         )
     }
 }
 
-fn check_points(found: &Affine, expected: impl Fn(usize) -> Option<(Big, Big)>) {
-    check(found.x, |lane| expected(lane).unwrap().0);
-    check(found.y, |lane| expected(lane).unwrap().1);
+fn check_points<F: Field>(f: F, found: &Affine<F>, expected: impl Fn(usize) -> Option<(Big, Big)>) {
+    check(f, &found.x, |lane| expected(lane).unwrap().0);
+    check(f, &found.y, |lane| expected(lane).unwrap().1);
 }
 
-fn inverse(ifma: Ifma, of: Factor) -> Factor {
+fn inverse<F: Field>(f: F, of: F::Factor) -> F::Factor {
     let mut values = vec![of];
-    // SAFETY: `ifma` proves the features.
-    unsafe { invert_all(ifma, &mut values, &mut Vec::new(), |_, _| {}) };
+    invert_all(f, &mut values, &mut Vec::new(), |_, _| {});
     values[0]
 }
 
 #[test]
 fn affine_sums_and_doubles_are_the_oracles() {
-    let Some(ifma) = Ifma::detect() else { return };
-    let mut source = Source::new(14);
-    for _ in 0..6 {
-        let (p, q) = (Points::random(ifma, &mut source), Points::random(ifma, &mut source));
-        let by = inverse(ifma, sum_denominator(&p.fast, &q.fast));
-        let expected = |lane: usize| oracle::add_points(p.slow[lane], q.slow[lane]);
-        if (0..8).all(|lane| p.slow[lane].unwrap().0 != q.slow[lane].unwrap().0) {
-            check_points(&sum(&p.fast, &q.fast, &by), expected);
-            for sum in sum_4([&p.fast; 4], [&q.fast; 4], &[by; 4]) {
-                check_points(&sum, expected);
+    fn run<F: Field>(f: F) {
+        let mut source = Source::new(14);
+        for _ in 0..6 {
+            let (p, q) = (Points::random(f, &mut source), Points::random(f, &mut source));
+            let by = inverse(f, sum_denominator(f, &p.fast, &q.fast));
+            let expected = |lane: usize| oracle::add_points(p.slow[lane], q.slow[lane]);
+            if (0..F::LANES).all(|lane| p.slow[lane].unwrap().0 != q.slow[lane].unwrap().0) {
+                for sum in sum(f, [&p.fast; 4], [&q.fast; 4], &[by; 4]) {
+                    check_points(f, &sum, expected);
+                }
             }
+            let by = inverse(f, p.fast.double_denominator(f));
+            check_points(f, &p.fast.double(f, &by), |lane| oracle::add_points(p.slow[lane], p.slow[lane]));
         }
-        let by = inverse(ifma, p.fast.double_denominator());
-        check_points(&p.fast.double(&by), |lane| oracle::add_points(p.slow[lane], p.slow[lane]));
     }
+    on_every_leaf!(run);
 }
 
-/// Thirty-two times p, plus q, in groups of one, two and four; then a sum that fails in some lanes, which Z shows to
-/// the end.
+/// Thirty-two times p, plus q, in groups of one and two; then a sum that fails in some lanes, which Z shows to the end.
 #[test]
 fn chains_are_the_oracles_and_mark_what_is_exceptional() {
-    fn run<const N: usize>(ifma: Ifma, source: &mut Source)
-    where
-        Jacobian<N>: Accumulator<N>,
-    {
-        let p: [Points; N] = core::array::from_fn(|_| Points::random(ifma, source));
-        let mut q: [Points; N] = core::array::from_fn(|_| Points::random(ifma, source));
-        let fast = |q: &[Points; N]| {
-            let start = Jacobian::start(ifma, p.each_ref().map(|p| &p.fast));
-            start.doubled::<5>().plus(q.each_ref().map(|q| &q.fast))
+    fn run<F: Field, const N: usize>(f: F, source: &mut Source) {
+        let p: [Points<F>; N] = core::array::from_fn(|_| Points::random(f, source));
+        let mut q: [Points<F>; N] = core::array::from_fn(|_| Points::random(f, source));
+        let fast = |q: &[Points<F>; N]| {
+            let start = Jacobian::start(f, p.each_ref().map(|p| &p.fast));
+            start.doubled::<5>(f).plus(f, q.each_ref().map(|q| &q.fast))
         };
         let thirty_two =
             |group: usize, lane: usize| oracle::multiply_point(Big([32, 0, 0, 0]), p[group].slow[lane]);
@@ -213,24 +314,28 @@ fn chains_are_the_oracles_and_mark_what_is_exceptional() {
         for (group, q) in q.iter().enumerate() {
             let (x, y_twice, z) = (found.x[group], found.y_twice[group], found.z[group]);
             let single = Jacobian { x: [x], y_twice: [y_twice], z: [z] };
-            let expected: [_; 8] =
-                core::array::from_fn(|lane| oracle::add_points(thirty_two(group, lane), q.slow[lane]));
-            check_points(&single.to_affine(ifma, &inverse(ifma, z)), |lane| expected[lane]);
+            let expected =
+                each_lane::<F, _>(|lane| oracle::add_points(thirty_two(group, lane), q.slow[lane]));
+            check_points(f, &single.to_affine(f, &inverse(f, z)), |lane| expected[lane]);
         }
-        // Lane 2 of the last group: 32 p is q; lane 5: it is -q.
+        // One lane of the last group: 32 p is q; another: it is -q.
+        let (equal, opposite) = (2 % F::LANES, 5 % F::LANES);
         let mut slow = q[N - 1].slow;
-        slow[2] = thirty_two(N - 1, 2);
-        slow[5] = oracle::negate_point(thirty_two(N - 1, 5));
-        q[N - 1] = Points::new(ifma, slow);
+        slow[equal] = thirty_two(N - 1, equal);
+        slow[opposite] = oracle::negate_point(thirty_two(N - 1, opposite));
+        q[N - 1] = Points::new(f, slow);
         let marked = fast(&q);
-        let later = marked.doubled::<5>().plus(q.each_ref().map(|q| &q.fast));
+        let later = marked.doubled::<5>(f).plus(f, q.each_ref().map(|q| &q.fast));
         for found in [marked, later] {
-            assert_eq!(found.z[N - 1].reduce().zeros(), LaneMask(0b0010_0100));
-            assert!(found.z[..N - 1].iter().all(|z| z.reduce().zeros().is_empty()));
+            let expected = LaneMask(1 << equal | 1 << opposite);
+            assert_eq!(f.zeros(&f.reduce(&found.z[N - 1])), expected);
+            assert!(found.z[..N - 1].iter().all(|z| f.zeros(&f.reduce(z)).is_empty()));
         }
     }
-    let Some(ifma) = Ifma::detect() else { return };
-    let mut source = Source::new(15);
-    run::<1>(ifma, &mut source);
-    run::<2>(ifma, &mut source);
+    fn both<F: Field>(f: F) {
+        let mut source = Source::new(15);
+        run::<F, 1>(f, &mut source);
+        run::<F, 2>(f, &mut source);
+    }
+    on_every_leaf!(both);
 }

@@ -12,27 +12,42 @@
 //! Budget: 2.4 us a signature from 64 on, 3.4 us at 8 (bench `verify/fresh`); about 0.8 MB of room a thread.
 
 use super::cache::KnownKey;
-use super::field::Fe;
-use super::lanes::{Ifma, LaneMask};
-use super::multiply::{KnownPoints, Splits, Terms, chain, compare_x, join, lanes_of, sum_groups};
-use super::point::{Accumulator, Affine, Jacobian};
-use super::table::{DIGITS, Entry, G_DIGITS, KEY_DIGITS, Table, Workspace, build, generator, load_points};
+use super::field::{Entry, Field, LANES_MAX, LaneMask};
+use super::multiply::{KnownPoints, Splits, Terms, chain, compare_x, join, member, sum_groups};
+use super::point::{Affine, Jacobian};
+use super::table::{DIGITS, G_DIGITS, Generator, KEY_DIGITS, Table, Workspace, build, load_points};
 use crate::scalar::{Montgomery, Scalar, Split, invert_all};
 use crate::{CHUNK_MAX, VerifyJob, fallback};
 
 /// Room that verification works in, kept from one batch to the next.
-#[derive(Default)]
-pub(crate) struct Verifier {
+pub(crate) struct Verifier<F: Field> {
     prepared: Vec<Prepared>,
     inverses: Vec<Scalar>,
     running: Vec<Montgomery>,
-    points: Vec<Affine>,
+    points: Vec<Affine<F>>,
     tables: Vec<Table>,
-    terms: Terms,
-    sums: Vec<Affine>,
-    joined: Vec<Affine>,
-    room: Workspace,
+    terms: Terms<F>,
+    sums: Vec<Affine<F>>,
+    joined: Vec<Affine<F>>,
+    room: Workspace<F>,
     exceptional: Vec<LaneMask>,
+}
+
+impl<F: Field> Default for Verifier<F> {
+    fn default() -> Self {
+        Verifier {
+            prepared: Vec::new(),
+            inverses: Vec::new(),
+            running: Vec::new(),
+            points: Vec::new(),
+            tables: Vec::new(),
+            terms: Terms::default(),
+            sums: Vec::new(),
+            joined: Vec::new(),
+            room: Workspace::default(),
+            exceptional: Vec::new(),
+        }
+    }
 }
 
 /// A signature whose r and s are in range.
@@ -45,56 +60,54 @@ struct Prepared {
     u2: Split,
 }
 
-impl Verifier {
+impl<F: Field> Verifier<F> {
     /// Writes whether each signature is valid.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(crate) fn verify(&mut self, ifma: Ifma, jobs: &[VerifyJob], valid: &mut [bool]) {
+    pub(crate) fn verify(&mut self, f: F, generator: &Generator, jobs: &[VerifyJob], valid: &mut [bool]) {
         assert_eq!(jobs.len(), valid.len(), "one verdict a job");
-        let size = even_chunk(jobs.len());
+        let size = even_chunk::<F>(jobs.len());
         for (jobs, valid) in jobs.chunks(size).zip(valid.chunks_mut(size)) {
-            self.verify_chunk(ifma, jobs, valid);
+            self.verify_chunk(f, generator, jobs, valid);
         }
     }
 
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn verify_chunk(&mut self, ifma: Ifma, jobs: &[VerifyJob], valid: &mut [bool]) {
+    fn verify_chunk(&mut self, f: F, generator: &Generator, jobs: &[VerifyJob], valid: &mut [bool]) {
         self.prepare(jobs, |_| None, valid);
         if self.verify_single(jobs, valid) {
             return;
         }
-        self.build_tables(ifma, jobs);
-        self.add_terms(ifma);
+        self.build_tables(f, jobs);
+        self.add_terms(f, generator);
         let groups = self.exceptional.len();
         let mut group = 0;
         while group < groups {
             group += match groups - group {
-                2.. => self.finish::<2>(ifma, group, jobs, valid),
-                _ => self.finish::<1>(ifma, group, jobs, valid),
+                2.. => self.finish::<2>(f, group, jobs, valid),
+                _ => self.finish::<1>(f, group, jobs, valid),
             };
         }
     }
 
     /// Writes whether each signature is valid, given the tables of its keys.
-    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(crate) fn verify_with_tables(
         &mut self,
-        ifma: Ifma,
+        f: F,
+        generator: &Generator,
         jobs: &[VerifyJob],
         tables: &[KnownKey<'_>],
         valid: &mut [bool],
     ) {
         assert!(jobs.len() == valid.len() && jobs.len() == tables.len(), "one table and one verdict a job");
-        let size = even_chunk(jobs.len());
+        let size = even_chunk::<F>(jobs.len());
         for ((jobs, tables), valid) in jobs.chunks(size).zip(tables.chunks(size)).zip(valid.chunks_mut(size))
         {
-            self.verify_chunk_with_tables(ifma, jobs, tables, valid);
+            self.verify_chunk_with_tables(f, generator, jobs, tables, valid);
         }
     }
 
-    #[target_feature(enable = "avx512f,avx512ifma")]
     fn verify_chunk_with_tables(
         &mut self,
-        ifma: Ifma,
+        f: F,
+        generator: &Generator,
         jobs: &[VerifyJob],
         tables: &[KnownKey<'_>],
         valid: &mut [bool],
@@ -105,42 +118,49 @@ impl Verifier {
         if self.prepared.is_empty() {
             return;
         }
-        let Verifier { prepared, terms, sums, joined, room, exceptional, .. } = self;
-        let generator = generator(ifma);
-        sums.clear();
-        exceptional.clear();
-        let known = |group: &[Prepared]| {
-            let lanes = lanes_of(group);
-            KnownPoints::new(ifma, lanes.map(|lane| tables[lane.index].table), &lanes.map(|lane| lane.u2))
-        };
-        let piece = piece(prepared.len().div_ceil(8));
-        let mut groups = prepared.chunks(8).peekable();
-        while let Some(group) = groups.next() {
-            let lanes = lanes_of(group);
-            let next = groups.peek().unwrap_or(&group);
-            terms.push_known_points(ifma, &known(group), &known(next));
-            terms.push_comb(ifma, generator, &Splits::new(ifma, &lanes.map(|lane| lane.u1)));
-            exceptional.push(LaneMask::NONE);
-            if exceptional.len() % piece == 0 || groups.peek().is_none() {
-                terms.sum(ifma, room, sums);
-            }
-        }
-        let r = |group: &[Prepared]| Fe::from_lanes(ifma, &lanes_of(group).map(|lane| *lane.r.words()));
-        if exceptional.len() <= FEW_GROUPS {
-            for (group, points) in prepared.chunks(8).zip(sums.chunks_exact(KEY_DIGITS + G_DIGITS)) {
-                let mut point = Jacobian::<1>::start(ifma, [&points[0]]);
-                for other in &points[1..] {
-                    point = point.plus([other]);
-                }
-                let (equal, infinite) = compare_x(&point.x[0], &point.z[0], &r(group));
+        self.add_known_terms(f, generator, tables);
+        let Verifier { prepared, sums, joined, room, exceptional, .. } = self;
+        if exceptional.len() <= few_groups::<F>() {
+            for (group, points) in prepared.chunks(F::LANES).zip(sums.chunks_exact(KEY_DIGITS + G_DIGITS)) {
+                let point = add_up(f, points);
+                let r = |lane| *member(group, lane).r.words();
+                let (equal, infinite) = compare_x(f, &point.x[0], &point.z[0], r);
                 write_verdicts(group, infinite, equal, jobs, valid);
             }
             return;
         }
-        sum_groups(ifma, room, sums, joined, exceptional);
-        for ((group, point), exceptional) in prepared.chunks(8).zip(sums.iter()).zip(exceptional.iter()) {
-            let difference = point.x.lazy().plus::<2, 3>(r(group).lazy().negated()).reduce();
-            write_verdicts(group, *exceptional, difference.zeros(), jobs, valid);
+        sum_groups(f, room, sums, joined, exceptional);
+        for ((group, point), exceptional) in
+            prepared.chunks(F::LANES).zip(sums.iter()).zip(exceptional.iter())
+        {
+            let equal = equal_x(f, &point.x, |lane| *member(group, lane).r.words());
+            write_verdicts(group, *exceptional, equal, jobs, valid);
+        }
+    }
+
+    /// Half sums of keys with tables and the generator.
+    fn add_known_terms(&mut self, f: F, generator: &Generator, tables: &[KnownKey<'_>]) {
+        let Verifier { prepared, terms, sums, room, exceptional, .. } = self;
+        sums.clear();
+        exceptional.clear();
+        let known = |group: &[Prepared]| {
+            KnownPoints::new::<F>(
+                |lane| tables[member(group, lane).index].table,
+                |lane| member(group, lane).u2,
+            )
+        };
+        let piece = piece::<F>(prepared.len().div_ceil(F::LANES));
+        let mut groups = prepared.chunks(F::LANES).peekable();
+        let mut this = groups.peek().map(|group| known(group));
+        while let (Some(group), Some(points)) = (groups.next(), this) {
+            let next = groups.peek().map(|group| known(group));
+            terms.push_known_points(f, &points, next.as_ref().unwrap_or(&points));
+            terms.push_comb(f, generator, &Splits::new::<F>(|lane| member(group, lane).u1));
+            exceptional.push(LaneMask::NONE);
+            if exceptional.len() % piece == 0 || next.is_none() {
+                terms.sum(f, room, sums);
+            }
+            this = next;
         }
     }
 
@@ -182,37 +202,36 @@ impl Verifier {
         });
     }
 
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn build_tables(&mut self, ifma: Ifma, jobs: &[VerifyJob]) {
+    fn build_tables(&mut self, f: F, jobs: &[VerifyJob]) {
         self.points.clear();
-        for group in self.prepared.chunks(8) {
-            let entries = lanes_of(group).map(|prepared| Entry::of(&jobs[prepared.index].key));
-            self.points.push(load_points(ifma, &entries));
+        for group in self.prepared.chunks(F::LANES) {
+            let mut entries = [Entry::ZERO; LANES_MAX];
+            for (entry, prepared) in entries.iter_mut().zip(group) {
+                *entry = Entry::of(&jobs[prepared.index].key);
+            }
+            self.points.push(load_points(f, &entries[..group.len()]));
         }
-        build(ifma, &self.points, &mut self.room, &mut self.tables);
+        build(f, &self.points, &mut self.room, &mut self.tables);
     }
 
     /// Half sums and joins; notes exceptional joins.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn add_terms(&mut self, ifma: Ifma) {
+    fn add_terms(&mut self, f: F, generator: &Generator) {
         let Verifier { prepared, tables, terms, sums, joined, room, exceptional, .. } = self;
-        let generator = generator(ifma);
         sums.clear();
         exceptional.clear();
-        let piece = piece(prepared.len().div_ceil(8));
-        for (groups, tables) in prepared.chunks(8 * piece).zip(tables.chunks(8 * piece)) {
-            for (group, tables) in groups.chunks(8).zip(tables.as_chunks::<8>().0) {
-                let lanes = lanes_of(group);
-                terms.push_points(ifma, tables.each_ref(), &Splits::new(ifma, &lanes.map(|lane| lane.u2)));
-                terms.push_generator(ifma, generator, &Splits::new(ifma, &lanes.map(|lane| lane.u1)));
+        let piece = F::LANES * piece::<F>(prepared.len().div_ceil(F::LANES));
+        for (groups, tables) in prepared.chunks(piece).zip(tables.chunks(piece)) {
+            for (group, tables) in groups.chunks(F::LANES).zip(tables.chunks_exact(F::LANES)) {
+                terms.push_points(f, tables, &Splits::new::<F>(|lane| member(group, lane).u2));
+                terms.push_generator(f, generator, &Splits::new::<F>(|lane| member(group, lane).u1));
                 exceptional.push(LaneMask::NONE);
             }
-            terms.sum(ifma, room, sums);
+            terms.sum(f, room, sums);
         }
         joined.clear();
-        let sums: &[Affine] = sums;
+        let sums: &[Affine<F>] = sums;
         join(
-            ifma,
+            f,
             G_DIGITS * exceptional.len(),
             room,
             joined,
@@ -225,18 +244,8 @@ impl Verifier {
     }
 
     /// Runs the chain of N groups and writes their verdicts; returns N.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn finish<const N: usize>(
-        &self,
-        ifma: Ifma,
-        first: usize,
-        jobs: &[VerifyJob],
-        valid: &mut [bool],
-    ) -> usize
-    where
-        Jacobian<N>: Accumulator<N>,
-    {
-        let point = chain::<N>(ifma, |position| {
+    fn finish<const N: usize>(&self, f: F, first: usize, jobs: &[VerifyJob], valid: &mut [bool]) -> usize {
+        let point = chain::<F, N>(f, |position| {
             core::array::from_fn(|group| {
                 let group = first + group;
                 if position % 2 == 0 {
@@ -247,16 +256,41 @@ impl Verifier {
             })
         });
         for at in 0..N {
-            let group = self.prepared.chunks(8).nth(first + at).unwrap_or_default();
+            let group = self.prepared.chunks(F::LANES).nth(first + at).unwrap_or_default();
             if group.is_empty() {
                 continue;
             }
-            let r = Fe::from_lanes(ifma, &lanes_of(group).map(|lane| *lane.r.words()));
-            let (equal, infinite) = compare_x(&point.x[at], &point.z[at], &r);
+            let r = |lane| *member(group, lane).r.words();
+            let (equal, infinite) = compare_x(f, &point.x[at], &point.z[at], r);
             write_verdicts(group, self.exceptional[first + at].union(infinite), equal, jobs, valid);
         }
         N
     }
+}
+
+/// The sum of all points; Z is zero where a sum on the way is exceptional.
+fn add_up<F: Field>(f: F, points: &[Affine<F>]) -> Jacobian<F, 1> {
+    f.enter(
+        #[inline(always)]
+        || {
+            let mut point = Jacobian::start(f, [&points[0]]);
+            for other in &points[1..] {
+                point = point.plus(f, [other]);
+            }
+            point
+        },
+    )
+}
+
+/// The lanes where the x-coordinates are equal.
+fn equal_x<F: Field>(f: F, x: &F::Fe, other: impl Fn(usize) -> [u64; 4]) -> LaneMask {
+    f.enter(
+        #[inline(always)]
+        || {
+            let difference = f.minus::<1, 1, 2>(&F::lazy(x), &F::lazy(&f.from_lanes(other)));
+            f.zeros(&f.reduce(&f.factor(&difference)))
+        },
+    )
 }
 
 /// The sums of a group: those of the key, then those of the generator.
@@ -264,7 +298,9 @@ const STRIDE: usize = DIGITS + G_DIGITS;
 
 /// How many groups with tables have their half sums added up one after the other: a tree takes half the products, but
 /// an inversion a level, which more must share.
-const FEW_GROUPS: usize = 2;
+fn few_groups<F: Field>() -> usize {
+    16 / F::LANES
+}
 
 /// Writes a group's verdicts: libsecp256k1's in exceptional lanes, whether the x-coordinates are equal in the others.
 fn write_verdicts(
@@ -283,14 +319,14 @@ fn write_verdicts(
     }
 }
 
-/// How many groups have their half sums made at once: what they take in between, 50 kB a group looked up and 25 kB more
-/// to invert, then stays in the cache beside the rest, which is worth more than the inversion it costs.
-fn piece(groups: usize) -> usize {
-    if groups > 4 { groups.div_ceil(2) } else { groups }
+/// How many groups have their half sums made at once: what they take in between, 6 kB a job looked up and 3 kB more to
+/// invert, then stays in the cache beside the rest, which is worth more than the inversion it costs.
+fn piece<F: Field>(groups: usize) -> usize {
+    if groups * F::LANES > 32 { groups.div_ceil(2) } else { groups }
 }
 
-/// The size of chunks of at most [`CHUNK_MAX`] that are as even as whole groups of eight allow.
-fn even_chunk(jobs: usize) -> usize {
+/// The size of chunks of at most [`CHUNK_MAX`] that are as even as whole groups allow.
+fn even_chunk<F: Field>(jobs: usize) -> usize {
     let chunks = jobs.div_ceil(CHUNK_MAX).max(1);
-    8 * jobs.div_ceil(8).div_ceil(chunks).max(1)
+    F::LANES * jobs.div_ceil(F::LANES).div_ceil(chunks).max(1)
 }

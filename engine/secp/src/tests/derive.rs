@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[test]
-fn both_backends_derive_the_same_keys() {
+fn every_backend_derives_the_same_keys() {
     let mut source = Source::new(51);
     let jobs: Vec<DeriveJob> = (0..count(300, 50_000))
         .map(|_| {
@@ -31,8 +31,10 @@ fn both_backends_derive_the_same_keys() {
         for ((jobs, expected), revocation) in
             jobs.chunks(size).zip(expected.chunks(size)).zip(revocation.chunks(size)).take(count(4, 1_000))
         {
-            assert_eq!(derive_pubkeys_with(Backend::Avx512Ifma, jobs), expected);
-            assert_eq!(derive_revocation_pubkeys_with(Backend::Avx512Ifma, jobs), revocation);
+            for backend in BACKENDS {
+                assert_eq!(derive_pubkeys_with(backend, jobs), expected);
+                assert_eq!(derive_revocation_pubkeys_with(backend, jobs), revocation);
+            }
         }
     }
     for backend in BACKENDS {
@@ -42,13 +44,11 @@ fn both_backends_derive_the_same_keys() {
 }
 
 /// Scalars that bring about sums of equal and opposite points, and infinity: what a hash would have to be.
-#[cfg(target_arch = "x86_64")]
 #[test]
 fn exceptional_sums_are_left_to_libsecp256k1() {
     use crate::scalar::Scalar as Lane;
-    use crate::simd::{Combination, Ifma, Offset, combinations, offsets};
+    use crate::simd::{Combination, Offset};
 
-    let Some(ifma) = Ifma::detect() else { return };
     let mut source = Source::new(52);
     let lane = |number: oracle::Big| Lane::remainder(&number.to_bytes());
     let tweak = |number: oracle::Big| Scalar::from_be_bytes(number.to_bytes()).unwrap();
@@ -73,10 +73,12 @@ fn exceptional_sums_are_left_to_libsecp256k1() {
             .push(Combination { terms: terms.map(|(point, scalar)| Offset { point, scalar: lane(scalar) }) });
         slow_doubles.push(fallback::combination(&terms.map(|(point, scalar)| (point, tweak(scalar)))));
     }
-    for (found, slow) in
-        [(offsets(ifma, &singles), slow_singles), (combinations(ifma, &doubles), slow_doubles)]
-    {
-        let left = found.iter().zip(&slow).filter(|(found, slow)| {
+    let leaves: Vec<_> = BACKENDS.into_iter().filter_map(Backend::leaf).collect();
+    let found = leaves.iter().flat_map(|leaf| {
+        [(leaf.offsets(&singles), &slow_singles), (leaf.combinations(&doubles), &slow_doubles)]
+    });
+    for (found, slow) in found {
+        let left = found.iter().zip(slow).filter(|(found, slow)| {
             assert!(found.is_none() || key(found) == **slow, "{found:x?} for {slow:?}");
             found.is_none()
         });
@@ -87,7 +89,7 @@ fn exceptional_sums_are_left_to_libsecp256k1() {
 }
 
 #[test]
-fn both_backends_multiply_alike() {
+fn every_backend_multiplies_alike() {
     let mut source = Source::new(53);
     let scalar = |number: oracle::Big| Scalar::from_be_bytes(number.to_bytes()).unwrap();
     let jobs: Vec<MultiplyJob> = (0..count(200, 20_000))
@@ -107,8 +109,10 @@ fn both_backends_multiply_alike() {
     assert_eq!(expected.iter().filter(|found| found.is_none()).count(), jobs.len() / 20, "the zeros");
     for size in [1, 2, 7, 8, 9, 16, 33, 64, 65, 200] {
         for (jobs, expected) in jobs.chunks(size).zip(expected.chunks(size)).take(count(4, 1_000)) {
-            assert_eq!(multiply_points_with(Backend::Avx512Ifma, jobs), expected);
+            for backend in BACKENDS {
+                assert_eq!(multiply_points_with(backend, jobs), expected);
+            }
         }
     }
-    assert_eq!(multiply_points_with(Backend::Avx512Ifma, &[]), []);
+    assert!(BACKENDS.into_iter().all(|backend| multiply_points_with(backend, &[]).is_empty()));
 }

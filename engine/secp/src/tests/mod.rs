@@ -1,4 +1,4 @@
-//! Both backends against libsecp256k1 and published vectors, through the public functions.
+//! Every backend against libsecp256k1 and published vectors, through the public functions.
 //!
 //! Where the processor lacks the lanes, the backend that asks for them falls back, and the tests hold for it too.
 
@@ -15,14 +15,14 @@ mod keys;
 mod verifier;
 mod wycheproof;
 
-const BACKENDS: [Backend; 2] = [Backend::Avx512Ifma, Backend::Libsecp256k1];
+const BACKENDS: [Backend; 3] = [Backend::Avx512Ifma, Backend::Words52Model, Backend::Libsecp256k1];
 
 /// The cases to run: few by default, many where `FULMEN_SECP_FULL` is set.
 fn count(few: usize, many: usize) -> usize {
     if std::env::var_os("FULMEN_SECP_FULL").is_some() { many } else { few }
 }
 
-/// Checks that both backends say of every job what libsecp256k1 says; returns how many are valid.
+/// Checks that every backend says of every job what libsecp256k1 says; returns how many are valid.
 #[track_caller]
 fn agree(jobs: &[VerifyJob]) -> usize {
     let expected: Vec<bool> = jobs.iter().map(fallback::verify).collect();

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{BACKENDS, count, random_secret, signed};
 use crate::oracle::Source;
-use crate::{Backend, Batch, DeriveJob, Verifier, VerifyJob, fallback};
+use crate::{Batch, DeriveJob, Verifier, VerifyJob, fallback};
 
 #[test]
 fn tables_and_threads_change_no_answer() {
@@ -55,11 +55,13 @@ fn tables_and_threads_change_no_answer() {
 fn crafted_equations_with_tables() {
     let jobs = super::crafted::special_jobs(&mut Source::new(62), count(400, 20_000));
     let expected: Vec<bool> = jobs.iter().map(fallback::verify).collect();
-    let mut verifier = Verifier::new().with_backend(Backend::Avx512Ifma).with_key_cache(64 << 20);
-    for _ in 0..17 {
-        let verdicts = verifier.verify(&jobs);
-        let found: Vec<bool> = (0..jobs.len()).map(|index| verdicts.is_valid(index)).collect();
-        assert_eq!(found, expected);
+    for backend in BACKENDS {
+        let mut verifier = Verifier::new().with_backend(backend).with_key_cache(64 << 20);
+        for _ in 0..17 {
+            let verdicts = verifier.verify(&jobs);
+            let found: Vec<bool> = (0..jobs.len()).map(|index| verdicts.is_valid(index)).collect();
+            assert_eq!(found, expected, "{backend:?}");
+        }
     }
 }
 

@@ -22,6 +22,8 @@ use core::arch::x86_64::{
 };
 use core::ops::{Add, BitAnd, BitOr, BitXor, Sub};
 
+use super::{LaneMask, Processor, Words};
+
 /// Proof that this processor has AVX-512 F and IFMA.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ifma(());
@@ -31,226 +33,187 @@ pub(crate) struct Ifma(());
 #[repr(transparent)]
 pub(crate) struct Lanes(__m512i);
 
-/// A set of lanes: bit `i` is lane `i`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LaneMask(pub(crate) u8);
-
 impl Ifma {
     /// The proof, on a processor that has the instructions under a system that saves their registers.
     pub(crate) fn detect() -> Option<Ifma> {
         let present = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
         present.then_some(Ifma(()))
     }
+}
 
-    /// All lanes zero.
+impl Processor for Ifma {
+    type Words = Lanes;
+
+    fn enter<R>(self, stage: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        fn run<R>(stage: impl FnOnce() -> R) -> R {
+            stage()
+        }
+        // SAFETY: `self` proves the features that `run` is compiled for.
+        unsafe { run(stage) }
+    }
     #[inline(always)]
-    pub(crate) fn zero(self) -> Lanes {
+    fn operate<R>(self, operation: impl FnOnce() -> R) -> R {
+        operation()
+    }
+    #[inline(always)]
+    fn zero(self) -> Lanes {
         // SAFETY: `self` proves AVX-512 F.
         Lanes(unsafe { _mm512_setzero_si512() })
     }
 
-    /// The same integer in every lane.
     #[inline(always)]
-    pub(crate) fn splat(self, value: u64) -> Lanes {
+    fn splat(self, value: u64) -> Lanes {
         // SAFETY: `self` proves AVX-512 F.
         Lanes(unsafe { _mm512_set1_epi64(value.cast_signed()) })
     }
 
-    /// Brings the cache line of `values` near.
     #[inline(always)]
-    pub(crate) fn prefetch(self, values: &[u64; 8]) {
+    fn prefetch(self, values: &[u64; 8]) {
         // SAFETY: every x86-64 processor has the instruction, which changes nothing that can be observed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast()) }
     }
 
-    /// Lane `i` gets `values[i]`.
     #[inline(always)]
-    pub(crate) fn load(self, values: &[u64; 8]) -> Lanes {
+    fn load(self, values: &[u64; 8]) -> Lanes {
         // SAFETY: `self` proves AVX-512 F; the reference is good for reading 64 bytes, and alignment is not asked for.
         Lanes(unsafe { _mm512_loadu_si512(values.as_ptr().cast()) })
     }
 }
 
-impl Lanes {
-    /// The proof that this value is.
+impl Words for Lanes {
+    type Proof = Ifma;
+
     #[inline(always)]
-    pub(crate) fn proof(self) -> Ifma {
+    fn proof(self) -> Ifma {
         Ifma(())
     }
 
-    /// The lanes as an array.
     #[inline(always)]
-    pub(crate) fn to_array(self) -> [u64; 8] {
+    fn to_array(self) -> [u64; 8] {
         let mut values = [0; 8];
-        self.store(&mut values);
+        // SAFETY: `self` proves AVX-512 F; the array is good for writing 64 bytes, and alignment is not asked for.
+        unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), self.0) }
         values
     }
 
-    /// Writes lane `i` to `values[i]`.
     #[inline(always)]
-    pub(crate) fn store(self, values: &mut [u64; 8]) {
-        // SAFETY: `self` proves AVX-512 F; the reference is good for writing 64 bytes, and alignment is not asked for.
-        unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), self.0) }
-    }
-
-    /// `self + (a * b mod 2^52)`, of each factor only the low 52 bits.
-    #[inline(always)]
-    pub(crate) fn add_low(self, a: Lanes, b: Lanes) -> Lanes {
+    fn add_low(self, a: Lanes, b: Lanes) -> Lanes {
         // SAFETY: `self` proves IFMA.
         Lanes(unsafe { _mm512_madd52lo_epu64(self.0, a.0, b.0) })
     }
 
-    /// `self + floor(a * b / 2^52)`, of each factor only the low 52 bits.
     #[inline(always)]
-    pub(crate) fn add_high(self, a: Lanes, b: Lanes) -> Lanes {
+    fn add_high(self, a: Lanes, b: Lanes) -> Lanes {
         // SAFETY: `self` proves IFMA.
         Lanes(unsafe { _mm512_madd52hi_epu64(self.0, a.0, b.0) })
     }
 
-    /// Twice each lane.
     #[inline(always)]
-    pub(crate) fn doubled(self) -> Lanes {
-        self + self
-    }
-
-    /// Each lane shifted right by a constant.
-    #[inline(always)]
-    pub(crate) fn shr<const BITS: u32>(self) -> Lanes {
+    fn shr<const BITS: u32>(self) -> Lanes {
         // SAFETY: `self` proves AVX-512 F.
         Lanes(unsafe { _mm512_srli_epi64::<BITS>(self.0) })
     }
 
-    /// Each lane shifted left by a constant.
     #[inline(always)]
-    pub(crate) fn shl<const BITS: u32>(self) -> Lanes {
+    fn shl<const BITS: u32>(self) -> Lanes {
         // SAFETY: `self` proves AVX-512 F.
         Lanes(unsafe { _mm512_slli_epi64::<BITS>(self.0) })
     }
 
-    /// Each lane shifted right; by 64 or more, zero.
     #[inline(always)]
-    pub(crate) fn shr_by(self, bits: u32) -> Lanes {
+    fn shr_by(self, bits: u32) -> Lanes {
         // SAFETY: `self` proves AVX-512 F, which every x86-64 processor extends from SSE2.
         Lanes(unsafe { _mm512_srl_epi64(self.0, _mm_cvtsi64_si128(i64::from(bits))) })
     }
 
-    /// Each lane shifted left; by 64 or more, zero.
     #[inline(always)]
-    pub(crate) fn shl_by(self, bits: u32) -> Lanes {
+    fn shl_by(self, bits: u32) -> Lanes {
         // SAFETY: `self` proves AVX-512 F, which every x86-64 processor extends from SSE2.
         Lanes(unsafe { _mm512_sll_epi64(self.0, _mm_cvtsi64_si128(i64::from(bits))) })
     }
 
-    /// The lanes that are zero.
     #[inline(always)]
-    pub(crate) fn zeros(self) -> LaneMask {
+    fn zeros(self) -> LaneMask {
         // SAFETY: `self` proves AVX-512 F.
         LaneMask(unsafe { _mm512_cmpeq_epi64_mask(self.0, _mm512_setzero_si512()) })
     }
 
-    /// The lanes that share a set bit with `bits`.
     #[inline(always)]
-    pub(crate) fn test(self, bits: Lanes) -> LaneMask {
+    fn test(self, bits: Lanes) -> LaneMask {
         // SAFETY: `self` proves AVX-512 F.
         LaneMask(unsafe { _mm512_test_epi64_mask(self.0, bits.0) })
     }
 
-    /// `other` in the lanes of `mask`, `self` elsewhere.
     #[inline(always)]
-    pub(crate) fn replaced(self, mask: LaneMask, other: Lanes) -> Lanes {
+    fn replaced(self, mask: LaneMask, other: Lanes) -> Lanes {
         // SAFETY: `self` proves AVX-512 F.
         Lanes(unsafe { _mm512_mask_mov_epi64(self.0, mask.0, other.0) })
     }
 
-    /// Lane `i` gets lane `(i + BY) mod 8`.
     #[inline(always)]
-    pub(crate) fn rotated<const BY: i32>(self) -> Lanes {
+    fn rotated<const BY: i32>(self) -> Lanes {
         // SAFETY: `self` proves AVX-512 F.
         Lanes(unsafe { _mm512_alignr_epi64::<BY>(self.0, self.0) })
     }
-}
 
-/// The same values, and no instruction: the arguments of one call are computed before the results of a later one are
-/// used.
-///
-/// Left alone, LLVM sorts the instructions of a product by column, which saves registers but has each wait for the one
-/// before it: verification takes 13 % longer.
-#[inline(always)]
-pub(crate) fn in_order(values: [Lanes; 5]) -> [Lanes; 5] {
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn pass([mut a, mut b, mut c, mut d, mut e]: [Lanes; 5]) -> [Lanes; 5] {
-        // SAFETY: there are no instructions, only registers to be filled before the next instructions.
-        unsafe {
-            asm!(
-                "/* {} {} {} {} {} */",
-                inout(zmm_reg) a.0, inout(zmm_reg) b.0, inout(zmm_reg) c.0, inout(zmm_reg) d.0, inout(zmm_reg) e.0,
-                options(nomem, nostack, preserves_flags)
-            );
+    // No instruction: the arguments of one call are computed before the results of a later one are used.
+    //
+    // Left alone, LLVM sorts the instructions of a product by column, which saves registers but has each wait for the
+    // one before it: verification takes 13 % longer.
+    #[inline(always)]
+    fn in_order(values: [Lanes; 5]) -> [Lanes; 5] {
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn pass([mut a, mut b, mut c, mut d, mut e]: [Lanes; 5]) -> [Lanes; 5] {
+            // SAFETY: there are no instructions, only registers to be filled before the next instructions.
+            unsafe {
+                asm!(
+                    "/* {} {} {} {} {} */",
+                    inout(zmm_reg) a.0, inout(zmm_reg) b.0, inout(zmm_reg) c.0, inout(zmm_reg) d.0, inout(zmm_reg) e.0,
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
+            [a, b, c, d, e]
         }
-        [a, b, c, d, e]
+        // SAFETY: the values prove AVX-512 F.
+        unsafe { pass(values) }
     }
-    // SAFETY: the values prove AVX-512 F.
-    unsafe { pass(values) }
-}
 
-/// Lane `j` of result `i` is lane `i` of row `j`.
-#[inline(always)]
-pub(crate) fn transpose(rows: [Lanes; 8]) -> [Lanes; 8] {
-    let r = rows;
-    // SAFETY: the rows prove AVX-512 F.
-    unsafe {
-        // Pairs of rows, words interleaved: the even words of rows 0 and 1, the odd ones, and so on.
-        let even01 = _mm512_unpacklo_epi64(r[0].0, r[1].0);
-        let odd01 = _mm512_unpackhi_epi64(r[0].0, r[1].0);
-        let even23 = _mm512_unpacklo_epi64(r[2].0, r[3].0);
-        let odd23 = _mm512_unpackhi_epi64(r[2].0, r[3].0);
-        let even45 = _mm512_unpacklo_epi64(r[4].0, r[5].0);
-        let odd45 = _mm512_unpackhi_epi64(r[4].0, r[5].0);
-        let even67 = _mm512_unpacklo_epi64(r[6].0, r[7].0);
-        let odd67 = _mm512_unpackhi_epi64(r[6].0, r[7].0);
-        // Rows 0 to 3 of columns 0 and 4, 2 and 6, 1 and 5, 3 and 7; then rows 4 to 7 of the same.
-        let low04 = _mm512_shuffle_i64x2::<0x88>(even01, even23);
-        let low26 = _mm512_shuffle_i64x2::<0xdd>(even01, even23);
-        let low15 = _mm512_shuffle_i64x2::<0x88>(odd01, odd23);
-        let low37 = _mm512_shuffle_i64x2::<0xdd>(odd01, odd23);
-        let high04 = _mm512_shuffle_i64x2::<0x88>(even45, even67);
-        let high26 = _mm512_shuffle_i64x2::<0xdd>(even45, even67);
-        let high15 = _mm512_shuffle_i64x2::<0x88>(odd45, odd67);
-        let high37 = _mm512_shuffle_i64x2::<0xdd>(odd45, odd67);
-        [
-            Lanes(_mm512_shuffle_i64x2::<0x88>(low04, high04)),
-            Lanes(_mm512_shuffle_i64x2::<0x88>(low15, high15)),
-            Lanes(_mm512_shuffle_i64x2::<0x88>(low26, high26)),
-            Lanes(_mm512_shuffle_i64x2::<0x88>(low37, high37)),
-            Lanes(_mm512_shuffle_i64x2::<0xdd>(low04, high04)),
-            Lanes(_mm512_shuffle_i64x2::<0xdd>(low15, high15)),
-            Lanes(_mm512_shuffle_i64x2::<0xdd>(low26, high26)),
-            Lanes(_mm512_shuffle_i64x2::<0xdd>(low37, high37)),
-        ]
-    }
-}
-
-impl LaneMask {
-    /// No lane.
-    pub(crate) const NONE: LaneMask = LaneMask(0);
-
-    /// Whether no lane is in the set.
     #[inline(always)]
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether a lane is in the set.
-    #[inline(always)]
-    pub(crate) fn contains(self, lane: usize) -> bool {
-        self.0 >> lane & 1 == 1
-    }
-
-    /// The lanes in either set.
-    #[inline(always)]
-    pub(crate) fn union(self, other: LaneMask) -> LaneMask {
-        LaneMask(self.0 | other.0)
+    fn transpose(rows: [Lanes; 8]) -> [Lanes; 8] {
+        let r = rows;
+        // SAFETY: the rows prove AVX-512 F.
+        unsafe {
+            // Pairs of rows, words interleaved: the even words of rows 0 and 1, the odd ones, and so on.
+            let even01 = _mm512_unpacklo_epi64(r[0].0, r[1].0);
+            let odd01 = _mm512_unpackhi_epi64(r[0].0, r[1].0);
+            let even23 = _mm512_unpacklo_epi64(r[2].0, r[3].0);
+            let odd23 = _mm512_unpackhi_epi64(r[2].0, r[3].0);
+            let even45 = _mm512_unpacklo_epi64(r[4].0, r[5].0);
+            let odd45 = _mm512_unpackhi_epi64(r[4].0, r[5].0);
+            let even67 = _mm512_unpacklo_epi64(r[6].0, r[7].0);
+            let odd67 = _mm512_unpackhi_epi64(r[6].0, r[7].0);
+            // Rows 0 to 3 of columns 0 and 4, 2 and 6, 1 and 5, 3 and 7; then rows 4 to 7 of the same.
+            let low04 = _mm512_shuffle_i64x2::<0x88>(even01, even23);
+            let low26 = _mm512_shuffle_i64x2::<0xdd>(even01, even23);
+            let low15 = _mm512_shuffle_i64x2::<0x88>(odd01, odd23);
+            let low37 = _mm512_shuffle_i64x2::<0xdd>(odd01, odd23);
+            let high04 = _mm512_shuffle_i64x2::<0x88>(even45, even67);
+            let high26 = _mm512_shuffle_i64x2::<0xdd>(even45, even67);
+            let high15 = _mm512_shuffle_i64x2::<0x88>(odd45, odd67);
+            let high37 = _mm512_shuffle_i64x2::<0xdd>(odd45, odd67);
+            [
+                Lanes(_mm512_shuffle_i64x2::<0x88>(low04, high04)),
+                Lanes(_mm512_shuffle_i64x2::<0x88>(low15, high15)),
+                Lanes(_mm512_shuffle_i64x2::<0x88>(low26, high26)),
+                Lanes(_mm512_shuffle_i64x2::<0x88>(low37, high37)),
+                Lanes(_mm512_shuffle_i64x2::<0xdd>(low04, high04)),
+                Lanes(_mm512_shuffle_i64x2::<0xdd>(low15, high15)),
+                Lanes(_mm512_shuffle_i64x2::<0xdd>(low26, high26)),
+                Lanes(_mm512_shuffle_i64x2::<0xdd>(low37, high37)),
+            ]
+        }
     }
 }
 
@@ -319,7 +282,7 @@ mod tests {
         let rows = core::array::from_fn(|row| {
             ifma.load(&core::array::from_fn(|lane| (10 * row + lane).try_into().unwrap()))
         });
-        for (row, lanes) in transpose(rows).into_iter().enumerate() {
+        for (row, lanes) in Lanes::transpose(rows).into_iter().enumerate() {
             let expected: [u64; 8] = core::array::from_fn(|lane| (10 * lane + row).try_into().unwrap());
             assert_eq!(lanes.to_array(), expected);
         }
