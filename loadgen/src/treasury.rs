@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::{ScriptBuf, Transaction, Txid};
-use fulmen::chain::{BroadcastError, ChainError, ChainEvent};
+use fulmen::chain::{BroadcastError, ChainError, ChainEvent, RefusalKind};
 use fulmen_regtest::kernel::KernelChain;
 use fulmen_regtest::wallet::{Wallet, WalletError, mine_until};
 use fulmen_regtest::{RegtestChain, RegtestError, daemon};
@@ -22,6 +22,18 @@ use crate::cli::ChainSpec;
 use crate::network::FEERATE;
 use crate::seed::{Purpose, Seed};
 
+/// The remedy for a refused transaction; a chain that could not be asked names its own.
+fn remedy(cause: &BroadcastError) -> &'static str {
+    match cause.kind() {
+        None => "",
+        Some(RefusalKind::Policy) => {
+            "; the daemon's policy is stricter than its defaults: start it without minrelaytxfee, dustrelayfee and the \
+             like"
+        }
+        Some(_) => "; this is a bug or a chain someone else is using",
+    }
+}
+
 /// Why the chain's side failed.
 #[derive(Debug, Error)]
 pub(crate) enum TreasuryError {
@@ -32,7 +44,7 @@ pub(crate) enum TreasuryError {
     #[error(transparent)]
     Regtest(#[from] RegtestError),
     /// A transaction of the run was refused.
-    #[error("{what}: {cause}; this is a bug or a chain someone else is using")]
+    #[error("{what}: {cause}{}", remedy(cause))]
     Refused {
         /// The transaction's purpose.
         what: String,

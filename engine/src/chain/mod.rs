@@ -145,6 +145,50 @@ pub enum ChainError {
         /// The user.
         user: String,
     },
+    /// The daemon forbids a call to this user or address.
+    #[error(
+        "bitcoind at {url} forbids {method} (HTTP 403): allow it with rpcwhitelist for this user, and this address \
+         with rpcallowip"
+    )]
+    Forbidden {
+        /// The URL, without user and password.
+        url: String,
+        /// The method called.
+        method: &'static str,
+    },
+    /// The daemon, or a proxy before it, takes no calls at the moment. The call was not executed.
+    #[error(
+        "{url} is too busy for {method} (HTTP {status}), for a minute already; raise rpcworkqueue or call less often"
+    )]
+    Busy {
+        /// The URL, without user and password.
+        url: String,
+        /// The method called.
+        method: &'static str,
+        /// 429 or 503.
+        status: u16,
+    },
+    /// A proxy answers in place of the daemon. Whether the call was executed is not known.
+    #[error(
+        "{url} answers {method} with {answer}, as a proxy does whose bitcoind is down; start that, or give its own \
+         address"
+    )]
+    Gateway {
+        /// The URL, without user and password.
+        url: String,
+        /// The method called.
+        method: &'static str,
+        /// The status, 502 or 504, or the form of an answer that no bitcoind gives.
+        answer: String,
+    },
+    /// The daemon has not finished its start.
+    #[error("bitcoind at {url} is still starting: {message}; wait and run again")]
+    Starting {
+        /// The URL, without user and password.
+        url: String,
+        /// The daemon's words.
+        message: String,
+    },
     /// The bitcoind runs a network that Bitcoin Core does not know.
     #[error(
         "bitcoind at {url} runs network {network:?}, which is unknown; start it with -chain=main, test, signet or regtest"

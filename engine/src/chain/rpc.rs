@@ -48,6 +48,9 @@ impl RpcChain {
                 RpcAnswer::Refused { code: RPC_IN_WARMUP, .. } if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(100));
                 }
+                RpcAnswer::Refused { code: RPC_IN_WARMUP, message } => {
+                    return Err(ChainError::Starting { url: client.address().to_owned(), message });
+                }
                 RpcAnswer::Refused { code, message } => {
                     return Err(ChainError::Rpc { method: "getblockchaininfo", code, message });
                 }
@@ -291,8 +294,18 @@ mod tests {
         }
     }
 
-    /// Answers calls on one connection after the other, until one ends without a call.
+    /// Serves the chain of `blocks`.
     fn serve(listener: &TcpListener, blocks: &[Block]) {
+        serve_with(listener, |request| {
+            let result = answer(blocks, request);
+            let error = if result.is_null() { json!({ "code": -8, "message": "" }) } else { json!(null) };
+            let body = json!({ "id": request["id"], "result": result, "error": error }).to_string();
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        });
+    }
+
+    /// Answers calls on one connection after the other, until one ends without a call.
+    fn serve_with(listener: &TcpListener, mut reply: impl FnMut(&serde_json::Value) -> String) {
         loop {
             let mut stream = BufReader::new(listener.accept().unwrap().0);
             let mut calls = 0;
@@ -313,11 +326,7 @@ mod tests {
                 let mut body = vec![0; length];
                 stream.read_exact(&mut body).unwrap();
                 let request: serde_json::Value = serde_json::from_slice(&body).unwrap();
-                let result = answer(blocks, &request);
-                let error = if result.is_null() { json!({ "code": -8, "message": "" }) } else { json!(null) };
-                let body = json!({ "id": request["id"], "result": result, "error": error }).to_string();
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-                stream.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
+                stream.get_mut().write_all(reply(&request).as_bytes()).unwrap();
             }
             if calls == 0 {
                 return;
@@ -353,6 +362,34 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_that_is_busy_for_a_moment_is_asked_again() {
+        let blocks = empty_blocks(1);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut calls = 0;
+        let reply = |request: &serde_json::Value| {
+            calls += 1;
+            match calls {
+                1 => "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\n\r\nbusy".to_owned(),
+                2 => "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                _ => {
+                    let result = answer(&blocks, request);
+                    let body = json!({ "id": request["id"], "result": result, "error": null }).to_string();
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve_with(&listener, reply));
+            let chain = RpcChain::connect(&format!("http://user:secret@{address}")).unwrap();
+            assert_eq!(chain.network(), Network::Regtest);
+            drop(chain);
+            drop(std::net::TcpStream::connect(address).unwrap());
+        });
+        assert_eq!(calls, 3);
+    }
+
+    #[test]
     fn each_way_to_fail_to_connect_has_its_name() {
         let error = connect_to(json_reply(r#"{"chain":"liquidv1"}"#));
         assert!(
@@ -361,6 +398,15 @@ mod tests {
         );
         let error = connect_to("HTTP/1.1 401 Unauthorized\r\n\r\n".to_owned());
         assert!(matches!(&error, ChainError::Unauthorized { user, .. } if user == "user"), "{error}");
+        let error = connect_to("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned());
+        assert!(matches!(error, ChainError::Forbidden { .. }), "{error}");
+        for reply in [
+            "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 502 Bad Gateway\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ] {
+            let error = connect_to(reply.to_owned());
+            assert!(matches!(error, ChainError::Gateway { .. }), "{error}");
+        }
         let error = connect_to("220 mail.example.org ESMTP\r\n".to_owned());
         assert!(matches!(error, ChainError::UnexpectedAnswer { .. }), "{error}");
         let error = connect_to("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_owned());

@@ -5,7 +5,7 @@
 
 use std::io::ErrorKind;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jsonrpc::simple_http::{self, SimpleHttpTransport};
 use serde_json::Value;
@@ -50,31 +50,57 @@ impl RpcClient {
         &self.address
     }
 
-    /// Calls a method whose refusals the caller tells apart.
+    /// Calls a method whose refusals the caller tells apart. Waits while the daemon is too busy, up to a minute.
     pub(super) fn ask(&self, method: &'static str, parameters: &[Value]) -> Result<RpcAnswer, ChainError> {
         let parameters = to_raw_value(parameters).map_err(|error| self.unexpected(method, error))?;
-        match self.client.call(method, Some(&parameters)) {
-            Ok(value) => Ok(RpcAnswer::Result(value)),
-            Err(jsonrpc::Error::Rpc(error)) => {
-                Ok(RpcAnswer::Refused { code: error.code, message: error.message })
+        let deadline = Instant::now() + BUSY_WAIT_MAX;
+        let mut pause = BUSY_PAUSE_MIN;
+        loop {
+            match self.client.call(method, Some(&parameters)) {
+                Ok(value) => return Ok(RpcAnswer::Result(value)),
+                Err(jsonrpc::Error::Rpc(error)) => {
+                    return Ok(RpcAnswer::Refused { code: error.code, message: error.message });
+                }
+                Err(error) => match self.failure(method, &error) {
+                    ChainError::Busy { .. } if Instant::now() + pause < deadline => {
+                        std::thread::sleep(pause);
+                        pause = (pause * 2).min(BUSY_PAUSE_MAX);
+                    }
+                    error => return Err(error),
+                },
             }
-            Err(jsonrpc::Error::Transport(error)) => Err(match error.downcast_ref::<simple_http::Error>() {
-                Some(simple_http::Error::SocketError(error)) => {
-                    let reason = match error.kind() {
-                        // Systems differ in the error of a socket whose timeout expires.
-                        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                            format!("no answer within {:?}", self.timeout)
-                        }
-                        _ => error.to_string(),
-                    };
-                    ChainError::Unreachable { url: self.address.clone(), reason }
-                }
-                Some(simple_http::Error::HttpErrorCode(401)) => {
-                    ChainError::Unauthorized { url: self.address.clone(), user: self.user.clone() }
-                }
+        }
+    }
+
+    /// The error for a call that brought no answer of JSON-RPC. Of these, only `Busy` says that it was not executed.
+    fn failure(&self, method: &'static str, error: &jsonrpc::Error) -> ChainError {
+        let url = self.address.clone();
+        let transport = match error {
+            jsonrpc::Error::Transport(error) => error.downcast_ref::<simple_http::Error>(),
+            _ => None,
+        };
+        match transport {
+            Some(simple_http::Error::SocketError(error)) => {
+                let reason = match error.kind() {
+                    // Systems differ in the error of a socket whose timeout expires.
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                        format!("no answer within {:?}", self.timeout)
+                    }
+                    _ => error.to_string(),
+                };
+                ChainError::Unreachable { url, reason }
+            }
+            Some(simple_http::Error::HttpErrorCode(status)) => match *status {
+                401 => ChainError::Unauthorized { url, user: self.user.clone() },
+                403 => ChainError::Forbidden { url, method },
+                429 | 503 => ChainError::Busy { url, method, status: *status },
+                502 | 504 => ChainError::Gateway { url, method, answer: format!("HTTP {status}") },
                 _ => self.unexpected(method, error),
-            }),
-            Err(error) => Err(self.unexpected(method, error)),
+            },
+            Some(simple_http::Error::HttpResponseChunked) => {
+                ChainError::Gateway { url, method, answer: "a page in chunks".to_owned() }
+            }
+            _ => self.unexpected(method, error),
         }
     }
 
@@ -104,6 +130,11 @@ impl RpcClient {
         ChainError::UnexpectedAnswer { url: self.address.clone(), method, reason: reason.to_string() }
     }
 }
+
+/// How long a busy daemon is asked again, and the pauses between.
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(60);
+const BUSY_PAUSE_MIN: Duration = Duration::from_millis(250);
+const BUSY_PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// The parts of the URL of a bitcoind.
 #[derive(Debug, PartialEq, Eq)]
