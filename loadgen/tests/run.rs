@@ -350,6 +350,9 @@ fn a_forwarder_that_is_killed_loses_nothing() {
     assert_eq!(number(&report, "/crash/resolved"), number(&report, "/crash/in_flight_at_kill"));
     assert_eq!((number(&report, "/crash/lost"), number(&report, "/crash/force_closes")), (0, 0));
     assert!(number(&report, "/payments/succeeded") > 0);
+    // Each forward is an event, and so are three channels funded, ready and closed.
+    assert!(number(&report, "/crash/events/delivered") > number(&report, "/payments/succeeded"));
+    assert_eq!(number(&report, "/crash/events/missing"), 0);
     assert_eq!(number(&report, "/chain/channels_closed"), 3);
     let left: Vec<_> =
         fs::read_dir(path).expect("a directory").flatten().map(|entry| entry.file_name()).collect();

@@ -21,6 +21,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
 
 use super::StressError;
+use super::deliveries::{Deliveries, EventCounts};
 use super::end::{End, Notice};
 use super::forwarder::Start;
 use super::frame::Frame;
@@ -94,6 +95,9 @@ struct Course<'a> {
     counts: Payments,
     metrics: Metrics,
     crash: Crash,
+    deliveries: Deliveries,
+    /// Different events that an HTLC was forwarded.
+    forwards_told: u64,
     restarts: Metrics,
     spent: Spent,
     findings: Vec<String>,
@@ -160,6 +164,8 @@ impl<'a> Course<'a> {
             counts: Payments::default(),
             metrics: Metrics::new(),
             crash: Crash::default(),
+            deliveries: Deliveries::default(),
+            forwards_told: 0,
             restarts: Metrics::new(),
             spent: Spent::default(),
             findings: Vec::new(),
@@ -246,6 +252,7 @@ impl<'a> Course<'a> {
         let Some(life) = self.life.take() else { return Ok(()) };
         self.spent.add(&life);
         let said = life.kill();
+        self.deliveries.killed(Instant::now());
         self.crash.kills += 1;
         for payment in self.payments.values_mut().filter(|payment| !payment.crashed) {
             payment.crashed = true;
@@ -284,7 +291,11 @@ impl<'a> Course<'a> {
         for frame in &frames {
             life.send(frame).map_err(|cause| StressError::Forwarder { when, cause })?;
         }
+        let delivered_again = std::mem::take(&mut life.delivered_again);
         self.life = Some(life);
+        for event in delivered_again {
+            self.hear(event)?;
+        }
         self.pump(when)
     }
 
@@ -375,6 +386,11 @@ impl<'a> Course<'a> {
         for frame in frames {
             self.hear(frame)?;
         }
+        if !is_over {
+            for (shard, number) in self.deliveries.acknowledge(Instant::now()) {
+                self.say(when, &Frame::Acknowledge { shard, number })?;
+            }
+        }
         if is_over {
             return Err(gone(io::Error::other("it ended by itself; its last output stands above")));
         }
@@ -424,6 +440,10 @@ impl<'a> Course<'a> {
             },
             Frame::ForceClose(text) => self.force_closed(format!("the forwarder: {text}")),
             Frame::Trouble(text) => self.find(format!("the forwarder: {text}")),
+            Frame::Event { shard, number, is_forward } => {
+                let is_new = self.deliveries.deliver(shard, number);
+                self.forwards_told += u64::from(is_new && is_forward);
+            }
             other => self.find(format!("the forwarder said {other:?}")),
         }
         Ok(())
@@ -547,7 +567,22 @@ impl<'a> Course<'a> {
                 ));
             }
         }
+        findings.extend(self.check_events());
         findings.into_iter().for_each(|finding| self.find(finding));
+    }
+
+    /// Checks that no durable event is missing: with nothing under way, each payment that succeeded was forwarded once.
+    fn check_events(&self) -> Option<String> {
+        let EventCounts { missing, after_acknowledgement, .. } = self.deliveries.counts;
+        let (told, succeeded) = (self.forwards_told, self.counts.succeeded);
+        let is_sound = missing == 0 && after_acknowledgement == 0 && told == succeeded;
+        (!is_sound).then(|| {
+            format!(
+                "after {} kills, events tell of {told} forwards of {succeeded}; {missing} events are missing, \
+                 {after_acknowledgement} came again after their acknowledgement was durable",
+                self.crash.kills
+            )
+        })
     }
 
     /// Closes every channel by agreement and mines the closings.
@@ -636,6 +671,7 @@ impl<'a> Course<'a> {
         funds.conserved &= self.findings.is_empty();
         funds.findings.append(&mut self.findings);
         self.crash.restart_us = self.restarts.latency();
+        self.crash.events = self.deliveries.counts;
         let args = self.args;
         let seconds = self.load.as_secs_f64().max(1e-9);
         StressReport {

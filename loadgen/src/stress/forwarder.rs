@@ -15,7 +15,7 @@ use bitcoin::Block;
 use bitcoin::consensus::{deserialize, serialize};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use fulmen::chain::ChainEvent;
-use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, Storage};
+use fulmen::runtime::{Connection, Effects, Engine, EventId, ReceiveError, Storage};
 use fulmen_proto::forward::Event;
 use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::units::NodeId;
@@ -121,6 +121,11 @@ fn speak(frames: &Receiver<Frame>) -> io::Result<()> {
 /// Sends the engine's effects to the driver. The backlog of frames to be written is bounded by the slots of the
 /// channels: a peer that gets no answer offers no more.
 fn tell(sender: &Sender<Frame>, forwards: &AtomicU64, effects: Effects) {
+    let numbered = effects.numbered_events().filter_map(|(id, event)| {
+        let EventId { shard, number } = id?;
+        Some(Frame::Event { shard, number, is_forward: matches!(event, Event::Forwarded { .. }) })
+    });
+    let numbered: Vec<Frame> = numbered.collect();
     let Effects { send, disconnect, broadcast, events, .. } = effects;
     let fulfilled = events.iter().filter(|event| matches!(event, Event::Forwarded { .. })).count();
     forwards.fetch_add(fulfilled as u64, Ordering::Relaxed);
@@ -136,7 +141,7 @@ fn tell(sender: &Sender<Frame>, forwards: &AtomicU64, effects: Effects) {
         }
         _ => None,
     });
-    for frame in messages.chain(hangups).chain(transactions).chain(told) {
+    for frame in messages.chain(hangups).chain(transactions).chain(told).chain(numbered) {
         // Without a driver there is nobody to tell.
         let _ = sender.send(frame);
     }
@@ -155,7 +160,7 @@ struct Forwarder {
 impl Forwarder {
     fn new(start: Start, sender: Sender<Frame>) -> io::Result<Forwarder> {
         let (seed, config) = (NodeSeed::new(start.seed), node_config(start.script));
-        let mut builder = Engine::builder(seed, config, Storage::Directory(start.directory));
+        let mut builder = Engine::builder(seed, config, Storage::Directory(start.directory)).keep_events();
         if let Some(workers) = start.workers {
             builder = builder.workers(workers);
         }
@@ -194,6 +199,7 @@ impl Forwarder {
                     let block: Block = deserialize(&bytes).map_err(io::Error::other)?;
                     self.engine.chain_event(&ChainEvent::Connected { height, block: block.into() });
                 }
+                Frame::Acknowledge { shard, number } => self.engine.acknowledge(EventId { shard, number }),
                 Frame::Ask => {
                     let account = serde_json::to_vec(&self.account())?;
                     let _ = self.sender.send(Frame::Account(account));

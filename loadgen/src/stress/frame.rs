@@ -15,7 +15,7 @@ use fulmen_wire::units::{BlockHeight, NodeId};
 pub(super) enum Frame {
     /// To the forwarder, first: its settings, as JSON.
     Start(Vec<u8>),
-    /// From the forwarder, first: it has restored its store and can be fed.
+    /// From the forwarder, after the events that it delivers again: it has restored its store and can be fed.
     Ready {
         /// The height of the last block it knows.
         height: BlockHeight,
@@ -53,6 +53,22 @@ pub(super) enum Frame {
     ForceClose(String),
     /// From the forwarder: something else that a healthy run does not meet.
     Trouble(String),
+    /// From the forwarder: a durable event.
+    Event {
+        /// Its shard.
+        shard: u16,
+        /// Its number among the shard's.
+        number: u64,
+        /// Whether it says that an HTLC was forwarded and fulfilled.
+        is_forward: bool,
+    },
+    /// To the forwarder: the events of a shard up to a number are handled.
+    Acknowledge {
+        /// The shard.
+        shard: u16,
+        /// The number.
+        number: u64,
+    },
     /// To the forwarder: finish the queued work and end.
     Stop,
 }
@@ -78,6 +94,13 @@ impl Frame {
             Frame::ForceClose(text) => (8, Vec::new(), text.as_bytes()),
             Frame::Trouble(text) => (9, Vec::new(), text.as_bytes()),
             Frame::Stop => (10, Vec::new(), &[]),
+            Frame::Event { shard, number, is_forward } => {
+                let fields = [&shard.to_be_bytes()[..], &number.to_be_bytes(), &[u8::from(*is_forward)]];
+                (11, fields.concat(), &[])
+            }
+            Frame::Acknowledge { shard, number } => {
+                (12, [&shard.to_be_bytes()[..], &number.to_be_bytes()].concat(), &[])
+            }
         };
         let length = u32::try_from(1 + head.len() + rest.len()).map_err(io::Error::other)?;
         to.write_all(&length.to_be_bytes())?;
@@ -115,6 +138,11 @@ impl Frame {
             let split = rest.split_first_chunk::<4>();
             split.map(|(height, rest)| (BlockHeight(u32::from_be_bytes(*height)), rest.to_vec()))
         };
+        let event = || {
+            let (shard, rest) = rest.split_first_chunk::<2>()?;
+            let (number, rest) = rest.split_first_chunk::<8>()?;
+            Some((u16::from_be_bytes(*shard), u64::from_be_bytes(*number), rest))
+        };
         Ok(match tag {
             0 => Frame::Start(rest.to_vec()),
             1 => height().map(|(height, init)| Frame::Ready { height, init }).ok_or_else(short)?,
@@ -127,6 +155,14 @@ impl Frame {
             8 => Frame::ForceClose(text()),
             9 => Frame::Trouble(text()),
             10 => Frame::Stop,
+            11 => {
+                let (shard, number, rest) = event().ok_or_else(short)?;
+                Frame::Event { shard, number, is_forward: rest.first() == Some(&1) }
+            }
+            12 => {
+                let (shard, number, _) = event().ok_or_else(short)?;
+                Frame::Acknowledge { shard, number }
+            }
             _ => return Err(invalid(format!("there is no frame {tag}"))),
         })
     }
@@ -164,6 +200,8 @@ mod tests {
             Frame::Account(b"[]".to_vec()),
             Frame::ForceClose("why".to_owned()),
             Frame::Trouble("what".to_owned()),
+            Frame::Event { shard: 3, number: 1 << 40, is_forward: true },
+            Frame::Acknowledge { shard: 3, number: 1 << 40 },
             Frame::Stop,
         ];
         let mut bytes = Vec::new();

@@ -19,6 +19,8 @@ pub(super) struct Life {
     input: BufWriter<ChildStdin>,
     /// Its frames, until it has ended.
     pub(super) frames: Receiver<Frame>,
+    /// The events of its earlier lives that it delivered again before it was ready.
+    pub(super) delivered_again: Vec<Frame>,
     /// The height it woke up at.
     pub(super) height: BlockHeight,
     /// Its `init`.
@@ -62,21 +64,27 @@ impl Life {
             process,
             input: BufWriter::with_capacity(1 << 20, input),
             frames,
+            delivered_again: Vec::new(),
             height: BlockHeight(0),
             init: Vec::new(),
             account: Account::default(),
         };
         life.send(&Frame::Start(serde_json::to_vec(start)?))?;
         life.flush()?;
-        match life.frames.recv_timeout(READY) {
-            Ok(Frame::Ready { height, init }) => (life.height, life.init) = (height, init),
-            Ok(frame) => return Err(io::Error::other(format!("its first word was {frame:?}"))),
-            Err(RecvTimeoutError::Timeout) => return Err(io::Error::other("it was not ready in time")),
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(io::Error::other("it ended before it was ready; what it said stands above"));
+        loop {
+            match life.frames.recv_timeout(READY) {
+                Ok(Frame::Ready { height, init }) => {
+                    (life.height, life.init) = (height, init);
+                    return Ok(life);
+                }
+                Ok(event @ Frame::Event { .. }) => life.delivered_again.push(event),
+                Ok(frame) => return Err(io::Error::other(format!("its first word was {frame:?}"))),
+                Err(RecvTimeoutError::Timeout) => return Err(io::Error::other("it was not ready in time")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("it ended before it was ready; what it said stands above"));
+                }
             }
         }
-        Ok(life)
     }
 
     /// Says something; it leaves with [`Life::flush`].

@@ -12,6 +12,7 @@
 //! Invariant: a check that fails is a finding and makes the run fail; nothing is repaired.
 
 mod course;
+mod deliveries;
 mod end;
 mod forwarder;
 mod frame;

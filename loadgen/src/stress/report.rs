@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::deliveries::EventCounts;
 use crate::report::{
     ChainFigures, Funds, Latency, LatencyBucket, Stage, Throughput, TimelineSlot, WriteError, write_file,
 };
@@ -94,6 +95,8 @@ pub(crate) struct Crash {
     pub(crate) resolved: u64,
     /// Payments under way at a kill that were never resolved.
     pub(crate) lost: u64,
+    /// Durable events by how they were delivered.
+    pub(crate) events: EventCounts,
     /// Channels that failed, by the report of either side.
     pub(crate) force_closes: u64,
     /// Times all balances were compared, with nothing under way.
@@ -152,7 +155,15 @@ impl StressReport {
             let _ = writeln!(text, "{name:<18}{value}");
         };
         let Crash {
-            kills, kills_in_recovery, in_flight_at_kill, resolved, lost, force_closes, checks, ..
+            kills,
+            kills_in_recovery,
+            in_flight_at_kill,
+            resolved,
+            lost,
+            force_closes,
+            checks,
+            ref events,
+            ..
         } = self.crash;
         row(
             "payments",
@@ -179,6 +190,9 @@ impl StressReport {
         );
         row("kills", format!("{kills}, {kills_in_recovery} of them during recovery"));
         row("", format!("{in_flight_at_kill} payments under way: {resolved} resolved, {lost} lost"));
+        let EventCounts { delivered, repeated, missing, after_acknowledgement } = events;
+        row("events", format!("{delivered} delivered, {missing} missing"));
+        row("", format!("{repeated} repeated, {after_acknowledgement} of them after their acknowledgement"));
         let Latency { p50, max, .. } = self.crash.restart_us;
         row("restart (us)", format!("p50 {p50}   max {max}"));
         row("force closes", force_closes.to_string());
