@@ -2,8 +2,9 @@
 //! BOLT 4, the operator's policies of BOLT 7).
 //!
 //! Owns: the [`Shard`], which drives each channel's machine, peels onions, applies policies, pairs received HTLCs with
-//! offered ones, receives payments, and returns the effects to execute. Does not: find routes, hold connections, know
-//! the chain beyond its height and the depth of funding transactions, or settle anything on chain (BOLT 5).
+//! offered ones, receives payments, announces channels and the node, and returns the effects to execute. Does not: find
+//! routes, hold connections, know the chain beyond its height and the depth of funding transactions, or settle anything
+//! on chain (BOLT 5).
 //!
 //! Driving contract: [`Shard::turn`] is the only call. Its [`Turn`] is executed in the order of its fields: the record
 //! is made durable, then messages are sent, peers disconnected, transactions broadcast, events reported, handoffs

@@ -318,6 +318,16 @@ fn a_channel_that_shuts_down_is_announced_as_disabled_and_signs_nothing() {
         assert!(updates[0].timestamp < updates[1].timestamp);
     }
 
+    // Nor does one that fails stay open in the graph.
+    let mut net = Net::line(2);
+    deepen(&mut net);
+    let channel_id = net.channels[0].channel_id;
+    net.command(0, Command::FailChannel { channel_id, reason: "test".to_owned() });
+    for node in 0..2 {
+        let disabled: Vec<bool> = updates(&net, node).iter().map(ChannelUpdate::is_disabled).collect();
+        assert_eq!(disabled, [false, true], "node {node}");
+    }
+
     let mut net = Net::line(2);
     let (channel_id, scid) = (net.channels[0].channel_id, net.channels[0].scid);
     net.command(0, Command::CloseChannel { channel_id, script: None });

@@ -7,6 +7,8 @@ use fulmen_wire::addresses::NodeAddress;
 use fulmen_wire::message::{ChannelReady, ChannelUpdate, NodeAnnouncement};
 use fulmen_wire::tlv::UnknownTlvs;
 use fulmen_wire::units::{FeeBaseMsat, FeeProportionalMillionths, Point};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use secp256k1::PublicKey;
 
 use super::announcing::{DEEP, confirmation, deepen, gossip, updates};
@@ -321,4 +323,69 @@ fn a_start_announces_a_bounded_number_of_channels_in_a_turn() {
         turns += 1;
     }
     assert_eq!(turns, 3);
+}
+
+/// Links break, nodes restart, blocks come late, policies change and clocks are set back; in the end the channel is
+/// announced as it is, and no timestamp ever went back.
+#[test]
+fn whatever_happens_timestamps_rise_and_the_channel_is_announced() {
+    for seed in 0..12 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut net = Net::line(2);
+        net.now.unix_ms = 1_700_000_000_000;
+        let mut heights = [START.0 + 1; 2];
+        for _ in 0..60 {
+            let node = rng.random_range(0..2);
+            match rng.random_range(0..8) {
+                0 if net.up.is_empty() => net.connect(0, 1),
+                0 => net.cut(0, 1),
+                1 => net.restart(node),
+                2 | 3 => {
+                    heights[node] = (heights[node] + 1).min(DEEP.0 + 20);
+                    mine_for(&mut net, node, BlockHeight(heights[node]));
+                    net.pump();
+                }
+                4 => {
+                    let fee_base = Msat(rng.random_range(0..3));
+                    let channel_id = net.channels[0].channel_id;
+                    let policy = ForwardingPolicy { fee_base, ..ForwardingPolicy::default() };
+                    net.command(node, Command::SetPolicy { channel_id, policy });
+                }
+                5 => net.wait(rng.random_range(0..DAY_MS)),
+                6 => net.now.unix_ms -= rng.random_range(0..DAY_MS / 2),
+                _ => {
+                    net.step();
+                }
+            }
+        }
+        net.wait(2 * DAY_MS);
+        (0..2).for_each(|node| mine_for(&mut net, node, BlockHeight(DEEP.0 + 21)));
+        if !net.up.is_empty() {
+            net.cut(0, 1);
+        }
+        net.connect(0, 1);
+        net.wait(61_000);
+        for node in 0..2 {
+            let all = updates(&net, node);
+            let rises =
+                |one: &ChannelUpdate, other: &ChannelUpdate| one.timestamp < other.timestamp || one == other;
+            assert!(all.is_sorted_by(rises), "seed {seed}, node {node}: {all:?}");
+            let last = all.last().expect("announced");
+            assert!(!last.dont_forward() && !last.is_disabled());
+            assert_eq!(last, &latest(&net, node));
+            let name = ChannelRef::Scid(net.channels[0].scid);
+            let heard = net.shards[1 - node].peer_policy(name).expect("sent");
+            assert_eq!((heard.timestamp, heard.fee_base), (last.timestamp, last.fee_base_msat.msat()));
+            let (_, policy) = net.shards[node].policy(name).expect("known");
+            assert_eq!(policy.fee_base, last.fee_base_msat.msat());
+        }
+        net.check_at_rest();
+    }
+}
+
+/// Gives a node a block above the first channel's funding.
+fn mine_for(net: &mut Net, node: usize, height: BlockHeight) {
+    let scid = net.channels[0].scid;
+    let confirmations = vec![confirmation(net, 0, scid, height.0 + 1 - scid.block())];
+    net.inputs[node].push(Input::Block { height, confirmations });
 }

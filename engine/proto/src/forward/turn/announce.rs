@@ -43,6 +43,9 @@ impl Shard {
         }
         self.sweep(turn.now);
         for _ in 0..CHANNELS_PER_TURN {
+            if !self.announcer.may_publish(turn.now) {
+                break;
+            }
             let Some(channel_id) = self.announcer.take() else { break };
             self.announce_channel(turn, channel_id);
         }
@@ -292,8 +295,7 @@ impl Shard {
         self.counters.ecdsa_signed += 2;
         self.report_gossip(turn, announcement);
         self.report_gossip(turn, update);
-        self.announcer.published.insert(channel_id, scid);
-        self.announcer.node_due = true;
+        self.announcer.publish(channel_id, scid, turn.now);
     }
 
     pub(crate) fn report_gossip(&self, turn: &mut OpenTurn, message: impl Into<Message>) {

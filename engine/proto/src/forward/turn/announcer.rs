@@ -12,6 +12,9 @@ use fulmen_wire::units::{ChannelId, Scid};
 
 use crate::forward::terms::time::Now;
 
+/// Channels published in a second: after a start all of them are, and the gossip service is to keep up.
+const PUBLISHED_PER_SECOND: usize = 256;
+
 /// The state of announcing that is not durable.
 #[derive(Debug, Default)]
 pub(crate) struct Announcer {
@@ -25,6 +28,8 @@ pub(crate) struct Announcer {
     pub(crate) published: BTreeMap<ChannelId, Scid>,
     /// The last sweep over all channels.
     pub(crate) swept: Option<Now>,
+    /// The second in which channels were last published, and how many.
+    pace: (u32, usize),
     /// Whether another shard of the node has announced a channel.
     pub(crate) sibling_announced: bool,
     /// Whether the node's announcement is to be looked at.
@@ -90,6 +95,19 @@ impl Announcer {
     pub(crate) fn away_ms(&self, channel_id: ChannelId, now: Now) -> u64 {
         let since = self.away_since.get(&channel_id);
         since.map_or(0, |since| now.unix_ms.saturating_sub(since.unix_ms))
+    }
+
+    /// Whether more channels may be published in this second.
+    pub(crate) fn may_publish(&self, now: Now) -> bool {
+        self.pace.0 != now.unix_seconds() || self.pace.1 < PUBLISHED_PER_SECOND
+    }
+
+    /// Notes that a channel is published at this place.
+    pub(crate) fn publish(&mut self, channel_id: ChannelId, scid: Scid, now: Now) {
+        let second = now.unix_seconds();
+        self.pace = if self.pace.0 == second { (second, self.pace.1 + 1) } else { (second, 1) };
+        self.published.insert(channel_id, scid);
+        self.node_due = true;
     }
 
     /// Forgets a channel that no longer exists.
