@@ -1,6 +1,7 @@
 //! Two nodes, each an embedded engine with a TCP socket, open a channel: `cargo run -p fulmen --example embed`.
 //!
-//! A real node adds the transport of BOLT 8, a wallet, a directory for its records and a chain (`fulmen::chain`).
+//! A real node takes its connections from `fulmen-net`, which has the transport of BOLT 8, and adds a wallet, a
+//! directory for its records and a chain (`fulmen::chain`).
 
 #![allow(clippy::unwrap_used, reason = "an example has nobody to tell")]
 

@@ -91,6 +91,9 @@ impl Config {
                 "unwritten_bytes_max" => {
                     config.limits.unwritten_bytes_max = setting.value("a number of bytes")?;
                 }
+                "unwritten_bytes_cut_off" => {
+                    config.limits.unwritten_bytes_cut_off = setting.value("a number of bytes")?;
+                }
                 name => {
                     return Err(ConfigError::UnknownName { line: setting.line, name: name.to_owned() });
                 }
@@ -118,7 +121,8 @@ impl fmt::Display for Config {
         writeln!(f, "connections_per_ip_max = {}", limits.connections_per_ip_max)?;
         writeln!(f, "handshakes_max = {}", limits.handshakes_max)?;
         writeln!(f, "read_bytes_max = {}", limits.read_bytes_max)?;
-        writeln!(f, "unwritten_bytes_max = {}", limits.unwritten_bytes_max)
+        writeln!(f, "unwritten_bytes_max = {}", limits.unwritten_bytes_max)?;
+        writeln!(f, "unwritten_bytes_cut_off = {}", limits.unwritten_bytes_cut_off)
     }
 }
 

@@ -3,11 +3,11 @@
 //! Owns: the encoding of nonces and the one seam to the cipher's crate, which uses the processor's vectors. Does not
 //! count nonces.
 //!
-//! Invariant: a key is erased when dropped and never printed; tags are compared in constant time, by the crate, before
-//! anything is decrypted.
+//! Invariant: a key that is kept is erased when dropped, and never printed; tags are compared in constant time, by the
+//! crate.
 
-use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -29,11 +29,12 @@ impl Key {
     /// Encrypts `text` in place and returns its tag.
     pub(super) fn seal(&self, nonce: u64, associated_data: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
         let sealed =
-            self.cipher().encrypt_inout_detached(&nonce_bytes(nonce).into(), associated_data, text.into());
-        sealed.expect("the cipher takes up to 256 GiB").into()
+            self.cipher().seal_in_place_separate_tag(nonce_of(nonce), Aad::from(associated_data), text);
+        let tag = sealed.expect("the cipher takes up to 256 GiB");
+        tag.as_ref().try_into().expect("a Poly1305 tag has 16 bytes")
     }
 
-    /// Checks the tag of `text`, then decrypts it in place. `text` is unchanged if the tag is wrong.
+    /// Decrypts `text` in place if its tag is right. Its bytes are lost otherwise.
     pub(super) fn open(
         &self,
         nonce: u64,
@@ -41,10 +42,10 @@ impl Key {
         text: &mut [u8],
         tag: &[u8; TAG_BYTES],
     ) -> Result<(), WrongTag> {
-        let nonce = nonce_bytes(nonce).into();
-        self.cipher()
-            .decrypt_inout_detached(&nonce, associated_data, text.into(), tag.into())
-            .map_err(|_| WrongTag)
+        let (nonce, associated_data) = (nonce_of(nonce), Aad::from(associated_data));
+        let opened =
+            self.cipher().open_in_place_separate_tag(nonce, associated_data, Tag::from(*tag), text, 0..);
+        opened.map(drop).map_err(|_| WrongTag)
     }
 
     /// `HKDF(self, secret)`: two new keys.
@@ -59,21 +60,23 @@ impl Key {
         &self.0
     }
 
-    fn cipher(&self) -> ChaCha20Poly1305 {
-        ChaCha20Poly1305::new((&*self.0).into())
+    /// The cipher under this key. It is made for each use, since the crate does not erase its copy of a key that lasts.
+    fn cipher(&self) -> LessSafeKey {
+        LessSafeKey::new(
+            UnboundKey::new(&CHACHA20_POLY1305, &*self.0).expect("a key of the cipher has 32 bytes"),
+        )
     }
 }
 
 /// 32 zero bits, then the counter, least significant byte first.
-fn nonce_bytes(counter: u64) -> [u8; 12] {
+fn nonce_of(counter: u64) -> Nonce {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&counter.to_le_bytes());
-    nonce
+    Nonce::assume_unique_for_key(nonce)
 }
 
 fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac =
-        <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+    let mut mac: Hmac<Sha256> = Hmac::new_from_slice(key).expect("HMAC takes keys of any length");
     parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()
 }

@@ -354,7 +354,7 @@ impl Logger for Log {
     }
 }
 
-pub(crate) struct Fees(AtomicU32);
+pub(crate) struct Fees(pub(crate) AtomicU32);
 
 impl FeeEstimator for Fees {
     fn get_est_sat_per_1000_weight(&self, target: ConfirmationTarget) -> u32 {
@@ -370,7 +370,7 @@ impl FeeEstimator for Fees {
     }
 }
 
-pub(crate) struct Broadcasts(Mutex<Vec<Transaction>>);
+pub(crate) struct Broadcasts(pub(crate) Mutex<Vec<Transaction>>);
 
 impl BroadcasterInterface for Broadcasts {
     fn broadcast_transactions(&self, transactions: &[&Transaction]) {
