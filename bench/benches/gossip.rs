@@ -16,7 +16,7 @@ const TIMESTAMP: u32 = 1_750_000_000;
 fn open(backend: Backend, log: Vec<u8>) -> (Gossip<Vec<u8>>, ChannelGraph) {
     let mut config = GossipConfig::new(ChainHash::BITCOIN);
     config.funding_check = FundingCheck::Off;
-    let verifier = Verifier::new().with_backend(backend).with_key_cache(64 << 20);
+    let verifier = Verifier::new().with_backend(backend).expect("available").with_key_cache(64 << 20);
     let mut graph = ChannelGraph::new();
     let gossip = Gossip::open(config, verifier, log, |change| graph.apply(&change).expect("a sound stream"));
     (gossip.expect("a log in memory"), graph)

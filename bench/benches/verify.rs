@@ -42,7 +42,7 @@ fn signatures(criterion: &mut Criterion) {
         });
     }
     group.throughput(Throughput::Elements(64));
-    let mut verifier = Verifier::new().with_backend(Backend::Libsecp256k1);
+    let mut verifier = Verifier::new().with_backend(Backend::Libsecp256k1).expect("every processor has it");
     group.bench_function("libsecp256k1/64", |bencher| {
         bencher.iter(|| assert!(verifier.verify(black_box(&fresh[..64])).all_valid()));
     });

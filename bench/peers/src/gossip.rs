@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// Memory for the tables of Fulmen's verifier, in MiB.
     #[arg(long, default_value_t = 64)]
     key_cache_mib: usize,
+    /// The backend of Fulmen's verifier, by name; every one that the processor has if none is named.
+    #[arg(long, value_parser = crate::verify::available)]
+    backend: Option<Backend>,
     /// Which network.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -59,30 +62,33 @@ pub(crate) fn run(options: &Options) {
     let shape = Shape { channels: options.channels, nodes: options.nodes, seed: options.seed, timestamp };
     eprintln!("signing {} messages", 3 * options.channels);
     let sample = Sample::new(shape);
-    let backends = [Backend::selected(), Backend::Libsecp256k1];
-    let (mut peer, mut fulmen) = (Vec::new(), [Vec::new(), Vec::new()]);
+    let backends: Vec<Backend> = match options.backend {
+        Some(backend) => vec![backend],
+        None => Backend::ALL.into_iter().filter(|backend| backend.is_available()).collect(),
+    };
+    let (mut peer, mut fulmen) = (Vec::new(), vec![Vec::new(); backends.len()]);
     // The first round warms up and is not counted.
     for number in 0..=options.rounds {
         let times = ldk(&sample);
         peer.extend((number > 0).then_some(times));
-        for (all, backend) in fulmen.iter_mut().zip(backends) {
-            let times = ours(options, &sample, backend, now);
+        for (all, backend) in fulmen.iter_mut().zip(&backends) {
+            let times = ours(options, &sample, *backend, now);
             all.extend((number > 0).then_some(times));
         }
         eprintln!("round {number} of {}", options.rounds);
     }
     let mut rows = Vec::new();
-    for (suffix, fulmen) in [("", &fulmen[0]), ("/scalar", &fulmen[1])] {
+    for (backend, fulmen) in backends.iter().zip(&fulmen) {
         let channels = options.channels as f64;
         let mut add = |case: &str, count: f64, time: fn(&Times) -> f64| {
             let each = |times: &[Times]| times.iter().map(|times| time(times) / count).collect();
-            rows.push(with_rates(row(format!("gossip/{case}{suffix}"), each(&peer), each(fulmen))));
+            rows.push(with_rates(row(format!("gossip/{case}/{backend}"), each(&peer), each(fulmen))));
         };
         add("announcements", channels, |times| times.announcements);
         add("updates", 2.0 * channels, |times| times.updates);
         add("all", 3.0 * channels, |times| times.announcements + times.updates);
     }
-    let report = Report { rows, machine: Machine::this(format!("{:?}", Backend::selected())) };
+    let report = Report { rows, machine: Machine::this(Backend::selected().to_string()) };
     report.print(options.json);
 }
 
@@ -123,7 +129,8 @@ fn ldk(sample: &Sample) -> Times {
 fn ours(options: &Options, sample: &Sample, backend: Backend, now: u64) -> Times {
     let mut config = GossipConfig::new(fulmen::wire::units::ChainHash::BITCOIN);
     config.funding_check = FundingCheck::Off;
-    let verifier = Verifier::new().with_backend(backend).with_key_cache(options.key_cache_mib << 20);
+    let verifier =
+        Verifier::new().with_backend(backend).expect("available").with_key_cache(options.key_cache_mib << 20);
     let mut gossip = Gossip::open(config, verifier, Vec::new(), |_| {}).expect("a log in memory");
     let mut graph = ChannelGraph::new();
     let mut take = |messages: &[Vec<u8>]| {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use fulmen_secp::{
-    Backend, DeriveJob, KeyError, Verifier, VerifyJob, derive_pubkeys, derive_revocation_pubkeys, parse_keys,
+    Backend, BackendError, DeriveJob, KeyError, Verifier, VerifyJob, derive_pubkeys_with,
+    derive_revocation_pubkeys_with, parse_keys_with,
 };
 use secp256k1::ecdsa::Signature;
 use secp256k1::{Message, PublicKey, Scalar, SecretKey};
@@ -28,6 +29,14 @@ pub(crate) struct Options {
     /// Only cases whose names contain this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Fulmen's backend: avx512ifma, avx2, scalar or libsecp256k1. The process's if none is named.
+    #[arg(long, value_parser = available)]
+    backend: Option<Backend>,
+}
+
+/// The named backend, if the processor has it.
+pub(crate) fn available(name: &str) -> Result<Backend, BackendError> {
+    name.parse::<Backend>()?.available()
 }
 
 /// One signature, as each side takes it.
@@ -40,11 +49,13 @@ struct Signed {
 }
 
 pub(crate) fn run(options: &Options) {
-    let mut rows = Rows { options, rows: Vec::new() };
+    let backend = options.backend.unwrap_or_else(Backend::selected);
+    let verifier = || Verifier::new().with_backend(backend).expect("available");
+    let mut rows = Rows { options, backend, rows: Vec::new() };
     let mut seed = Seed(7);
     let fresh: Vec<Signed> = (0..1024).map(|_| seed.signed_by_new_key()).collect();
     for batch in [1, 8, 16, 64, 256, 1024] {
-        rows.verification(format!("verify/fresh/{batch}"), &fresh, batch, Verifier::new);
+        rows.verification(format!("verify/fresh/{batch}"), &fresh, batch, verifier);
     }
     for keys in [10, 100, 1_000, 10_000] {
         let secrets: Vec<SecretKey> = (0..keys).map(|_| seed.secret()).collect();
@@ -57,29 +68,35 @@ pub(crate) fn run(options: &Options) {
         .enumerate()
         .map(|(i, signed)| if i % 100 == 50 { signed.spoilt() } else { *signed })
         .collect();
-    rows.verification("verify/mixed/64".into(), &mixed, 64, Verifier::new);
+    rows.verification("verify/mixed/64".into(), &mixed, 64, verifier);
     let hostile: Vec<Signed> = (0..256).map(|_| seed.hostile()).collect();
     for batch in [8, 64] {
-        rows.verification(format!("verify/hostile/{batch}"), &hostile, batch, Verifier::new);
+        rows.verification(format!("verify/hostile/{batch}"), &hostile, batch, verifier);
     }
-    let without_lanes = || Verifier::new().with_backend(Backend::Libsecp256k1);
+    let without_lanes =
+        || Verifier::new().with_backend(Backend::Libsecp256k1).expect("every processor has it");
     rows.verification("verify/without-lanes/64".into(), &fresh[..256], 64, without_lanes);
     rows.threads("verify/threads/2".into(), &fresh);
     rows.parsing(&fresh);
     rows.derivation(&fresh);
-    let machine = Machine::this(format!("{:?}", Backend::selected()));
+    let machine = Machine::this(backend.to_string());
     Report { rows: rows.rows, machine }.print(options.json);
 }
 
 /// The rows so far.
 struct Rows<'a> {
     options: &'a Options,
+    backend: Backend,
     rows: Vec<Row>,
 }
 
 impl Rows<'_> {
     fn skips(&self, case: &str) -> bool {
         !case.contains(&self.options.only)
+    }
+
+    fn verifier(&self) -> Verifier {
+        Verifier::new().with_backend(self.backend).expect("available")
     }
 
     fn compare(
@@ -129,7 +146,7 @@ impl Rows<'_> {
         if self.skips(&case) {
             return;
         }
-        let mut verifier = Verifier::new().with_key_cache(512 << 20);
+        let mut verifier = self.verifier().with_key_cache(512 << 20);
         let mut seed = Seed(8);
         let warming: Vec<VerifyJob> = secrets.iter().map(|secret| seed.signed(secret).job).collect();
         for _ in 0..17 {
@@ -155,7 +172,7 @@ impl Rows<'_> {
         }
         let jobs: Vec<VerifyJob> = signed.iter().cycle().take(8 * 1024).map(|signed| signed.job).collect();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
-        let (mut one, mut two) = (Verifier::new(), Verifier::new().with_pool(Arc::new(pool)));
+        let (mut one, mut two) = (self.verifier(), self.verifier().with_pool(Arc::new(pool)));
         let count = jobs.len();
         self.compare(
             case,
@@ -167,13 +184,19 @@ impl Rows<'_> {
 
     /// Compressed keys, parsed.
     fn parsing(&mut self, signed: &[Signed]) {
+        let backend = self.backend;
         let keys: Vec<[u8; 33]> = signed.iter().map(|signed| signed.key.serialize()).collect();
         for batch in [8, 64, 1024] {
             let case = format!("parse/{batch}");
             if self.skips(&case) {
                 continue;
             }
-            assert!(parse_keys(&keys).iter().zip(signed).all(|(key, signed)| *key == Ok(signed.job.key)));
+            assert!(
+                parse_keys_with(backend, &keys)
+                    .iter()
+                    .zip(signed)
+                    .all(|(key, signed)| *key == Ok(signed.job.key))
+            );
             self.compare(
                 case,
                 Clock::Thread,
@@ -184,7 +207,7 @@ impl Rows<'_> {
                 }),
                 (keys.len(), || {
                     for keys in keys.chunks(batch) {
-                        black_box(parse_keys(keys));
+                        black_box(parse_keys_with(backend, keys));
                     }
                 }),
             );
@@ -193,6 +216,7 @@ impl Rows<'_> {
 
     /// BOLT 3 derivation from parsed points.
     fn derivation(&mut self, signed: &[Signed]) {
+        let backend = self.backend;
         let pairs: Vec<(PublicKey, PublicKey)> =
             signed.chunks_exact(2).map(|pair| (pair[0].key, pair[1].key)).collect();
         let jobs: Vec<DeriveJob> = signed
@@ -200,10 +224,10 @@ impl Rows<'_> {
             .map(|pair| DeriveJob { basepoint: pair[0].job.key, per_commitment_point: pair[1].job.key })
             .collect();
         type Peer = fn(&(PublicKey, PublicKey)) -> PublicKey;
-        type Fulmen = fn(&[DeriveJob]) -> Vec<Result<secp256k1_fulmen::PublicKey, KeyError>>;
+        type Fulmen = fn(Backend, &[DeriveJob]) -> Vec<Result<secp256k1_fulmen::PublicKey, KeyError>>;
         let sides: [(&str, Peer, Fulmen); 2] = [
-            ("pubkey", peer_pubkey, derive_pubkeys),
-            ("revocation", peer_revocation_pubkey, derive_revocation_pubkeys),
+            ("pubkey", peer_pubkey, derive_pubkeys_with),
+            ("revocation", peer_revocation_pubkey, derive_revocation_pubkeys_with),
         ];
         for (name, peer, fulmen) in sides {
             for batch in [8, 16, 64] {
@@ -211,7 +235,7 @@ impl Rows<'_> {
                 if self.skips(&case) {
                     continue;
                 }
-                let same = fulmen(&jobs).iter().zip(&pairs).all(|(key, pair)| {
+                let same = fulmen(backend, &jobs).iter().zip(&pairs).all(|(key, pair)| {
                     key.as_ref().is_ok_and(|key| key.serialize() == peer(pair).serialize())
                 });
                 assert!(same, "{case}: the sides disagree");
@@ -225,7 +249,7 @@ impl Rows<'_> {
                     }),
                     (jobs.len(), || {
                         for jobs in jobs.chunks(batch) {
-                            black_box(fulmen(jobs));
+                            black_box(fulmen(backend, jobs));
                         }
                     }),
                 );

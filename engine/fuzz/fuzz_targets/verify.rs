@@ -5,7 +5,7 @@
 //! derived from a basepoint, as those of HTLC signatures are.
 #![no_main]
 
-use fulmen_secp::{Backend, Batch, DeriveJob, Verifier, VerifyJob};
+use fulmen_secp::{Batch, DeriveJob, Verifier, VerifyJob};
 use libfuzzer_sys::fuzz_target;
 use secp256k1::ecdsa::Signature;
 use secp256k1::{Message, PublicKey, Scalar, Secp256k1, SecretKey};
@@ -96,7 +96,7 @@ fuzz_target!(|bytes: &[u8]| {
             })
         })
         .collect();
-    let verifier = || Verifier::new().with_backend(Backend::Avx512Ifma);
+    let verifier = Verifier::new;
     for mut verifier in [verifier(), verifier().with_key_cache(1 << 20)] {
         // By the tenth time every key has its table.
         for _ in 0..10 {

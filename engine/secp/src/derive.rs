@@ -6,6 +6,7 @@
 use secp256k1::{PublicKey, Scalar};
 use sha2::{Digest, Sha256};
 
+use crate::backend::Work;
 use crate::simd::{Combination, Offset};
 use crate::{Backend, KeyError, fallback, scalar};
 
@@ -81,7 +82,7 @@ pub fn derive_revocation_pubkeys_with(
 
 /// The keys that the lanes find; none from a backend without lanes.
 fn offsets(backend: Backend, jobs: &[DeriveJob], tweaks: &[[u8; 32]]) -> Vec<Option<[u8; 65]>> {
-    if let Some(leaf) = backend.leaf() {
+    if let Some(leaf) = backend.leaf_for(Work::Offset, jobs.len()) {
         let offset = |(job, tweak): (&DeriveJob, &[u8; 32])| Offset {
             point: job.basepoint,
             scalar: scalar::Scalar::remainder(tweak),
@@ -96,9 +97,7 @@ fn offsets(backend: Backend, jobs: &[DeriveJob], tweaks: &[[u8; 32]]) -> Vec<Opt
 
 /// The keys that the lanes find; none from a backend without lanes, or for a single job.
 fn combinations(backend: Backend, jobs: &[DeriveJob], tweaks: &[[[u8; 32]; 2]]) -> Vec<Option<[u8; 65]>> {
-    if jobs.len() > 1
-        && let Some(leaf) = backend.leaf()
-    {
+    if let Some(leaf) = backend.leaf_for(Work::Multiply, jobs.len()) {
         let offset =
             |point: PublicKey, tweak: &[u8; 32]| Offset { point, scalar: scalar::Scalar::remainder(tweak) };
         let combination = |(job, [base_tweak, point_tweak]): (&DeriveJob, &[[u8; 32]; 2])| Combination {

@@ -6,6 +6,7 @@ use secp256k1::PublicKey;
 use thiserror::Error;
 
 use crate::Backend;
+use crate::backend::Work;
 
 /// A public key that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -28,9 +29,7 @@ pub fn parse_keys(keys: &[[u8; 33]]) -> Vec<Result<PublicKey, KeyError>> {
 /// As [`parse_keys`], with a backend of the caller's choice.
 #[must_use]
 pub fn parse_keys_with(backend: Backend, keys: &[[u8; 33]]) -> Vec<Result<PublicKey, KeyError>> {
-    if keys.len() > 1
-        && let Some(leaf) = backend.leaf()
-    {
+    if let Some(leaf) = backend.leaf_for(Work::Parse, keys.len()) {
         let uncompressed = leaf.uncompress(keys);
         let pairs = keys.iter().zip(&uncompressed);
         return pairs

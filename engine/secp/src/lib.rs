@@ -1,10 +1,10 @@
 //! secp256k1 over public data, in batches: signature verification, key parsing and BOLT 3 key derivation.
 //!
-//! Two backends give the same answers: [`Backend::Avx512Ifma`], eight jobs side by side, several times faster from
-//! batches of eight on; and [`Backend::Libsecp256k1`], one after the other, on every other processor. The first is
-//! taken wherever the processor has it, at run time; no compiler flag is needed.
+//! All [`Backend`]s give the same answers: with AVX-512 IFMA eight jobs side by side, with AVX2 four, in 64-bit words
+//! one but with shared inversions and tables; and libsecp256k1. The fastest is found by a probe at run time; no
+//! compiler flag is needed.
 //!
-//! **Public data only.** Both backends' time depends on their input. Signing, ECDH and per-commitment secrets use
+//! **Public data only.** Every backend's time depends on its input. Signing, ECDH and per-commitment secrets use
 //! libsecp256k1 directly, where they are held: no type here takes a secret.
 //!
 //! Invariants: a job's result depends on that job alone, never on the rest of the batch; and it is libsecp256k1's,
@@ -30,7 +30,7 @@
 
 #![deny(unsafe_code)]
 
-pub use backend::Backend;
+pub use backend::{Backend, BackendError};
 pub use derive::{
     DeriveJob, derive_pubkeys, derive_pubkeys_with, derive_revocation_pubkeys, derive_revocation_pubkeys_with,
 };
@@ -49,6 +49,7 @@ mod keys;
 mod multiply;
 #[cfg(test)]
 mod oracle;
+mod probe;
 mod scalar;
 mod simd;
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use secp256k1::{PublicKey, Scalar};
 
+use crate::backend::Work;
 use crate::simd::Offset;
 use crate::{Backend, fallback};
 
@@ -40,9 +41,7 @@ pub fn multiply_points_with(backend: Backend, jobs: &[MultiplyJob]) -> Vec<Optio
 
 /// What the lanes find; nothing at all from a backend without lanes, or for a single job.
 fn multiples(backend: Backend, jobs: &[MultiplyJob]) -> Vec<Option<[u8; 65]>> {
-    if jobs.len() > 1
-        && let Some(leaf) = backend.leaf()
-    {
+    if let Some(leaf) = backend.leaf_for(Work::Multiply, jobs.len()) {
         let offset = |job: &MultiplyJob| Offset {
             point: job.point,
             scalar: crate::scalar::Scalar::remainder(&job.scalar.to_be_bytes()),

@@ -275,7 +275,7 @@ fn multiply_add(a: u64, b: u64, c: u64, d: u64) -> (u64, u64) {
 
 /// Whether a < b.
 #[inline]
-const fn less(a: &[u64; 4], b: &[u64; 4]) -> bool {
+pub(crate) const fn less(a: &[u64; 4], b: &[u64; 4]) -> bool {
     let mut borrow = false;
     let mut k = 0;
     while k < 4 {
@@ -288,7 +288,8 @@ const fn less(a: &[u64; 4], b: &[u64; 4]) -> bool {
 }
 
 /// a + b and whether it passed 2^256.
-const fn add(a: &[u64; 4], b: &[u64; 4]) -> ([u64; 4], bool) {
+#[inline]
+pub(crate) const fn add(a: &[u64; 4], b: &[u64; 4]) -> ([u64; 4], bool) {
     let (mut sum, mut carry) = ([0; 4], false);
     let mut k = 0;
     while k < 4 {

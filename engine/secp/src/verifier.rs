@@ -9,9 +9,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use secp256k1::PublicKey;
 
+use crate::backend::Work;
 use crate::scalar::Scalar;
 use crate::simd::{KeyCache, KnownKey, Leaf};
-use crate::{Backend, Batch, CHUNK_MAX, DeriveJob, Verdicts, VerifyJob, fallback};
+use crate::{Backend, BackendError, Batch, CHUNK_MAX, DeriveJob, Verdicts, VerifyJob, fallback};
 
 /// Verifies batches with a backend of the caller's choice, tables of the keys met often, and on the threads of a pool.
 ///
@@ -36,10 +37,13 @@ impl Verifier {
         Verifier { backend: Backend::selected(), cache: None, pool: None }
     }
 
-    /// Uses another backend; one the processor lacks is [`Backend::Libsecp256k1`].
-    #[must_use]
-    pub fn with_backend(self, backend: Backend) -> Verifier {
-        Verifier { backend, ..self }
+    /// Uses another backend.
+    ///
+    /// # Errors
+    ///
+    /// The processor lacks it.
+    pub fn with_backend(self, backend: Backend) -> Result<Verifier, BackendError> {
+        Ok(Verifier { backend: backend.available()?, ..self })
     }
 
     /// The backend it uses.
@@ -49,7 +53,8 @@ impl Verifier {
     }
 
     /// Keeps tables of keys met often, in no more than this much memory: 44 KiB a key. A key gets one with its
-    /// sixteenth signature, and verifies twice as fast from then on. Only [`Backend::Avx512Ifma`] has use for tables.
+    /// sixteenth signature, and verifies twice as fast or more from then on. [`Backend::Libsecp256k1`] has
+    /// no use for tables.
     #[must_use]
     pub fn with_key_cache(self, memory_max_bytes: usize) -> Verifier {
         Verifier { cache: Some(KeyCache::new(memory_max_bytes)), ..self }
@@ -100,9 +105,7 @@ impl Default for Verifier {
 
 /// Whether each signature is valid, by one thread.
 pub(crate) fn verify_here(backend: Backend, jobs: &[VerifyJob], valid: &mut [bool]) {
-    if jobs.len() > 1
-        && let Some(leaf) = backend.leaf()
-    {
+    if let Some(leaf) = backend.leaf_for(Work::Verify, jobs.len()) {
         return leaf.verify(jobs, valid);
     }
     for (job, valid) in jobs.iter().zip(valid) {

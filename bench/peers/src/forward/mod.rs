@@ -122,7 +122,7 @@ pub(crate) fn run(options: &Options) {
             }
         }
     }
-    let machine = Machine::this(format!("{:?}", Backend::selected()));
+    let machine = Machine::this(Backend::selected().to_string());
     Report { rows, machine }.print(options.json);
 }
 

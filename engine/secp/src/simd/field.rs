@@ -2,7 +2,7 @@
 //! several side by side.
 //!
 //! Owns [`Field`], which every leaf implements, and the plain types that leaves share: sets of lanes, digits, packed
-//! points. The algorithm above is written once over this trait.
+//! points. The algorithm above is written once over this trait; `FIELDS.md` lists the leaves and argues their bounds.
 //!
 //! An element has four types, which the compiler keeps apart, and a bound that grows with a sum is a const parameter:
 //!
@@ -249,6 +249,13 @@ impl Entry {
     #[inline(always)]
     pub(crate) fn join(x: [u64; 4], y: [u64; 4]) -> Entry {
         Entry([x[0], x[1], x[2], x[3], y[0], y[1], y[2], y[3]])
+    }
+
+    /// The words of both coordinates.
+    #[inline(always)]
+    pub(crate) fn split(&self) -> [[u64; 4]; 2] {
+        let [x0, x1, x2, x3, y0, y1, y2, y3] = self.0;
+        [[x0, x1, x2, x3], [y0, y1, y2, y3]]
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Layers, each on the one before: `field` (the interface of a leaf), `point`, `invert` (many inverses at once),
 //! `table` (multiples and look-ups), `multiply` (sums of multiples), and the operations of the crate. The leaves:
-//! `words52` for AVX-512 IFMA, eight lanes.
+//! `words52` for AVX-512 IFMA, eight lanes; `doubles` for AVX2 with FMA, four; `words64` for every 64-bit processor,
+//! one. `FIELDS.md` explains them to a reviewer.
 //!
 //! Owns the choice among leaves for each call, [`Leaf`], and the room that each thread keeps from one call to the next.
 
@@ -16,15 +17,21 @@ use cache::Builder;
 pub(crate) use cache::{KeyCache, KnownKey};
 use derive::Deriver;
 pub(crate) use derive::{Combination, Offset};
+use doubles::Doubles;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use doubles::avx2::Avx2;
 use field::Field;
+pub(crate) use table::G;
 use table::{Generator, make_generator};
 use verify::Verifier;
 use words52::Words52;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use words52::ifma::Ifma;
+use words64::Words64;
 
 mod cache;
 mod derive;
+mod doubles;
 mod field;
 mod invert;
 mod multiply;
@@ -35,14 +42,20 @@ mod table;
 mod tests;
 mod verify;
 mod words52;
+mod words64;
 
 /// A leaf that the processor has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Leaf {
     #[cfg(target_arch = "x86_64")]
     Ifma(Words52<Ifma>),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Doubles<Avx2>),
+    Words64(Words64),
     #[cfg(test)]
     Words52Model(Words52<words52::model::Model>),
+    #[cfg(test)]
+    DoublesModel(Doubles<doubles::model::Model>),
 }
 
 /// Room that a thread works in with one leaf, and the leaf's tables of the generator.
@@ -84,8 +97,13 @@ macro_rules! home {
 }
 #[cfg(target_arch = "x86_64")]
 home!(Words52<Ifma>);
+#[cfg(target_arch = "x86_64")]
+home!(Doubles<Avx2>);
+home!(Words64);
 #[cfg(test)]
 home!(Words52<words52::model::Model>);
+#[cfg(test)]
+home!(Doubles<doubles::model::Model>);
 
 /// The same expression for whichever leaf it is.
 macro_rules! on_leaf {
@@ -93,14 +111,19 @@ macro_rules! on_leaf {
         match $leaf {
             #[cfg(target_arch = "x86_64")]
             Leaf::Ifma($f) => $work,
+            #[cfg(target_arch = "x86_64")]
+            Leaf::Avx2($f) => $work,
+            Leaf::Words64($f) => $work,
             #[cfg(test)]
             Leaf::Words52Model($f) => $work,
+            #[cfg(test)]
+            Leaf::DoublesModel($f) => $work,
         }
     };
 }
 
 impl Leaf {
-    /// AVX-512 IFMA.
+    /// AVX-512 IFMA, if the processor has it.
     pub(crate) fn ifma() -> Option<Leaf> {
         #[cfg(target_arch = "x86_64")]
         return Ifma::detect().map(|ifma| Leaf::Ifma(Words52(ifma)));
@@ -108,10 +131,29 @@ impl Leaf {
         None
     }
 
-    /// The same code over plain integers.
+    /// AVX2 with FMA, if the processor has them.
+    pub(crate) fn avx2() -> Option<Leaf> {
+        #[cfg(target_arch = "x86_64")]
+        return Avx2::detect().map(|avx2| Leaf::Avx2(Doubles(avx2)));
+        #[cfg(not(target_arch = "x86_64"))]
+        None
+    }
+
+    /// Words of 64 bits, one lane.
+    pub(crate) fn words64() -> Leaf {
+        Leaf::Words64(Words64)
+    }
+
+    /// The code of [`Leaf::ifma`] over plain integers.
     #[cfg(test)]
     pub(crate) fn words52_model() -> Leaf {
         Leaf::Words52Model(Words52(words52::model::Model))
+    }
+
+    /// The code of [`Leaf::avx2`] over plain doubles.
+    #[cfg(test)]
+    pub(crate) fn doubles_model() -> Leaf {
+        Leaf::DoublesModel(Doubles(doubles::model::Model))
     }
 
     /// Writes whether each signature is valid.

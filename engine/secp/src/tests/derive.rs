@@ -2,7 +2,7 @@
 
 use secp256k1::{PublicKey, Scalar};
 
-use super::{BACKENDS, count, public};
+use super::{MODELS, backends, count, public};
 use crate::oracle::{self, N, Source};
 use crate::{
     Backend, DeriveJob, MultiplyJob, derive_pubkeys_with, derive_revocation_pubkeys_with, fallback,
@@ -27,17 +27,21 @@ fn every_backend_derives_the_same_keys() {
     let expected = derive_pubkeys_with(Backend::Libsecp256k1, &jobs);
     let revocation = derive_revocation_pubkeys_with(Backend::Libsecp256k1, &jobs);
     assert!(expected.iter().chain(&revocation).all(Result::is_ok));
+    for backend in MODELS {
+        assert_eq!(derive_pubkeys_with(backend, &jobs[..17]), expected[..17]);
+        assert_eq!(derive_revocation_pubkeys_with(backend, &jobs[..17]), revocation[..17]);
+    }
     for size in [1, 2, 7, 8, 9, 16, 33, 64, 65, 200] {
         for ((jobs, expected), revocation) in
             jobs.chunks(size).zip(expected.chunks(size)).zip(revocation.chunks(size)).take(count(4, 1_000))
         {
-            for backend in BACKENDS {
+            for backend in backends() {
                 assert_eq!(derive_pubkeys_with(backend, jobs), expected);
                 assert_eq!(derive_revocation_pubkeys_with(backend, jobs), revocation);
             }
         }
     }
-    for backend in BACKENDS {
+    for backend in backends() {
         assert_eq!(derive_pubkeys_with(backend, &[]), []);
         assert_eq!(derive_revocation_pubkeys_with(backend, &[]), []);
     }
@@ -73,8 +77,8 @@ fn exceptional_sums_are_left_to_libsecp256k1() {
             .push(Combination { terms: terms.map(|(point, scalar)| Offset { point, scalar: lane(scalar) }) });
         slow_doubles.push(fallback::combination(&terms.map(|(point, scalar)| (point, tweak(scalar)))));
     }
-    let leaves: Vec<_> = BACKENDS.into_iter().filter_map(Backend::leaf).collect();
-    let found = leaves.iter().flat_map(|leaf| {
+    let leaves = backends().into_iter().chain(MODELS).filter_map(Backend::leaf);
+    let found = leaves.flat_map(|leaf| {
         [(leaf.offsets(&singles), &slow_singles), (leaf.combinations(&doubles), &slow_doubles)]
     });
     for (found, slow) in found {
@@ -107,12 +111,15 @@ fn every_backend_multiplies_alike() {
         .collect();
     let expected = multiply_points_with(Backend::Libsecp256k1, &jobs);
     assert_eq!(expected.iter().filter(|found| found.is_none()).count(), jobs.len() / 20, "the zeros");
+    for backend in MODELS {
+        assert_eq!(multiply_points_with(backend, &jobs[..21]), expected[..21]);
+    }
     for size in [1, 2, 7, 8, 9, 16, 33, 64, 65, 200] {
         for (jobs, expected) in jobs.chunks(size).zip(expected.chunks(size)).take(count(4, 1_000)) {
-            for backend in BACKENDS {
+            for backend in backends() {
                 assert_eq!(multiply_points_with(backend, jobs), expected);
             }
         }
     }
-    assert!(BACKENDS.into_iter().all(|backend| multiply_points_with(backend, &[]).is_empty()));
+    assert!(backends().into_iter().all(|backend| multiply_points_with(backend, &[]).is_empty()));
 }

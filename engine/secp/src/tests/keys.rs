@@ -2,7 +2,7 @@
 
 use secp256k1::PublicKey;
 
-use super::{BACKENDS, count, public};
+use super::{MODELS, backends, count, public};
 use crate::oracle::{self, Big, P, Source};
 use crate::{KeyError, parse_keys_with};
 
@@ -34,7 +34,7 @@ fn what_is_a_key_is_what_libsecp256k1_says() {
     }));
     let expected: Vec<_> =
         keys.iter().map(|key| PublicKey::from_slice(key).map_err(|_| KeyError::NotAPoint(*key))).collect();
-    for backend in BACKENDS {
+    for backend in backends() {
         assert_eq!(parse_keys_with(backend, &keys), expected);
         for size in [1, 2, 7, 8, 9, 16, 17, 31, 33] {
             for (keys, expected) in keys.chunks(size).zip(expected.chunks(size)).take(10) {
@@ -42,6 +42,9 @@ fn what_is_a_key_is_what_libsecp256k1_says() {
             }
         }
         assert_eq!(parse_keys_with(backend, &[]), []);
+    }
+    for backend in MODELS {
+        assert_eq!(parse_keys_with(backend, &keys[..65]), expected[..65]);
     }
     let valid = expected.iter().filter(|key| key.is_ok()).count();
     assert!(valid > keys.len() / 2 && valid < keys.len() - keys.len() / 8, "{valid} of {} valid", keys.len());

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
-use fulmen_secp::{Backend, Batch, Verifier, VerifyJob, parse_keys};
+use fulmen_secp::{Batch, Verifier, VerifyJob, parse_keys};
 use secp256k1::PublicKey;
 use sha2::{Digest, Sha256};
 
@@ -37,7 +37,7 @@ fn recorded_gossip_is_valid_and_not_with_a_flipped_bit() {
     assert!(batch.len() > ranges.len() && ranges.iter().all(|range| verdicts.are_valid(range.clone())));
 
     for seed in 1..=3 {
-        let mut verifier = Verifier::new().with_backend(Backend::selected()).with_key_cache(64 << 20);
+        let mut verifier = Verifier::new().with_key_cache(64 << 20);
         let mut source = seed;
         for messages in messages.chunks(1_000) {
             let (mut flat, mut ranges) = (Vec::new(), Vec::new());
