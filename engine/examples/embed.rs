@@ -1,13 +1,11 @@
-//! Two nodes, each an embedded engine with a TCP socket, open a channel: `cargo run -p fulmen --example embed`.
-//!
-//! A real node takes its connections from `fulmen-net`, which has the transport of BOLT 8, and adds a wallet, a
-//! directory for its records and a chain (`fulmen::chain`).
+//! Two nodes, each an embedded engine with a TCP socket, open a channel: `cargo run -p fulmen --example embed`. A real
+//! node has its connections from `fulmen-net` (BOLT 8), and adds a wallet, a store and a chain (`fulmen::chain`).
 
-#![allow(clippy::unwrap_used, reason = "an example has nobody to tell")]
+#![allow(clippy::unwrap_used, reason = "an example reports errors by panicking")]
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use bitcoin::{Amount, Network, TxOut, constants::genesis_block};
@@ -15,7 +13,7 @@ use crossbeam::channel::{Receiver, unbounded};
 use fulmen::chain::ChainEvent;
 use fulmen::proto::forward::{Command, Event, NodeConfig, OpenChannelRequest};
 use fulmen::proto::keys::NodeSeed;
-use fulmen::runtime::{Connection, Effects, Engine, Storage};
+use fulmen::runtime::{Connection, Effects, Engine, ReceiveError, Storage};
 use fulmen::wire::units::{BlockHeight, ChainHash, Msat, NodeId, Sat};
 
 struct Node {
@@ -31,17 +29,17 @@ fn node(seed: u8) -> Node {
     let handler = move |effects: Effects| {
         let mut table = table.lock().unwrap();
         for (connection, message) in &effects.send {
-            // A connection that has ended is not in the table: its messages are dropped.
-            table.get_mut(connection).map(|socket| write(socket, message));
+            table.get_mut(connection).map(|socket| write(socket, message)); // none: the connection has ended
         }
-        effects.disconnect.iter().for_each(|connection| drop(table.remove(connection)));
-        // `broadcast` would go to the chain; `resume` names whom to read from again after `WouldBlock`.
-        effects.events.into_iter().for_each(|event| sender.send(event).unwrap_or_default());
+        let ended = effects.disconnect.iter().filter_map(|connection| table.remove(connection));
+        ended.for_each(|socket| socket.shutdown(Shutdown::Both).unwrap_or_default()); // ends the reading thread too
+        // `broadcast` would go to the chain, and `resume` to the reading threads.
+        effects.events.into_iter().for_each(|event| sender.send(event).unwrap());
     };
     let mut config = NodeConfig::new(ChainHash::REGTEST, [&[0x00, 0x14][..], &[seed; 20]].concat());
     config.channel.minimum_depth = 1;
     let engine = Engine::builder(NodeSeed::new([seed; 32]), config, Storage::Nowhere).start(handler).unwrap();
-    engine.chain_in_step(); // after a restart, once the missed blocks were given
+    engine.chain_in_step(); // the chain is synced; after a restart, give the missed blocks first
     Node { engine: Arc::new(engine), sockets, events }
 }
 
@@ -56,7 +54,9 @@ fn serve(node: &Node, peer: NodeId, mut socket: TcpStream) {
     let engine = Arc::clone(&node.engine);
     std::thread::spawn(move || {
         while let Ok(message) = read(&mut socket) {
-            engine.receive(connection, &message).unwrap();
+            while let Err(ReceiveError::WouldBlock { .. }) = engine.receive(connection, &message) {
+                std::thread::yield_now();
+            }
         }
         engine.disconnected(connection);
     });
@@ -76,20 +76,19 @@ fn main() {
         panic!("bob does not accept")
     };
     let mut block = genesis_block(Network::Regtest);
-    let transaction = &mut block.txdata[0]; // stands for the wallet's
+    let transaction = &mut block.txdata[0]; // stands in for the wallet's transaction
     transaction.output = vec![TxOut { value: Amount::from_sat(amount.0), script_pubkey: script }];
     let fund = Command::FundingTransaction { temporary_channel_id, transaction: transaction.clone() };
     alice.engine.command(fund).unwrap();
-    println!("{:?}\n{:?}", alice.events.recv(), bob.events.recv()); // both have signed: the chain may have it
+    println!("{:?}\n{:?}", alice.events.recv(), bob.events.recv()); // both commitments are signed: safe to broadcast
     let confirmed = ChainEvent::Connected { height: BlockHeight(1), block: Arc::new(block) };
     [&alice, &bob].iter().for_each(|node| node.engine.chain_event(&confirmed));
-    println!("{:?}\n{:?}", alice.events.recv(), bob.events.recv()); // it is ready
+    println!("{:?}\n{:?}", alice.events.recv(), bob.events.recv()); // the channel is ready
     println!("{:?}, {:?}", alice.engine.shutdown(), bob.engine.shutdown());
 }
 
 fn write(socket: &mut TcpStream, message: &[u8]) -> io::Result<()> {
-    socket.write_all(&(message.len() as u16).to_be_bytes())?;
-    socket.write_all(message)
+    socket.write_all(&[&(message.len() as u16).to_be_bytes()[..], message].concat())
 }
 
 fn read(socket: &mut TcpStream) -> io::Result<Vec<u8>> {

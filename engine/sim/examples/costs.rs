@@ -75,7 +75,11 @@ fn meter() -> Option<Meter> {
     Some(Meter(|call| {
         let start = thread_time();
         let info = allocation_counter::measure(call);
-        CallCost { heap_kept: info.bytes_current, heap_most: info.bytes_max, cpu: thread_time() - start }
+        CallCost {
+            heap_net_bytes: info.bytes_current,
+            heap_peak_bytes: info.bytes_max,
+            cpu: thread_time() - start,
+        }
     }))
 }
 

@@ -208,7 +208,7 @@ impl<L: Log, P: Peers> ServiceState<L, P> {
                     self.apply_outcome(outcome);
                 }
                 Queued::Control(GossipInput::Spent(scid, at)) => self.gossip.funding_spent(scid, at),
-                Queued::Control(GossipInput::SpendReverted(scid)) => self.gossip.funding_restored(scid),
+                Queued::Control(GossipInput::SpendReverted(scid)) => self.gossip.spend_reverted(scid),
                 // The queue turns these into announcements and queries.
                 Queued::Control(GossipInput::Message { .. } | GossipInput::Own(_)) => {}
             }

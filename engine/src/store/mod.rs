@@ -80,9 +80,9 @@ pub struct StoreStats {
 
 /// Where records become durable.
 ///
-/// Driven by one caller at a time, on any thread: [`replay`](Store::replay) first, once, then [`append`](Store::append)
-/// with the records that wait, again and again. When [`checkpoint_due`](Store::checkpoint_due) names a shard, the
-/// caller
+/// Driven by one caller at a time, on any thread: [`append`](Store::append) with the records that wait, again and
+/// again, and [`replay`](Store::replay) at any time, as a rule once after opening. When
+/// [`checkpoint_due`](Store::checkpoint_due) names a shard, the caller
 ///
 /// 1. appends the last record that the shard's present state includes,
 /// 2. takes that state as chunks and calls [`begin_checkpoint`](Store::begin_checkpoint), before it appends a record
@@ -127,7 +127,8 @@ pub trait Store: Send + Debug {
     fn append(&mut self, batch: &[Entry<'_>]) -> Result<(), StoreError>;
 
     /// Reads everything that is durable: of each shard the chunks of its last finished checkpoint, then all records
-    /// appended after that began. `visit` may return [`ControlFlow::Break`] to stop; recording why is up to the caller.
+    /// appended after that began, in their order. Those of two shards may come in any order. `visit` may return
+    /// [`ControlFlow::Break`] to stop; recording why is up to the caller.
     ///
     /// # Errors
     /// When something that was durable cannot be read or is damaged.
@@ -157,7 +158,7 @@ pub trait Store: Send + Debug {
 
 /// A checkpoint being written, apart from the store's own thread.
 pub trait CheckpointWriter: Send + Debug {
-    /// Writes the next chunk of the snapshot. A chunk is as large as the caller likes.
+    /// Writes the next chunk of the shard's state, of any length. An empty chunk may be dropped.
     ///
     /// # Errors
     /// When it cannot be written. The checkpoint has failed then; the store has not.

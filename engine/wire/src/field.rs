@@ -1,10 +1,10 @@
 //! How each type of a message's fields is written, and the macro that makes messages out of fields.
 //!
-//! Owns: [`Field`] (a field at a fixed place), [`TlvValue`] (a value that fills its TLV record), [`Payload`] (a whole
-//! message behind its type) and `message!`. The messages themselves are in [`crate::message`].
+//! Owns: [`Field`] (self-delimiting), [`TlvValue`] (a value that fills its TLV record), [`Payload`] (all of a message
+//! after its type) and `message!`. The messages themselves are in [`crate::message`].
 //!
-//! Invariant: reading and writing a type are inverse to each other: an encoded value decodes to itself, and decoded
-//! bytes are encoded to themselves. So both stand side by side.
+//! Invariant: an encoded value decodes to itself, and decoded bytes encode to themselves; reading and writing a type
+//! are therefore one impl.
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::features::Features;
@@ -14,7 +14,7 @@ use crate::units::{
     NodeId, PaymentHash, PaymentPreimage, Point, Sat, Scid, Signature, Txid,
 };
 
-/// A field that knows where it ends.
+/// A field whose encoding is self-delimiting.
 pub(crate) trait Field: Sized {
     /// Reads the field.
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
@@ -30,7 +30,7 @@ pub(crate) trait TlvValue: Sized {
     fn write_value(&self, writer: &mut Writer<'_>);
 }
 
-/// All of a message behind its type.
+/// All of a message after its type.
 pub(crate) trait Payload: Sized {
     /// The message's type.
     const TYPE: u16;
@@ -38,7 +38,7 @@ pub(crate) trait Payload: Sized {
     const NAME: &'static str;
     /// Reads all that is left.
     fn read_payload(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
-    /// Writes everything behind the type.
+    /// Writes everything after the type.
     fn write_payload(&self, writer: &mut Writer<'_>);
 }
 
@@ -168,7 +168,7 @@ impl TlvValue for Vec<ChainHash> {
 
 /// Declares a message: its fields in order, then one of two endings. With `tlvs`, the known TLV records become optional
 /// fields and the unknown ones are kept in `unknown`. With `extension`, for signed announcements, all further bytes are
-/// kept unparsed.
+/// kept unparsed. `validate name` calls `name(offset)` on the decoded message.
 macro_rules! message {
     (
         $(#[$doc:meta])*
@@ -265,7 +265,7 @@ macro_rules! message {
 
             fn write_payload(&self, writer: &mut crate::codec::Writer<'_>) {
                 $(crate::field::Field::write(&self.$field, writer);)*
-                #[allow(unused_mut)]
+                #[allow(unused_mut, reason = "a message without TLV records writes none")]
                 let mut stream = crate::tlv::StreamWriter::new(writer, &self.unknown);
                 $(stream.optional($tlv_type, self.$tlv.as_ref(), crate::field::TlvValue::write_value);)*
                 stream.finish();

@@ -1,6 +1,6 @@
-//! Bytes of memory by source, so that every store of unverified or unconfirmed gossip is bounded in bytes.
+//! Bytes of memory that gossip occupies before it is accepted, by source.
 //!
-//! Owns the sums. Does not decide which entry is dropped when a limit is reached.
+//! Owns the sums. Enforces no limit: `held` and `pending` do, and decide which entry is dropped.
 //!
 //! Invariant: the total is the sum over the sources, and no source is listed with zero bytes.
 
@@ -13,18 +13,18 @@ use super::outcome::Source;
 pub struct ByteLimit {
     /// For all sources together.
     pub total: usize,
-    /// For a single peer.
-    pub per_peer: usize,
+    /// For one source. This node's own messages are a source of held ones, and exempt as pending announcements.
+    pub per_source: usize,
 }
 
 /// The bytes in use.
 #[derive(Debug, Default)]
-pub(super) struct ByteBudget {
+pub(super) struct ByteUsage {
     total: usize,
     by_source: BTreeMap<Source, usize>,
 }
 
-impl ByteBudget {
+impl ByteUsage {
     pub(super) fn total(&self) -> usize {
         self.total
     }

@@ -1,6 +1,7 @@
 //! Changes of the channel graph by accepted gossip (BOLT 7), in the order in which they must be applied.
 //!
-//! Owns the changes, and their application to [`ChannelGraph`]. Every other graph takes the same stream.
+//! Owns the changes, and their application to [`ChannelGraph`]. Any other consumer, such as a live graph or one of the
+//! embedder's, applies the same stream. Channels with unknown required features never appear in it.
 //!
 //! Invariant: the stream is consistent by itself. A channel is added once, before any other change of it; a policy is
 //! set only where routes may use it, so that no consumer has to look at features, limits or node announcements again.
@@ -40,15 +41,15 @@ pub enum GraphChange {
         /// The policy.
         policy: Policy,
     },
-    /// A direction must not be used until a policy is set again: its limits contradict each other, or the node it
-    /// leaves requires unknown features.
+    /// A direction must not be used until a policy is set again: the limits of its last update contradict each other or
+    /// exceed the capacity, the node it leaves requires unknown features, or the stored update cannot be read.
     PolicyRemoved {
         /// The channel.
         scid: Scid,
         /// The direction.
         direction: Direction,
     },
-    /// A channel was removed: spent, stale, or signed by a banned node.
+    /// A channel was removed: spent, unfunded, stale, or signed by a banned node.
     ChannelRemoved {
         /// The channel.
         scid: Scid,
@@ -60,7 +61,7 @@ pub enum GraphChange {
         /// The features it supports and requires.
         features: Features,
     },
-    /// A node and its announcement were removed with its last channel.
+    /// An announced node lost its last channel; its announcement is removed too.
     NodeRemoved {
         /// The node.
         node: NodeId,
@@ -68,7 +69,7 @@ pub enum GraphChange {
 }
 
 impl ChannelGraph {
-    /// Applies one change. Node announcements change nothing.
+    /// Applies one change. `NodeAnnounced` and `NodeRemoved` change nothing here.
     ///
     /// # Errors
     /// When the change does not fit the graph, because the stream was not applied completely and in order.

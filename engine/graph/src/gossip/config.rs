@@ -52,7 +52,8 @@ pub struct GossipConfig {
     pub funding_check: FundingCheck,
     /// How many seconds a timestamp may lie ahead of the current time.
     pub future_max_seconds: u32,
-    /// The age in seconds of the last update of either direction at which a channel is removed.
+    /// A channel is removed once the last update of one of its directions, or the announcement where that has none, is
+    /// older than this, in seconds.
     pub stale_after_seconds: u32,
     /// The number of blocks after the spend of its funding output at which a channel is removed.
     pub forget_spent_after_blocks: u32,
@@ -90,9 +91,9 @@ impl GossipConfig {
             stale_after_seconds: 14 * 24 * 60 * 60,
             forget_spent_after_blocks: 72,
             confirmations_min: 6,
-            held_bytes: ByteLimit { total: 16 << 20, per_peer: 4 << 20 },
+            held_bytes: ByteLimit { total: 16 << 20, per_source: 4 << 20 },
             held_seconds_max: 60 * 60,
-            pending_bytes: ByteLimit { total: 32 << 20, per_peer: 16 << 20 },
+            pending_bytes: ByteLimit { total: 32 << 20, per_source: 16 << 20 },
             peers_max: 10_000,
             messages: Rate { burst: 500_000, per_hour: 1_000_000 },
             faults: Rate { burst: 3, per_hour: 1 },

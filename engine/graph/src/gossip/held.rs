@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use fulmen_wire::units::{NodeId, Scid};
 
-use super::budget::{ByteBudget, ByteLimit};
+use super::budget::{ByteLimit, ByteUsage};
 use super::outcome::Source;
 use crate::Direction;
 
@@ -37,7 +37,7 @@ pub(super) struct HeldMessages {
     messages: BTreeMap<(Topic, Source), HeldMessage>,
     /// The topics of each source in the order of arrival.
     order: BTreeMap<(Source, u64), Topic>,
-    budget: ByteBudget,
+    usage: ByteUsage,
     sequence: u64,
 }
 
@@ -48,7 +48,7 @@ impl HeldMessages {
 
     /// The bytes in use.
     pub(super) fn bytes(&self) -> usize {
-        self.budget.total()
+        self.usage.total()
     }
 
     /// Holds a message unless the same source has sent a newer one on the topic, or the message alone exceeds a
@@ -65,20 +65,20 @@ impl HeldMessages {
         if self.messages.get(&key).is_some_and(|known| known.timestamp >= timestamp) {
             return false;
         }
-        if cost > limit.total.min(limit.per_peer) {
+        if cost > limit.total.min(limit.per_source) {
             return false;
         }
         self.take(key);
-        while self.budget.of(source) + cost > limit.per_peer {
+        while self.usage.of(source) + cost > limit.per_source {
             self.drop_oldest(source);
         }
-        while self.budget.total() + cost > limit.total {
-            self.drop_oldest(self.budget.largest().expect("held bytes have a source"));
+        while self.usage.total() + cost > limit.total {
+            self.drop_oldest(self.usage.largest().expect("held bytes have a source"));
         }
         self.sequence += 1;
         let sequence = self.sequence;
         self.order.insert((source, sequence), topic);
-        self.budget.add(source, cost);
+        self.usage.add(source, cost);
         let bytes = bytes.to_vec();
         self.messages.insert(key, HeldMessage { bytes, timestamp, sequence, since_seconds: now_seconds });
         true
@@ -118,7 +118,7 @@ impl HeldMessages {
     fn take(&mut self, key: (Topic, Source)) -> Option<HeldMessage> {
         let message = self.messages.remove(&key)?;
         self.order.remove(&(key.1, message.sequence));
-        self.budget.remove(key.1, message.bytes.len() + ENTRY_BYTES);
+        self.usage.remove(key.1, message.bytes.len() + ENTRY_BYTES);
         Some(message)
     }
 
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     /// Room for four messages without content, three of one source.
-    const LIMIT: ByteLimit = ByteLimit { total: 4 * ENTRY_BYTES + 40, per_peer: 3 * ENTRY_BYTES + 20 };
+    const LIMIT: ByteLimit = ByteLimit { total: 4 * ENTRY_BYTES + 40, per_source: 3 * ENTRY_BYTES + 20 };
 
     fn source(tag: u8) -> Source {
         Source::Peer(NodeId([tag; 33]))
@@ -170,13 +170,13 @@ mod tests {
         assert_eq!(held.len(), 2);
         held.put((Topic::Node(NodeId([4; 33])), Source::Own), 1, &[1], 10, LIMIT);
         assert_eq!(held.take_node(NodeId([4; 33])), [(Source::Own, vec![1])]);
-        assert!(!held.put((topic(1), source(1)), 1, &[], 0, ByteLimit { total: 0, per_peer: 0 }));
+        assert!(!held.put((topic(1), source(1)), 1, &[], 0, ByteLimit { total: 0, per_source: 0 }));
         assert!(held.take_channel(Scid(1)).is_empty());
     }
 
     #[test]
     fn padded_messages_count_with_their_bytes() {
-        let limit = ByteLimit { total: 200_000, per_peer: 100_000 };
+        let limit = ByteLimit { total: 200_000, per_source: 100_000 };
         let mut held = HeldMessages::default();
         for scid in 0..100 {
             for tag in 1..5 {

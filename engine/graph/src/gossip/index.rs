@@ -4,7 +4,7 @@
 //! policies; the consumers of the changes do.
 //!
 //! Invariant: a node is present exactly while it has a channel. Hash maps are only looked up, never iterated. Budget:
-//! 112 bytes per channel and 128 per node, beside 12 and 37 bytes, plus slack, in the maps.
+//! 120 bytes per channel and per node, beside 16 and 40 bytes, plus slack, in the maps.
 
 use std::collections::HashMap;
 
@@ -49,8 +49,8 @@ pub(super) struct ChannelEntry {
 impl ChannelEntry {
     /// The value of the funding output if it was looked up, else the capacity that the last updates imply.
     pub(super) fn capacity(&self) -> Sat {
-        let announced = self.updates.iter().flatten().map(|update| update.capacity).max();
-        self.funding.or(announced).unwrap_or_default()
+        let implied = self.updates.iter().flatten().map(|update| update.capacity).max();
+        self.funding.or(implied).unwrap_or_default()
     }
 }
 
@@ -64,11 +64,13 @@ pub(super) struct Node {
     /// The number of its channels with an update.
     pub(super) public_channels: u32,
     pub(super) announcement: Option<Location>,
+    /// Of the last accepted `node_announcement`, kept or not; 0 before the first.
     pub(super) timestamp: u32,
     /// Whether routes may lead through it.
     pub(super) routable: bool,
 }
 
+/// The index. A channel's position is stable until it is removed; then the last channel takes its place.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     channels: Vec<ChannelEntry>,

@@ -605,8 +605,8 @@ impl<L: Log> Gossip<L> {
     }
 
     fn hold(&mut self, batch: &mut Batch<'_>, key: (Topic, Source), timestamp: u32, bytes: &[u8]) {
-        self.held.put(key, timestamp, bytes, batch.now.unix_seconds, self.config.held_bytes);
-        batch.outcome.held += 1;
+        let is_held = self.held.put(key, timestamp, bytes, batch.now.unix_seconds, self.config.held_bytes);
+        batch.outcome.held += usize::from(is_held);
     }
 
     /// Refuses a message, and counts a fault of its sender if no honest peer would have relayed it.

@@ -4,13 +4,15 @@
 //! graph, funding outputs to look up, and peers to disconnect. It keeps each accepted message in a store (the file
 //! behind a [`Log`]), answers queries and filters from there, and opens again without verifying a signature twice.
 //!
-//! Does no I/O, reads no clock and has no connections: log, time and answers about funding outputs are arguments.
+//! Does I/O only through the [`Log`] given to [`Gossip::open`]; reads no clock and has no connections: time and answers
+//! about funding outputs are arguments.
 //! Does not find routes and does not keep policies.
 //!
 //! Invariants: the accepted messages depend neither on the order of arrival nor on how messages were cut into
 //! batches, as long as no limit is exceeded, no two messages have the same timestamp, and no peer mixes forgeries
 //! into the messages it relays (which can only cost its own messages); nothing is accepted without valid signatures;
-//! every memory that a peer can fill is bounded by [`GossipConfig`].
+//! held messages, pending announcements and the state of peers are bounded by [`GossipConfig`], bans by a constant. The
+//! number of accepted channels is bounded only by the lookup of their funding outputs.
 //!
 //! Budget: 15 us for a `channel_announcement` and 3 us for a `channel_update` on one core in batches of 64 and more,
 //! and at most 300 bytes of memory per channel; `cargo bench --bench gossip` and `bench/peers -- gossip` check the
@@ -58,12 +60,13 @@ use store::Store;
 /// The gossip store: takes in gossip, keeps it, prunes it, and relays it.
 ///
 /// Feeding: [`Gossip::ingest`] with messages, [`Gossip::funding_answered`] with the answers to
-/// [`GossipOutcome::lookups`], [`Gossip::funding_spent`] for spent funding outputs, [`Gossip::prune`] about once an
-/// hour, [`Gossip::peer_disconnected`]. Each may be called at any time. [`Gossip::flush`] after any of them writes
-/// new records to the log, and [`Gossip::compact`] about once an hour keeps the log short.
+/// [`GossipOutcome::lookups`], [`Gossip::funding_spent`] for spent funding outputs and [`Gossip::spend_reverted`] when
+/// the spend was reorganised away, [`Gossip::prune`] about once an hour, [`Gossip::peer_disconnected`]. Each may be
+/// called at any time. [`Gossip::flush`] after any of them writes new records to the log, and [`Gossip::compact`] about
+/// once an hour keeps the log short.
 ///
-/// Draining: after [`Gossip::query`], call [`Gossip::answer`] at once and [`Gossip::relay`] once a minute, until they
-/// return nothing.
+/// Draining: after [`Gossip::query`], call [`Gossip::answer`] until it returns nothing, and [`Gossip::relay`] once a
+/// minute while the peer has a backlog.
 ///
 /// ```
 /// use fulmen_graph::ChannelGraph;
@@ -185,7 +188,8 @@ impl<L: Log> Gossip<L> {
         self.store.flush()
     }
 
-    /// Forgets the queries of a peer that has disconnected, but not its use of rate limits.
+    /// Drops the open queries of a peer that has disconnected. Its use of rate limits is kept until [`Gossip::prune`]
+    /// finds them unused.
     pub fn peer_disconnected(&mut self, peer: NodeId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.connected = false;

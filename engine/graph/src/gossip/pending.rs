@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use secp256k1::PublicKey;
 
-use super::budget::{ByteBudget, ByteLimit};
+use super::budget::{ByteLimit, ByteUsage};
 use super::outcome::{FundingLookup, Refusal, Source};
 
 /// The size of an entry beside the message: the lookup, two keys and the maps' nodes, rounded up.
@@ -30,7 +30,7 @@ pub(super) struct PendingAnnouncement {
 #[derive(Debug, Default)]
 pub(super) struct PendingAnnouncements {
     by_lookup: BTreeMap<FundingLookup, PendingAnnouncement>,
-    budget: ByteBudget,
+    usage: ByteUsage,
 }
 
 impl PendingAnnouncements {
@@ -40,7 +40,7 @@ impl PendingAnnouncements {
 
     /// The bytes in use.
     pub(super) fn bytes(&self) -> usize {
-        self.budget.total()
+        self.usage.total()
     }
 
     /// Keeps an announcement whose lookup is not pending yet. Our own are never refused.
@@ -51,11 +51,11 @@ impl PendingAnnouncements {
         limit: ByteLimit,
     ) -> Result<(), Refusal> {
         let (from, cost) = (announcement.from, cost(&announcement));
-        let fits = self.budget.total() + cost <= limit.total && self.budget.of(from) + cost <= limit.per_peer;
+        let fits = self.usage.total() + cost <= limit.total && self.usage.of(from) + cost <= limit.per_source;
         if from != Source::Own && !fits {
-            return Err(Refusal::TooManyLookups { bytes: self.budget.total() });
+            return Err(Refusal::TooManyLookups { bytes: self.usage.total() });
         }
-        self.budget.add(from, cost);
+        self.usage.add(from, cost);
         let previous = self.by_lookup.insert(lookup, announcement);
         assert!(previous.is_none(), "a lookup is pending once");
         Ok(())
@@ -64,7 +64,7 @@ impl PendingAnnouncements {
     /// Takes out the announcement that a lookup was for.
     pub(super) fn remove(&mut self, lookup: FundingLookup) -> Option<PendingAnnouncement> {
         let announcement = self.by_lookup.remove(&lookup)?;
-        self.budget.remove(announcement.from, cost(&announcement));
+        self.usage.remove(announcement.from, cost(&announcement));
         Some(announcement)
     }
 

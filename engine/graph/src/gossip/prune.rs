@@ -80,7 +80,7 @@ impl<L: Log> Gossip<L> {
     }
 
     /// The block that spent the funding output was disconnected from the chain.
-    pub fn funding_restored(&mut self, scid: Scid) {
+    pub fn spend_reverted(&mut self, scid: Scid) {
         if let Some(position) = self.index.position(scid) {
             self.index.channel_at_mut(position).spent_at = None;
             self.store.append(Record { kind: RecordKind::Unspent, at: 0, payload: &scid.0.to_le_bytes() });

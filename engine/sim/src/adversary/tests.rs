@@ -20,7 +20,11 @@ const BUDGET_BYTES_FULL: u64 = 2_000_000;
 fn meter() -> Option<Meter> {
     Some(Meter(|call| {
         let info = allocation_counter::measure(call);
-        CallCost { heap_kept: info.bytes_current, heap_most: info.bytes_max, ..CallCost::default() }
+        CallCost {
+            heap_net_bytes: info.bytes_current,
+            heap_peak_bytes: info.bytes_max,
+            ..CallCost::default()
+        }
     }))
 }
 

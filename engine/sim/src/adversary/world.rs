@@ -570,9 +570,10 @@ impl Spent {
     fn measure<T>(&mut self, meter: Option<Meter>, call: impl FnOnce() -> T) -> T {
         let Some(Meter(measure)) = meter else { return call() };
         let (mut call, mut result) = (Some(call), None);
-        let CallCost { heap_kept, heap_most, cpu } = measure(&mut || result = call.take().map(|call| call()));
-        self.live_bytes += heap_kept;
-        self.heap_peak = self.heap_peak.max(heap_most);
+        let CallCost { heap_net_bytes, heap_peak_bytes, cpu } =
+            measure(&mut || result = call.take().map(|call| call()));
+        self.live_bytes += heap_net_bytes;
+        self.heap_peak = self.heap_peak.max(heap_peak_bytes);
         self.cpu += cpu;
         result.expect("the meter runs the call it is given")
     }

@@ -28,8 +28,8 @@ impl Model {
     /// The shard's snapshot, in chunks of a few records.
     fn snapshot(&self, shard: u16) -> Vec<Vec<u8>> {
         let records = self.0.get(&shard).map_or(&[][..], Vec::as_slice);
-        let frame = |record: &Vec<u8>| [&(record.len() as u32).to_be_bytes()[..], record].concat();
-        records.chunks(3).map(|few| few.iter().flat_map(frame).collect()).collect()
+        let prefixed = |record: &Vec<u8>| length_prefixed(record);
+        records.chunks(3).map(|few| few.iter().flat_map(prefixed).collect()).collect()
     }
 
     /// The result of a replay.
@@ -139,4 +139,9 @@ fn batch(step: u32) -> Vec<(u16, Vec<u8>)> {
             (((step + index * (step % 2)) % 3) as u16, record)
         })
         .collect()
+}
+
+/// A record as the model's chunks hold it.
+pub(crate) fn length_prefixed(record: &[u8]) -> Vec<u8> {
+    [&(record.len() as u32).to_be_bytes()[..], record].concat()
 }

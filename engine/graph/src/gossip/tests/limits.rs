@@ -8,9 +8,9 @@ fn config() -> GossipConfig {
         messages: Rate { burst: 10, per_hour: 3_600 },
         faults: Rate { burst: 2, per_hour: 1 },
         // Six updates, four of one peer: each has 138 bytes and 256 of overhead.
-        held_bytes: ByteLimit { total: 6 * 394, per_peer: 4 * 394 },
+        held_bytes: ByteLimit { total: 6 * 394, per_source: 4 * 394 },
         // Two announcements of 432 bytes and 512 of overhead.
-        pending_bytes: ByteLimit { total: 2 * 944, per_peer: 2 * 944 },
+        pending_bytes: ByteLimit { total: 2 * 944, per_source: 2 * 944 },
         peers_max: 2,
         ..plain_config()
     }
@@ -86,7 +86,7 @@ fn held_messages_are_bounded_and_one_peer_cannot_displace_anothers() {
 
 #[test]
 fn padded_gossip_about_unknown_channels_is_bounded_in_bytes() {
-    let limit = ByteLimit { total: 400_000, per_peer: 150_000 };
+    let limit = ByteLimit { total: 400_000, per_source: 150_000 };
     let rate = Rate { burst: 1_000, per_hour: 0 };
     let config = GossipConfig {
         held_bytes: limit,

@@ -245,7 +245,7 @@ fn spent_channels_stay_for_72_blocks() {
     assert_eq!(keeper.ingest(&[signed_update(disabled, two.nodes[0])]).accepted, 1);
     let outcome = keeper.gossip.prune(at(900_071));
     assert!(keeper.apply(outcome).changes.is_empty());
-    keeper.gossip.funding_restored(id);
+    keeper.gossip.spend_reverted(id);
     let mut keeper = keeper.reopened();
     let outcome = keeper.gossip.prune(at(900_072));
     assert!(keeper.apply(outcome).changes.is_empty(), "its spending was undone");
