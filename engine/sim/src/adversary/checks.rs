@@ -45,8 +45,9 @@ impl Default for Bounds {
     }
 }
 
-/// The most that may be trimmed, the default of the victim's `max_dust_htlc_exposure`.
-const DUST_EXPOSURE_MAX_MSAT: u64 = 5_000_000;
+/// The most that may be trimmed: the default of the victim's `max_dust_htlc_exposure`, and as much again of HTLCs that
+/// crossed a rise of the fee rate.
+const DUST_EXPOSURE_MAX_MSAT: u64 = 2 * 5_000_000;
 
 /// Blocks that the victim has after an offered HTLC's expiry to fail the channel (BOLT 2, "`cltv_expiry_delta`
 /// Selection").
