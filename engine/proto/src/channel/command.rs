@@ -11,7 +11,7 @@ use fulmen_wire::units::{
 use thiserror::Error;
 
 use super::config::{ChannelConfig, NegotiatedFeatures};
-use super::error::{AwaitedAnswer, ChannelError};
+use super::error::{AwaitedAnswer, ChannelError, Excerpt};
 use super::removal::RemovalError;
 use crate::keys::ChannelSecrets;
 
@@ -276,7 +276,7 @@ pub enum ChannelCommandError {
         balance: Msat,
     },
     /// The closing script has none of the allowed forms.
-    #[error("closing script {0:02x?} has no allowed form")]
+    #[error("closing script {} has no allowed form", Excerpt(.0))]
     ShutdownScriptForm(Vec<u8>),
     /// We committed to another closing script when opening.
     #[error("we committed to another closing script")]

@@ -4,6 +4,8 @@
 //! Does not: react; [`Channel::plan_reaction`](super::Channel::plan_reaction) gives the plan that does. Refusals of our
 //! own commands are [`ChannelCommandError`](super::CommandError)s.
 
+use std::fmt;
+
 use bitcoin::{OutPoint, ScriptBuf};
 use fulmen_wire::features::Features;
 use fulmen_wire::units::{BlockHeight, ChainHash, ChannelId, CltvDelta, FeeratePerKw, Msat, Sat, Scid};
@@ -72,6 +74,21 @@ impl AwaitedAnswer {
     }
 }
 
+/// Bytes of a peer in the text of an error: hex, cut off after [`EXCERPT_BYTES_MAX`]. A `shutdown` may carry a script
+/// of 65 kB, and to write it out takes longer than everything else that a node does about the message.
+pub(super) struct Excerpt<'a>(pub(super) &'a [u8]);
+
+/// No closing script of an allowed form is longer.
+const EXCERPT_BYTES_MAX: usize = 42;
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shown, rest) = self.0.split_at(self.0.len().min(EXCERPT_BYTES_MAX));
+        shown.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        if rest.is_empty() { Ok(()) } else { write!(f, "... ({} bytes)", self.0.len()) }
+    }
+}
+
 /// A message of the peer that the channel refuses. Nothing has changed.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -137,7 +154,7 @@ pub enum ChannelError {
     #[error("channel_type is missing")]
     ChannelTypeMissing,
     /// `channel_type` is none we support, or not the one that was asked for.
-    #[error("channel_type {:02x?} is not suitable", .0.as_bytes())]
+    #[error("channel_type {} is not suitable", Excerpt(.0.as_bytes()))]
     ChannelTypeUnsuitable(Features),
     /// The channel is smaller than we accept.
     #[error("funding of {funding} is below {min}")]
@@ -279,7 +296,7 @@ pub enum ChannelError {
     #[error("{0} funds another channel")]
     FundingOutpointTaken(OutPoint),
     /// The output that was to fund the channel holds something else, or pays to somebody else.
-    #[error("the funding output holds {found} for {}, not {expected} for both of us", script_pubkey.to_hex_string())]
+    #[error("the funding output holds {found} for {}, not {expected} for both of us", Excerpt(script_pubkey.as_bytes()))]
     FundingOutputWrong {
         /// The funding amount agreed on.
         expected: Sat,
@@ -448,10 +465,10 @@ pub enum ChannelError {
 
     // Closing.
     /// The closing script has none of the allowed forms.
-    #[error("closing script {0:02x?} has no allowed form")]
+    #[error("closing script {} has no allowed form", Excerpt(.0))]
     ShutdownScriptForm(Vec<u8>),
     /// The closing script is not the one committed to when opening.
-    #[error("closing script {found:02x?} is not the one committed to, {expected:02x?}")]
+    #[error("closing script {} is not the one committed to, {}", Excerpt(found), Excerpt(expected))]
     ShutdownScriptMismatch {
         /// Committed to.
         expected: Vec<u8>,
@@ -459,7 +476,7 @@ pub enum ChannelError {
         found: Vec<u8>,
     },
     /// The closing script given when opening has none of the allowed forms.
-    #[error("upfront closing script {0:02x?} has no allowed form")]
+    #[error("upfront closing script {} has no allowed form", Excerpt(.0))]
     UpfrontScriptForm(Vec<u8>),
     /// `shutdown` with additions of its sender still uncommitted.
     #[error("shutdown with uncommitted HTLCs of its sender")]

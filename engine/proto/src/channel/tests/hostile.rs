@@ -72,3 +72,24 @@ fn nothing_a_peer_sends_does_harm() {
     let refusals: usize = (0..40).map(|seed| life(seed, 80)).sum();
     assert!(refusals > 300, "{refusals}");
 }
+
+/// The text of an error is written at least twice, for the peer and for the record.
+#[test]
+fn the_text_of_an_error_does_not_grow_with_a_script_of_the_peer() {
+    let long = vec![0xab; 65_000];
+    let features = fulmen_wire::features::Features::from_bytes(&long);
+    let errors = [
+        ChannelError::ShutdownScriptForm(long.clone()),
+        ChannelError::ShutdownScriptMismatch { expected: long.clone(), found: long.clone() },
+        ChannelError::UpfrontScriptForm(long.clone()),
+        ChannelError::ChannelTypeUnsuitable(features),
+    ];
+    for error in errors {
+        let text = error.to_string();
+        assert!(text.len() < 300 && text.contains("abab... (65000 bytes)"), "{} bytes of text", text.len());
+    }
+    let error = ChannelCommandError::ShutdownScriptForm(long).to_string();
+    assert!(error.len() < 300, "{} bytes of text", error.len());
+    let short = ChannelError::ShutdownScriptForm(vec![0x00, 0x14]).to_string();
+    assert_eq!(short, "closing script 0014 has no allowed form");
+}
