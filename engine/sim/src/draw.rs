@@ -17,13 +17,22 @@ enum Source {
     Seeded(Box<ChaCha20Rng>),
     /// A fuzzer's bytes, as few of them for a draw as its range needs; zeros once they are used up.
     Given(VecDeque<u8>),
+    /// A fuzzer's choices, one byte each for a small range. Secrets, and choices beyond them, come from a fixed seed:
+    /// two payments never share a preimage.
+    Chosen {
+        choices: VecDeque<u8>,
+        rest: Box<ChaCha20Rng>,
+    },
 }
 
 impl Draw {
     pub(crate) fn new(seed: u64) -> Draw {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&seed.to_le_bytes());
-        Draw(Source::Seeded(Box::new(ChaCha20Rng::from_seed(key))))
+        Draw(Source::Seeded(seeded(seed)))
+    }
+
+    /// Draws choices from bytes as long as there are some, and everything else from a fixed seed.
+    pub(crate) fn chosen(choices: &[u8]) -> Draw {
+        Draw(Source::Chosen { choices: choices.iter().copied().collect(), rest: seeded(0) })
     }
 
     /// Draws from bytes instead of a seed.
@@ -41,10 +50,9 @@ impl Draw {
         let range = most - least + 1;
         let drawn = match &mut self.0 {
             Source::Seeded(rng) => rng.next_u64(),
-            Source::Given(bytes) => {
-                let needed = (71 - (range - 1).leading_zeros() as usize) / 8;
-                bytes.drain(..needed.min(bytes.len())).fold(0, |number, byte| number << 8 | u64::from(byte))
-            }
+            Source::Given(bytes) => number(bytes, range),
+            Source::Chosen { choices, rest } if choices.is_empty() => rest.next_u64(),
+            Source::Chosen { choices, .. } => number(choices, range),
         };
         least + drawn % range
     }
@@ -66,7 +74,7 @@ impl Draw {
     pub(crate) fn bytes(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];
         match &mut self.0 {
-            Source::Seeded(rng) => rng.fill_bytes(&mut bytes),
+            Source::Seeded(rng) | Source::Chosen { rest: rng, .. } => rng.fill_bytes(&mut bytes),
             Source::Given(given) => {
                 let length = given.len().min(bytes.len());
                 bytes.iter_mut().zip(given.drain(..length)).for_each(|(byte, given)| *byte = given);
@@ -74,4 +82,16 @@ impl Draw {
         }
         bytes
     }
+}
+
+fn seeded(seed: u64) -> Box<ChaCha20Rng> {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    Box::new(ChaCha20Rng::from_seed(key))
+}
+
+/// A number from as many bytes as a range needs.
+fn number(bytes: &mut VecDeque<u8>, range: u64) -> u64 {
+    let needed = (71 - (range - 1).leading_zeros() as usize) / 8;
+    bytes.drain(..needed.min(bytes.len())).fold(0, |number, byte| number << 8 | u64::from(byte))
 }

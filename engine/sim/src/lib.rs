@@ -10,6 +10,7 @@
 //!   a commit replay any failure. A run opens channels between a few nodes; pays, in one part or several, on good
 //!   routes and flawed ones, while links break and lose messages, messages and blocks are late, fee rates change and
 //!   channels close; heals; and closes the rest. See [`Checker`] for the invariants.
+//!   [`run_choices`] takes the choices from a fuzzer's bytes instead.
 //! - [`CrashMatrix`] kills a routing node on a [`SimDisk`] at every operation of the disk.
 //! - [`adversary`] attacks a routing node with scripts of hostile actions, which shrink when an invariant breaks.
 //!
@@ -42,5 +43,5 @@ mod violation;
 
 pub use crash::{CrashMatrix, CrashOutcome, CrashPoint, ScriptLength};
 pub use disk::{SimDisk, Survival};
-pub use scenario::{Options, Report, run};
+pub use scenario::{Options, Report, run, run_choices};
 pub use violation::{Checker, RunFailure, Violation};

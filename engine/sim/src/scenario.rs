@@ -56,16 +56,17 @@ pub struct Report {
 /// With the first violation a checker finds.
 pub fn run(seed: u64, options: Options) -> Result<Report, Box<RunFailure>> {
     let _guard = SeedOnPanic(seed);
-    let mut run = Run::new(seed, options);
-    match run.run() {
-        Ok(()) => Ok(run.report()),
-        Err(violation) => Err(Box::new(RunFailure {
-            seed,
-            at_ms: run.network.agenda.now_ms(),
-            violation,
-            tail: run.network.trace.tail(),
-        })),
-    }
+    let mut run = Run::new(Draw::new(seed), NODES_MAX, options);
+    run.finish(seed)
+}
+
+/// Runs a network of at most `nodes_max` nodes, at least 2, whose choices (sizes, payments, faults and their times) are
+/// the bytes, and after them those of a fixed seed.
+///
+/// # Errors
+/// With the first violation a checker finds, under seed 0.
+pub fn run_choices(choices: &[u8], nodes_max: u64, options: Options) -> Result<Report, Box<RunFailure>> {
+    Run::new(Draw::chosen(choices), nodes_max.max(2), options).finish(0)
 }
 
 /// Prints the seed when the code under test panics.
@@ -85,11 +86,14 @@ struct Run {
     traffic_ms: u64,
     /// Whether everything stays fine, so that faults and their absence are both covered.
     fault_free: bool,
+    nodes_max: u64,
 }
 
+/// The most nodes of a run that a seed stands for.
+const NODES_MAX: u64 = 5;
+
 impl Run {
-    fn new(seed: u64, options: Options) -> Run {
-        let mut draw = Draw::new(seed);
+    fn new(mut draw: Draw, nodes_max: u64, options: Options) -> Run {
         let faults = LinkFaults {
             enabled: false,
             uptime_ms: draw.pick(&[500, 3_000, 20_000]),
@@ -101,7 +105,19 @@ impl Run {
         let traffic_ms = draw.between(2_000, 30_000);
         let fault_free = draw.percent(10);
         let network = Network::new(draw, faults, Trace::new(options.echo));
-        Run { network, traffic_ms, fault_free }
+        Run { network, traffic_ms, fault_free, nodes_max }
+    }
+
+    fn finish(&mut self, seed: u64) -> Result<Report, Box<RunFailure>> {
+        match self.run() {
+            Ok(()) => Ok(self.report()),
+            Err(violation) => Err(Box::new(RunFailure {
+                seed,
+                at_ms: self.network.agenda.now_ms(),
+                violation,
+                tail: self.network.trace.tail(),
+            })),
+        }
     }
 
     fn run(&mut self) -> Result<(), Violation> {
@@ -133,7 +149,7 @@ impl Run {
     }
 
     fn draw_nodes(&mut self) {
-        let nodes = self.network.draw.between(2, 5);
+        let nodes = self.network.draw.between(2, self.nodes_max);
         // A peer whose limit is lower may fail a channel over an `update_fee` that its opener finds harmless (BOLT 2).
         let max_dust_htlc_exposure = Msat(self.network.draw.pick(&[5_000_000, 50_000_000]));
         for node in 0..nodes {

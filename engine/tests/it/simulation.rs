@@ -3,7 +3,7 @@
 //! `FULMEN_SIM_SEED=N` replays one seed and prints its trace; `FULMEN_SIM_RUNS=N` runs that many seeds, the
 //! first being `FULMEN_SIM_FIRST`.
 
-use fulmen_sim::{Options, Report, run};
+use fulmen_sim::{Options, Report, run, run_choices};
 
 /// Few enough for every build; run thousands by hand after a change to channels or forwarding.
 const RUNS: u64 = 12;
@@ -46,4 +46,14 @@ fn a_seed_stands_for_one_run() {
     let (one, other) = (simulate(1, Options::default()), simulate(1, Options::default()));
     assert_eq!(one, other);
     assert_ne!(one.digest, simulate(2, Options::default()).digest);
+}
+
+#[test]
+fn choices_given_as_bytes_stand_for_one_run() {
+    let run = |choices: &[u8]| run_choices(choices, 2, Options::default());
+    let run = |choices: &[u8]| run(choices).unwrap_or_else(|failure| panic!("{failure}"));
+    let (none, zeros) = (run(&[]), run(&[0; 40]));
+    assert_eq!(zeros, run(&[0; 40]));
+    assert_ne!(none.digest, zeros.digest);
+    assert!(none.nodes == 2 && zeros.attempts.0 > 0, "{none:?} {zeros:?}");
 }
