@@ -8,6 +8,8 @@
 //! Invariant: the engine does the same work as with live peers, every signature check included; a missing or additional
 //! answer ends the run.
 
+mod attacked;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
@@ -26,6 +28,8 @@ use fulmen_wire::units::{BlockHeight, ChainHash, Msat, NodeId, PaymentHash, Paym
 use rustix::time::{ClockId, clock_gettime};
 use secp256k1::SecretKey;
 use sha2::{Digest, Sha256};
+
+pub use attacked::{Attacked, Phase};
 
 use crate::line::thread_time;
 
@@ -47,6 +51,8 @@ pub struct Transcript {
     opening: Vec<Step>,
     /// The payments of each pair.
     pairs: Vec<Vec<Step>>,
+    /// The first step of each round, pair by pair.
+    rounds: Vec<Vec<usize>>,
     forwards: u64,
 }
 
@@ -113,22 +119,27 @@ impl Transcript {
         let mut recorder = Recorder::new(shards, 2 * pairs);
         let mut opening = Vec::new();
         let scids = recorder.open_all(&mut opening);
-        let pairs: Vec<Vec<Step>> = (0..pairs)
+        let (pairs, rounds): (Vec<Vec<Step>>, Vec<Vec<usize>>) = (0..pairs)
             .map(|pair| {
-                let mut steps = Vec::new();
+                let (mut steps, mut begins) = (Vec::new(), Vec::new());
                 for _ in 0..rounds {
+                    begins.push(steps.len());
                     (0..depth).for_each(|_| recorder.pay(2 * pair + 1, 2 * pair + 2, &scids));
                     recorder.listen(2 * pair + 1);
                     recorder.exchange(&mut steps);
                 }
-                steps
+                (steps, begins)
             })
-            .collect();
+            .unzip();
         let forwards = recorder.members[0].events.iter();
         let forwards = forwards.filter(|event| matches!(event, Event::Forwarded { .. })).count() as u64;
-        assert_eq!(forwards, pairs.len() as u64 * depth * rounds, "every payment arrives");
+        assert_eq!(
+            forwards,
+            rounds.iter().map(Vec::len).sum::<usize>() as u64 * depth,
+            "every payment arrives"
+        );
         let ends = recorder.members[1..].iter().map(|end| (end.engine.id(), end.engine.init())).collect();
-        Transcript { shards, ends, opening, pairs, forwards }
+        Transcript { shards, ends, opening, pairs, rounds, forwards }
     }
 
     /// How many HTLCs are forwarded.
@@ -140,6 +151,19 @@ impl Transcript {
     /// Replays the recording to a new engine.
     #[must_use]
     pub fn play(&self, setup: Setup<'_>) -> Played {
+        let player = self.player(setup);
+        let pairs: Vec<&Vec<Step>> = self.pairs.iter().collect();
+        let (start, player_start, process_start) = (Instant::now(), thread_time(), process_time());
+        player.play(&pairs, |pair| pair);
+        let (took, player_cpu) = (start.elapsed(), thread_time() - player_start);
+        let engine_cpu = (process_time() - process_start).saturating_sub(player_cpu);
+        let stats = player.engine.stats();
+        player.engine.shutdown().expect("nothing has failed");
+        Played { took, engine_cpu, player_cpu, stats }
+    }
+
+    /// A new engine, to which all channels have been opened.
+    fn player(&self, setup: Setup<'_>) -> Player {
         let storage = setup.directory.map_or(Storage::Nowhere, |path| Storage::Directory(path.to_owned()));
         let mailbox = Arc::new(Mailbox::default());
         let engine = Engine::builder(NodeSeed::new(seed(0)), config(0), storage)
@@ -163,14 +187,7 @@ impl Transcript {
         while player.engine.has_work() {
             std::thread::yield_now();
         }
-        let pairs: Vec<&Vec<Step>> = self.pairs.iter().collect();
-        let (start, player_start, process_start) = (Instant::now(), thread_time(), process_time());
-        player.play(&pairs, |pair| pair);
-        let (took, player_cpu) = (start.elapsed(), thread_time() - player_start);
-        let engine_cpu = (process_time() - process_start).saturating_sub(player_cpu);
-        let stats = player.engine.stats();
-        player.engine.shutdown().expect("nothing has failed");
-        Played { took, engine_cpu, player_cpu, stats }
+        player
     }
 }
 
@@ -193,8 +210,12 @@ impl Mailbox {
 
     /// Blocks until there are answers and takes them all; empty after [`ANSWER_TIMEOUT`].
     fn take(&self) -> Vec<Effects> {
+        self.take_within(ANSWER_TIMEOUT)
+    }
+
+    fn take_within(&self, timeout: Duration) -> Vec<Effects> {
         let said = self.said.lock().expect("nobody panics with it");
-        let waited = self.more.wait_timeout_while(said, ANSWER_TIMEOUT, |said| said.is_empty());
+        let waited = self.more.wait_timeout_while(said, timeout, |said| said.is_empty());
         std::mem::take(&mut *waited.expect("nobody panics with it").0)
     }
 }
