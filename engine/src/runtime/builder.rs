@@ -13,6 +13,7 @@ use fulmen_proto::keys::NodeSeed;
 use fulmen_wire::units::Scid;
 
 use super::Engine;
+use super::allowance::Allowances;
 use super::channel_index::ChannelIndex;
 use super::clock::{Clock, SystemClock};
 use super::effects::{Effects, Handler};
@@ -95,6 +96,14 @@ impl Builder {
         Builder { bounds, ..self }
     }
 
+    /// How fast messages that serve no channel are read from a connection: bytes at once, and bytes per second. A
+    /// message counts for at least a few hundred bytes. Updates of a peer with a ready channel, and gossip, are not
+    /// slowed. Default: 256 KiB and 32 KiB.
+    pub fn allowance(self, bytes: u32, bytes_per_second: u32) -> Builder {
+        let allowances = Allowances { bytes_max: bytes, bytes_per_second };
+        Builder { bounds: QueueBounds { allowances, ..self.bounds }, ..self }
+    }
+
     /// The queue of a shard: bytes of messages, of all peers together, and commands. Default: 64 MiB and 4,096
     /// commands.
     pub fn shard_queue(self, bytes: usize, commands: usize) -> Builder {
@@ -171,7 +180,7 @@ impl Builder {
             cells: (0..)
                 .zip(shards)
                 .zip(events)
-                .map(|((number, shard), events)| cell(number, shard, events))
+                .map(|((number, shard), events)| cell(number, shard, events, self.bounds.allowances))
                 .collect(),
             config: NodeConfig { shards: shard_count, ..self.config },
             bounds: self.bounds,
@@ -197,9 +206,9 @@ impl Builder {
 }
 
 /// A restored shard with its queue and monitor.
-fn cell(number: u16, shard: Shard, events: EventLog) -> ShardCell {
+fn cell(number: u16, shard: Shard, events: EventLog, allowances: Allowances) -> ShardCell {
     let monitor = FundingMonitor::of(&shard);
-    ShardCell::new(number, shard, events, monitor)
+    ShardCell::new(number, shard, events, monitor, allowances)
 }
 
 /// Sends each shard the channels of the others, and delivers handoffs without an answer again.

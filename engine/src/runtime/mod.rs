@@ -17,6 +17,7 @@
 //! Invariant: every effect that leaves is justified by a durable record, in the order of the turns; after a failure
 //! nothing leaves.
 
+mod allowance;
 mod builder;
 mod channel_index;
 mod clock;

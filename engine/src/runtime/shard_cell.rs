@@ -6,7 +6,8 @@
 //!
 //! **Bounds**, in bytes, as [`Item::cost`] counts them. A peer has credit for a number of messages and of bytes, and
 //! all peers of a shard share a bound; one message is always accepted from a peer with nothing queued. Commands are
-//! bounded by number. Blocks, ticks, acknowledgements and changes of connections come from the embedder, and are not
+//! bounded by number. Messages that serve no channel with the peer draw on an allowance that grows with time
+//! (`allowance`). Blocks, ticks, acknowledgements and changes of connections come from the embedder, and are not
 //! bounded here. Handoffs of other shards are never refused, since a circuit would hang: each belongs to an HTLC that
 //! occupies one of the 483 slots of its incoming channel until it is irrevocably removed, and a circuit has one handoff
 //! in flight at a time. So the channels of the other shards times 483 times the longest handoff (a relayed failure of
@@ -15,16 +16,19 @@
 //! Invariant: a shard is in the ready queue, or held by a worker, exactly while `scheduled` is set: one worker runs it
 //! at a time, and a shard with queued inputs is never stranded.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fulmen_proto::forward::{Command, Handoff, HandoffStep, Input, PeerEvent, PeerInput, Resolution, Shard};
+use fulmen_proto::forward::{
+    Command, Handoff, HandoffStep, Input, Now, PeerEvent, PeerInput, Resolution, Shard,
+};
 use fulmen_wire::features::Features;
 use fulmen_wire::message::Message;
 use fulmen_wire::units::NodeId;
 
+use super::allowance::{Allowance, Allowances, needs_allowance};
 use super::clock::Clock;
 use super::connection::Connection;
 use super::error::{ReceiveError, SubmitError};
@@ -39,6 +43,9 @@ const TURN_BYTES_MAX: usize = 4 << 20;
 /// are added.
 const ITEM_BYTES: usize = 2_048;
 
+/// The shortest time between two growths of the allowances, in milliseconds.
+const GROWTH_MS: u64 = 100;
+
 /// Bounds of the queue of a shard.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueBounds {
@@ -46,6 +53,7 @@ pub(super) struct QueueBounds {
     pub(super) peer_bytes_max: usize,
     pub(super) shard_bytes_max: usize,
     pub(super) commands_max: usize,
+    pub(super) allowances: Allowances,
 }
 
 impl Default for QueueBounds {
@@ -56,6 +64,7 @@ impl Default for QueueBounds {
             peer_bytes_max: 2 << 20,
             shard_bytes_max: 64 << 20,
             commands_max: 4_096,
+            allowances: Allowances::default(),
         }
     }
 }
@@ -127,6 +136,11 @@ pub(super) struct Inbox {
     bytes: usize,
     commands: usize,
     links: HashMap<NodeId, Link>,
+    /// Peers with a channel that is ready, or was.
+    channel_peers: HashSet<NodeId>,
+    allowances: Allowances,
+    /// The time of the last growth of the allowances.
+    grown_at: Now,
     /// Whether so many events are unacknowledged that no messages are accepted.
     is_full_of_events: bool,
     /// Peers with queued messages.
@@ -141,6 +155,11 @@ struct Link {
     bytes: usize,
     /// Whether a message was refused for lack of credit.
     blocked: bool,
+    allowance: Allowance,
+    /// Whether a message was refused for lack of allowance.
+    is_slowed: bool,
+    /// Whether the peer has a channel that is ready, or was.
+    has_channel: bool,
 }
 
 /// The inputs that a turn takes.
@@ -153,10 +172,17 @@ pub(super) struct Taken {
 }
 
 impl ShardCell {
-    pub(super) fn new(number: u16, shard: Shard, events: EventLog, monitor: FundingMonitor) -> ShardCell {
+    pub(super) fn new(
+        number: u16,
+        shard: Shard,
+        events: EventLog,
+        monitor: FundingMonitor,
+        allowances: Allowances,
+    ) -> ShardCell {
+        let inbox = Inbox { channel_peers: shard.channel_peers().collect(), allowances, ..Inbox::default() };
         ShardCell {
             number,
-            inbox: Mutex::default(),
+            inbox: Mutex::new(inbox),
             running: Mutex::new(Running {
                 shard,
                 connections: HashMap::new(),
@@ -209,7 +235,15 @@ impl Inbox {
 
     /// Begins a connection, and ends the one before.
     pub(super) fn connect(&mut self, connection: Connection, features: Features, clock: &dyn Clock) -> bool {
-        let link = Link { connection, messages: 0, bytes: 0, blocked: false };
+        let link = Link {
+            connection,
+            messages: 0,
+            bytes: 0,
+            blocked: false,
+            allowance: Allowance::new(self.allowances),
+            is_slowed: false,
+            has_channel: self.channel_peers.contains(&connection.peer),
+        };
         let mut schedule = false;
         if let Some(old) = self.links.insert(connection.peer, link) {
             schedule |= self.push(Item::Disconnected { connection: old.connection }, clock);
@@ -247,6 +281,10 @@ impl Inbox {
                         link.blocked = true;
                         return (schedule, Err(ReceiveError::WouldBlock { accepted }));
                     }
+                    if needs_allowance(&message, link.has_channel) && !link.allowance.spend(bytes) {
+                        link.is_slowed = true;
+                        return (schedule, Err(ReceiveError::WouldBlock { accepted }));
+                    }
                     if link.messages == 0 {
                         self.talking.push(connection.peer);
                     }
@@ -277,12 +315,14 @@ impl Inbox {
     }
 
     /// Takes the inputs of one turn, and returns their credit to the peers.
-    pub(super) fn take(&mut self) -> Taken {
+    pub(super) fn take(&mut self, now: Now) -> Taken {
         let since = self.since;
+        let mut resume = self.grow_allowances(now);
         if self.cost > TURN_BYTES_MAX {
-            return self.take_some();
+            let mut taken = self.take_some();
+            taken.resume.append(&mut resume);
+            return taken;
         }
-        let mut resume = Vec::new();
         for peer in self.talking.drain(..) {
             if let Some(link) = self.links.get_mut(&peer) {
                 (link.messages, link.bytes) = (0, 0);
@@ -293,6 +333,32 @@ impl Inbox {
         }
         (self.bytes, self.commands, self.cost) = (0, 0, 0);
         Taken { items: std::mem::take(&mut self.items), since, resume }
+    }
+
+    /// Grows the allowances of all connections. Returns those that lacked one and have some again. Every shard has a
+    /// turn each second, for its tick.
+    fn grow_allowances(&mut self, now: Now) -> Vec<Connection> {
+        let elapsed_ms = now.unix_ms.saturating_sub(self.grown_at.unix_ms);
+        if elapsed_ms < GROWTH_MS {
+            return Vec::new();
+        }
+        self.grown_at = now;
+        let mut resume = Vec::new();
+        for link in self.links.values_mut() {
+            if link.allowance.grow(elapsed_ms, self.allowances) && std::mem::take(&mut link.is_slowed) {
+                resume.push(link.connection);
+            }
+        }
+        resume.sort_unstable();
+        resume
+    }
+
+    /// The peer's channel is ready: its updates need no allowance from now on.
+    pub(super) fn add_channel_peer(&mut self, peer: NodeId) {
+        self.channel_peers.insert(peer);
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.has_channel = true;
+        }
     }
 
     fn take_some(&mut self) -> Taken {

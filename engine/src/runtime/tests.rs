@@ -242,6 +242,40 @@ fn a_turn_takes_no_more_long_failure_reasons_than_its_bytes_allow() {
         let step = HandoffStep::Resolve(Resolution::Relay(reason.clone()));
         inbox.push(Item::Handoff { from: 1, handoff: Handoff { incoming, step } }, &clock);
     }
-    let taken = inbox.take().items.len();
+    let taken = inbox.take(NOW).items.len();
     assert_eq!(taken, 63, "4 MiB of reasons, and the one that crosses the bound");
+}
+
+#[test]
+fn a_stranger_that_floods_is_read_slowly_and_delays_no_other() {
+    let (alice, from_alice) = inline(1, Storage::Nowhere);
+    let (bob, _from_bob) = inline(2, Storage::Nowhere);
+    let (carol, _from_carol) = inline(3, Storage::Nowhere);
+    let to_bob = alice.connected(bob.id(), &bob.init()).unwrap();
+    let to_carol = alice.connected(carol.id(), &carol.init()).unwrap();
+    let ping = Message::from(ping()).encode();
+    let flood = |now: Now| {
+        let mut accepted = 0;
+        while alice.receive(to_bob, &ping).is_ok() {
+            accepted += 1;
+            alice.step(now);
+        }
+        accepted
+    };
+    let at_once = flood(NOW);
+    assert!(at_once >= 100, "{at_once} messages before the first delay");
+    let cost = shard_cell::message_cost(ping.len());
+    assert!(at_once * cost <= (256 << 10) + cost);
+    alice.receive(to_carol, &ping).unwrap();
+    alice.step(NOW);
+    let resumed = |effects: &Receiver<Effects>| -> Vec<Connection> {
+        effects.try_iter().flat_map(|effects| effects.resume).collect()
+    };
+    assert_eq!(resumed(&from_alice), [], "no time has passed");
+    let later = Now { unix_ms: NOW.unix_ms + 1_000 };
+    alice.tick();
+    alice.step(later);
+    assert_eq!(resumed(&from_alice), [to_bob]);
+    let a_second = flood(later);
+    assert!((1..=1 + (32 << 10) / cost).contains(&a_second), "{a_second} messages in a second");
 }

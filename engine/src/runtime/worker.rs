@@ -197,7 +197,7 @@ impl Runtime {
     /// Runs one turn of a shard over its queued inputs. The caller has taken the shard from the ready queue.
     fn run(&self, number: u16, now: Now) {
         let cell = self.cell(number);
-        let taken = lock(&cell.inbox).take();
+        let taken = lock(&cell.inbox).take(now);
         if !self.journal.has_failed() {
             let turn = catch_unwind(AssertUnwindSafe(|| self.turn(cell, taken, now)));
             if let Err(panic) = turn {
@@ -244,6 +244,9 @@ impl Runtime {
         }
         for event in &events {
             self.note(cell, running, event);
+            if let Event::ChannelReady { peer, .. } = event {
+                lock(&cell.inbox).add_channel_peer(*peer);
+            }
         }
         let mut bytes = Vec::new();
         if self.keeps_records && !record.is_empty() {

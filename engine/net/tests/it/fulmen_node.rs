@@ -39,7 +39,7 @@ pub(crate) struct Settings {
     pub(crate) seed: u8,
     pub(crate) directory: Option<PathBuf>,
     pub(crate) net: NetConfig,
-    /// The engine's credit for a peer, in messages and bytes.
+    /// The engine's credit for a peer, in messages and bytes; then nothing else slows strangers.
     pub(crate) credit: Option<(usize, usize)>,
 }
 
@@ -97,7 +97,7 @@ impl FulmenNode {
         let storage = directory.map_or(Storage::Nowhere, Storage::Directory);
         let mut builder = Engine::builder(seed.clone(), config, storage).workers(2);
         if let Some((messages, bytes)) = credit {
-            builder = builder.peer_credit(messages, bytes);
+            builder = builder.peer_credit(messages, bytes).allowance(u32::MAX, u32::MAX);
         }
         let engine = Arc::new(builder.start(handler).unwrap());
         chain.history().iter().for_each(|event| engine.chain_event(event));

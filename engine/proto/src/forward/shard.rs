@@ -254,6 +254,12 @@ impl Shard {
         self.state.channels.values().map(|entry| &entry.channel)
     }
 
+    /// The peers of the channels that are ready or were, once for each channel.
+    pub fn channel_peers(&self) -> impl Iterator<Item = NodeId> {
+        let placed = self.state.channels.values().filter(|entry| entry.channel.scid().is_some());
+        placed.map(|entry| entry.peer)
+    }
+
     /// The channel with this name.
     #[must_use]
     pub fn channel(&self, channel: ChannelRef) -> Option<&Channel> {
