@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use secp256k1::PublicKey;
@@ -27,6 +28,8 @@ use crate::{Backend, BackendError, Batch, CHUNK_MAX, DeriveJob, Verdicts, Verify
 pub struct Verifier {
     backend: Backend,
     cache: Option<KeyCache>,
+    /// Signatures by keys without tables that go to libsecp256k1 before lanes are tried again.
+    pub(crate) suspended: usize,
     pool: Option<Arc<rayon::ThreadPool>>,
 }
 
@@ -34,7 +37,7 @@ impl Verifier {
     /// A verifier on this thread, with the backend selected for the process and no tables.
     #[must_use]
     pub fn new() -> Verifier {
-        Verifier { backend: Backend::selected(), cache: None, pool: None }
+        Verifier { backend: Backend::selected(), cache: None, suspended: 0, pool: None }
     }
 
     /// Uses another backend.
@@ -91,9 +94,13 @@ impl Verifier {
                 .iter()
                 .zip(&keys)
                 .map(|(slot, (_, offset))| Some(KnownKey { table: cache.table((*slot)?), offset: *offset }));
-            return verify_apart(self.backend, leaf, self.pool.as_deref(), jobs, &known.collect::<Vec<_>>());
+            let known: Vec<_> = known.collect();
+            let fresh = |jobs: &[VerifyJob]| {
+                verify_fresh(self.backend, self.pool.as_deref(), &mut self.suspended, jobs)
+            };
+            return verify_apart(leaf, self.pool.as_deref(), jobs, &known, fresh);
         }
-        Verdicts::new(verify_shared(self.backend, self.pool.as_deref(), jobs))
+        Verdicts::new(verify_fresh(self.backend, self.pool.as_deref(), &mut self.suspended, jobs))
     }
 }
 
@@ -103,32 +110,51 @@ impl Default for Verifier {
     }
 }
 
-/// Whether each signature is valid, by one thread.
-pub(crate) fn verify_here(backend: Backend, jobs: &[VerifyJob], valid: &mut [bool]) {
+/// Whether each signature is valid, by one thread; returns how many lanes left theirs to libsecp256k1.
+pub(crate) fn verify_here(backend: Backend, jobs: &[VerifyJob], valid: &mut [bool]) -> usize {
     if let Some(leaf) = backend.leaf_for(Work::Verify, jobs.len()) {
         return leaf.verify(jobs, valid);
     }
     for (job, valid) in jobs.iter().zip(valid) {
         *valid = fallback::verify(job);
     }
+    0
 }
 
-/// Whether each signature is valid, by the threads of the pool if there are any.
-fn verify_shared(backend: Backend, pool: Option<&rayon::ThreadPool>, jobs: &[VerifyJob]) -> Vec<bool> {
+/// Signatures that go straight to libsecp256k1, for each of a batch of which most were exceptional in their lanes.
+///
+/// Only signatures made for it are exceptional, and each costs lanes and libsecp256k1 both. Whoever sends them so slows
+/// verification to libsecp256k1's speed, no further.
+const SUSPENSION: usize = 15;
+
+/// Whether each signature by a key without a table is valid, by the threads of the pool if there are any.
+fn verify_fresh(
+    backend: Backend,
+    pool: Option<&rayon::ThreadPool>,
+    suspended: &mut usize,
+    jobs: &[VerifyJob],
+) -> Vec<bool> {
+    let backend = if *suspended > 0 { Backend::Libsecp256k1 } else { backend };
+    let left = AtomicUsize::new(0);
     let mut valid = vec![false; jobs.len()];
     share(pool, &mut valid, |start, valid| {
-        verify_here(backend, &jobs[start..start + valid.len()], valid);
+        let here = verify_here(backend, &jobs[start..start + valid.len()], valid);
+        left.fetch_add(here, Ordering::Relaxed);
     });
+    *suspended = suspended.saturating_sub(jobs.len());
+    if 2 * left.into_inner() > jobs.len() {
+        *suspended = SUSPENSION * jobs.len();
+    }
     valid
 }
 
 /// Jobs whose keys have tables apart from the others.
 fn verify_apart(
-    backend: Backend,
     leaf: Leaf,
     pool: Option<&rayon::ThreadPool>,
     jobs: &[VerifyJob],
     keys: &[Option<KnownKey<'_>>],
+    verify_fresh: impl FnOnce(&[VerifyJob]) -> Vec<bool>,
 ) -> Verdicts {
     let (mut known, mut tables, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
     for (job, key) in jobs.iter().zip(keys) {
@@ -145,7 +171,7 @@ fn verify_apart(
         let range = start..start + valid.len();
         leaf.verify_with_tables(&known[range.clone()], &tables[range], valid);
     });
-    let fresh_valid = verify_shared(backend, pool, &fresh);
+    let fresh_valid = verify_fresh(&fresh);
     let (mut known_valid, mut fresh_valid) = (known_valid.into_iter(), fresh_valid.into_iter());
     let valid = keys.iter().map(|key| {
         let next = if key.is_some() { known_valid.next() } else { fresh_valid.next() };

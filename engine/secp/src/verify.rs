@@ -122,7 +122,7 @@ pub fn verify_all(jobs: &[VerifyJob]) -> Verdicts {
 /// As [`verify_all`], with a backend of the caller's choice.
 pub(crate) fn verify_all_with(backend: Backend, jobs: &[VerifyJob]) -> Verdicts {
     let mut valid = vec![false; jobs.len()];
-    verify_here(backend, jobs, &mut valid);
+    let _ = verify_here(backend, jobs, &mut valid);
     Verdicts { valid }
 }
 

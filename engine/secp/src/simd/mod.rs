@@ -156,9 +156,9 @@ impl Leaf {
         Leaf::DoublesModel(Doubles(doubles::model::Model))
     }
 
-    /// Writes whether each signature is valid.
-    pub(crate) fn verify(self, jobs: &[VerifyJob], valid: &mut [bool]) {
-        on_leaf!(self, f => f.with_rooms(|rooms| rooms.verifier.verify(f, f.generator(), jobs, valid)));
+    /// Writes whether each signature is valid; returns how many lanes left theirs to libsecp256k1.
+    pub(crate) fn verify(self, jobs: &[VerifyJob], valid: &mut [bool]) -> usize {
+        on_leaf!(self, f => f.with_rooms(|rooms| rooms.verifier.verify(f, f.generator(), jobs, valid)))
     }
 
     /// The slot of each key in the cache, if it has one; builds the tables that are earned.

@@ -61,30 +61,36 @@ struct Prepared {
 }
 
 impl<F: Field> Verifier<F> {
-    /// Writes whether each signature is valid.
-    pub(crate) fn verify(&mut self, f: F, generator: &Generator, jobs: &[VerifyJob], valid: &mut [bool]) {
+    /// Writes whether each signature is valid; returns how many lanes left theirs to libsecp256k1.
+    pub(crate) fn verify(
+        &mut self,
+        f: F,
+        generator: &Generator,
+        jobs: &[VerifyJob],
+        valid: &mut [bool],
+    ) -> usize {
         assert_eq!(jobs.len(), valid.len(), "one verdict a job");
         let size = even_chunk::<F>(jobs.len());
-        for (jobs, valid) in jobs.chunks(size).zip(valid.chunks_mut(size)) {
-            self.verify_chunk(f, generator, jobs, valid);
-        }
+        let chunks = jobs.chunks(size).zip(valid.chunks_mut(size));
+        chunks.map(|(jobs, valid)| self.verify_chunk(f, generator, jobs, valid)).sum()
     }
 
-    fn verify_chunk(&mut self, f: F, generator: &Generator, jobs: &[VerifyJob], valid: &mut [bool]) {
+    fn verify_chunk(&mut self, f: F, generator: &Generator, jobs: &[VerifyJob], valid: &mut [bool]) -> usize {
         self.prepare(jobs, |_| None, valid);
         if self.verify_single(jobs, valid) {
-            return;
+            return 0;
         }
         self.build_tables(f, jobs);
         self.add_terms(f, generator);
         let groups = self.exceptional.len();
-        let mut group = 0;
-        while group < groups {
-            group += match groups - group {
+        let mut left = 0;
+        for group in (0..groups).step_by(2) {
+            left += match groups - group {
                 2.. => self.finish::<2>(f, group, jobs, valid),
                 _ => self.finish::<1>(f, group, jobs, valid),
             };
         }
+        left
     }
 
     /// Writes whether each signature is valid, given the tables of its keys.
@@ -243,7 +249,7 @@ impl<F: Field> Verifier<F> {
         );
     }
 
-    /// Runs the chain of N groups and writes their verdicts; returns N.
+    /// Runs the chain of N groups and writes their verdicts; returns how many lanes are exceptional.
     fn finish<const N: usize>(&self, f: F, first: usize, jobs: &[VerifyJob], valid: &mut [bool]) -> usize {
         let point = chain::<F, N>(f, |position| {
             core::array::from_fn(|group| {
@@ -255,6 +261,7 @@ impl<F: Field> Verifier<F> {
                 }
             })
         });
+        let mut left = 0;
         for at in 0..N {
             let group = self.prepared.chunks(F::LANES).nth(first + at).unwrap_or_default();
             if group.is_empty() {
@@ -262,9 +269,9 @@ impl<F: Field> Verifier<F> {
             }
             let r = |lane| *member(group, lane).r.words();
             let (equal, infinite) = compare_x(f, &point.x[at], &point.z[at], r);
-            write_verdicts(group, self.exceptional[first + at].union(infinite), equal, jobs, valid);
+            left += write_verdicts(group, self.exceptional[first + at].union(infinite), equal, jobs, valid);
         }
-        N
+        left
     }
 }
 
@@ -303,20 +310,24 @@ fn few_groups<F: Field>() -> usize {
 }
 
 /// Writes a group's verdicts: libsecp256k1's in exceptional lanes, whether the x-coordinates are equal in the others.
+/// Returns how many are exceptional.
 fn write_verdicts(
     group: &[Prepared],
     exceptional: LaneMask,
     equal: LaneMask,
     jobs: &[VerifyJob],
     valid: &mut [bool],
-) {
+) -> usize {
+    let mut left = 0;
     for (lane, prepared) in group.iter().enumerate() {
         valid[prepared.index] = if exceptional.contains(lane) {
+            left += 1;
             fallback::verify(&jobs[prepared.index])
         } else {
             equal.contains(lane)
         };
     }
+    left
 }
 
 /// How many groups have their half sums made at once: what they take in between, 6 kB a job looked up and 3 kB more to

@@ -71,6 +71,33 @@ fn crafted_equations_with_tables() {
     }
 }
 
+/// Batches of which most are exceptional suspend the lanes for a while, which changes no answer.
+#[test]
+fn suspended_lanes_change_no_answer() {
+    let mut source = Source::new(65);
+    let mut jobs = |hostile: bool| -> Vec<VerifyJob> {
+        let mut job = |_| {
+            let secret = random_secret(&mut source);
+            let job = signed(&mut source, &secret);
+            // With m = -r q the sum is the point at infinity.
+            let r = secp256k1::Scalar::from_be_bytes(*job.signature.first_chunk().unwrap()).unwrap();
+            let digest = secret.mul_tweak(&r).unwrap().negate().secret_bytes();
+            if hostile { VerifyJob { digest, ..job } } else { job }
+        };
+        (0..12).map(&mut job).collect()
+    };
+    let (hostile, honest) = (jobs(true), jobs(false));
+    for backend in backends() {
+        let mut verifier = verifier(backend);
+        for round in 0..40 {
+            let (jobs, invalid) = if round % 20 < 3 { (&hostile, 12) } else { (&honest, 0) };
+            assert_eq!(verifier.verify(jobs).invalid().count(), invalid);
+            let expected = backend != Backend::Libsecp256k1 && round % 20 < 15;
+            assert_eq!(verifier.suspended > 0, expected, "{backend}, round {round}");
+        }
+    }
+}
+
 /// What fails its range check takes no lane: of known keys nothing may be left to be done.
 #[test]
 fn ranges_are_all_that_fails_in_a_batch_of_known_keys() {
