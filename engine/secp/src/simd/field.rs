@@ -66,7 +66,7 @@ pub(crate) trait Field: Copy + Sized + 'static {
     /// The same small number in every lane.
     fn small(self, value: u32) -> Self::Fe;
     /// Lane `i` gets `value(i)`, any 256-bit number, little-endian words.
-    fn from_lanes(self, value: impl Fn(usize) -> [u64; 4]) -> Self::Fe;
+    fn load_lanes(self, value: impl Fn(usize) -> [u64; 4]) -> Self::Fe;
     /// The canonical value of each lane, little-endian words.
     fn to_lanes(self, value: &Self::Fe) -> [[u64; 4]; LANES_MAX];
     /// The lanes that hold zero modulo p.

@@ -284,7 +284,7 @@ pub(crate) fn compare_x<F: Field>(
     f.enter(
         #[inline(always)]
         || {
-            let x = f.from_lanes(x);
+            let x = f.load_lanes(x);
             let squared = f.square([point_z]);
             let [difference] = f.product_minus([F::as_factor(&x)], [&squared[0]], [F::lazy(point_x)]);
             (f.zeros(&difference), f.zeros(&f.reduce(point_z)))

@@ -22,7 +22,7 @@ pub(crate) fn uncompress<F: Field>(f: F, keys: &[[u8; 33]], uncompressed: &mut V
 /// The x-coordinates of a group's keys, the last repeated where there are fewer.
 #[inline(always)]
 fn load<F: Field>(f: F, keys: &[[u8; 33]], group: usize) -> F::Fe {
-    f.from_lanes(
+    f.load_lanes(
         #[inline(always)]
         |lane| {
             let key = &keys[(F::LANES * group + lane).min(keys.len() - 1)];

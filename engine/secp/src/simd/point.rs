@@ -220,7 +220,7 @@ impl<F: Field> Jacobian<F, 1> {
     pub(crate) fn to_affine(self, f: F, inverse: &F::Factor) -> Affine<F> {
         // Half of 2Y / Z^3: with 1 / 2 = (p + 1) / 2.
         const HALF: [u64; 4] = [0xFFFF_FFFF_7FFF_FE18, u64::MAX, u64::MAX, u64::MAX >> 1];
-        let half = f.from_lanes(
+        let half = f.load_lanes(
             #[inline(always)]
             |_| HALF,
         );

@@ -329,7 +329,7 @@ pub(crate) fn load_points<F: Field>(f: F, entries: &[Entry]) -> Affine<F> {
 pub(crate) fn beta<F: Field>(f: F) -> F::Fe {
     const BETA: [u64; 4] =
         [0xC139_6C28_7195_01EE, 0x9CF0_4975_12F5_8995, 0x6E64_479E_AC34_34E9, 0x7AE9_6A2B_657C_0710];
-    f.from_lanes(
+    f.load_lanes(
         #[inline(always)]
         |_| BETA,
     )

@@ -34,7 +34,7 @@ fn numbers<F: Field>(source: &mut Source) -> [Big; LANES_MAX] {
 }
 
 fn load<F: Field>(f: F, values: &[Big; LANES_MAX]) -> F::Fe {
-    f.from_lanes(|lane| values[lane].0)
+    f.load_lanes(|lane| values[lane].0)
 }
 
 #[track_caller]
@@ -173,11 +173,11 @@ fn zero_is_found_in_both_forms() {
             [P.0[0] - 1, P.0[1], P.0[2], P.0[3]],
         ];
         for (at, is_zero) in [true, true, false, false, true, false, true, false].into_iter().enumerate() {
-            let lanes = f.from_lanes(|lane| values[(at + lane) % 8]);
+            let lanes = f.load_lanes(|lane| values[(at + lane) % 8]);
             assert_eq!(f.zeros(&lanes).contains(0), is_zero);
             // The difference of equal numbers in both forms, and a product with zero.
-            let same = f.from_lanes(|_| values[at]);
-            let reduced = f.from_lanes(|_| Big(values[at]).modulo(P).0);
+            let same = f.load_lanes(|_| values[at]);
+            let reduced = f.load_lanes(|_| Big(values[at]).modulo(P).0);
             let difference = f.minus::<1, 1, 2>(&F::lazy(&same), &F::lazy(&reduced));
             assert_eq!(f.zeros(&f.reduce(&f.factor(&difference))).0.count_ones() as usize, F::LANES);
             let [product] = f.product_reduced([F::as_factor(&same)], [F::as_factor(&f.small(5))]);

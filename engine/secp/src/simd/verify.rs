@@ -294,7 +294,7 @@ fn equal_x<F: Field>(f: F, x: &F::Fe, other: impl Fn(usize) -> [u64; 4]) -> Lane
     f.enter(
         #[inline(always)]
         || {
-            let difference = f.minus::<1, 1, 2>(&F::lazy(x), &F::lazy(&f.from_lanes(other)));
+            let difference = f.minus::<1, 1, 2>(&F::lazy(x), &F::lazy(&f.load_lanes(other)));
             f.zeros(&f.reduce(&f.factor(&difference)))
         },
     )

@@ -163,7 +163,7 @@ impl Field for Words64 {
         Fe([value.into(), 0, 0, 0])
     }
     #[inline(always)]
-    fn from_lanes(self, value: impl Fn(usize) -> [u64; 4]) -> Fe {
+    fn load_lanes(self, value: impl Fn(usize) -> [u64; 4]) -> Fe {
         Fe(value(0))
     }
     #[inline(always)]

@@ -433,7 +433,7 @@ impl<P: Processor> Field for Doubles<P> {
         Limbs([self.0.splat(value.into()), zero, zero, zero, zero])
     }
     #[inline(always)]
-    fn from_lanes(self, value: impl Fn(usize) -> [u64; 4]) -> Self::Fe {
+    fn load_lanes(self, value: impl Fn(usize) -> [u64; 4]) -> Self::Fe {
         let entries = super::field::each_lane::<Self, _>(
             #[inline(always)]
             |lane| Entry::join(biased(&value(lane)), [0; 4]),
@@ -627,7 +627,7 @@ impl<P: Processor> Field for Doubles<P> {
     #[inline(always)]
     fn invert_lanes(self, value: &Self::Fe) -> Self::Factor {
         let inverses = words64::invert_each(&self.to_lanes(value)[..P::LANES]);
-        self.from_lanes(
+        self.load_lanes(
             #[inline(always)]
             |lane| inverses[lane],
         )

@@ -169,7 +169,7 @@ impl<P: Processor> Field for Words52<P> {
         )
     }
     #[inline(always)]
-    fn from_lanes(self, value: impl Fn(usize) -> [u64; 4]) -> Self::Fe {
+    fn load_lanes(self, value: impl Fn(usize) -> [u64; 4]) -> Self::Fe {
         self.0.operate(
             #[inline(always)]
             || {
@@ -466,7 +466,7 @@ impl<P: Processor> Field for Words52<P> {
                 let by_two = product(&by_four.0, &rotated::<_, 2>(&by_four).0).reduce();
                 let all = product(&by_two.0, &rotated::<_, 1>(&by_two).0).reduce();
                 let inverse = FIELD.invert(&self.to_lanes(&all)[0]);
-                let all = self.from_lanes(
+                let all = self.load_lanes(
                     #[inline(always)]
                     |_| inverse,
                 );
