@@ -10,12 +10,21 @@ const AMOUNT: Msat = Msat(30_000_000);
 
 /// A payer, a node of two shards (1 and 2), and a payee.
 fn net() -> Net {
+    net_that(false)
+}
+
+/// The same; the shards may wait for the chain after a start.
+fn net_that(awaits_chain: bool) -> Net {
     let seeds = [1, 2, 2, 3].map(|byte| NodeSeed::new([byte; 32])).to_vec();
     let mut net = Net::of_seeds(seeds, |node, config| {
         (config.shard, config.shards) = (u16::from(node == 2), if node == 1 || node == 2 { 2 } else { 1 });
+        config.awaits_chain = awaits_chain && (node == 1 || node == 2);
     });
     assert_eq!(net.ids[1], net.ids[2]);
     net.siblings = Some((1, 2));
+    for node in [1, 2] {
+        net.inputs[node].push(Input::ChainInStep);
+    }
     for (left, right) in [(0, 1), (2, 3)] {
         net.connect(left, right);
         net.open(left, right, CAPACITY, Msat(CAPACITY.to_msat().0 / 2));
@@ -90,12 +99,54 @@ fn handoffs_survive_a_restart_of_both_shards_at_any_moment() {
     }
 }
 
+/// The second shard withdraws an HTLC that was not signed before the restart, and hands the failure back. The first
+/// shard's repeated offer of it comes before the chain is in step, and must not be made once the failure is settled.
+#[test]
+fn an_offer_repeated_before_the_chain_is_in_step_is_not_made_again() {
+    let mut net = net_that(true);
+    let (hash, recipient) = net.invoice(3, 1, AMOUNT);
+    let blocking = net.queue(2, hash, &net.route(&[2, 3], AMOUNT, 18), &recipient);
+    let (hash, recipient) = net.invoice(3, 2, AMOUNT);
+    let mut attempt = None;
+    for step in 0..24 {
+        if step == 12 {
+            attempt = Some(net.queue(0, hash, &route(&net, |_| {}), &recipient));
+        }
+        net.step();
+        net.wires.remove(&(3, 2));
+    }
+    let attempt = attempt.expect("it was sent");
+    let channel = net.shards[2].channel(ChannelRef::Id(net.channels[1].channel_id)).expect("it lives");
+    assert!(channel.has_unsigned_additions());
+    restart(&mut net);
+    net.pump();
+    net.connect(0, 1);
+    net.connect(2, 3);
+    for node in [1, 2] {
+        net.inputs[node].push(Input::ChainInStep);
+    }
+    net.pump();
+    assert_eq!(net.outcome(0, attempt), Some(Outcome::Failed(0, Failure::TemporaryChannelFailure)));
+    assert!(matches!(net.outcome(2, blocking), Some(Outcome::Settled(_))));
+    assert_eq!(net.count(3, |event| matches!(event, Event::PaymentReceived { .. })), 1);
+    net.check_at_rest();
+}
+
 /// Restarts both shards after `steps` steps; returns whether there was still something to do then.
 fn restart_after(net: &mut Net, steps: usize) -> bool {
     let mut busy = true;
     for _ in 0..=steps {
         busy = net.step();
     }
+    for (node, peers) in restart(net) {
+        peers.into_iter().for_each(|peer| net.connect(node, peer));
+    }
+    net.pump();
+    busy
+}
+
+/// Restarts both shards; returns the peers that each was connected to.
+fn restart(net: &mut Net) -> [(usize, Vec<usize>); 2] {
     for node in [1, 2] {
         // Inputs that another shard did not process are lost with the process.
         net.inputs[node].clear();
@@ -109,11 +160,8 @@ fn restart_after(net: &mut Net, steps: usize) -> bool {
         let owed: Vec<Input> = net.shards[node].unanswered_handoffs().map(Input::Handoff).collect();
         net.inputs[sibling].extend(owed);
     }
-    for (node, peers) in [1, 2].into_iter().zip(peers) {
-        peers.into_iter().for_each(|peer| net.connect(node, peer));
-    }
-    net.pump();
-    busy
+    let [of_one, of_two] = peers;
+    [(1, of_one), (2, of_two)]
 }
 
 /// An invoice of the node of two shards, at the shard that receives it, and the attempts of two payers to pay a half

@@ -192,11 +192,16 @@ impl Shard {
     /// Takes a step that another shard of this node asks for; see [`Handoff`] for why it may ask twice.
     pub(crate) fn handoff(&mut self, turn: &mut OpenTurn, handoff: Handoff) {
         let incoming = handoff.incoming;
-        if !self.in_step && matches!(handoff.step, HandoffStep::Offer { .. } | HandoffStep::Part(_)) {
+        let accepted = self.state.circuits.accepted_handoff(incoming);
+        // One that was accepted before a restart is answered at once: kept until later, it would be taken for a new one
+        // after its resolution is acknowledged, and be offered although it has failed upstream.
+        if !self.in_step
+            && accepted.is_none()
+            && matches!(handoff.step, HandoffStep::Offer { .. } | HandoffStep::Part(_))
+        {
             self.early_handoffs.push(handoff);
             return;
         }
-        let accepted = self.state.circuits.accepted_handoff(incoming);
         match handoff.step {
             HandoffStep::Offer { .. } | HandoffStep::Part(_) if accepted.is_some() => {
                 if let Some(Some(resolution)) = accepted {
