@@ -120,7 +120,7 @@ pub(crate) struct StressArgs {
     pub(crate) seed: u64,
 
     /// The chain: kernel (Bitcoin Core's validation in this process), or a bitcoind on regtest as
-    /// rpc:http://USER:PASSWORD@HOST:PORT or, by its cookie file, rpc:DIRECTORY/.cookie[@HOST:PORT].
+    /// rpc:http://USER:PASSWORD@HOST:PORT or, by its cookie file, rpc:DIRECTORY/.cookie@HOST:PORT.
     #[arg(long, value_name = "CHAIN", default_value = "kernel")]
     pub(crate) chain: ChainSpec,
 
@@ -157,7 +157,7 @@ pub(crate) struct RunArgs {
     pub(crate) seed: u64,
 
     /// The chain: kernel (Bitcoin Core's validation in this process), or a bitcoind on regtest as
-    /// rpc:http://USER:PASSWORD@HOST:PORT or, by its cookie file, rpc:DIRECTORY/.cookie[@HOST:PORT].
+    /// rpc:http://USER:PASSWORD@HOST:PORT or, by its cookie file, rpc:DIRECTORY/.cookie@HOST:PORT.
     #[arg(long, value_name = "CHAIN", default_value = "kernel")]
     pub(crate) chain: ChainSpec,
 
