@@ -21,9 +21,8 @@ use crate::keys::{ChannelSecrets, NodeSeed};
 use crate::onion::{PeelJob, Peeled, peel_batch};
 
 use super::shard::Shard;
-use super::state::announcing::ChannelAnnouncements;
 use super::state::change::{Change, Record};
-use super::state::channels::{ChannelEntry, Policies};
+use super::state::channels::ChannelEntry;
 use super::state::checkpoint::{CHUNK_CONTINUES, CHUNK_ENDS, CHUNK_VERSION};
 use super::state::item::CheckpointItem;
 use super::terms::circuit::Origin;
@@ -201,19 +200,9 @@ impl Restoring {
                 if let Some(scid) = channel.scid().filter(|_| placed) {
                     state.scids.insert(scid, channel_id);
                 }
-                let announcements = ChannelAnnouncements::default();
-                let entry = ChannelEntry {
-                    peer,
-                    user_id,
-                    key_index,
-                    policies,
-                    begun_at,
-                    confirmed,
-                    in_doubt: false,
-                    channel,
-                    announcements,
-                };
-                state.channels.insert(channel_id, entry);
+                let begun =
+                    ChannelEntry::begun(peer, user_id, key_index, policies.current, begun_at, channel);
+                state.channels.insert(channel_id, ChannelEntry { policies, confirmed, ..begun });
             }
             CheckpointItem::InDoubt { channel_id } => {
                 if let Some(entry) = state.channels.get_mut(&channel_id) {
@@ -280,19 +269,7 @@ impl Restoring {
             let NewChannel { peer, user_id, key_index, policy } = new_channel;
             let secrets = ChannelSecrets::derive(&self.shard.seed, key_index);
             let channel = Channel::begin(secrets, delta).map_err(failed)?;
-            let policies = Policies::new(policy);
-            let announcements = ChannelAnnouncements::default();
-            let entry = ChannelEntry {
-                peer,
-                user_id,
-                key_index,
-                policies,
-                begun_at,
-                confirmed: false,
-                in_doubt: false,
-                channel,
-                announcements,
-            };
+            let entry = ChannelEntry::begun(peer, user_id, key_index, policy, begun_at, channel);
             state.channels.insert(channel_id, entry);
             return Ok(());
         }

@@ -118,6 +118,28 @@ impl Policies {
 }
 
 impl ChannelEntry {
+    /// A channel that has just begun.
+    pub(crate) fn begun(
+        peer: NodeId,
+        user_id: u64,
+        key_index: u64,
+        policy: ForwardingPolicy,
+        begun_at: BlockHeight,
+        channel: Channel,
+    ) -> ChannelEntry {
+        ChannelEntry {
+            peer,
+            user_id,
+            key_index,
+            policies: Policies::new(policy),
+            begun_at,
+            confirmed: false,
+            in_doubt: false,
+            channel,
+            announcements: ChannelAnnouncements::default(),
+        }
+    }
+
     /// Whether a peer opens the channel and has named no funding transaction yet.
     pub(crate) fn is_unfunded(&self) -> bool {
         self.channel.opener() == Side::Remote && self.channel.funding_outpoint().is_none()

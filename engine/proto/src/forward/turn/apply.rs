@@ -9,9 +9,8 @@ use super::open_turn::{LockedIn, NewChannel, OpenTurn};
 use super::output::Event;
 use crate::channel::{ChannelEffects, ChannelEvent, Created, Delta, Plan, SignJob};
 use crate::forward::shard::Shard;
-use crate::forward::state::announcing::ChannelAnnouncements;
 use crate::forward::state::change::Change;
-use crate::forward::state::channels::{ChannelEntry, Policies};
+use crate::forward::state::channels::ChannelEntry;
 use crate::forward::terms::ids::{IncomingHtlc, OutgoingHtlc};
 
 impl Shard {
@@ -58,19 +57,7 @@ impl Shard {
         self.change(turn, Change::ChannelBegun { channel_id, peer, user_id, key_index, policy });
         let deltas = deltas.into_iter().map(|delta| Change::Channel { channel_id, delta });
         turn.out.record.changes.extend(deltas);
-        let begun_at = self.state.height;
-        let policies = Policies::new(policy);
-        let entry = ChannelEntry {
-            peer,
-            user_id,
-            key_index,
-            policies,
-            begun_at,
-            confirmed: false,
-            in_doubt: false,
-            channel,
-            announcements: ChannelAnnouncements::default(),
-        };
+        let entry = ChannelEntry::begun(peer, user_id, key_index, policy, self.state.height, channel);
         self.state.channels.insert(channel_id, entry);
         self.absorb(turn, channel_id, peer, effects);
     }
